@@ -1,0 +1,118 @@
+"""Adagrad: divide by the root of all squares so far.
+
+    s <- s + g^2
+    u <- g / sqrt(s + eps)
+
+Duchi, Hazan & Singer, "Adaptive subgradient methods for online learning and stochastic
+optimization", 2011. State: 4 bytes per float32 parameter. For sparse features; a learning
+rate of 0.01 to 0.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import full, leafwise
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.tree import abs_sq
+
+
+class ScaleByRssState(NamedTuple):
+    """State of `scale_by_rss`."""
+
+    sum_of_squares: Any  # like params, real
+
+
+@transformation
+def scale_by_rss(
+    initial_accumulator_value: float = 0.1,
+    eps: ScalarOrSchedule = 1e-7,
+    *,
+    eps_in_sqrt: bool = True,
+    accumulator_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Divide by the root of the sum of squares: ``u <- g / sqrt(s + eps)``, 0 if s is 0.
+
+    Args:
+      initial_accumulator_value: What the sum starts at, >= 0.
+      eps: Keeps the division from zero, >= 0.
+      eps_in_sqrt: Whether eps is under the root (optax, Keras) or added to it (torch).
+      accumulator_dtype: What the sum is stored in.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Duchi, Hazan & Singer, 2011.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_rss(initial_accumulator_value=0.0)
+    >>> tx.update(jnp.array([2.0, 0.0]), tx.init(jnp.zeros(2)))[0]
+    Array([1., 0.], dtype=float32)
+    """
+    checks.nonnegative(initial_accumulator_value=initial_accumulator_value, eps=eps)
+
+    def rule(g: jax.Array, s: jax.Array) -> tuple[jax.Array, jax.Array]:
+        s = s + abs_sq(g)
+        seen = s > 0
+        positive = jnp.where(seen, s, 1)
+        if eps_in_sqrt:
+            root = jnp.sqrt(positive + eps)
+        else:
+            root = jnp.sqrt(positive) + eps
+        return jnp.where(seen, 1 / root, 0) * g, s
+
+    fill = full(initial_accumulator_value, accumulator_dtype, real=True)
+    return leafwise(rule, state=ScaleByRssState, sum_of_squares=fill)
+
+
+@transformation
+def adagrad(
+    learning_rate: ScalarOrSchedule,
+    initial_accumulator_value: float = 0.1,
+    eps: ScalarOrSchedule = 1e-7,
+    *,
+    eps_in_sqrt: bool = True,
+    accumulator_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Adagrad: ``p <- p - learning_rate g / sqrt(sum of g^2 + eps)``.
+
+    Args:
+      learning_rate: The step size, >= 0.
+      initial_accumulator_value: What the sum starts at, >= 0; torch has 0.
+      eps: Keeps the division from zero, >= 0; torch has 1e-10.
+      eps_in_sqrt: True for optax's and Keras's place of eps, False for torch's.
+      accumulator_dtype: What the sum is stored in.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Duchi, Hazan & Singer, "Adaptive subgradient methods for online learning and
+    stochastic optimization", 2011.
+
+    >>> import jopt
+    >>> jopt.adagrad(0.1)
+    adagrad(learning_rate=0.1)
+    """
+    return chain(
+        scale_by_rss(
+            initial_accumulator_value,
+            eps,
+            eps_in_sqrt=eps_in_sqrt,
+            accumulator_dtype=accumulator_dtype,
+        ),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,414 @@
+"""Adam and its nearest relatives.
+
+    m <- b1 m + (1 - b1) g            first moment
+    v <- b2 v + (1 - b2) g^2          second moment
+    u <- m^ / (sqrt(v^) + eps)        with m^ = m / (1 - b1^t), v^ = v / (1 - b2^t)
+
+`adam`   Kingma & Ba, "Adam: a method for stochastic optimization", 2015
+`adamw`  Loshchilov & Hutter, "Decoupled weight decay regularization", 2019
+`amsgrad`  Reddi, Kale & Kumar, "On the convergence of Adam and beyond", 2018
+
+State: 8 bytes per float32 parameter (12 for amsgrad); 6 with ``mu_dtype="bfloat16"``.
+AdamW is the default of deep learning: learning rate 1e-4 to 1e-3 with warmup and decay,
+b2 = 0.95 for language models, weight decay 0.01 to 0.1 on matrices only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise, zeros
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.tree import abs_sq, bias_correction
+
+
+EpsMode = Literal["after", "before"]
+
+
+class ScaleByAdamState(NamedTuple):
+    """State of `scale_by_adam`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    mu: Any  # first moment, like params
+    nu: Any  # second moment, like params, real
+
+
+@transformation
+def scale_by_adam(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    nu_dtype: StorageDtype | None = None,
+    nesterov: bool = False,
+    eps_mode: EpsMode = "after",
+) -> GradientTransformation:
+    """Rescale by Adam's moments: ``u <- m^ / (sqrt(v^ + eps_root) + eps)``.
+
+    Args:
+      b1: Decay of the first moment, in [0, 1).
+      b2: Decay of the second moment, in [0, 1).
+      eps: Added to the root, so that small gradients give small updates.
+      eps_root: Added under the root; > 0 to differentiate through a zero gradient.
+      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
+      nu_dtype: What ``nu`` is stored in; None is float32 or wider. In bfloat16 a decay of
+        0.999 stands still.
+      nesterov: Whether the first moment looks one step ahead (Dozat, "Incorporating
+        Nesterov momentum into Adam", 2016, without its schedule).
+      eps_mode: ``"after"`` adds eps after the bias correction (optax, torch);
+        ``"before"`` adds it to the uncorrected root, so that its effect is
+        ``eps / sqrt(1 - b2^t)`` (Keras, TensorFlow, the paper's "epsilon hat").
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range, or both eps are zero.
+
+    Kingma & Ba, "Adam: a method for stochastic optimization", 2015.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_adam()
+    >>> tx.update(jnp.array([1e-3, -5.0]), tx.init(jnp.zeros(2)))[0].round(4)
+    Array([ 1., -1.], dtype=float32)
+    """
+    check_adam(b1, b2, eps, eps_root, eps_mode)
+
+    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+        if nesterov:
+            mu_scale, g_scale = (
+                b1 / bias_correction(b1, t + 1),
+                1 / bias_correction(b1, t),
+            )
+        else:
+            mu_scale, g_scale = 1 / bias_correction(b1, t), jnp.zeros_like(t)
+        nu_scale = 1 / bias_correction(b2, t)
+        return {
+            "mu_scale": mu_scale,
+            "g_scale": (1 - b1) * g_scale,
+            "nu_scale": nu_scale,
+            **eps_terms(eps, eps_root, eps_mode, nu_scale),
+        }
+
+    def rule(
+        g: jax.Array,
+        mu: jax.Array,
+        nu: jax.Array,
+        *,
+        mu_scale: jax.Array,
+        g_scale: jax.Array,
+        nu_scale: jax.Array,
+        outside: jax.Array,
+        inside: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        mu = b1 * mu + (1 - b1) * g
+        nu = b2 * nu + (1 - b2) * abs_sq(g)
+        mu_hat = mu_scale * mu + g_scale * g if nesterov else mu_scale * mu
+        return mu_hat / (jnp.sqrt(nu_scale * nu + inside) + outside), mu, nu
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleByAdamState,
+        mu=zeros(mu_dtype),
+        nu=zeros(nu_dtype, real=True),
+    )
+
+
+def check_adam(b1: Any, b2: Any, eps: Any, eps_root: Any, eps_mode: str) -> None:
+    checks.decay_rate(b1=b1, b2=b2)
+    checks.nonnegative(eps=eps, eps_root=eps_root)
+    checks.one_of(("after", "before"), eps_mode=eps_mode)
+    if eps == 0 and eps_root == 0:
+        raise ValueError(
+            f"eps={eps!r} and eps_root={eps_root!r} are both zero: a zero gradient would "
+            "give NaN"
+        )
+
+
+def eps_terms(
+    eps: Any, eps_root: Any, eps_mode: str, nu_scale: jax.Array
+) -> dict[str, jax.Array]:
+    """What is added under and to the root of the corrected second moment."""
+    if eps_mode == "before":
+        eps, eps_root = eps * jnp.sqrt(nu_scale), eps_root * nu_scale
+    dtype = nu_scale.dtype
+    return {"outside": jnp.asarray(eps, dtype), "inside": jnp.asarray(eps_root, dtype)}
+
+
+@transformation
+def adam(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    nu_dtype: StorageDtype | None = None,
+    nesterov: bool = False,
+    eps_mode: EpsMode = "after",
+) -> GradientTransformation:
+    """Adam: ``p <- p - learning_rate m^ / (sqrt(v^) + eps)``.
+
+    Args:
+      learning_rate: The step size, >= 0; 1e-3 is usual.
+      b1: See `scale_by_adam`, as for the other arguments.
+      b2: Decay of the second moment.
+      eps: Added to the root; Keras has 1e-7.
+      eps_root: Added under the root.
+      mu_dtype: What ``mu`` is stored in.
+      nu_dtype: What ``nu`` is stored in.
+      nesterov: Whether to look one step ahead.
+      eps_mode: ``"after"`` the bias correction (optax, torch) or ``"before"`` (Keras).
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Kingma & Ba, "Adam: a method for stochastic optimization", 2015.
+
+    >>> import jopt
+    >>> tx = jopt.adam(1e-3)
+    >>> list(tx.init(jnp.ones(3)))
+    ['scale_by_adam', 'scale_by_learning_rate']
+    """
+    return chain(
+        scale_by_adam(
+            b1,
+            b2,
+            eps,
+            eps_root,
+            mu_dtype,
+            nu_dtype=nu_dtype,
+            nesterov=nesterov,
+            eps_mode=eps_mode,
+        ),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+@transformation
+def adamw(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: StorageDtype | None = None,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    mask: Mask = None,
+    *,
+    nu_dtype: StorageDtype | None = None,
+    nesterov: bool = False,
+    eps_mode: EpsMode = "after",
+) -> GradientTransformation:
+    """Adam with decoupled weight decay.
+
+        p <- p - learning_rate (m^ / (sqrt(v^) + eps) + weight_decay p)
+
+    Args:
+      learning_rate: The step size, >= 0.
+      b1: See `scale_by_adam`.
+      b2: See `scale_by_adam`.
+      eps: See `scale_by_adam`.
+      eps_root: See `scale_by_adam`.
+      mu_dtype: What ``mu`` is stored in.
+      weight_decay: >= 0, multiplied by the learning rate; torch has 0.01, Keras 0.004.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      nu_dtype: What ``nu`` is stored in.
+      nesterov: Whether to look one step ahead.
+      eps_mode: ``"after"`` the bias correction (optax, torch) or ``"before"`` (Keras).
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Loshchilov & Hutter, "Decoupled weight decay regularization", 2019.
+
+    >>> import jopt
+    >>> jopt.adamw(1e-3, weight_decay=0.1, mask="kernel")
+    adamw(learning_rate=0.001, weight_decay=0.1, mask='kernel')
+    """
+    return chain(
+        scale_by_adam(
+            b1,
+            b2,
+            eps,
+            eps_root,
+            mu_dtype,
+            nu_dtype=nu_dtype,
+            nesterov=nesterov,
+            eps_mode=eps_mode,
+        ),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+class ScaleByAmsgradState(NamedTuple):
+    """State of `scale_by_amsgrad`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    mu: Any  # first moment, like params
+    nu: Any  # second moment, like params, real
+    nu_max: Any  # its largest value so far, like params, real
+
+
+@transformation
+def scale_by_amsgrad(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: StorageDtype | None = None,
+    bias_correction_mu: bool = True,
+    bias_correction_nu: bool = True,
+    *,
+    nu_dtype: StorageDtype | None = None,
+    maximum: Literal["corrected", "raw"] = "corrected",
+    eps_mode: EpsMode = "after",
+) -> GradientTransformation:
+    """Adam with the largest second moment so far: ``u <- m^ / (sqrt(v_max) + eps)``.
+
+    Args:
+      b1: Decay of the first moment, in [0, 1).
+      b2: Decay of the second moment, in [0, 1).
+      eps: Added to the root.
+      eps_root: Added under the root.
+      mu_dtype: What ``mu`` is stored in.
+      bias_correction_mu: Whether to correct the first moment.
+      bias_correction_nu: Whether to correct the second moment.
+      nu_dtype: What ``nu`` and ``nu_max`` are stored in.
+      maximum: ``"corrected"`` takes the maximum of the corrected moments (optax);
+        ``"raw"`` takes it before the correction (torch, Keras).
+      eps_mode: See `scale_by_adam`.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Reddi, Kale & Kumar, "On the convergence of Adam and beyond", 2018.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_amsgrad()
+    >>> tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)))[0].round(4)
+    Array([1.], dtype=float32)
+    """
+    check_adam(b1, b2, eps, eps_root, eps_mode)
+    checks.one_of(("corrected", "raw"), maximum=maximum)
+
+    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+        one = jnp.ones_like(t)
+        nu_scale = 1 / bias_correction(b2, t) if bias_correction_nu else one
+        return {
+            "mu_scale": 1 / bias_correction(b1, t) if bias_correction_mu else one,
+            "nu_scale": nu_scale,
+            **eps_terms(eps, eps_root, eps_mode, nu_scale),
+        }
+
+    def rule(
+        g: jax.Array,
+        mu: jax.Array,
+        nu: jax.Array,
+        nu_max: jax.Array,
+        *,
+        mu_scale: jax.Array,
+        nu_scale: jax.Array,
+        outside: jax.Array,
+        inside: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        mu = b1 * mu + (1 - b1) * g
+        nu = b2 * nu + (1 - b2) * abs_sq(g)
+        if maximum == "raw":
+            nu_max = jnp.maximum(nu_max, nu)
+            v = nu_scale * nu_max
+        else:
+            v = nu_max = jnp.maximum(nu_max, nu_scale * nu)
+        return mu_scale * mu / (jnp.sqrt(v + inside) + outside), mu, nu, nu_max
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleByAmsgradState,
+        mu=zeros(mu_dtype),
+        nu=zeros(nu_dtype, real=True),
+        nu_max=zeros(nu_dtype, real=True),
+    )
+
+
+@transformation
+def amsgrad(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: StorageDtype | None = None,
+    bias_correction_mu: bool = True,
+    bias_correction_nu: bool = True,
+    *,
+    nu_dtype: StorageDtype | None = None,
+    maximum: Literal["corrected", "raw"] = "corrected",
+    eps_mode: EpsMode = "after",
+) -> GradientTransformation:
+    """AMSGrad: Adam whose step sizes never grow again.
+
+    Args:
+      learning_rate: The step size, >= 0.
+      b1: See `scale_by_amsgrad`, as for the other arguments.
+      b2: Decay of the second moment.
+      eps: Added to the root.
+      eps_root: Added under the root.
+      mu_dtype: What ``mu`` is stored in.
+      bias_correction_mu: Whether to correct the first moment.
+      bias_correction_nu: Whether to correct the second moment.
+      nu_dtype: What ``nu`` and ``nu_max`` are stored in.
+      maximum: ``"corrected"`` (optax) or ``"raw"`` (torch, Keras).
+      eps_mode: ``"after"`` the bias correction (optax, torch) or ``"before"`` (Keras).
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Reddi, Kale & Kumar, "On the convergence of Adam and beyond", 2018.
+
+    >>> import jopt
+    >>> jopt.amsgrad(1e-3, maximum="raw")
+    amsgrad(learning_rate=0.001, maximum='raw')
+    """
+    return chain(
+        scale_by_amsgrad(
+            b1,
+            b2,
+            eps,
+            eps_root,
+            mu_dtype,
+            bias_correction_mu,
+            bias_correction_nu,
+            nu_dtype=nu_dtype,
+            maximum=maximum,
+            eps_mode=eps_mode,
+        ),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,97 @@
+"""FTRL-proximal: follow the regularized leader.
+
+    n' <- n + g^2
+    z  <- z + g - (n'^a - n^a) / learning_rate p                  a = -learning_rate_power
+    p  <- (clip(z, -l1, l1) - z) / (n'^a / learning_rate + 2 l2)
+
+McMahan et al., "Ad click prediction: a view from the trenches", 2013. State: 8 bytes per
+float32 parameter. For sparse linear models: l1 makes weights exactly zero. The parameters
+are a function of n and z, so the initial ones are forgotten at the first step.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.base import GradientTransformation
+from jopt.factory import transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import full, leafwise, zeros
+
+
+class FtrlState(NamedTuple):
+    """State of `ftrl`."""
+
+    accumulator: Any  # n, sum of squares, like params
+    linear: Any  # z, like params
+
+
+@transformation
+def ftrl(
+    learning_rate: ScalarOrSchedule,
+    learning_rate_power: float = -0.5,
+    initial_accumulator_value: float = 0.1,
+    l1: ScalarOrSchedule = 0.0,
+    l2: ScalarOrSchedule = 0.0,
+    l2_shrinkage: ScalarOrSchedule = 0.0,
+    beta: ScalarOrSchedule = 0.0,
+) -> GradientTransformation:
+    """FTRL-proximal, with Keras's options and numbers.
+
+    Args:
+      learning_rate: > 0, also when scheduled: the rule divides by it.
+      learning_rate_power: <= 0; -0.5 is Adagrad's root, 0 a constant rate.
+      initial_accumulator_value: What the sum of squares starts at, >= 0.
+      l1: Strength of the L1 penalty, >= 0.
+      l2: Strength of the L2 penalty, >= 0.
+      l2_shrinkage: An L2 penalty on the gradient only, ``g + 2 l2_shrinkage p``, >= 0.
+      beta: The paper's smoothing of the rate, >= 0: adds ``beta / (2 learning_rate)`` to
+        l2.
+
+    Returns:
+      A transformation, for real numbers; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    McMahan et al., "Ad click prediction: a view from the trenches", 2013.
+
+    >>> import jopt
+    >>> tx, params = jopt.ftrl(0.1, l1=0.5), jnp.array([1.0, 1.0])
+    >>> updates, _ = tx.update(jnp.array([0.1, 5.0]), tx.init(params), params)
+    >>> jopt.apply_updates(params, updates)[0]
+    Array(0., dtype=float32)
+    """
+    checks.positive(learning_rate=learning_rate)
+    checks.nonnegative(
+        initial_accumulator_value=initial_accumulator_value,
+        l1=l1,
+        l2=l2,
+        l2_shrinkage=l2_shrinkage,
+        beta=beta,
+    )
+    checks.nonpositive(learning_rate_power=learning_rate_power)
+
+    def rule(
+        g: jax.Array, n: jax.Array, z: jax.Array, *, p: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        new_n = n + g * g
+        root = new_n**-learning_rate_power
+        z = z + g + 2 * l2_shrinkage * p
+        z = z - (root - n**-learning_rate_power) / learning_rate * p
+        q = (root + beta) / learning_rate + 2 * l2
+        # With nothing accumulated both are zero: no evidence, no weight.
+        new_p = jnp.where(q > 0, (jnp.clip(z, -l1, l1) - z) / jnp.where(q > 0, q, 1), 0)
+        return new_p - p, new_n, z
+
+    return leafwise(
+        rule,
+        state=FtrlState,
+        real_only=True,
+        accumulator=full(initial_accumulator_value),
+        linear=zeros(),
+    )

@@ -1,0 +1,170 @@
+"""Nadam: Adam with Nesterov momentum.
+
+    mu_t <- b1 (1 - 0.5 * 0.96^(momentum_decay t))         scheduled momentum
+    m^   <- mu_(t+1) m / (1 - mu_1...mu_(t+1)) + (1 - mu_t) g / (1 - mu_1...mu_t)
+    u    <- m^ / (sqrt(v^) + eps)
+
+Dozat, "Incorporating Nesterov momentum into Adam", 2016. State: 8 bytes per float32
+parameter. Settings as for Adam; torch has the learning rate 2e-3.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.algorithms.adam import EpsMode, check_adam, eps_terms, scale_by_adam
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise, zeros
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.tree import abs_sq, bias_correction
+
+
+class ScaleByNadamState(NamedTuple):
+    """State of `scale_by_nadam`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    mu: Any  # first moment, like params
+    nu: Any  # second moment, like params, real
+    mu_product: jax.Array  # scalar, the product of the scheduled momenta so far
+
+
+@transformation
+def scale_by_nadam(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    nu_dtype: StorageDtype | None = None,
+    momentum_decay: ScalarOrSchedule = 1.0,
+    eps_mode: EpsMode = "after",
+) -> GradientTransformation:
+    """Rescale by Adam's moments with Dozat's scheduled Nesterov momentum.
+
+    Args:
+      b1: Where the momentum tends to, in [0, 1).
+      b2: Decay of the second moment, in [0, 1).
+      eps: Added to the root.
+      eps_root: Added under the root.
+      mu_dtype: What ``mu`` is stored in.
+      nu_dtype: What ``nu`` is stored in.
+      momentum_decay: How fast it tends there: 1.0 in Keras, 0.004 in torch.
+      eps_mode: See `scale_by_adam`.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Dozat, "Incorporating Nesterov momentum into Adam", 2016.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_nadam()
+    >>> float(tx.init(jnp.zeros(1)).mu_product)
+    1.0
+    """
+    check_adam(b1, b2, eps, eps_root, eps_mode)
+    checks.nonnegative(momentum_decay=momentum_decay)
+
+    def scheduled(t: jax.Array) -> jax.Array:
+        return b1 * (1 - 0.5 * 0.96 ** (momentum_decay * t))
+
+    def scalars(t: jax.Array, mu_product: jax.Array) -> dict[str, jax.Array]:
+        now, ahead = scheduled(t), scheduled(t + 1)
+        mu_product = mu_product * now
+        nu_scale = 1 / bias_correction(b2, t)
+        return {
+            "mu_product": mu_product,
+            "mu_scale": ahead / (1 - mu_product * ahead),
+            "g_scale": (1 - now) / (1 - mu_product),
+            "nu_scale": nu_scale,
+            **eps_terms(eps, eps_root, eps_mode, nu_scale),
+        }
+
+    def rule(
+        g: jax.Array,
+        mu: jax.Array,
+        nu: jax.Array,
+        *,
+        mu_scale: jax.Array,
+        g_scale: jax.Array,
+        nu_scale: jax.Array,
+        outside: jax.Array,
+        inside: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        mu = b1 * mu + (1 - b1) * g
+        nu = b2 * nu + (1 - b2) * abs_sq(g)
+        mu_hat = mu_scale * mu + g_scale * g
+        return mu_hat / (jnp.sqrt(nu_scale * nu + inside) + outside), mu, nu
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleByNadamState,
+        carry={"mu_product": 1.0},
+        mu=zeros(mu_dtype),
+        nu=zeros(nu_dtype, real=True),
+    )
+
+
+@transformation
+def nadam(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    nu_dtype: StorageDtype | None = None,
+    momentum_decay: ScalarOrSchedule | None = None,
+    eps_mode: EpsMode = "after",
+) -> GradientTransformation:
+    """Nadam: Adam with Nesterov momentum.
+
+    Args:
+      learning_rate: The step size, >= 0.
+      b1: See `scale_by_nadam`, as for the other arguments.
+      b2: Decay of the second moment.
+      eps: Added to the root.
+      eps_root: Added under the root.
+      mu_dtype: What ``mu`` is stored in.
+      nu_dtype: What ``nu`` is stored in.
+      momentum_decay: None is constant momentum (optax); 1.0 is Keras's schedule of it,
+        0.004 torch's.
+      eps_mode: See `scale_by_adam`.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Dozat, "Incorporating Nesterov momentum into Adam", 2016.
+
+    >>> import jopt
+    >>> jopt.nadam(2e-3, momentum_decay=0.004)
+    nadam(learning_rate=0.002, momentum_decay=0.004)
+    """
+    moments = (b1, b2, eps, eps_root, mu_dtype)
+    if momentum_decay is None:
+        scaled = scale_by_adam(
+            *moments, nu_dtype=nu_dtype, nesterov=True, eps_mode=eps_mode
+        )
+    else:
+        scaled = scale_by_nadam(
+            *moments,
+            nu_dtype=nu_dtype,
+            momentum_decay=momentum_decay,
+            eps_mode=eps_mode,
+        )
+    return chain(scaled, scale_by_learning_rate(learning_rate))

@@ -1,0 +1,217 @@
+"""RMSprop: divide by a running root mean square.
+
+    v <- decay v + (1 - decay) g^2
+    u <- g / sqrt(v + eps)                    centered: v - m^2 with m the running mean
+
+Tieleman & Hinton, "Lecture 6.5: RMSProp", 2012; Graves, "Generating sequences with
+recurrent neural networks", 2013 (centered).
+
+State: 4 bytes per float32 parameter, 4 more each for centered and momentum. Still usual in
+reinforcement learning: learning rate 1e-3 or less, decay 0.9 to 0.99.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import full, leafwise, zeros
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.momentum import trace
+from jopt.tree import abs_sq, bias_correction
+
+
+class ScaleByRmsState(NamedTuple):
+    """State of `scale_by_rms`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    nu: Any  # mean square, like params, real
+
+
+@transformation
+def scale_by_rms(
+    decay: ScalarOrSchedule = 0.9,
+    eps: ScalarOrSchedule = 1e-8,
+    initial_scale: float = 0.0,
+    eps_in_sqrt: bool = True,
+    bias_correction: bool = False,
+    *,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Divide by the running root mean square: ``u <- g / sqrt(v + eps)``.
+
+    Args:
+      decay: Decay of the mean square, in [0, 1).
+      eps: Keeps the division from zero, > 0.
+      initial_scale: What ``nu`` starts at, >= 0.
+      eps_in_sqrt: Whether eps is under the root (optax, Keras) or added to it (torch).
+      bias_correction: Whether to correct the mean square for its start at zero.
+      nu_dtype: What ``nu`` is stored in.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Tieleman & Hinton, "Lecture 6.5: RMSProp", 2012.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_rms(decay=0.75)
+    >>> tx.update(jnp.array([3.0]), tx.init(jnp.zeros(1)))[0]
+    Array([2.], dtype=float32)
+    """
+    checks.decay_rate(decay=decay)
+    checks.positive(eps=eps)
+    checks.nonnegative(initial_scale=initial_scale)
+    scalars = _scalars(decay, bias_correction)
+
+    def rule(
+        g: jax.Array, nu: jax.Array, *, scale: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        nu = decay * nu + (1 - decay) * abs_sq(g)
+        return _divide(g, scale * nu, eps, eps_in_sqrt), nu
+
+    return leafwise(
+        rule, scalars, ScaleByRmsState, nu=full(initial_scale, nu_dtype, real=True)
+    )
+
+
+class ScaleByStddevState(NamedTuple):
+    """State of `scale_by_stddev`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    mu: Any  # mean, like params
+    nu: Any  # mean square, like params, real
+
+
+@transformation
+def scale_by_stddev(
+    decay: ScalarOrSchedule = 0.9,
+    eps: ScalarOrSchedule = 1e-8,
+    initial_scale: float = 0.0,
+    eps_in_sqrt: bool = True,
+    bias_correction: bool = False,
+    *,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Divide by the running standard deviation: ``u <- g / sqrt(v - m^2 + eps)``.
+
+    Args:
+      decay: Decay of the mean and the mean square, in [0, 1).
+      eps: Keeps the division from zero, > 0.
+      initial_scale: What ``nu`` starts at, >= 0.
+      eps_in_sqrt: Whether eps is under the root (optax, Keras) or added to it (torch).
+      bias_correction: Whether to correct both for their start at zero.
+      nu_dtype: What ``nu`` is stored in.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Graves, "Generating sequences with recurrent neural networks", 2013.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_stddev(decay=0.5)
+    >>> tx.update(jnp.array([3.0]), tx.init(jnp.zeros(1)))[0]
+    Array([2.], dtype=float32)
+    """
+    checks.decay_rate(decay=decay)
+    checks.positive(eps=eps)
+    checks.nonnegative(initial_scale=initial_scale)
+    scalars = _scalars(decay, bias_correction)
+
+    def rule(
+        g: jax.Array, mu: jax.Array, nu: jax.Array, *, scale: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        mu = decay * mu + (1 - decay) * g
+        nu = decay * nu + (1 - decay) * abs_sq(g)
+        v, m = scale * nu, scale * mu
+        # Rounding can make the difference negative, and inf - inf is NaN.
+        variance = jnp.where(v < jnp.inf, jnp.maximum(v - abs_sq(m), 0), v)
+        return _divide(g, variance, eps, eps_in_sqrt), mu, nu
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleByStddevState,
+        mu=zeros(),
+        nu=full(initial_scale, nu_dtype, real=True),
+    )
+
+
+def _scalars(decay: Any, corrected: bool) -> Any:
+    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+        filled = bias_correction(decay, t) if corrected else jnp.ones_like(t)
+        return {"scale": 1 / filled}
+
+    return scalars
+
+
+def _divide(g: jax.Array, v: jax.Array, eps: Any, eps_in_sqrt: bool) -> jax.Array:
+    return g / jnp.sqrt(v + eps) if eps_in_sqrt else g / (jnp.sqrt(v) + eps)
+
+
+@transformation
+def rmsprop(
+    learning_rate: ScalarOrSchedule,
+    decay: ScalarOrSchedule = 0.9,
+    eps: ScalarOrSchedule = 1e-8,
+    initial_scale: float = 0.0,
+    eps_in_sqrt: bool = True,
+    centered: bool = False,
+    momentum: ScalarOrSchedule | None = None,
+    nesterov: bool = False,
+    bias_correction: bool = False,
+    *,
+    lr_in_momentum: bool = True,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """RMSprop: ``p <- p - learning_rate g / sqrt(v + eps)``.
+
+    Args:
+      learning_rate: The step size, >= 0.
+      decay: Decay of the mean square, in [0, 1); torch has 0.99.
+      eps: Keeps the division from zero, > 0; Keras has 1e-7.
+      initial_scale: What ``nu`` starts at, >= 0.
+      eps_in_sqrt: Whether eps is under the root (optax, Keras) or added to it (torch).
+      centered: Whether to divide by the standard deviation.
+      momentum: In [0, 1), of the rescaled gradients; None keeps no state for it.
+      nesterov: Whether momentum looks one step ahead.
+      bias_correction: Whether to correct the averages for their start at zero.
+      lr_in_momentum: Whether the learning rate is inside the momentum (optax, Keras) or
+        applied to it (torch). They differ while the learning rate changes.
+      nu_dtype: What ``nu`` is stored in.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range, or nesterov without momentum.
+
+    Tieleman & Hinton, "Lecture 6.5: RMSProp", 2012.
+
+    >>> import jopt
+    >>> jopt.rmsprop(1e-3, centered=True, momentum=0.9)
+    rmsprop(learning_rate=0.001, centered=True, momentum=0.9)
+    """
+    divide = scale_by_stddev if centered else scale_by_rms
+    scaled = divide(
+        decay, eps, initial_scale, eps_in_sqrt, bias_correction, nu_dtype=nu_dtype
+    )
+    rate = scale_by_learning_rate(learning_rate)
+    if momentum is None:
+        if nesterov:
+            raise ValueError("nesterov=True needs a momentum, got momentum=None")
+        return chain(scaled, rate)
+    heavy = trace(momentum, nesterov)
+    return chain(scaled, rate, heavy) if lr_in_momentum else chain(scaled, heavy, rate)

@@ -1,0 +1,87 @@
+"""``apply_updates`` and ``step``: from updates to parameters."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks, tree
+from jopt.base import GradientTransformation, OptState, Params, Updates
+
+
+def apply_updates(params: Params, updates: Updates) -> Params:
+    """``params + updates``, leaf by leaf.
+
+    The sum is formed in float32 (or wider) and rounded once, to the parameter's dtype.
+
+    Args:
+      params: The parameters.
+      updates: Updates of the same structure and shapes; a parameter whose update is None
+        stays what it is.
+
+    Returns:
+      The new parameters, in the dtypes of the old.
+
+    Raises:
+      ValueError: The structures or a shape differ.
+
+    >>> apply_updates({"w": jnp.ones(2)}, {"w": jnp.full(2, -0.5)})
+    {'w': Array([0.5, 0.5], dtype=float32)}
+    """
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
+    old = checks.aligned(updates, leaves, treedef, params, "params")
+    new = [p if u is None else _add(p, u) for p, u in zip(old, leaves, strict=True)]
+    return treedef.unflatten(new)
+
+
+@jax.jit
+def _add(p: jax.Array, u: jax.Array) -> jax.Array:
+    p, u = jnp.asarray(p), jnp.asarray(u)
+    wide = jnp.promote_types(tree.compute_dtype(p.dtype), u.dtype)
+    return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
+
+
+def step(
+    tx: GradientTransformation,
+    grads: Updates,
+    state: OptState,
+    params: Params,
+    **extra: Any,
+) -> tuple[Params, OptState]:
+    """Update and apply, compiled: one optimizer step outside of ``jit``.
+
+    Args:
+      tx: A transformation; an equal one finds what was compiled for the first.
+      grads: The gradients.
+      state: The optimizer state.
+      params: The parameters.
+      **extra: What ``tx.update`` takes further; functions have to be hashable.
+
+    Returns:
+      ``(params, state)``, both new.
+
+    >>> import jopt
+    >>> tx, params = jopt.sgd(0.5), jnp.ones(2)
+    >>> params, state = jopt.step(tx, jnp.ones(2), tx.init(params), params)
+    >>> params
+    Array([0.5, 0.5], dtype=float32)
+    """
+    functions = tuple((n, x) for n, x in sorted(extra.items()) if callable(x))
+    arrays = {n: x for n, x in extra.items() if not callable(x)}
+    return _step(tx, functions, grads, state, params, arrays)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _step(
+    tx: GradientTransformation,
+    functions: tuple[tuple[str, Any], ...],
+    grads: Updates,
+    state: OptState,
+    params: Params,
+    arrays: dict[str, Any],
+) -> tuple[Params, OptState]:
+    updates, state = tx.update(grads, state, params, **dict(functions), **arrays)
+    return apply_updates(params, updates), state

@@ -1,0 +1,192 @@
+"""The contract: a gradient transformation is a pair of pure functions, and a value.
+
+    state = init(params)
+    updates, state = update(updates, state, params, **extra)
+
+`GradientTransformation` is the tuple ``(init, update)``. Decorated factories
+(`factory.py`) make it a value as well: one that knows, and is equal by, its call.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, Self
+
+import jax.numpy as jnp
+
+from jopt import checks, tree
+from jopt.hyperparams import NO_STATE, Dynamic
+from jopt.recipe import Recipe, Recorded
+
+
+PyTree = Any
+Params = Any
+Updates = Any
+OptState = Any
+
+
+class InitFn(Protocol):
+    """``init(params) -> state``."""
+
+    def __call__(self, params: Params, /) -> OptState: ...
+
+
+class UpdateFn(Protocol):
+    """``update(updates, state, params=None, **extra) -> (updates, state)``."""
+
+    def __call__(
+        self,
+        updates: Updates,
+        state: OptState,
+        params: Params | None = None,
+        **extra: Any,
+    ) -> tuple[Updates, OptState]: ...
+
+
+class Needs(NamedTuple):
+    """What an update takes beyond updates and state."""
+
+    accepts: frozenset[str]
+    requires: frozenset[str]
+    anything: bool = False  # a foreign update with **kwargs: everything is for it
+
+    @staticmethod
+    def of(update: Callable[..., Any]) -> Needs:
+        """Read from a signature; the third argument is the parameters."""
+        rest = list(inspect.signature(update).parameters.values())[2:]
+        named = [p for p in rest if p.kind is not p.VAR_KEYWORD]
+        names = ["params" if i == 0 else p.name for i, p in enumerate(named)]
+        required = [
+            n for n, p in zip(names, named, strict=True) if p.default is p.empty
+        ]
+        return Needs(
+            frozenset(names), frozenset(required), anything=len(named) < len(rest)
+        )
+
+    def chosen(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Those arguments that the update takes."""
+        return {n: x for n, x in given.items() if self.anything or n in self.accepts}
+
+    def check(self, name: str, given: Mapping[str, Any]) -> None:
+        """Raise for a misspelt or missing argument of the update called ``name``."""
+        for known in sorted(self.accepts - given.keys()):
+            for word in given.keys() - self.accepts:
+                if checks.suggestion(word, [known], cutoff=0.8):
+                    raise TypeError(
+                        f"{name}: nothing here takes the argument {word!r}. Did you mean "
+                        f"{known!r}?"
+                    )
+        for missing in sorted(self.requires - given.keys()):
+            if missing == "params":
+                what, call = "the parameters", "params"
+            else:
+                what, call = f"the argument {missing!r}", f"params, {missing}=…"
+            raise TypeError(
+                f"{name} needs {what}: call update(updates, state, {call})."
+            )
+
+
+class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
+    """The pair ``(init, update)``, equal to any other made by an equal call.
+
+    The signature of ``update`` declares what it needs: ``params`` without a default is
+    required, as is any further argument without one. Arguments that it does not declare
+    do not reach it.
+
+    Args:
+      init: ``init(params) -> state``.
+      update: ``update(updates, state, params, …) -> (updates, state)``.
+      children: The transformations inside this one, each by the field or key of the
+        state that holds its state. Their needs are its needs.
+
+    >>> import jopt
+    >>> init, update = jopt.sgd(0.1)
+    """
+
+    children: Mapping[str, GradientTransformation]
+    needs: Needs
+    dynamic: Dynamic | None = None
+
+    def __new__(
+        cls,
+        init: Callable[..., Any],
+        update: Callable[..., Any],
+        *,
+        children: Mapping[str, GradientTransformation] | None = None,
+        needs: Needs | None = None,
+    ) -> Self:
+        @functools.wraps(update)
+        def checked(
+            updates: Updates,
+            state: OptState,
+            params: Params | None = None,
+            **extra: Any,
+        ) -> tuple[Updates, OptState]:
+            given = extra if params is None else {"params": params, **extra}
+            self.needs.check(self.name, given)
+            return update(updates, state, **self.needs.chosen(given))
+
+        self = tuple.__new__(cls, (init, checked))
+        self.children = children or {}
+        if needs is None and children is not None:
+            # What is missing is said by the child that misses it, under its name.
+            needs = Needs(
+                frozenset({"params"}).union(
+                    *(c.needs.accepts for c in children.values())
+                ),
+                frozenset(),
+                any(c.needs.anything for c in children.values()),
+            )
+        self.needs = needs or Needs.of(update)
+        return self
+
+    @property
+    def init(self) -> InitFn:
+        """``init(params) -> state``."""
+        return self[0]
+
+    @property
+    def update(self) -> UpdateFn:
+        """``update(updates, state, params=None, **extra) -> (updates, state)``."""
+        return self[1]
+
+    @property
+    def name(self) -> str:
+        """The factory's name, which is the name of its state in a chain."""
+        if self.recipe is not None:
+            return self.recipe.name
+        return self.update.__qualname__.split(".")[0]
+
+    def recorded(self, recipe: Recipe) -> Self:
+        """The same transformation as the result of another call."""
+        other = tuple.__new__(type(self), tuple(self))
+        other.__dict__.update(self.__dict__, recipe=recipe)
+        return other
+
+    def with_dynamic(
+        self, make: Callable[..., GradientTransformation], dynamic: Dynamic
+    ) -> GradientTransformation:
+        """This transformation, made anew at each step from that step's numbers."""
+
+        def init(params: Params) -> OptState:
+            zero = jnp.zeros((), jnp.int32)
+            return dynamic.extend(self.init(params), dynamic.initial(), zero)
+
+        def update(
+            updates: Updates,
+            state: OptState,
+            params: Params | None = None,
+            **extra: Any,
+        ) -> tuple[Updates, OptState]:
+            own, numbers = dynamic.split(state)
+            numbers = dynamic.current(state.count, numbers)
+            inner = make(**numbers)
+            updates, own = inner.update(updates, own, params, **extra)
+            count = tree.safe_increment(state.count)
+            return updates, dynamic.extend(own, numbers, count)
+
+        tx = GradientTransformation(init, update, needs=self.needs)
+        tx.dynamic = dynamic
+        return tx

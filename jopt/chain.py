@@ -1,0 +1,182 @@
+"""``chain``: one transformation after the other, with the state as a dict by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jopt import checks
+from jopt.base import GradientTransformation, OptState, Params, Updates
+from jopt.factory import transformation
+from jopt.hyperparams import NO_STATE
+from jopt.leafwise import Leafwise, run
+
+
+@transformation
+def chain(
+    *members: GradientTransformation, **named: GradientTransformation
+) -> GradientTransformation:
+    """Apply transformations one after the other.
+
+    The state is a dict with an entry for each member that has state, under the name of
+    its factory, or the keyword it was given by. A chain inside a chain is spliced in, and
+    a name that occurs again is numbered (``ema``, ``ema_2``). So the state keeps its
+    structure when clipping, weight decay or a schedule is added.
+
+    Args:
+      *members: Transformations; any pair ``(init, update)``, such as optax's, will do.
+      **named: Transformations with a name of one's own, after the others.
+
+    Returns:
+      A transformation. Extra arguments go to the members that declare them.
+
+    Raises:
+      TypeError: A member is not a transformation.
+
+    >>> import jopt, jax.numpy as jnp
+    >>> tx = jopt.chain(jopt.clip_by_global_norm(1.0), jopt.sgd(0.1, momentum=0.9))
+    >>> tx
+    chain(clip_by_global_norm(max_norm=1.0), sgd(learning_rate=0.1, momentum=0.9))
+    >>> list(tx.init(jnp.ones(3)))
+    ['trace', 'scale_by_learning_rate']
+    """
+    listed = [_member(tx, f"member {i}") for i, tx in enumerate(members, start=1)]
+    flat: list[tuple[str | None, GradientTransformation]] = []
+    for tx in listed:
+        flat += tx.members if isinstance(tx, Chain) else [(None, tx)]
+    flat += [(name, _member(tx, f"member {name!r}")) for name, tx in named.items()]
+    return Chain(flat)
+
+
+class Chain(GradientTransformation):
+    """What `chain` returns; ``children`` are the members by name."""
+
+    members: list[tuple[str | None, GradientTransformation]]
+
+    def __new__(cls, members: list[tuple[str | None, GradientTransformation]]) -> Chain:
+        children = _by_name(members)
+        groups = _groups(children)
+
+        def init(params: Params) -> OptState:
+            states = {name: tx.init(params) for name, tx in children.items()}
+            return {n: s for n, s in states.items() if not _is_stateless(s)}
+
+        def update(
+            updates: Updates,
+            state: OptState,
+            params: Params | None = None,
+            **extra: Any,
+        ) -> tuple[Updates, OptState]:
+            _check_state(updates, state, children)
+            given = extra if params is None else {"params": params, **extra}
+            new = {}
+            for names in groups:
+                group = [children[name] for name in names]
+                before = [state.get(name, NO_STATE) for name in names]
+                for tx in group:
+                    tx.needs.check(tx.name, tx.needs.chosen(given))
+                updates, after = _run(group, updates, before, given)
+                new |= zip(names, after, strict=True)
+            return updates, {name: new[name] for name in state}
+
+        self = super().__new__(cls, init, update, children=children)
+        self.members = members
+        return self
+
+
+def _run(
+    group: list[Any], updates: Updates, states: list[OptState], given: dict[str, Any]
+) -> tuple[Updates, list[OptState]]:
+    if isinstance(group[0], Leafwise):
+        extra = {name: x for name, x in given.items() if name != "params"}
+        return run(group, updates, states, given.get("params"), extra)
+    updates, state = group[0].update(updates, states[0], **group[0].needs.chosen(given))
+    return updates, [state]
+
+
+def _member(tx: Any, where: str) -> GradientTransformation:
+    """A member of a chain; a foreign pair of functions is wrapped."""
+    if isinstance(tx, GradientTransformation):
+        return tx
+    is_pair = isinstance(tx, tuple) and len(tx) == 2
+    init, update = tx if is_pair else (getattr(tx, n, None) for n in ("init", "update"))
+    if callable(init) and callable(update) and not isinstance(tx, type):
+        return GradientTransformation(init, update)
+    if callable(tx):
+        name = getattr(tx, "__name__", repr(tx))
+        raise TypeError(
+            f"chain: {where} is the function {name}, not a transformation. Call it: "
+            f"{name}(…)"
+        )
+    raise TypeError(
+        f"chain: {where} is {checks.abbreviated(tx)}, not a pair of functions (init, "
+        "update)"
+    )
+
+
+def _by_name(
+    members: list[tuple[str | None, GradientTransformation]],
+) -> dict[str, GradientTransformation]:
+    children: dict[str, GradientTransformation] = {}
+    for given, tx in members:
+        name, number = given or tx.name, 1
+        while name in children:
+            if given:
+                raise ValueError(f"chain: two members are named {given!r}")
+            number += 1
+            name = f"{tx.name}_{number}"
+        children[name] = tx
+    return children
+
+
+def _groups(children: Mapping[str, GradientTransformation]) -> list[list[str]]:
+    """The names of neighbouring leafwise members, which one kernel per leaf can run.
+
+    A member that looks at the whole tree of updates starts a new group, for the tree has
+    to exist then.
+    """
+    groups: list[list[str]] = []
+    previous: GradientTransformation | None = None
+    for name, tx in children.items():
+        joins = isinstance(previous, Leafwise) and isinstance(tx, Leafwise)
+        if joins and "updates" not in tx.declaration.inputs:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+        previous = tx
+    return groups
+
+
+def _is_stateless(state: OptState) -> bool:
+    return isinstance(state, tuple) and not state
+
+
+def _check_state(
+    updates: Updates, state: OptState, children: Mapping[str, GradientTransformation]
+) -> None:
+    if not isinstance(state, Mapping):
+        swapped = (
+            isinstance(updates, Mapping) and updates and set(updates) <= set(children)
+        )
+        raise TypeError(
+            f"the state of a chain is a dict with entries of {sorted(children)}, but got "
+            f"{checks.abbreviated(state)}."
+            + (
+                " The updates look like a state: are the two swapped?"
+                if swapped
+                else ""
+            )
+            + " Call update(updates, state, params)."
+        )
+    needed = {
+        name
+        for name, tx in children.items()
+        if isinstance(tx, Chain) or getattr(tx, "state_class", None)
+    }
+    missing, unknown = needed - state.keys(), state.keys() - children.keys()
+    if missing or unknown:
+        raise ValueError(
+            f"this state is not one of this chain: it has {sorted(state)}, missing is "
+            f"{sorted(missing)}, unknown is {sorted(unknown)}. Call init again, or restore "
+            "into the result of init. (The order is update(updates, state, params).)"
+        )

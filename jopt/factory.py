@@ -1,0 +1,208 @@
+"""Factories: functions whose calls are recorded, checked and open to changing numbers.
+
+`transformation` and `schedule` decorate every factory of the library, and a user's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, ParamSpec, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from jopt import checks, hyperparams, registry, tree
+from jopt.base import GradientTransformation
+from jopt.recipe import Recipe, Recorded, freeze
+
+
+P = ParamSpec("P")
+
+# Declares an argument to be the dtype that a slot is stored in.
+StorageDtype = Annotated[DTypeLike, "storage"]
+
+
+def transformation(
+    factory: Callable[P, GradientTransformation],
+) -> Callable[P, GradientTransformation]:
+    """Decorates a factory: what it returns is a value, and its numbers may change.
+
+    The arguments are checked and normalized by their annotations (`ScalarOrSchedule`,
+    `StorageDtype`, ``float``, ``int``,
+    ``bool``). A `ScalarOrSchedule` may be a number, a
+    schedule or `tunable`; the last two, and a ``learning_rate`` in any case, are kept in
+    the state, and the factory is called again inside the step with that step's numbers.
+    The factory is registered under its name for `get`, `names` and `from_config`.
+
+    Args:
+      factory: A function that returns a `GradientTransformation`.
+
+    Returns:
+      The factory, with ``repr``, ``==``, ``hash``, ``pickle`` and config for its results.
+
+    >>> import jopt
+    >>> @jopt.transformation
+    ... def half_scale(step_size: jopt.ScalarOrSchedule):
+    ...     return jopt.leafwise(lambda g: 0.5 * step_size * g)
+    >>> half_scale(2) == half_scale(step_size=2.0), half_scale(2)
+    (True, half_scale(step_size=2.0))
+    """
+    signature = inspect.signature(factory, eval_str=True)
+    declared = {n: p.annotation for n, p in signature.parameters.items()}
+
+    @functools.wraps(factory)
+    def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+        bound = _bind(factory, signature, args, kwargs)
+        tx = factory(*bound.args, **bound.kwargs)
+        if not isinstance(tx, GradientTransformation):
+            raise TypeError(
+                f"{factory.__name__} must return a GradientTransformation, got {tx!r}"
+            )
+        arguments = bound.arguments
+        dynamic = {
+            name: value
+            for name, value in arguments.items()
+            if hyperparams.is_declared(declared[name])
+            and (name == "learning_rate" or not isinstance(value, float | None))
+        }
+        # A transformation with a recipe has handed its numbers on to inner factories.
+        if tx.recipe is None and dynamic:
+            static = {n: x for n, x in arguments.items() if n not in dynamic}
+            tx = tx.with_dynamic(
+                Again(factory, signature, static),
+                hyperparams.Dynamic(factory.__name__, dynamic),
+            )
+        return tx.recorded(Recipe(make, arguments))
+
+    return _register(make, signature)
+
+
+class Again:
+    """A factory call with some arguments left open, equal to an equal one."""
+
+    def __init__(
+        self,
+        factory: Callable[..., Any],
+        signature: inspect.Signature,
+        static: dict[str, Any],
+    ):
+        self.factory, self.signature, self.static = factory, signature, static
+        self.key = (factory, freeze(static))
+
+    def __call__(self, **values: Any) -> Any:
+        arguments = {**self.static, **values}
+        bound = inspect.BoundArguments(self.signature, arguments)  # type: ignore[arg-type]
+        return self.factory(*bound.args, **bound.kwargs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Again) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+class Schedule(Recorded):
+    """A function of the step that knows the call that made it; see `schedule`."""
+
+    def __init__(self, function: Callable[[jax.Array], Any]):
+        self.function = function
+
+    def __call__(self, count: int | jax.Array) -> jax.Array:
+        """The value at step ``count`` (0-based; an array of steps gives an array)."""
+        count = jnp.asarray(count)
+        if not jnp.issubdtype(count.dtype, jnp.integer):
+            raise TypeError(
+                f"a schedule takes a whole step number, got {count!r}: steps are counted "
+                "in integers, so that they stay exact"
+            )
+        return jnp.asarray(self.function(count), tree.scalar_dtype())
+
+
+def schedule(
+    factory: Callable[P, Callable[[jax.Array], Any]],
+) -> Callable[P, Schedule]:
+    """Decorates a factory of schedules: what it returns is a value.
+
+    Args:
+      factory: A function that returns a function of the integer step (0-based).
+
+    Returns:
+      The factory, with ``repr``, ``==``, ``hash``, ``pickle`` and config for its results.
+
+    >>> import jopt
+    >>> @jopt.schedule
+    ... def harmonic(init_value: float):
+    ...     return lambda count: init_value / (1 + count)
+    >>> harmonic(1), float(harmonic(1)(3))
+    (harmonic(init_value=1.0), 0.25)
+    """
+    signature = inspect.signature(factory, eval_str=True)
+
+    @functools.wraps(factory)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Schedule:
+        bound = _bind(factory, signature, args, kwargs)
+        made = Schedule(factory(*bound.args, **bound.kwargs))
+        made.recipe = Recipe(make, bound.arguments)
+        return made
+
+    return _register(make, signature)
+
+
+def _register(make: Any, signature: inspect.Signature) -> Any:
+    make.__signature__ = signature
+    make.hyperparameters = tuple(
+        name
+        for name, parameter in signature.parameters.items()
+        if hyperparams.is_declared(parameter.annotation)
+    )
+    registry.register(make)
+    return make
+
+
+def _bind(
+    factory: Callable[..., Any],
+    signature: inspect.Signature,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> inspect.BoundArguments:
+    """The arguments of a call, with defaults, normalized by their annotations."""
+    for name in kwargs:
+        parameters = signature.parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        if name not in parameters and not takes_any:
+            raise TypeError(
+                f"{factory.__name__} has no argument {name!r}."
+                f"{checks.suggestion(name, parameters)} It is {factory.__name__}{signature}"
+            )
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{factory.__name__}: {error}") from None
+    bound.apply_defaults()
+    for name, value in bound.arguments.items():
+        parameter = signature.parameters[name]
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            bound.arguments[name] = _normalize(name, value, parameter.annotation)
+    return bound
+
+
+def _normalize(name: str, value: Any, annotation: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None and type(None) in get_args(annotation):
+        return None
+    if hyperparams.is_declared(annotation):
+        return hyperparams.normalize(name, value)
+    if StorageDtype in (annotation, *get_args(annotation)):
+        return checks.storage_dtype(name, value)
+    if annotation in (bool, bool | None):
+        return checks.flag(name, value)
+    if annotation in (int, int | None):
+        return checks.whole(name, value)
+    if annotation in (float, float | None):
+        return hyperparams.number(name, value, "a number")
+    return value

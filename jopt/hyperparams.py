@@ -1,0 +1,323 @@
+"""Hyperparameters: constants, schedules, and numbers that live in the state.
+
+A Python number is compiled in; a schedule is evaluated at every step; ``tunable(x)`` puts
+``x`` into the state, where it can be read, changed and restored without compiling again.
+Scheduled numbers are stored too, as last used, so both have the same state.
+``learning_rate`` is in the state even when it is a constant.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Annotated, Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jopt import checks, tree
+from jopt.recipe import Recipe, Recorded
+
+
+class Tunable(Recorded):
+    """A number that is kept in the optimizer state; made by `tunable`."""
+
+    def __init__(self, initial: float | jax.Array):
+        self.initial = initial
+        self.recipe = Recipe(tunable, {"value": initial})
+
+
+def tunable(value: float | jax.Array) -> Tunable:
+    """A hyperparameter that lives in the state instead of being compiled in.
+
+    Args:
+      value: The initial number (under ``vmap`` or ``jit`` it may be a traced scalar).
+
+    Returns:
+      A value to pass for any numeric argument of any factory.
+
+    Raises:
+      TypeError: ``value`` is not one number.
+
+    >>> import jopt
+    >>> tx = jopt.adam(1e-3, b1=jopt.tunable(0.9))
+    >>> state = tx.init(jnp.ones(3))
+    >>> state = jopt.set_hyperparams(tx, state, b1=0.8)
+    >>> {name: round(float(x), 4) for name, x in jopt.hyperparams(state).items()}
+    {'b1': 0.8, 'learning_rate': 0.001}
+    """
+    if isinstance(value, jax.core.Tracer) and np.shape(value) == ():
+        return Tunable(value)
+    return Tunable(number("value", value, "one number"))
+
+
+class _Declaration:
+    """Marks the annotation of an argument that is a hyperparameter."""
+
+
+# Declares an argument to be a hyperparameter. Declared, not guessed: a function given for
+# such an argument is a schedule, a function given for another one is not.
+ScalarOrSchedule = Annotated[
+    float | jax.Array | Tunable | Callable[[Any], Any], _Declaration
+]
+
+
+def is_declared(annotation: Any) -> bool:
+    """Whether an annotation is, or contains, `ScalarOrSchedule`."""
+    return _Declaration in getattr(annotation, "__metadata__", ()) or any(
+        map(is_declared, get_args(annotation))
+    )
+
+
+def normalize(name: str, value: Any) -> Any:
+    """A hyperparameter as a float, a schedule or a `Tunable`."""
+    if isinstance(value, Tunable) or (callable(value) and not isinstance(value, type)):
+        return value
+    if isinstance(value, jax.core.Tracer) and np.shape(value) == ():
+        return Tunable(value)  # not a constant, so the state has to carry it
+    return number(name, value, "a number, a schedule or jopt.tunable(number)")
+
+
+def number(name: str, value: Any, wanted: str) -> float:
+    is_array = isinstance(value, jax.Array | np.ndarray) and np.shape(value) == ()
+    if is_array or (isinstance(value, Real) and not isinstance(value, bool)):
+        return float(value)
+    raise TypeError(f"{name} must be {wanted}, got {name}={value!r}")
+
+
+def scalar(value: Any) -> jax.Array:
+    """``value`` as a strongly typed scalar."""
+    return jnp.asarray(value, tree.scalar_dtype())
+
+
+# The state of a transformation that has none; a chain leaves no trace of it.
+NO_STATE: Any = ()
+
+
+class Dynamic:
+    """The numbers of a transformation that are not compiled in, as fields of its state.
+
+    Args:
+      owner: The factory's name.
+      sources: By name: a schedule, a `Tunable`, or a number that the state shall hold.
+    """
+
+    def __init__(self, owner: str, sources: Mapping[str, Any]):
+        self.owner = owner
+        self.names = tuple(sources)
+        self.sources = dict(sources)
+        self.schedules = {n: f for n, f in sources.items() if callable(f)}
+
+    def initial(self) -> dict[str, jax.Array]:
+        """The numbers before the first step."""
+        zero = jnp.zeros((), jnp.int32)
+        return {
+            name: scalar(f(zero) if callable(f) else getattr(f, "initial", f))
+            for name, f in self.sources.items()
+        }
+
+    def current(self, count: jax.Array, stored: dict[str, Any]) -> dict[str, jax.Array]:
+        """The numbers of step ``count`` (0-based), given those in the state."""
+        return stored | {name: scalar(f(count)) for name, f in self.schedules.items()}
+
+    def extended(self, base: Any) -> Any:
+        """The state class ``base`` (or None) with the numbers, and a count for them."""
+        return _extended(base, self.owner, self.names)
+
+    def extend(self, own: Any, numbers: dict[str, jax.Array], count: jax.Array) -> Any:
+        """The transformation's own state with the numbers."""
+        if own == NO_STATE:
+            return self.extended(None)(count=count, **numbers)
+        fields = {"count": count} | own._asdict() | numbers
+        return self.extended(type(own))(**fields)
+
+    def split(self, state: Any) -> tuple[Any, dict[str, jax.Array]]:
+        """The reverse of `extend`: the transformation's own state, and the numbers."""
+        base = type(state).base
+        own = base(*state[: len(base._fields)]) if base else NO_STATE
+        return own, {name: getattr(state, name) for name in self.names}
+
+
+@functools.cache
+def _extended(base: Any, owner: str, hyperparameters: tuple[str, ...]) -> Any:
+    own = base._fields if base else ()
+    extra = [field for field in ("count", *hyperparameters) if field not in own]
+    camel = "".join(word.capitalize() for word in owner.split("_"))
+    name = base.__name__ if base else f"{camel}State"
+    extended: Any = collections.namedtuple(name, own + tuple(extra))
+    extended.base = base
+    extended.hyperparameters = hyperparameters
+    # Pickle cannot find a class that is made here by its name.
+    make = (base, owner, hyperparameters)
+    extended.__reduce__ = lambda self: (_rebuild_state, (make, tuple(self)))
+    return extended
+
+
+def _rebuild_state(
+    make: tuple[Any, str, tuple[str, ...]], values: tuple[Any, ...]
+) -> Any:
+    return _extended(*make)(*values)
+
+
+def hyperparams(state: Any) -> dict[str, jax.Array]:
+    """The hyperparameters that a state holds, by name.
+
+    A name that occurs more than once is given with its path: ``decoder/learning_rate``.
+
+    Args:
+      state: The state of any transformation, however nested.
+
+    Returns:
+      Scalars: the tunable numbers, the last used values of scheduled ones, and the
+      learning rate. Readable inside jit.
+
+    >>> import jopt
+    >>> state = jopt.sgd(jopt.exponential_decay(0.1, 10, 0.5)).init(jnp.ones(3))
+    >>> jopt.hyperparams(state)
+    {'learning_rate': Array(0.1, dtype=float32)}
+    """
+    found = _located(state)
+    return {name: value for name, (_, value) in found.items()}
+
+
+def _located(state: Any) -> dict[str, tuple[str, jax.Array]]:
+    """name -> (path, value); the name is the path where it would be ambiguous."""
+    found = []
+    holders = jax.tree_util.tree_leaves_with_path(
+        state, is_leaf=lambda x: hasattr(x, "hyperparameters")
+    )
+    for path, holder in holders:
+        for name in getattr(holder, "hyperparameters", ()):
+            prefix = tree.path_name(path)
+            value = getattr(holder, name)
+            found.append((f"{prefix}/{name}" if prefix else name, name, value))
+    names = collections.Counter(name for _, name, _ in found)
+    return {
+        (name if names[name] == 1 else path): (path, value)
+        for path, name, value in found
+    }
+
+
+def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
+    """A state with hyperparameters changed; nothing compiles again.
+
+    Args:
+      tx: The transformation the state belongs to.
+      state: Its state.
+      **values: New numbers by name; a name that occurs more than once is given with its
+        path, as `hyperparams` shows it: ``**{"decoder/learning_rate": 1e-4}``.
+
+    Returns:
+      A state of the same structure, shapes and dtypes.
+
+    Raises:
+      KeyError: No hyperparameter has this name, or more than one has.
+      ValueError: The name is scheduled: its next value comes from the schedule.
+
+    >>> import jopt
+    >>> tx = jopt.adam(1e-3)
+    >>> state = jopt.set_hyperparams(tx, tx.init(jnp.ones(3)), learning_rate=3e-4)
+    >>> jopt.hyperparams(state)
+    {'learning_rate': Array(0.0003, dtype=float32)}
+    """
+    found = _located(state)
+    scheduled = dict(_scheduled(tx))
+    changed = {}
+    for name, value in values.items():
+        if name not in found:
+            same = [n for n in found if n.endswith(f"/{name}")]
+            if same:
+                raise KeyError(f"{name!r} is ambiguous: the state has {same}")
+            raise KeyError(
+                f"the state has no hyperparameter {name!r}."
+                f"{checks.suggestion(name, found)} It has: {sorted(found)}. A number is "
+                "in the state if it is given as jopt.tunable(number)."
+            )
+        path, old = found[name]
+        if path in scheduled:
+            raise ValueError(
+                f"{name!r} is scheduled by {scheduled[path]!r}: a value set now would be "
+                "replaced at the next step. Change the schedule, or make it tunable."
+            )
+        changed[path] = _like(_number_or_array(name, value), old)
+
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: changed.get(tree.path_name(path), leaf), state
+    )
+
+
+def _number_or_array(name: str, value: Any) -> Any:
+    if isinstance(value, jax.Array):
+        return value  # may be traced, or batched under vmap
+    return number(name, value, "a number")
+
+
+def _like(value: Any, old: Any) -> Any:
+    value = jnp.asarray(value, old.dtype)
+    concrete = not isinstance(old, jax.core.Tracer)
+    # A state that is spread over devices stays where it is.
+    if concrete and getattr(old, "committed", False):
+        return jax.device_put(value, old.sharding)
+    return value
+
+
+def _scheduled(tx: Any, prefix: str = "") -> Any:
+    """``(path in the state, schedule)`` of every scheduled hyperparameter."""
+    dynamic = getattr(tx, "dynamic", None)
+    if dynamic is not None:
+        for name, source in dynamic.schedules.items():
+            yield prefix + name, source
+    for name, inner in getattr(tx, "children", {}).items():
+        yield from _scheduled(inner, f"{prefix}{name}/")
+
+
+def inject_hyperparams(
+    factory: Callable[..., Any], static_args: str | tuple[str, ...] = ()
+) -> Callable[..., Any]:
+    """A factory whose declared numbers are all `tunable`; optax's call.
+
+    Which arguments are hyperparameters is read from the factory's declaration (the
+    `ScalarOrSchedule` annotation), so masks, dtypes, flags and counts stay what they are.
+
+    Args:
+      factory: A factory decorated with ``transformation``.
+      static_args: Names of numbers to keep as compile-time constants.
+
+    Returns:
+      A function of the factory's arguments. Schedules stay schedules.
+
+    Raises:
+      TypeError: The factory does not declare its hyperparameters.
+
+    >>> import jopt
+    >>> tx = jopt.inject_hyperparams(jopt.sgd)(learning_rate=0.1, momentum=0.9)
+    >>> tx
+    sgd(learning_rate=tunable(value=0.1), momentum=tunable(value=0.9))
+    """
+    declared = getattr(factory, "hyperparameters", None)
+    if declared is None:
+        raise TypeError(
+            f"inject_hyperparams needs a factory decorated with @jopt.transformation, "
+            f"which declares its hyperparameters, got {factory!r}"
+        )
+    static = {static_args} if isinstance(static_args, str) else set(static_args)
+    if unknown := static - set(declared):
+        raise ValueError(
+            f"static_args {sorted(unknown)} are no hyperparameters of "
+            f"{factory.__name__}; it has {sorted(declared)}"
+        )
+
+    @functools.wraps(factory)
+    def inject(*args: Any, **kwargs: Any) -> Any:
+        bound = factory.__signature__.bind(*args, **kwargs)
+        bound.apply_defaults()
+        for name in set(declared) - static:
+            value = bound.arguments[name]
+            if isinstance(value, Real) and not isinstance(value, bool):
+                bound.arguments[name] = tunable(float(value))
+        return factory(*bound.args, **bound.kwargs)
+
+    return inject

@@ -1,0 +1,399 @@
+"""The leaf engine: an algorithm is a few lines about one array; this does the rest.
+
+A rule sees one leaf: its gradient and its slots, in the compute dtype. Structure checks,
+precision, storage, skipped leaves and compilation are here, once for all of them. There
+is one compiled kernel per distinct leaf, and neighbouring rules of a chain share it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.shard_alike import shard_alike
+
+from jopt import checks, masks, tree
+from jopt.base import GradientTransformation, Needs, OptState, Params, Updates
+from jopt.hyperparams import NO_STATE, Dynamic, scalar
+from jopt.recipe import Recipe, freeze
+
+
+class Slot(NamedTuple):
+    """An array kept for every leaf, of the parameter's shape."""
+
+    fill: float
+    dtype: str | None
+    real: bool
+
+    def init(self, param: Any) -> jax.Array:
+        param = jnp.asarray(param)
+        dtype = tree.compute_dtype(param.dtype)
+        if self.real:
+            dtype = jnp.finfo(dtype).dtype
+        if self.dtype is not None and not jnp.issubdtype(dtype, jnp.complexfloating):
+            dtype = jnp.dtype(self.dtype)
+        slot = jnp.full_like(param, self.fill, dtype=dtype)
+        # Under jit nothing else ties the slot to the parameter's sharding.
+        is_traced = isinstance(param, jax.core.Tracer)
+        return shard_alike(param, slot)[1] if is_traced else slot
+
+
+def zeros(dtype: str | None = None, *, real: bool = False) -> Slot:
+    """A slot that starts at zero.
+
+    Args:
+      dtype: What it is stored in; None is the compute dtype (float32 for a bfloat16
+        parameter: a moving average with decay 0.999 stands still in bfloat16).
+      real: Whether it is real also for complex parameters, as squares are.
+
+    Returns:
+      A slot for `leafwise`.
+
+    >>> zeros("bfloat16")
+    Slot(fill=0.0, dtype='bfloat16', real=False)
+    """
+    return Slot(0.0, dtype, real)
+
+
+def full(fill: float, dtype: str | None = None, *, real: bool = False) -> Slot:
+    """A slot that starts at ``fill``; see `zeros`.
+
+    >>> full(0.1).fill
+    0.1
+    """
+    return Slot(fill, dtype, real)
+
+
+class Declaration(NamedTuple):
+    """A leafwise algorithm as data; the fields are the arguments of `leafwise`."""
+
+    rule: Callable[..., Any]
+    scalars: Callable[..., Mapping[str, jax.Array]] | None
+    state: Any
+    slots: Mapping[str, Slot]
+    carry: Mapping[str, float]
+    mask: masks.Mask
+    real_only: bool
+
+    @property
+    def asks(self) -> frozenset[str]:
+        """The scalars (and ``p``) that the rule wants."""
+        parameters = inspect.signature(self.rule).parameters.values()
+        return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """What the scalars are computed from."""
+        return frozenset(
+            inspect.signature(self.scalars).parameters if self.scalars else ()
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One algorithm of a kernel; equal parts share what was compiled for them."""
+
+    key: Any
+    name: str = dataclasses.field(compare=False)
+    declare: Callable[..., Declaration] = dataclasses.field(compare=False)
+    dynamic: Dynamic | None = dataclasses.field(compare=False, default=None)
+
+
+class Leafwise(GradientTransformation):
+    """A transformation that does the same to every leaf; made by `leafwise`."""
+
+    declaration: Declaration
+    part: Part
+
+    def __new__(cls, declaration: Declaration, part: Part | None = None) -> Leafwise:
+        def init(params: Params) -> OptState:
+            return self._init(params)
+
+        def update(
+            updates: Updates,
+            state: OptState,
+            params: Params | None = None,
+            **extra: Any,
+        ) -> tuple[Updates, OptState]:
+            updates, (state,) = run((self,), updates, (state,), params, extra)
+            return updates, state
+
+        wanted = declaration.inputs - {"t", "updates", *declaration.carry}
+        if "p" in declaration.asks:
+            wanted |= {"params"}
+        needs = Needs(wanted | {"params"}, wanted)
+        self = super().__new__(cls, init, update, needs=needs)
+        self.declaration = declaration
+        self.part = part or Part(object(), "leafwise", lambda: declaration)
+        self.dynamic = self.part.dynamic
+        return self
+
+    def with_dynamic(
+        self, make: Callable[..., GradientTransformation], dynamic: Dynamic
+    ) -> Leafwise:
+        key = (make, dynamic.names, freeze(dynamic.schedules))
+
+        def declare(**numbers: jax.Array) -> Declaration:
+            made = make(**numbers)
+            assert isinstance(made, Leafwise)
+            return made.declaration
+
+        return Leafwise(self.declaration, Part(key, dynamic.owner, declare, dynamic))
+
+    def recorded(self, recipe: Recipe) -> Leafwise:
+        part = self.part
+        if part.dynamic is None:
+            part = dataclasses.replace(part, key=recipe.key, name=recipe.name)
+        other = Leafwise(self.declaration, part)
+        other.recipe = recipe
+        return other
+
+    @property
+    def state_class(self) -> Any:
+        own = self.declaration.state
+        return self.dynamic.extended(own) if self.dynamic else own
+
+    def _init(self, params: Params) -> OptState:
+        owners = [self.name] if self.declaration.real_only else []
+        checks.leaves(jax.tree.leaves(params), params, "params", owners)
+        if self.state_class is None:
+            return NO_STATE
+        leaves, treedef = jax.tree.flatten(params)
+        chosen = masks.select(self.declaration.mask, params)
+        fields: dict[str, Any] = {
+            name: treedef.unflatten(
+                [
+                    slot.init(x) if on else None
+                    for x, on in zip(leaves, chosen, strict=True)
+                ]
+            )
+            for name, slot in self.declaration.slots.items()
+        }
+        fields |= {n: scalar(x) for n, x in self.declaration.carry.items()}
+        if "count" in self.state_class._fields:
+            fields["count"] = jnp.zeros((), jnp.int32)
+        if self.dynamic:
+            fields |= self.dynamic.initial()
+        return self.state_class(**fields)
+
+
+def leafwise(
+    rule: Callable[..., Any],
+    scalars: Callable[..., Mapping[str, jax.Array]] | None = None,
+    state: Any = None,
+    *,
+    carry: Mapping[str, float] | None = None,
+    mask: masks.Mask = None,
+    real_only: bool = False,
+    **slots: Slot,
+) -> Leafwise:
+    """A transformation from the algorithm for one leaf.
+
+    Args:
+      rule: ``rule(g, *slots, **scalars)`` gives the update of one leaf, or the update
+        followed by the new slots. ``g`` is the incoming update; the slots come in the
+        order of ``slots``; a keyword-only argument gets the scalar of its name, and
+        ``p`` the parameter. Everything arrives in the compute dtype (float32 or wider)
+        and is stored in its own.
+      scalars: Computed once per step: ``scalars(**wanted)`` gives numbers by name. Its
+        arguments may be ``t`` (the number of this step: 1, 2, …, as a float), a name of
+        ``carry``, ``updates`` and ``params`` (the trees), and anything else that the
+        caller then has to pass to ``update``.
+      state: A NamedTuple class with a field for each slot and carry, and ``count`` if
+        ``scalars`` wants ``t``. None for no state.
+      carry: Scalars that are carried in the state, with their initial values;
+        ``scalars`` gives the next value under the same name.
+      mask: The leaves to act on; see `jopt.masks.Mask`. Others pass unchanged and have
+        None in the slots.
+      real_only: Whether complex leaves are an error.
+      **slots: What is kept for every leaf, made by `zeros` or `full`.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      TypeError: The state's fields are not the slots, carry and count.
+
+    >>> import jopt
+    >>> tx = jopt.leafwise(lambda g, *, p: g + 0.1 * p)
+    >>> updates, _ = tx.update({"w": jnp.ones(2)}, (), {"w": jnp.full(2, 10.0)})
+    >>> updates
+    {'w': Array([2., 2.], dtype=float32)}
+    """
+    declaration = Declaration(
+        rule, scalars, state, slots, dict(carry or {}), mask, real_only
+    )
+    needed = {*slots, *declaration.carry}
+    needed |= {"count"} if "t" in declaration.inputs else set()
+    fields = set(getattr(state, "_fields", ()))
+    if needed not in (fields, fields - {"count"}):
+        raise TypeError(
+            f"the fields of the state must be {sorted(needed)}, one for each slot, carry "
+            f"and count, but {state!r} has {sorted(fields)}"
+        )
+    return Leafwise(declaration)
+
+
+def run(
+    members: Sequence[Leafwise],
+    updates: Updates,
+    states: Sequence[OptState],
+    params: Params | None,
+    extra: Mapping[str, Any],
+) -> tuple[Updates, list[OptState]]:
+    """One step of neighbouring transformations: one kernel call per leaf.
+
+    Only the first of them may look at the tree of updates: those that the others get
+    exist within the kernels only.
+    """
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+    owners = [m.name for m in members if m.declaration.real_only]
+    checks.leaves(leaves, updates, "updates", owners)
+
+    def aligned(other: Any, name: str) -> list[Any]:
+        return checks.aligned(updates, leaves, treedef, other, name)
+
+    at = [None] * len(leaves) if params is None else aligned(params, "params")
+    fields = [_fields(m, state) for m, state in zip(members, states, strict=True)]
+    slots = [
+        [aligned(own[name], f"the state's {name}") for name in m.declaration.slots]
+        for m, own in zip(members, fields, strict=True)
+    ]
+    chosen = [
+        masks.select(m.declaration.mask, updates, none=True)
+        if m.declaration.mask is not None
+        else [True] * len(leaves)
+        for m in members
+    ]
+
+    parts = tuple(m.part for m in members)
+    scalar_fields = [
+        {name: x for name, x in own.items() if name not in m.declaration.slots}
+        for m, own in zip(members, fields, strict=True)
+    ]
+    inputs = frozenset[str]().union(*(m.declaration.inputs for m in members))
+    trees = {"updates": updates, "params": params, **extra}
+    trees = {name: x for name, x in trees.items() if name in inputs}
+    scalar_fields, scalars = _prologue(parts)(scalar_fields, trees)
+
+    for i, g in enumerate(leaves):
+        on = tuple(j for j in range(len(parts)) if chosen[j][i])
+        if g is None or not on:
+            continue
+        own = [[slot[i] for slot in slots[j]] for j in on]
+        if any(slot is None for leaf_slots in own for slot in leaf_slots):
+            path = tree.leaves_with_names(updates, none=True)[i][0]
+            raise ValueError(
+                f"the state has no slot for leaf {path!r}: it was masked, or None, when "
+                "init was called. Call init again."
+            )
+        kernel = _kernel(tuple(parts[j] for j in on))
+        leaves[i], own = kernel(g, at[i], own, [scalars[j] for j in on])
+        for j, leaf_slots in zip(on, own, strict=True):
+            for slot, new in zip(slots[j], leaf_slots, strict=True):
+                slot[i] = new
+
+    new_states = [
+        m.state_class(
+            **own,
+            **dict(zip(m.declaration.slots, map(treedef.unflatten, s), strict=True)),
+        )
+        if m.state_class
+        else NO_STATE
+        for m, own, s in zip(members, scalar_fields, slots, strict=True)
+    ]
+    return treedef.unflatten(leaves), new_states
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def _fields(member: Leafwise, state: OptState) -> dict[str, Any]:
+    """The fields of a state, if it is one of this member."""
+    wanted = getattr(member.state_class, "_fields", ())
+    if getattr(state, "_fields", ()) == wanted and isinstance(state, tuple):
+        return dict(zip(wanted, state, strict=True))
+    raise TypeError(
+        f"{member.name} expects the state that its init made, a "
+        f"{member.state_class.__name__ if wanted else 'tuple ()'} with the fields "
+        f"{wanted}, but got {checks.abbreviated(state)}. The order is update(updates, "
+        "state, params); a state that was read from a file has to be restored into "
+        "tx.init(params)."
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _prologue(parts: tuple[Part, ...]) -> Callable[..., Any]:
+    """What happens once per step: counts, hyperparameters, and the rules' scalars."""
+
+    @jax.jit
+    def prologue(
+        fields: list[dict[str, jax.Array]], trees: dict[str, Any]
+    ) -> tuple[list[dict[str, jax.Array]], list[dict[str, jax.Array]]]:
+        new_fields, scalars = [], []
+        for part, own in zip(parts, fields, strict=True):
+            numbers = {}
+            if part.dynamic:
+                stored = {name: own[name] for name in part.dynamic.names}
+                numbers = part.dynamic.current(own["count"], stored)
+            new = own | numbers
+            declared = part.declare(**numbers)
+            results = {}
+            if "count" in own:
+                new["count"] = tree.safe_increment(own["count"])
+            if declared.scalars:
+                known = trees | own
+                if "t" in declared.inputs:
+                    known["t"] = scalar(new["count"])
+                results = declared.scalars(**{n: known[n] for n in declared.inputs})
+                new |= {n: scalar(results[n]) for n in declared.carry}
+            new_fields.append(new)
+            scalars.append({**results, **numbers})
+        return new_fields, scalars
+
+    return prologue
+
+
+@functools.lru_cache(maxsize=4096)
+def _kernel(parts: tuple[Part, ...]) -> Callable[..., Any]:
+    """The rules of these parts, one after the other, for one leaf."""
+
+    def kernel(
+        g: jax.Array,
+        p: jax.Array | None,
+        slots: list[list[jax.Array]],
+        scalars: list[dict[str, jax.Array]],
+    ) -> tuple[jax.Array, list[list[jax.Array]]]:
+        arrays = [jnp.asarray(x) for x in jax.tree.leaves((g, p, slots))]
+        widths = [jnp.finfo(x.dtype).bits for x in arrays]
+        real = jnp.float64 if max(widths) > 32 else jnp.float32
+
+        def load(x: Any) -> jax.Array:
+            x = jnp.asarray(x)
+            return x.astype(jnp.promote_types(x.dtype, real))
+
+        u = load(g)
+        new_slots = []
+        for part, own, results in zip(parts, slots, scalars, strict=True):
+            given = {name: x.astype(real) for name, x in results.items()}
+            names = part.dynamic.names if part.dynamic else ()
+            declared = part.declare(**{name: given[name] for name in names})
+            if "p" in declared.asks:
+                given["p"] = load(p)
+            out = declared.rule(
+                u, *map(load, own), **{name: given[name] for name in declared.asks}
+            )
+            u, *new = out if isinstance(out, tuple) else (out,)
+            new_slots.append(
+                [x.astype(old.dtype) for x, old in zip(new, own, strict=True)]
+            )
+        return u.astype(jnp.asarray(g).dtype), new_slots
+
+    kernel.__name__ = "__".join(part.name for part in parts)
+    return jax.jit(kernel)

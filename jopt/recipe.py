@@ -1,0 +1,138 @@
+"""Values that know how they were made.
+
+A transformation, a schedule and a tunable number are each a call of a factory. They keep
+that call as their recipe, and from it come ``repr``, ``==``, ``hash``, ``pickle``,
+``copy`` and (in ``registry.py``) the JSON config. Equal calls make equal values, so a
+rebuilt optimizer finds everything that was compiled for the first one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+
+class Recipe:
+    """A factory and those of its arguments that differ from the defaults."""
+
+    def __init__(self, factory: Callable[..., Any], arguments: Mapping[str, Any]):
+        self.factory = factory
+        self.name = factory.__name__
+        self.parameters = inspect.signature(factory).parameters
+        self.arguments = {
+            name: value
+            for name, value in arguments.items()
+            if not self._is_default(name, value)
+        }
+        self.key = (factory, freeze(self.arguments))
+
+    def _is_default(self, name: str, value: Any) -> bool:
+        parameter = self.parameters[name]
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            return not value
+        return freeze(value) == freeze(parameter.default)
+
+    def call(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The ``(args, kwargs)`` that make the value again."""
+        return spread(self.parameters, self.arguments)
+
+    def __repr__(self) -> str:
+        args, kwargs = self.call()
+        shown = [_show(value) for value in args]
+        shown += [f"{name}={_show(value)}" for name, value in kwargs.items()]
+        return f"{self.name}({', '.join(shown)})"
+
+
+def spread(
+    parameters: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments by parameter name, as the ``(args, kwargs)`` of a call."""
+    args, kwargs = (), {}
+    for name, value in arguments.items():
+        kind = parameters[name].kind if name in parameters else None
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            args = tuple(value)
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            kwargs |= value
+        else:
+            kwargs[name] = value
+    return args, kwargs
+
+
+class Recorded:
+    """A value with a recipe; without one it is equal to itself only."""
+
+    recipe: Recipe | None = None
+
+    def __repr__(self) -> str:
+        return object.__repr__(self) if self.recipe is None else repr(self.recipe)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Recorded) or self.recipe is None:
+            return self is other
+        return other.recipe is not None and self.recipe.key == other.recipe.key
+
+    def __ne__(self, other: object) -> bool:  # tuple, a base of some, has its own
+        return not self == other
+
+    def __hash__(self) -> int:
+        return id(self) if self.recipe is None else hash(self.recipe.key)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.recipe is None:
+            raise TypeError(
+                f"{self!r} cannot be pickled: it was not made by a factory. Decorate the "
+                "function that returns it with @jopt.transformation or @jopt.schedule."
+            )
+        return _make, (self.recipe.factory, *self.recipe.call())
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+def _make(
+    factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    return factory(*args, **kwargs)
+
+
+def _show(value: Any) -> str:
+    if inspect.isroutine(value) or inspect.isclass(value):
+        return value.__qualname__
+    return repr(value)
+
+
+def freeze(value: Any) -> Hashable:
+    """A hashable stand-in for ``value`` that is equal exactly when the value is."""
+    if isinstance(value, Recorded):
+        return value
+    if isinstance(value, jax.core.Tracer):
+        return id(value)
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(
+        value.dtype, jax.dtypes.prng_key
+    ):
+        data = jax.random.key_data(value)
+        return str(jax.random.key_impl(value)), freeze(data)
+    if isinstance(value, jax.Array | np.ndarray):
+        array = np.asarray(value)
+        return str(array.dtype), array.shape, array.tobytes()
+    if isinstance(value, Mapping):
+        items = [(freeze(name), freeze(item)) for name, item in value.items()]
+        return type(value), frozenset(items)
+    if isinstance(value, list | tuple):
+        return type(value), tuple(freeze(item) for item in value)
+    try:
+        hash(value)
+        return type(value), value
+    except TypeError:
+        leaves, treedef = jax.tree.flatten(value)
+        if leaves == [value]:  # a leaf to jax: nothing to look into
+            return id(value)
+        return treedef, tuple(freeze(leaf) for leaf in leaves)

@@ -1,0 +1,184 @@
+"""Clipping: bound a gradient by its elements, its norm, or its parameter's norm."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks, tree
+from jopt.base import GradientTransformation, Updates
+from jopt.factory import transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise
+
+
+@transformation
+def clip(max_delta: ScalarOrSchedule) -> GradientTransformation:
+    """Clip each element: ``u <- min(max(g, -max_delta), max_delta)``; Keras's clipvalue.
+
+    Args:
+      max_delta: The bound, > 0.
+
+    Returns:
+      A transformation, for real numbers.
+
+    Raises:
+      ValueError: The bound is not positive.
+
+    >>> import jopt
+    >>> tx = jopt.clip(1.0)
+    >>> tx.update(jnp.array([-3.0, 0.5]), tx.init(jnp.zeros(2)))[0]
+    Array([-1. ,  0.5], dtype=float32)
+    """
+    checks.positive(max_delta=max_delta)
+    return leafwise(lambda g: jnp.clip(g, -max_delta, max_delta), real_only=True)
+
+
+def _factor(norm: jax.Array, max_norm: float | jax.Array) -> jax.Array:
+    """What to multiply by so that the norm becomes at most ``max_norm``.
+
+    inf or NaN anywhere in the gradient gives NaN everywhere: dividing by an infinite norm
+    would give zeros that look like a step.
+    """
+    factor = jnp.minimum(max_norm / jnp.where(norm > 0, norm, max_norm), 1)
+    return jnp.where(jnp.isfinite(norm), factor, jnp.nan)
+
+
+@transformation
+def clip_by_global_norm(max_norm: ScalarOrSchedule) -> GradientTransformation:
+    """Bound the norm of all gradients together: ``u <- g min(1, max_norm / |G|)``.
+
+    The norm is a float32 number for any dtype, without overflow or underflow. If it is
+    inf or NaN, all updates are NaN.
+
+    Args:
+      max_norm: The bound, > 0.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: The bound is not positive.
+
+    Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks",
+    2013.
+
+    >>> import jopt
+    >>> tx = jopt.clip_by_global_norm(1.0)
+    >>> grads = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
+    >>> tx.update(grads, tx.init(grads))[0]
+    {'a': Array([0.6], dtype=float32), 'b': Array([0.8], dtype=float32)}
+    """
+    checks.positive(max_norm=max_norm)
+
+    def scalars(updates: Updates) -> dict[str, jax.Array]:
+        return {"factor": _factor(tree.norm(updates), max_norm)}
+
+    return leafwise(lambda g, *, factor: factor * g, scalars)
+
+
+@transformation
+def clip_by_norm(max_norm: ScalarOrSchedule) -> GradientTransformation:
+    """Bound the norm of each leaf: ``u <- g min(1, max_norm / |g|)``; Keras's clipnorm.
+
+    Args:
+      max_norm: The bound, > 0.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: The bound is not positive.
+
+    >>> import jopt
+    >>> tx = jopt.clip_by_norm(1.0)
+    >>> tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))[0]
+    Array([0.6, 0.8], dtype=float32)
+    """
+    checks.positive(max_norm=max_norm)
+    return leafwise(lambda g: _factor(tree.norm_along(g, None), max_norm) * g)
+
+
+@transformation
+def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
+    """Bound the root mean square of each leaf: ``u <- g min(1, threshold / rms(g))``.
+
+    Args:
+      threshold: The bound, > 0.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: The bound is not positive.
+
+    Shazeer & Stern, "Adafactor", 2018, section 6.
+
+    >>> import jopt
+    >>> tx = jopt.clip_by_block_rms(1.0)
+    >>> tx.update(jnp.array([3.0, -3.0]), tx.init(jnp.zeros(2)))[0]
+    Array([ 1., -1.], dtype=float32)
+    """
+    checks.positive(threshold=threshold)
+
+    def rule(g: jax.Array) -> jax.Array:
+        rms = tree.norm_along(g, None) / max(g.size, 1) ** 0.5
+        return _factor(rms, threshold) * g
+
+    return leafwise(rule)
+
+
+@transformation
+def adaptive_grad_clip(
+    clipping: ScalarOrSchedule,
+    eps: ScalarOrSchedule = 1e-3,
+    axis: int | tuple[int, ...] | None = None,
+) -> GradientTransformation:
+    """Bound each unit's gradient by a share of its weights' norm.
+
+        u <- g min(1, clipping max(|p|, eps) / |g|)
+
+    The norms are of units, the inputs of one output: all axes but the last of a leaf with
+    four axes, the first axis of one with two or three, the whole of any other.
+
+    Args:
+      clipping: The share, > 0; 0.01 in the paper.
+      eps: Weights count as at least this norm, so that zeros can grow.
+      axis: The axes of a unit, instead of the above.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is not positive, or (at the first update) a leaf has five or
+        more axes and ``axis`` is not given.
+
+    Brock, De, Smith & Simonyan, "High-performance large-scale image recognition without
+    normalization", 2021.
+
+    >>> import jopt
+    >>> tx = jopt.adaptive_grad_clip(0.1)
+    >>> params, grads = jnp.array([3.0, 4.0]), jnp.array([6.0, 8.0])
+    >>> tx.update(grads, tx.init(params), params)[0]
+    Array([0.3, 0.4], dtype=float32)
+    """
+    checks.positive(clipping=clipping, eps=eps)
+
+    def rule(g: jax.Array, *, p: jax.Array) -> jax.Array:
+        unit = _unit_axes(g.shape) if axis is None else axis
+        max_norm = clipping * jnp.maximum(tree.norm_along(p, unit), eps)
+        return _factor(tree.norm_along(g, unit), max_norm) * g
+
+    return leafwise(rule)
+
+
+def _unit_axes(shape: tuple[int, ...]) -> int | tuple[int, ...] | None:
+    if sum(size != 1 for size in shape) <= 1:
+        return None
+    if len(shape) in (2, 3):
+        return 0
+    if len(shape) == 4:
+        return (0, 1, 2)
+    raise ValueError(
+        f"adaptive_grad_clip does not know the units of a leaf of shape {shape}: give axis"
+    )

@@ -1,0 +1,215 @@
+"""Small changes to a gradient: its mean, its sign, its NaNs, its size, noise on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks, tree
+from jopt.base import GradientTransformation, OptState, Params, Updates
+from jopt.factory import transformation
+from jopt.hyperparams import NO_STATE, ScalarOrSchedule, scalar
+from jopt.leafwise import leafwise
+
+
+@transformation
+def identity() -> GradientTransformation:
+    """Leave the updates as they are: ``u <- g``.
+
+    Returns:
+      A transformation without state.
+
+    >>> import jopt
+    >>> jopt.identity().update(jnp.ones(1), ())[0]
+    Array([1.], dtype=float32)
+    """
+    return leafwise(lambda g: g)
+
+
+@transformation
+def stateless(
+    f: Callable[[Updates, Params | None], Updates],
+) -> GradientTransformation:
+    """Make a transformation of a function of the whole tree of updates.
+
+    Args:
+      f: ``f(updates, params) -> updates``; params are None if the caller gives none.
+
+    Returns:
+      A transformation without state.
+
+    >>> import jopt
+    >>> tx = jopt.stateless(lambda updates, params: jax.tree.map(jnp.tanh, updates))
+    >>> tx.update({"w": jnp.zeros(1)}, ())[0]
+    {'w': Array([0.], dtype=float32)}
+    """
+
+    def init(params: Params) -> OptState:
+        del params
+        return NO_STATE
+
+    def update(
+        updates: Updates, state: OptState, params: Params | None = None
+    ) -> tuple[Updates, OptState]:
+        return f(updates, params), state
+
+    return GradientTransformation(init, update)
+
+
+@transformation
+def centralize() -> GradientTransformation:
+    """Subtract the mean over all axes but the first, in leaves with two or more axes.
+
+    Returns:
+      A transformation without state.
+
+    Yong, Huang, Hua & Zhang, "Gradient centralization", 2020.
+
+    >>> import jopt
+    >>> jopt.centralize().update(jnp.array([[1.0, 3.0]]), ())[0]
+    Array([[-1.,  1.]], dtype=float32)
+    """
+
+    def rule(g: jax.Array) -> jax.Array:
+        if g.ndim < 2 or not g.size:
+            return g
+        return g - jnp.mean(g, axis=tuple(range(1, g.ndim)), keepdims=True)
+
+    return leafwise(rule)
+
+
+@transformation
+def zero_nans() -> GradientTransformation:
+    """Replace NaN by zero; infinities stay, for a clip to see.
+
+    Returns:
+      A transformation without state.
+
+    >>> import jopt
+    >>> jopt.zero_nans().update(jnp.array([jnp.nan, 1.0]), ())[0]
+    Array([0., 1.], dtype=float32)
+    """
+    return leafwise(lambda g: jnp.where(jnp.isnan(g), jnp.zeros_like(g), g))
+
+
+@transformation
+def scale_by_sign() -> GradientTransformation:
+    """Keep the sign: ``u <- sign(g)``, with ``sign(0) = 0``; ``g / |g|`` if complex.
+
+    Returns:
+      A transformation without state.
+
+    Bernstein et al., "signSGD: compressed optimisation for non-convex problems", 2018.
+
+    >>> import jopt
+    >>> jopt.scale_by_sign().update(jnp.array([-3.0, 0.0]), ())[0]
+    Array([-1.,  0.], dtype=float32)
+    """
+    return leafwise(lambda g: jnp.sign(g))
+
+
+@transformation
+def scale_by_trust_ratio(
+    min_norm: ScalarOrSchedule = 0.0,
+    trust_coefficient: ScalarOrSchedule = 1.0,
+    eps: ScalarOrSchedule = 0.0,
+) -> GradientTransformation:
+    """Give each leaf's update the size of its parameter.
+
+        u <- g trust_coefficient |p| / (|g| + eps),   or g where |p| or |g| is zero
+
+    Args:
+      min_norm: Norms count as at least this.
+      trust_coefficient: The size relative to the parameter.
+      eps: Added to the norm of the update.
+
+    Returns:
+      A transformation without state; it needs params.
+
+    Raises:
+      ValueError: A number is negative.
+
+    You, Gitman & Ginsburg, "Large batch training of convolutional networks", 2017.
+
+    >>> import jopt
+    >>> tx, params = jopt.scale_by_trust_ratio(), jnp.array([3.0, 4.0])
+    >>> tx.update(jnp.array([0.0, 1.0]), (), params)[0]
+    Array([0., 5.], dtype=float32)
+    """
+    checks.nonnegative(min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps)
+
+    def rule(g: jax.Array, *, p: jax.Array) -> jax.Array:
+        p_norm = jnp.maximum(tree.norm_along(p, None), min_norm)
+        g_norm = jnp.maximum(tree.norm_along(g, None), min_norm)
+        both = (p_norm > 0) & (g_norm > 0)
+        ratio = trust_coefficient * p_norm / jnp.where(both, g_norm + eps, 1)
+        return jnp.where(both, ratio, 1) * g
+
+    return leafwise(rule)
+
+
+class AddNoiseState(NamedTuple):
+    """State of `add_noise`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    key: jax.Array  # uint32, the key's data: every checkpoint format can hold it
+
+
+@transformation
+def add_noise(
+    eta: ScalarOrSchedule, gamma: ScalarOrSchedule, key: int | jax.Array
+) -> GradientTransformation:
+    """Add Gaussian noise that fades: ``u <- g + N(0, eta / t^gamma)``, t = 1, 2, ….
+
+    Args:
+      eta: The variance at the first step, >= 0.
+      gamma: How fast it fades, >= 0; 0.55 in the paper.
+      key: A key of ``jax.random``, or the seed of one.
+
+    Returns:
+      A transformation. Its state holds the key of the next step.
+
+    Raises:
+      ValueError: ``eta`` or ``gamma`` is negative.
+
+    Neelakantan et al., "Adding gradient noise improves learning for very deep networks",
+    2015.
+
+    >>> import jopt
+    >>> tx = jopt.add_noise(0.01, 0.55, key=0)
+    >>> updates, state = tx.update(jnp.zeros(2), tx.init(jnp.zeros(2)))
+    """
+    checks.nonnegative(eta=eta, gamma=gamma)
+    typed = jax.random.key(key) if isinstance(key, int) else key
+    if not jnp.issubdtype(typed.dtype, jax.dtypes.prng_key):
+        typed = jax.random.wrap_key_data(typed)
+    impl = jax.random.key_impl(typed)
+
+    def init(params: Params) -> OptState:
+        del params
+        data = jnp.copy(jax.random.key_data(typed))
+        return AddNoiseState(jnp.zeros((), jnp.int32), data)
+
+    def update(updates: Updates, state: OptState) -> tuple[Updates, OptState]:
+        count = tree.safe_increment(state.count)
+        key = jax.random.wrap_key_data(state.key, impl=impl)
+        leaves, treedef = jax.tree.flatten(updates)
+        checks.leaves(leaves, updates, "updates")
+        next_key, *keys = jax.random.split(key, len(leaves) + 1)
+        deviation = jnp.sqrt(eta * scalar(count) ** -gamma)
+        noisy = [_noisy(g, k, deviation) for g, k in zip(leaves, keys, strict=True)]
+        state = AddNoiseState(count, jax.random.key_data(next_key))
+        return treedef.unflatten(noisy), state
+
+    return GradientTransformation(init, update)
+
+
+@jax.jit
+def _noisy(g: jax.Array, key: jax.Array, deviation: jax.Array) -> jax.Array:
+    wide = tree.compute_dtype(g.dtype)
+    noise = jax.random.normal(key, g.shape, wide)
+    noise = noise * deviation.astype(jnp.finfo(wide).dtype)
+    return (g.astype(wide) + noise).astype(g.dtype)

@@ -1,0 +1,97 @@
+"""The learning rate: the last word of most optimizers.
+
+u <- -learning_rate * g
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jopt import checks
+from jopt.base import GradientTransformation
+from jopt.factory import transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise
+
+
+@transformation
+def scale(step_size: ScalarOrSchedule) -> GradientTransformation:
+    """Multiply by a number: ``u <- step_size * g``.
+
+    Args:
+      step_size: The factor, of any sign.
+
+    Returns:
+      A transformation; without state if the factor is a constant.
+
+    Raises:
+      ValueError: The factor is not finite.
+
+    >>> import jopt, jax.numpy as jnp
+    >>> tx = jopt.scale(-0.5)
+    >>> tx.update(jnp.ones(2), tx.init(jnp.ones(2)))[0]
+    Array([-0.5, -0.5], dtype=float32)
+    """
+    checks.finite(step_size=step_size)
+    return leafwise(lambda g: step_size * g)
+
+
+@transformation
+def scale_by_learning_rate(
+    learning_rate: ScalarOrSchedule, *, flip_sign: bool = True
+) -> GradientTransformation:
+    """Multiply by minus the learning rate: ``u <- -learning_rate * g``.
+
+    The learning rate is in the state, as ``learning_rate``, whether it is a constant, a
+    schedule or tunable: it can be read, and unless it is scheduled it can be set.
+
+    Args:
+      learning_rate: The step size, >= 0.
+      flip_sign: False multiplies by plus the learning rate.
+
+    Returns:
+      A transformation with the state ``(count, learning_rate)``.
+
+    Raises:
+      ValueError: The learning rate is negative or not finite.
+
+    >>> import jopt, jax.numpy as jnp
+    >>> tx = jopt.scale_by_learning_rate(0.1)
+    >>> tx.init(jnp.ones(2)).learning_rate
+    Array(0.1, dtype=float32)
+    """
+    checks.nonnegative(learning_rate=learning_rate)
+    if flip_sign:
+        return leafwise(lambda g: -learning_rate * g)
+    return leafwise(lambda g: learning_rate * g)
+
+
+@transformation
+def scale_by_schedule(
+    step_size_fn: Callable[[jax.Array], Any],
+) -> GradientTransformation:
+    """Multiply by a schedule: ``u <- step_size_fn(count) * g``; the sign is its own.
+
+    Args:
+      step_size_fn: A function of the step, 0 at the first update.
+
+    Returns:
+      A transformation with the state ``(count, step_size)``.
+
+    Raises:
+      TypeError: ``step_size_fn`` is not a function.
+
+    >>> import jopt
+    >>> jopt.scale_by_schedule(jopt.linear_schedule(-0.1, 0.0, 100))
+    scale_by_schedule(step_size_fn=linear_schedule(init_value=-0.1, end_value=0.0, \
+transition_steps=100))
+    """
+    if not callable(step_size_fn):
+        raise TypeError(
+            f"step_size_fn must be a schedule, got {step_size_fn!r}; for a constant use "
+            "jopt.scale"
+        )
+    return scale(step_size_fn)

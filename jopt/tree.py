@@ -1,0 +1,163 @@
+"""PyTree arithmetic that algorithms share: paths, norms, safe counts."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """A key path as text: ``dense/kernel``, alike for every container.
+
+    nnx wraps a parameter in a variable, which adds a last ``value`` to the path at
+    ``init`` but not at ``update``; it is dropped, so that one name serves both.
+
+    >>> import jax
+    >>> tree = {"dense": {"kernel": 1.0}}
+    >>> [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    ['dense/kernel']
+    """
+    if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
+        path = path[:-1]
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def leaves_with_names(tree: Any, none: bool = False) -> list[tuple[str, Any]]:
+    """``(path, leaf)`` of every leaf; with ``none=True`` also of the Nones."""
+    found, _ = jax.tree_util.tree_flatten_with_path(
+        tree, is_leaf=(lambda x: x is None) if none else None
+    )
+    return [(path_name(path), leaf) for path, leaf in found]
+
+
+def compute_dtype(dtype: Any) -> Any:
+    """The dtype that a leaf is computed in: float32, or wider if the leaf is.
+
+    >>> compute_dtype(jnp.bfloat16), compute_dtype(jnp.complex64)
+    (dtype('float32'), dtype('complex64'))
+    """
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def safe_increment(count: jax.Array) -> jax.Array:
+    """``count + 1``, staying at the largest integer instead of overflowing.
+
+    >>> int(safe_increment(jnp.int32(2**31 - 1)))
+    2147483647
+    """
+    largest = jnp.iinfo(count.dtype).max
+    return jnp.where(count < largest, count + jnp.ones_like(count), count)
+
+
+def abs_sq(x: jax.Array) -> jax.Array:
+    """``|x|^2``, real also for complex ``x``.
+
+    >>> float(abs_sq(jnp.complex64(3 + 4j)))
+    25.0
+    """
+    if jnp.iscomplexobj(x):
+        return jnp.real(x) ** 2 + jnp.imag(x) ** 2
+    return x * x
+
+
+def scalar_dtype() -> Any:
+    """The dtype of scalars: float32, or float64 under x64; never the parameters'."""
+    return jnp.float64 if jax.config.jax_enable_x64 else jnp.float32
+
+
+@jax.jit
+def norm(tree: Any) -> jax.Array:
+    """The L2 norm of all leaves together.
+
+    Computed in float32 (float64 for a leaf that is) whatever the leaves' dtype. The squares
+    of numbers above 1e19 or below 1e-19 do not fit into float32: where the plain sum of
+    squares leaves its safe range, and only there, the tree is read again and scaled.
+
+    Args:
+      tree: Arrays; Nones count as absent.
+
+    Returns:
+      A scalar.
+
+    >>> float(norm({"a": jnp.full(4, 300.0, jnp.float16), "b": None}))
+    600.0
+    >>> float(norm(jnp.full(4, 1e30)) / 2e30)
+    1.0
+    """
+    leaves = [x for x in map(jnp.asarray, jax.tree.leaves(tree)) if x.size]
+    if not leaves:
+        return jnp.zeros((), scalar_dtype())
+    squares = _total(leaves, None)
+    # Below this bound, squares that vanished could matter.
+    narrow = jnp.finfo(jnp.float32)
+    if all(compute_dtype(x.dtype) in (jnp.float64, jnp.complex128) for x in leaves):
+        narrow = jnp.finfo(jnp.float64)
+    lowest = sum(x.size for x in leaves) * float(narrow.tiny) * 1e7
+    return jax.lax.cond(
+        (squares > lowest) & (squares < jnp.inf),
+        lambda: jnp.sqrt(squares),
+        lambda: _scaled_norm(leaves, -int(narrow.minexp)),
+    )
+
+
+def _scaled_norm(leaves: list[jax.Array], limit: int) -> jax.Array:
+    largest = functools.reduce(jnp.maximum, map(_largest, leaves))
+    # A power of two scales without rounding; zero, inf and NaN are left as they are.
+    usable = (largest > 0) & (largest < jnp.inf)
+    exponent = jnp.floor(jnp.log2(jnp.where(usable, largest, 1)))
+    power = jnp.exp2(-jnp.clip(exponent, -limit, limit))
+    return jnp.sqrt(_total(leaves, power)) / power
+
+
+def _total(leaves: list[jax.Array], scale: jax.Array | None) -> jax.Array:
+    return functools.reduce(jnp.add, (_sum_of_squares(x, scale) for x in leaves))
+
+
+@jax.jit
+def _sum_of_squares(x: jax.Array, scale: jax.Array | None) -> jax.Array:
+    x = x.astype(compute_dtype(x.dtype))
+    if scale is not None:
+        x = x * scale.astype(jnp.finfo(x.dtype).dtype)
+    return jnp.sum(abs_sq(x)).astype(scalar_dtype())
+
+
+@jax.jit
+def _largest(x: jax.Array) -> jax.Array:
+    return jnp.max(jnp.abs(x.astype(compute_dtype(x.dtype)))).astype(scalar_dtype())
+
+
+def bias_correction(decay: float | jax.Array, t: jax.Array) -> jax.Array:
+    """``1 - decay**t``, the share of an average that its first ``t`` steps have filled.
+
+    In float32 ``0.999**t`` is so close to 1 that the difference keeps three digits only;
+    ``-expm1(t log decay)`` keeps all of them.
+
+    Args:
+      decay: In [0, 1).
+      t: The number of steps, from 1.
+
+    >>> float(bias_correction(0.999, jnp.float32(1)))
+    0.0010000000474974513
+    """
+    if isinstance(decay, float):
+        log = math.log(decay) if decay > 0 else -math.inf
+    else:
+        log = jnp.log(decay)
+    return -jnp.expm1(t * log)
+
+
+def norm_along(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
+    """The L2 norms of one array along axes, which are kept; any magnitude is exact.
+
+    >>> norm_along(jnp.array([[3e30, 4e30]]), axis=1) / 1e30
+    Array([[5.]], dtype=float32)
+    """
+    magnitude = jnp.abs(x)
+    largest = jnp.max(magnitude, axis=axis, keepdims=True, initial=0)
+    divisor = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1)
+    squares = jnp.sum((magnitude / divisor) ** 2, axis=axis, keepdims=True)
+    return divisor * jnp.sqrt(squares)

@@ -1,0 +1,1 @@
+"""jopt against the real Keras, torch and optax."""
