@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jopt import checks, tree
 from jopt.base import GradientTransformation, OptState, Params, Updates
@@ -37,10 +38,16 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     return treedef.unflatten(new)
 
 
-@jax.jit
-def _add(p: jax.Array, u: jax.Array) -> jax.Array:
+def _add(p: Any, u: Any) -> jax.Array:
     p, u = jnp.asarray(p), jnp.asarray(u)
-    wide = jnp.promote_types(tree.compute_dtype(p.dtype), u.dtype)
+    if p.dtype == u.dtype == tree.compute_dtype(p.dtype):
+        return jax.lax.add(p, u)
+    return _add_wide(p, u)
+
+
+@jax.jit
+def _add_wide(p: jax.Array, u: jax.Array) -> jax.Array:
+    wide = np.promote_types(tree.compute_dtype(p.dtype), u.dtype)
     return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
 
 

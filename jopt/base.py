@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import jax.numpy as jnp
 
 from jopt import checks, tree
-from jopt.hyperparams import NO_STATE, Dynamic
+from jopt.hyperparams import Dynamic
 from jopt.recipe import Recipe, Recorded
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.shard_alike import shard_alike
 
 from jopt import checks, masks, tree
@@ -376,7 +377,7 @@ def _kernel(parts: tuple[Part, ...]) -> Callable[..., Any]:
 
         def load(x: Any) -> jax.Array:
             x = jnp.asarray(x)
-            return x.astype(jnp.promote_types(x.dtype, real))
+            return x.astype(np.promote_types(x.dtype, real))
 
         u = load(g)
         new_slots = []

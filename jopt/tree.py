@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -40,7 +41,7 @@ def compute_dtype(dtype: Any) -> Any:
     >>> compute_dtype(jnp.bfloat16), compute_dtype(jnp.complex64)
     (dtype('float32'), dtype('complex64'))
     """
-    return jnp.promote_types(dtype, jnp.float32)
+    return np.promote_types(dtype, jnp.float32)
 
 
 def safe_increment(count: jax.Array) -> jax.Array:
@@ -73,8 +74,8 @@ def scalar_dtype() -> Any:
 def norm(tree: Any) -> jax.Array:
     """The L2 norm of all leaves together.
 
-    Computed in float32 (float64 for a leaf that is) whatever the leaves' dtype. The squares
-    of numbers above 1e19 or below 1e-19 do not fit into float32: where the plain sum of
+    Computed in float32 (float64 if a leaf is) whatever the leaves' dtype. Squares of
+    numbers above 1e19 or below 1e-19 do not fit into float32: where the plain sum of
     squares leaves its safe range, and only there, the tree is read again and scaled.
 
     Args:
@@ -91,43 +92,31 @@ def norm(tree: Any) -> jax.Array:
     leaves = [x for x in map(jnp.asarray, jax.tree.leaves(tree)) if x.size]
     if not leaves:
         return jnp.zeros((), scalar_dtype())
-    squares = _total(leaves, None)
+    wide = max((jnp.finfo(compute_dtype(x.dtype)) for x in leaves), key=lambda f: f.bits)
+    squares = jnp.zeros((), wide.dtype)
+    for x in leaves:
+        squares = _add_squares(squares, x)
     # Below this bound, squares that vanished could matter.
-    narrow = jnp.finfo(jnp.float32)
-    if all(compute_dtype(x.dtype) in (jnp.float64, jnp.complex128) for x in leaves):
-        narrow = jnp.finfo(jnp.float64)
-    lowest = sum(x.size for x in leaves) * float(narrow.tiny) * 1e7
-    return jax.lax.cond(
+    lowest = sum(x.size for x in leaves) * float(wide.tiny) * 1e7
+    result = jax.lax.cond(
         (squares > lowest) & (squares < jnp.inf),
         lambda: jnp.sqrt(squares),
-        lambda: _scaled_norm(leaves, -int(narrow.minexp)),
+        lambda: norm_along(
+            jnp.concatenate([_leaf_norm(x, wide.dtype) for x in leaves]), None
+        )[0],
     )
-
-
-def _scaled_norm(leaves: list[jax.Array], limit: int) -> jax.Array:
-    largest = functools.reduce(jnp.maximum, map(_largest, leaves))
-    # A power of two scales without rounding; zero, inf and NaN are left as they are.
-    usable = (largest > 0) & (largest < jnp.inf)
-    exponent = jnp.floor(jnp.log2(jnp.where(usable, largest, 1)))
-    power = jnp.exp2(-jnp.clip(exponent, -limit, limit))
-    return jnp.sqrt(_total(leaves, power)) / power
-
-
-def _total(leaves: list[jax.Array], scale: jax.Array | None) -> jax.Array:
-    return functools.reduce(jnp.add, (_sum_of_squares(x, scale) for x in leaves))
+    return result.astype(scalar_dtype())
 
 
 @jax.jit
-def _sum_of_squares(x: jax.Array, scale: jax.Array | None) -> jax.Array:
-    x = x.astype(compute_dtype(x.dtype))
-    if scale is not None:
-        x = x * scale.astype(jnp.finfo(x.dtype).dtype)
-    return jnp.sum(abs_sq(x)).astype(scalar_dtype())
+def _add_squares(total: jax.Array, x: jax.Array) -> jax.Array:
+    return total + jnp.sum(abs_sq(x.astype(np.promote_types(x.dtype, total.dtype))))
 
 
-@jax.jit
-def _largest(x: jax.Array) -> jax.Array:
-    return jnp.max(jnp.abs(x.astype(compute_dtype(x.dtype)))).astype(scalar_dtype())
+@functools.partial(jax.jit, static_argnums=1)
+def _leaf_norm(x: jax.Array, dtype: Any) -> jax.Array:
+    x = x.astype(np.promote_types(x.dtype, dtype))
+    return norm_along(x, None).reshape(1)
 
 
 def bias_correction(decay: float | jax.Array, t: jax.Array) -> jax.Array:
@@ -156,8 +145,7 @@ def norm_along(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
     >>> norm_along(jnp.array([[3e30, 4e30]]), axis=1) / 1e30
     Array([[5.]], dtype=float32)
     """
-    magnitude = jnp.abs(x)
-    largest = jnp.max(magnitude, axis=axis, keepdims=True, initial=0)
+    largest = jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
     divisor = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1)
-    squares = jnp.sum((magnitude / divisor) ** 2, axis=axis, keepdims=True)
+    squares = jnp.sum(abs_sq(x / divisor), axis=axis, keepdims=True)
     return divisor * jnp.sqrt(squares)

@@ -1,0 +1,1 @@
+"""Other libraries; each is imported by its module here, and only then."""
