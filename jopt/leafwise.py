@@ -32,16 +32,18 @@ class Slot(NamedTuple):
     real: bool
 
     def init(self, param: Any) -> jax.Array:
-        param = jnp.asarray(param)
-        dtype = tree.compute_dtype(param.dtype)
+        dtype = tree.compute_dtype(jnp.result_type(param))
         if self.real:
             dtype = jnp.finfo(dtype).dtype
         if self.dtype is not None and not jnp.issubdtype(dtype, jnp.complexfloating):
             dtype = jnp.dtype(self.dtype)
-        slot = jnp.full_like(param, self.fill, dtype=dtype)
-        # Under jit nothing else ties the slot to the parameter's sharding.
-        is_traced = isinstance(param, jax.core.Tracer)
-        return shard_alike(param, slot)[1] if is_traced else slot
+        return _filled(param, self.fill, dtype)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _filled(param: jax.Array, fill: float, dtype: Any) -> jax.Array:
+    # Under jit nothing else ties a constant to the parameter's sharding.
+    return shard_alike(param, jnp.full_like(param, fill, dtype=dtype))[1]
 
 
 def zeros(dtype: str | None = None, *, real: bool = False) -> Slot:

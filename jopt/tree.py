@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import math
 from typing import Any
@@ -93,30 +94,45 @@ def norm(tree: Any) -> jax.Array:
     if not leaves:
         return jnp.zeros((), scalar_dtype())
     wide = max((jnp.finfo(compute_dtype(x.dtype)) for x in leaves), key=lambda f: f.bits)
+    groups = _equal_groups(leaves)
     squares = jnp.zeros((), wide.dtype)
-    for x in leaves:
-        squares = _add_squares(squares, x)
+    for group in groups:
+        squares = _add_squares(squares, group)
     # Below this bound, squares that vanished could matter.
     lowest = sum(x.size for x in leaves) * float(wide.tiny) * 1e7
-    result = jax.lax.cond(
-        (squares > lowest) & (squares < jnp.inf),
-        lambda: jnp.sqrt(squares),
-        lambda: norm_along(
-            jnp.concatenate([_leaf_norm(x, wide.dtype) for x in leaves]), None
-        )[0],
-    )
-    return result.astype(scalar_dtype())
+
+    def scaled() -> jax.Array:
+        norms = jnp.concatenate([_norms(group, wide.dtype) for group in groups])
+        return norm_along(norms, None)[0]
+
+    safe = (squares > lowest) & (squares < jnp.inf)
+    return jax.lax.cond(safe, lambda: jnp.sqrt(squares), scaled).astype(scalar_dtype())
+
+
+def _equal_groups(leaves: list[jax.Array], most: int = 16) -> list[list[jax.Array]]:
+    """Leaves of one shape and dtype together, a few at a time.
+
+    What is jitted for a group is traced once for all equal groups, so a tree of many
+    leaves takes few calls.
+    """
+    alike = collections.defaultdict(list)
+    for x in leaves:
+        alike[x.shape, x.dtype].append(x)
+    return [xs[i : i + most] for xs in alike.values() for i in range(0, len(xs), most)]
 
 
 @jax.jit
-def _add_squares(total: jax.Array, x: jax.Array) -> jax.Array:
-    return total + jnp.sum(abs_sq(x.astype(np.promote_types(x.dtype, total.dtype))))
+def _add_squares(total: jax.Array, group: list[jax.Array]) -> jax.Array:
+    for x in group:
+        wide = x.astype(np.promote_types(x.dtype, total.dtype))
+        total = total + jnp.sum(abs_sq(wide))
+    return total
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _leaf_norm(x: jax.Array, dtype: Any) -> jax.Array:
-    x = x.astype(np.promote_types(x.dtype, dtype))
-    return norm_along(x, None).reshape(1)
+def _norms(group: list[jax.Array], dtype: Any) -> jax.Array:
+    wide = [x.astype(np.promote_types(x.dtype, dtype)) for x in group]
+    return jnp.concatenate([norm_along(x, None).reshape(1) for x in wide])
 
 
 def bias_correction(decay: float | jax.Array, t: jax.Array) -> jax.Array:

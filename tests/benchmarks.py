@@ -101,6 +101,8 @@ def stepper(library: Any, make: Callable[[Any], Any], params: Any) -> Callable[[
 
 
 def tracer(library: Any, make: Callable[[Any], Any], params: Any) -> Callable[[], None]:
+    state = jax.eval_shape(make(library).init, params)
+
     def run() -> None:
         jax.clear_caches()
         tx = make(library)
@@ -109,7 +111,7 @@ def tracer(library: Any, make: Callable[[Any], Any], params: Any) -> Callable[[]
             updates, state = tx.update(grads, state, params)
             return library.apply_updates(params, updates), state
 
-        jax.jit(step).lower(params, jax.eval_shape(tx.init, params), params)
+        jax.jit(step).lower(params, state, params)
 
     return run
 

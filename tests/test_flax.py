@@ -194,13 +194,13 @@ def test_a_regular_expression_masks_the_same_leaves_in_nnx_init_and_update():
         total=jopt.zeros(),
     )
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
-    assert optimizer.opt_state.total["dense"]["bias"] is None
+    assert [x.shape for x in jax.tree.leaves(optimizer.opt_state)] == [KERNEL.shape]
+    update = nnx.jit(lambda model, optimizer, g: optimizer.update(model, g))
     for _ in range(2):
-        step_updates = optimizer.update(model, nnx_grads(model, GRADS[0]))
-    updates = nnx.to_pure_dict(step_updates)["dense"]
-    chex.assert_trees_all_close(updates["bias"], GRADS[0]["dense"]["bias"])
-    chex.assert_trees_all_close(updates["kernel"], 2 * GRADS[0]["dense"]["kernel"])
-    assert optimizer.opt_state.total["dense"]["bias"] is None
+        updates = update(model, optimizer, nnx_grads(model, GRADS[0]))
+    bias, kernel = GRADS[0]["dense"].values()
+    chex.assert_trees_all_close(updates["dense"]["bias"], bias)
+    chex.assert_trees_all_close(updates["dense"]["kernel"], 2 * kernel)
 
 
 def test_the_hyperparameters_of_an_nnx_optimizer_can_be_read_and_set():
@@ -309,9 +309,7 @@ def test_a_misspelt_argument_is_an_error_that_names_it(misspelt, meant):
 
 
 def test_replacing_the_params_while_they_are_updated_is_an_error():
-    with pytest.raises(
-        TypeError, match="multiple values for keyword argument 'params'"
-    ):
+    with pytest.raises(TypeError, match="multiple values .* 'params'"):
         create(jopt.sgd(0.1)).apply_gradients(grads=GRADS[0], params=PARAMS)
 
 

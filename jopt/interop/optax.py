@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import optax
 
 from jopt import checks
@@ -17,6 +18,7 @@ from jopt.base import GradientTransformation
 from jopt.recipe import Recipe
 
 
+@jax.tree_util.register_static
 class OptaxTransformation(optax.GradientTransformationExtraArgs):
     """What `as_optax` returns; equal to another if the transformations are."""
 
