@@ -14,6 +14,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, Self
 
+import jax
 import jax.numpy as jnp
 
 from jopt import checks, tree
@@ -108,6 +109,10 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
     children: Mapping[str, GradientTransformation]
     needs: Needs
     dynamic: Dynamic | None = None
+    unchecked: Callable[..., Any]  # the update as it was given
+
+    def __init_subclass__(cls) -> None:
+        jax.tree_util.register_static(cls)  # nnx would look into any other tuple
 
     def __new__(
         cls,
@@ -129,6 +134,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
             return update(updates, state, **self.needs.chosen(given))
 
         self = tuple.__new__(cls, (init, checked))
+        self.unchecked = update
         self.children = children or {}
         if needs is None and children is not None:
             # What is missing is said by the child that misses it, under its name.
@@ -161,7 +167,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
 
     def recorded(self, recipe: Recipe) -> Self:
         """The same transformation as the result of another call."""
-        other = tuple.__new__(type(self), tuple(self))
+        other = GradientTransformation.__new__(type(self), self.init, self.unchecked)
         other.__dict__.update(self.__dict__, recipe=recipe)
         return other
 
@@ -181,7 +187,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
             **extra: Any,
         ) -> tuple[Updates, OptState]:
             own, numbers = dynamic.split(state)
-            numbers = dynamic.current(state.count, numbers)
+            numbers = dynamic.current(state.count, numbers | dynamic.given)
             inner = make(**numbers)
             updates, own = inner.update(updates, own, params, **extra)
             count = tree.safe_increment(state.count)
@@ -190,3 +196,6 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         tx = GradientTransformation(init, update, needs=self.needs)
         tx.dynamic = dynamic
         return tx
+
+
+jax.tree_util.register_static(GradientTransformation)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import pairwise
 from numbers import Real
 from typing import Any
 
@@ -39,6 +40,15 @@ def positive(**arguments: Any) -> None:
 def nonnegative(**arguments: Any) -> None:
     """Raise unless every number is finite and >= 0."""
     _require(lambda x: 0 <= x < math.inf, ">= 0 and finite", arguments)
+
+
+def some_positive(**arguments: Any) -> None:
+    """Raise if all are zero."""
+    if all(isinstance(value, Real) and value == 0 for value in arguments.values()):
+        shown = " and ".join(f"{name}={value!r}" for name, value in arguments.items())
+        raise ValueError(
+            f"{shown} cannot all be zero: a zero gradient would be divided by zero"
+        )
 
 
 def nonpositive(**arguments: Any) -> None:
@@ -80,6 +90,24 @@ def whole(name: str, value: Any) -> int:
 def at_least(minimum: int, **arguments: int) -> None:
     """Raise unless every number is at least ``minimum``."""
     _require(lambda x: x >= minimum, f">= {minimum}", arguments)
+
+
+def below(name: str, limit: int, **arguments: int) -> None:
+    """Raise unless every whole number is >= 0 and less than the argument ``name``."""
+    at_least(0, **arguments)
+    for other, value in arguments.items():
+        if value >= limit:
+            raise ValueError(
+                f"{other} must be < {name}, got {other}={value}, {name}={limit}"
+            )
+
+
+def increasing(name: str, values: Iterable[Any]) -> list[int]:
+    """The values as ints, if they are whole numbers >= 0, each above the one before."""
+    steps = [whole(f"{name}[{i}]", value) for i, value in enumerate(values)]
+    if any(now <= before for before, now in pairwise([-1, *steps])):
+        raise ValueError(f"{name} must be >= 0 and increase, got {name}={steps}")
+    return steps
 
 
 def flag(name: str, value: Any) -> bool:

@@ -76,8 +76,8 @@ def normalize(name: str, value: Any) -> Any:
     """A hyperparameter as a float, a schedule or a `Tunable`."""
     if isinstance(value, Tunable) or (callable(value) and not isinstance(value, type)):
         return value
-    if isinstance(value, jax.core.Tracer) and np.shape(value) == ():
-        return Tunable(value)  # not a constant, so the state has to carry it
+    if isinstance(value, jax.Array) and np.shape(value) == ():
+        return value  # may be traced: no constant, and no state of its own
     return number(name, value, "a number, a schedule or jopt.tunable(number)")
 
 
@@ -102,7 +102,8 @@ class Dynamic:
 
     Args:
       owner: The factory's name.
-      sources: By name: a schedule, a `Tunable`, or a number that the state shall hold.
+      sources: By name: a schedule, an array that is used as it is, or a `Tunable` or
+        number that the state holds from then on.
     """
 
     def __init__(self, owner: str, sources: Mapping[str, Any]):
@@ -110,6 +111,9 @@ class Dynamic:
         self.names = tuple(sources)
         self.sources = dict(sources)
         self.schedules = {n: f for n, f in sources.items() if callable(f)}
+        self.given = {
+            n: scalar(x) for n, x in sources.items() if isinstance(x, jax.Array)
+        }
 
     def initial(self) -> dict[str, jax.Array]:
         """The numbers before the first step."""
@@ -192,7 +196,7 @@ def _located(state: Any) -> dict[str, tuple[str, jax.Array]]:
     for path, holder in holders:
         for name in getattr(holder, "hyperparameters", ()):
             prefix = tree.path_name(path)
-            value = getattr(holder, name)
+            (value,) = jax.tree.leaves(getattr(holder, name))  # nnx wraps arrays
             found.append((f"{prefix}/{name}" if prefix else name, name, value))
     names = collections.Counter(name for _, name, _ in found)
     return {
@@ -239,8 +243,8 @@ def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
         path, old = found[name]
         if path in scheduled:
             raise ValueError(
-                f"{name!r} is scheduled by {scheduled[path]!r}: a value set now would be "
-                "replaced at the next step. Change the schedule, or make it tunable."
+                f"{name!r} comes from {scheduled[path]!r}: a value set now would be "
+                "replaced at the next step. Change that, or make it jopt.tunable."
             )
         changed[path] = _like(_number_or_array(name, value), old)
 
@@ -265,10 +269,10 @@ def _like(value: Any, old: Any) -> Any:
 
 
 def _scheduled(tx: Any, prefix: str = "") -> Any:
-    """``(path in the state, schedule)`` of every scheduled hyperparameter."""
+    """``(path in the state, source)`` of every number that the state only records."""
     dynamic = getattr(tx, "dynamic", None)
     if dynamic is not None:
-        for name, source in dynamic.schedules.items():
+        for name, source in (dynamic.schedules | dynamic.given).items():
             yield prefix + name, source
     for name, inner in getattr(tx, "children", {}).items():
         yield from _scheduled(inner, f"{prefix}{name}/")

@@ -7,6 +7,7 @@ is one compiled kernel per distinct leaf, and neighbouring rules of a chain shar
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -277,6 +278,7 @@ def run(
     parts = tuple(m.part for m in members)
     scalar_fields = [
         {name: x for name, x in own.items() if name not in m.declaration.slots}
+        | (m.dynamic.given if m.dynamic else {})
         for m, own in zip(members, fields, strict=True)
     ]
     inputs = frozenset[str]().union(*(m.declaration.inputs for m in members))
@@ -363,6 +365,14 @@ def _prologue(parts: tuple[Part, ...]) -> Callable[..., Any]:
     return prologue
 
 
+def _mixing_real_and_complex(u: jax.Array) -> Any:
+    # A complex leaf is multiplied by real numbers of its width, which strict promotion,
+    # if the user has set it, takes for an accident.
+    if jnp.iscomplexobj(u):
+        return jax.numpy_dtype_promotion("standard")
+    return contextlib.nullcontext()
+
+
 @functools.lru_cache(maxsize=4096)
 def _kernel(parts: tuple[Part, ...]) -> Callable[..., Any]:
     """The rules of these parts, one after the other, for one leaf."""
@@ -389,9 +399,9 @@ def _kernel(parts: tuple[Part, ...]) -> Callable[..., Any]:
             declared = part.declare(**{name: given[name] for name in names})
             if "p" in declared.asks:
                 given["p"] = load(p)
-            out = declared.rule(
-                u, *map(load, own), **{name: given[name] for name in declared.asks}
-            )
+            asked = {name: given[name] for name in declared.asks}
+            with _mixing_real_and_complex(u):
+                out = declared.rule(u, *map(load, own), **asked)
             u, *new = out if isinstance(out, tuple) else (out,)
             new_slots.append(
                 [x.astype(old.dtype) for x, old in zip(new, own, strict=True)]

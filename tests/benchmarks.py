@@ -39,7 +39,9 @@ def gpt2_small() -> dict[str, Any]:
         "fc": lambda: dense(d, 4 * d),
         "out": lambda: dense(4 * d, d),
     }
-    blocks = {f"h{i}": {name: make() for name, make in block.items()} for i in range(12)}
+    blocks = {
+        f"h{i}": {name: make() for name, make in block.items()} for i in range(12)
+    }
     embed = {"wte": jnp.full((50257, d), 0.02), "wpe": jnp.full((1024, d), 0.02)}
     return {**embed, **blocks, "ln_f": norm()}
 
@@ -87,7 +89,9 @@ def interleaved(
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def stepper(library: Any, make: Callable[[Any], Any], params: Any) -> Callable[[], None]:
+def stepper(
+    library: Any, make: Callable[[Any], Any], params: Any
+) -> Callable[[], None]:
     tx = make(library)
     compiled = compiled_step(library, tx, params)
     grads = jax.tree.map(lambda p: jnp.full_like(p, 1e-3), params)
@@ -138,7 +142,9 @@ def main() -> None:
     def row(name: str, times: tuple[float, float], target: float) -> None:
         ours, theirs = (1e3 * t for t in times)
         ratio = ours / theirs
-        print(f"{name:42}{ours:10.2f}{theirs:10.2f}{ratio:8.2f}{target:8.2f}", flush=True)
+        print(
+            f"{name:42}{ours:10.2f}{theirs:10.2f}{ratio:8.2f}{target:8.2f}", flush=True
+        )
 
     libraries = (jopt, optax)
     big = gpt2_small()
@@ -148,7 +154,9 @@ def main() -> None:
     ]:
         row(name, interleaved(*(stepper(x, make, big) for x in libraries), 15), target)
     ours, theirs = (temporary_bytes(x, recipe, big) / 1e6 for x in libraries)
-    print(f"{'  its temporary memory [MB]':42}{ours:10.2f}{theirs:10.2f}{'':8}{'<= 2':>8}")
+    print(
+        f"{'  its temporary memory [MB]':42}{ours:10.2f}{theirs:10.2f}{'':8}{'<= 2':>8}"
+    )
     del big
     many = equal_leaves(1000, (64, 64))
     times = interleaved(*(tracer(x, clip_adamw, many) for x in libraries), 3)

@@ -29,14 +29,14 @@ def standard_promotion():
         yield
 
 
-@jopt.schedule
-def optax_ramp(rate: float):
-    return lambda count: rate * (1 + jnp.asarray(count, jnp.float32))
+def ramp() -> jopt.Schedule:
+    """0.1, 0.2, 0.3, …"""
+    return jopt.linear_schedule(0.1, 1.1, 10)
 
 
 OPTIMIZERS = [
     jopt.adamw(1e-2, weight_decay=0.1, mask="kernel$"),
-    jopt.chain(jopt.clip_by_global_norm(1.0), jopt.sgd(optax_ramp(0.1), momentum=0.9)),
+    jopt.chain(jopt.clip_by_global_norm(1.0), jopt.sgd(ramp(), momentum=0.9)),
     jopt.adam(jopt.tunable(1e-2), b1=jopt.tunable(0.8)),
 ]
 
@@ -48,6 +48,10 @@ def updates_of(tx: Any, params: Any = PARAMS, grads: Any = GRADS, **extra: Any) 
         updates, state = update(g, state, params, **extra)
         found.append(updates)
     return found, state
+
+
+def assert_close(found: Any, expected: Any, rtol: float = 1e-6, atol: float = 1e-8):
+    chex.assert_trees_all_close(found, expected, rtol=rtol, atol=atol)
 
 
 def scale_by_value():
@@ -74,7 +78,7 @@ WRAPPERS = {
 @pytest.mark.parametrize("tx", OPTIMIZERS, ids=repr)
 def test_inside_an_optax_wrapper_jopt_gives_the_same_numbers(tx, wrap):
     alone, _ = updates_of(tx)
-    chex.assert_trees_all_close(updates_of(wrap(tx))[0], alone, rtol=1e-6)
+    assert_close(updates_of(wrap(tx))[0], alone)
 
 
 def only(name: str, tree: Any) -> Any:
@@ -94,17 +98,15 @@ def test_optax_masked_and_partition_give_jopt_its_part_of_the_tree():
     for k, (kernel, bias) in enumerate(
         zip(alone(first, "kernel"), alone(second, "bias"), strict=True)
     ):
-        chex.assert_trees_all_close(parted[k], bias | kernel, rtol=1e-6)
-        chex.assert_trees_all_close(
-            masked[k], only("bias", GRADS[k]) | kernel, rtol=1e-6
-        )
+        assert_close(parted[k], bias | kernel)
+        assert_close(masked[k], only("bias", GRADS[k]) | kernel)
 
 
 def test_multi_steps_emits_what_jopt_gives_for_the_mean_gradient():
     tx = OPTIMIZERS[1]
     doubled = [jax.tree.map(lambda x, w=w: w * x, g) for g in GRADS for w in (0.5, 1.5)]
     found, _ = updates_of(optax.MultiSteps(tx, every_k_schedule=2), grads=doubled)
-    chex.assert_trees_all_close(found[1::2], updates_of(tx)[0], rtol=1e-6)
+    assert_close(found[1::2], updates_of(tx)[0])
     chex.assert_trees_all_equal(found[0], jax.tree.map(jnp.zeros_like, PARAMS))
 
 
@@ -113,14 +115,14 @@ def test_lookahead_takes_jopt_as_its_fast_optimizer(tx):
     lookahead = optax.lookahead(tx, sync_period=len(GRADS) + 1, slow_step_size=0.5)
     found, _ = updates_of(lookahead, optax.LookaheadParams.init_synced(PARAMS))
     fast = [updates.fast for updates in found]
-    chex.assert_trees_all_close(fast, updates_of(tx)[0], rtol=1e-6)
+    assert_close(fast, updates_of(tx)[0])
 
 
 def test_optax_skips_a_step_whose_gradient_is_not_finite():
     tx = jopt.adam(0.1)
     nans = jax.tree.map(lambda g: g * jnp.nan, GRADS[0])
     found, _ = updates_of(optax.apply_if_finite(tx, 3), grads=[nans, *GRADS])
-    chex.assert_trees_all_close(found[1:], updates_of(tx)[0], rtol=1e-6)
+    assert_close(found[1:], updates_of(tx)[0])
 
 
 @pytest.mark.parametrize(
@@ -133,8 +135,9 @@ def test_optax_skips_a_step_whose_gradient_is_not_finite():
     ],
 )
 def test_optax_tree_finds_and_sets_what_a_jopt_state_holds(wrap):
-    _, state = updates_of(wrap(jopt.adam(optax_ramp(0.1))), grads=GRADS[:2])
-    assert optax.tree.get(state, "learning_rate") == jnp.float32(0.1) * 2
+    _, state = updates_of(wrap(jopt.adam(ramp())), grads=GRADS[:2])
+    found = optax.tree.get(state, "learning_rate")
+    assert float(found) == pytest.approx(0.2)
     assert optax.tree.get(state, "mu").keys() == PARAMS.keys()
     state = optax.tree.set(state, learning_rate=jnp.float32(0.5))
     assert jopt.hyperparams(state) == {"learning_rate": 0.5}
@@ -158,16 +161,16 @@ def test_a_stateless_optax_member_leaves_no_trace_in_the_state():
     found, state = updates_of(tx)
     assert jax.tree.structure(state) == jax.tree.structure(plain.init(PARAMS))
     ours = jopt.chain(jopt.clip_by_global_norm(0.5), plain, jopt.scale(2.0))
-    chex.assert_trees_all_close(found, updates_of(ours)[0], rtol=1e-6)
+    assert_close(found, updates_of(ours)[0])
 
 
 def test_an_optax_member_keeps_its_state_under_its_name():
     tx = jopt.chain(optax.scale_by_adam(), optax.trace(0.9), jopt.sgd(0.1))
     found, state = updates_of(tx)
-    assert list(state) == ["scale_by_adam", "trace", "scale_by_learning_rate"]
+    assert set(state) == {"scale_by_adam", "trace", "scale_by_learning_rate"}
     assert state["scale_by_adam"].count == len(GRADS)
     theirs = optax.chain(optax.scale_by_adam(), optax.trace(0.9), optax.sgd(0.1))
-    chex.assert_trees_all_close(found, updates_of(theirs)[0], rtol=1e-6)
+    assert_close(found, updates_of(theirs)[0])
 
 
 def test_extra_arguments_reach_an_optax_member():
@@ -179,10 +182,10 @@ def test_extra_arguments_reach_an_optax_member():
         jax.tree.map(lambda x, s=s: -0.5 * s * x, g)
         for s, g in zip(scales, GRADS, strict=True)
     ]
-    chex.assert_trees_all_close(found, expected, rtol=1e-5)
+    assert_close(found, expected)
     with pytest.raises(TypeError, match="reduce_on_plateau needs the argument 'value'"):
         tx.update(GRADS[0], state, PARAMS)
-    with pytest.raises(TypeError, match="'valeu'. Did you mean 'value'"):
+    with pytest.raises(TypeError, match=r"'valeu'\. Did you mean 'value'"):
         tx.update(GRADS[0], state, PARAMS, valeu=1.0)
 
 
@@ -190,15 +193,18 @@ def test_a_line_search_of_optax_gets_the_functions_it_needs():
     def loss(params):
         return sum(jnp.sum(x**2) for x in jax.tree.leaves(params))
 
-    tx, params = jopt.chain(optax.lbfgs()), PARAMS
-    state = tx.init(params)
-    for _ in range(3):
+    too_large = jopt.sgd(3.0)
+    tx = jopt.chain(too_large, optax.scale_by_backtracking_linesearch(10))
+
+    @jax.jit
+    def step(state, params):
         value, grad = jax.value_and_grad(loss)(params)
-        updates, state = tx.update(
-            grad, state, params, value=value, grad=grad, value_fn=loss
-        )
-        params = jopt.apply_updates(params, updates)
-    assert loss(params) < 1e-10
+        extra = {"value": value, "grad": grad, "value_fn": loss}
+        updates, state = tx.update(grad, state, params, **extra)
+        return jopt.apply_updates(params, updates), state
+
+    params, _ = step(tx.init(PARAMS), PARAMS)
+    assert loss(params) < loss(PARAMS)
 
 
 # as_optax.
@@ -216,12 +222,13 @@ def test_as_optax_is_of_the_class_that_is_checked_for(tx):
 
 def test_as_optax_of_equal_optimizers_is_equal_and_hashes_alike():
     def make(b1):
-        return as_optax(jopt.chain(jopt.clip(1.0), jopt.adam(optax_ramp(0.1), b1=b1)))
+        return as_optax(jopt.chain(jopt.clip(1.0), jopt.adam(ramp(), b1=b1)))
 
-    assert make(0.8) == make(0.8) and not make(0.8) != make(0.8)
+    assert make(0.8) == make(0.8)
+    assert (make(0.8) != make(0.8)) is False
     assert hash(make(0.8)) == hash(make(0.8))
     assert make(0.8) != make(0.7)
-    assert make(0.8) != jopt.chain(jopt.clip(1.0), jopt.adam(optax_ramp(0.1), b1=0.8))
+    assert make(0.8) != jopt.chain(jopt.clip(1.0), jopt.adam(ramp(), b1=0.8))
 
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickle.dumps])
@@ -231,6 +238,14 @@ def test_as_optax_can_be_copied_and_pickled(again):
     other = pickle.loads(other) if isinstance(other, bytes) else other
     assert other == converted
     chex.assert_trees_all_equal(updates_of(other)[0], updates_of(converted)[0])
+
+
+def test_as_optax_is_static_data_in_a_tree_and_as_an_argument_of_jit():
+    converted = as_optax(jopt.sgd(0.5))
+    leaves, structure = jax.tree.flatten(converted)
+    assert (leaves, structure.unflatten(leaves)) == ([], converted)
+    found, _ = jax.jit(lambda tx, g: tx.update(g, tx.init(g)))(converted, GRADS[0])
+    assert_close(found, jax.tree.map(lambda x: -0.5 * x, GRADS[0]))
 
 
 def test_an_optimizer_converted_again_is_not_traced_again():
@@ -247,7 +262,7 @@ def test_an_optimizer_converted_again_is_not_traced_again():
         optimizer.update(model, nnx.state(model, nnx.Param))
 
     for _ in range(3):
-        tx = as_optax(jopt.adam(optax_ramp(0.1), b1=0.8))
+        tx = as_optax(jopt.adam(ramp(), b1=0.8))
         state = flax.training.train_state.TrainState.create(
             apply_fn=None, params=PARAMS, tx=tx
         )
@@ -261,17 +276,15 @@ def test_an_optimizer_converted_again_is_not_traced_again():
 def test_as_optax_gets_its_extra_arguments_inside_an_optax_chain():
     tx = optax.chain(as_optax(scale_by_value()), optax.scale(-1.0))
     found, _ = updates_of(tx, value=3.0)
-    chex.assert_trees_all_close(
-        found, [jax.tree.map(lambda x: -3 * x, g) for g in GRADS]
-    )
+    assert_close(found, [jax.tree.map(lambda x: -3 * x, g) for g in GRADS])
 
 
 def test_the_hyperparameters_of_a_converted_optimizer_can_be_set():
     tx = as_optax(jopt.adam(0.1))
     state = jopt.set_hyperparams(tx, tx.init(PARAMS), learning_rate=0.5)
     assert jopt.hyperparams(state) == {"learning_rate": 0.5}
-    scheduled = as_optax(jopt.adam(optax_ramp(0.1)))
-    with pytest.raises(ValueError, match="scheduled by optax_ramp"):
+    scheduled = as_optax(jopt.adam(ramp()))
+    with pytest.raises(ValueError, match="scheduled by linear_schedule"):
         jopt.set_hyperparams(scheduled, state, learning_rate=0.5)
 
 
@@ -300,19 +313,17 @@ def test_numpyro_takes_a_converted_optimizer():
 
     with jax.numpy_rank_promotion("allow"):
         ours, theirs = fitted(as_optax(jopt.adam(0.1))), fitted(optax.adam(0.1))
-    chex.assert_trees_all_close(ours, theirs, rtol=1e-5)
+    assert_close(ours, theirs, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "convert", [lambda tx: tx, as_optax], ids=["as is", "as_optax"]
-)
+@pytest.mark.parametrize("convert", [lambda tx: tx, as_optax], ids=["bare", "as_optax"])
 def test_optimistix_minimises_with_jopt(convert):
     optimistix = pytest.importorskip("optimistix")
     solver = optimistix.OptaxMinimiser(convert(jopt.adam(0.1)), rtol=1e-4, atol=1e-4)
     solution = optimistix.minimise(
         lambda y, args: jnp.sum((y - args) ** 2), solver, jnp.zeros(3), args=2.0
     )
-    chex.assert_trees_all_close(solution.value, jnp.full(3, 2.0), atol=0.05)
+    assert_close(solution.value, jnp.full(3, 2.0), atol=0.1)
 
 
 # from_optax.

@@ -103,6 +103,6 @@ def adadelta(
     adadelta(learning_rate=1.0, rho=0.95)
     """
     scaled = [scale_by_adadelta(rho, eps), scale_by_learning_rate(learning_rate)]
-    if weight_decay == 0:
+    if isinstance(weight_decay, float) and weight_decay == 0:
         return chain(*scaled)
     return chain(add_decayed_weights(weight_decay, weight_decay_mask), *scaled)

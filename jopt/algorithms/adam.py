@@ -131,11 +131,7 @@ def check_adam(b1: Any, b2: Any, eps: Any, eps_root: Any, eps_mode: str) -> None
     checks.decay_rate(b1=b1, b2=b2)
     checks.nonnegative(eps=eps, eps_root=eps_root)
     checks.one_of(("after", "before"), eps_mode=eps_mode)
-    if eps == 0 and eps_root == 0:
-        raise ValueError(
-            f"eps={eps!r} and eps_root={eps_root!r} are both zero: a zero gradient would "
-            "give NaN"
-        )
+    checks.some_positive(eps=eps, eps_root=eps_root)
 
 
 def eps_terms(

@@ -86,7 +86,8 @@ def ftrl(
         q = (root + beta) / learning_rate + 2 * l2
         # With nothing accumulated both are zero: no evidence, no weight.
         new_p = jnp.where(q > 0, (jnp.clip(z, -l1, l1) - z) / jnp.where(q > 0, q, 1), 0)
-        return new_p - p, new_n, z
+        # Where the squares have overflowed there is no telling: stay.
+        return jnp.where(q < jnp.inf, new_p - p, 0), new_n, z
 
     return leafwise(
         rule,

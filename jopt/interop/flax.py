@@ -26,7 +26,7 @@ class TrainState(train_state.TrainState):
 
     - `apply_gradients` hands extra arguments to the optimizer.
     - ``learning_rate`` and ``hyperparams`` can be read, `set_hyperparams` changes them.
-    - ``step`` is an int32 array from the start, so a jitted step compiles once.
+    - ``step`` is an int32 array from the start: one compile, also after a restore.
     - ``params`` may be any PyTree: a bare array, a dataclass, an Equinox module.
 
     ``tx`` may also be an optax transformation. A subclass may add fields, as of Flax's.

@@ -1,5 +1,367 @@
-"""Monotone schedules."""
+"""Schedules that go one way: constant, polynomial, exponential, inverse, in steps.
+
+All count from 0, the first update, and reach their end value exactly. A polynomial of
+power 1, the straight line to 0, is the usual choice for fine-tuning.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from operator import mul
 
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.factory import schedule
+from jopt.hyperparams import number
+from jopt.schedules import ramp
+from jopt.tree import scalar_dtype
+
+
+@schedule
+def constant_schedule(value: float) -> ramp.Function:
+    """The same value at every step.
+
+    Args:
+      value: The value.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: ``value`` is not finite.
+
+    >>> import jopt
+    >>> jopt.constant_schedule(0.1)(jnp.arange(3))
+    Array([0.1, 0.1, 0.1], dtype=float32)
+    """
+    checks.finite(value=value)
+    return ramp.constant(value)
+
+
+@schedule
+def linear_schedule(
+    init_value: float,
+    end_value: float,
+    transition_steps: int,
+    transition_begin: int = 0,
+) -> ramp.Function:
+    """A straight line: `polynomial_schedule` of power 1.
+
+        init_value (1 - x) + end_value x,  x = t / transition_steps, up to 1
+
+    Args:
+      init_value: The value up to ``transition_begin``.
+      end_value: The value from ``transition_begin + transition_steps`` on.
+      transition_steps: The number of steps between them, > 0.
+      transition_begin: The step that ``t`` counts from, >= 0.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    >>> import jopt
+    >>> jopt.linear_schedule(1.0, 0.0, 4)(jnp.arange(6))
+    Array([1.  , 0.75, 0.5 , 0.25, 0.  , 0.  ], dtype=float32)
+    """
+    return polynomial_schedule(
+        init_value, end_value, 1.0, transition_steps, transition_begin
+    )
+
+
+@schedule
+def polynomial_schedule(
+    init_value: float,
+    end_value: float,
+    power: float,
+    transition_steps: int,
+    transition_begin: int = 0,
+    *,
+    cycle: bool = False,
+) -> ramp.Function:
+    """From one value to another along a power of the way that is left.
+
+        end_value + (init_value - end_value) (1 - x)^power,
+        x = t / transition_steps, up to 1
+
+    Args:
+      init_value: The value up to ``transition_begin``.
+      end_value: The value from ``transition_begin + transition_steps`` on.
+      power: > 0. Above 1 most of the change comes early, below 1 late.
+      transition_steps: The number of steps between them, > 0.
+      transition_begin: The step that ``t`` counts from, >= 0.
+      cycle: Instead of staying at the end value, stretch ``transition_steps`` to its
+        next multiple that is not below ``t``, as Keras does. The value leaps up after
+        each multiple, less each time.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    >>> import jopt
+    >>> jopt.polynomial_schedule(1.0, 0.0, 2.0, 4)(jnp.arange(6))
+    Array([1.    , 0.5625, 0.25  , 0.0625, 0.    , 0.    ], dtype=float32)
+    >>> jopt.polynomial_schedule(1.0, 0.0, 1.0, 2, cycle=True)(jnp.arange(6))
+    Array([1.        , 0.5       , 0.        , 0.25      , 0.        ,
+           0.16666667], dtype=float32)
+    """
+    checks.finite(init_value=init_value, end_value=end_value)
+    checks.positive(power=power)
+    _check_transition(transition_steps, transition_begin)
+    shape = ramp.polynomial(power)
+    if not cycle:
+        end = transition_begin + transition_steps
+        return ramp.ramp(init_value, end_value, transition_begin, end, shape)
+
+    def stretched(count: jax.Array) -> jax.Array:
+        t = ramp.since(count, transition_begin)
+        over, into, to_go = ramp.periods(t, transition_steps)
+        # A multiple is the end of its own stretch; before 0 there is none to end.
+        at_end = (into == 0) & (t > 0)
+        length = (ramp.to_float(over) + jnp.where(at_end, 0, 1)) * float(
+            transition_steps
+        )
+        to_go = jnp.where(at_end, 0, to_go)
+        weights = shape(to_go / length, ramp.to_float(t) / length)
+        return init_value * weights[0] + end_value * weights[1]
+
+    return stretched
+
+
+@schedule
+def exponential_decay(
+    init_value: float,
+    transition_steps: int,
+    decay_rate: float,
+    transition_begin: int = 0,
+    staircase: bool = False,
+    end_value: float | None = None,
+) -> ramp.Function:
+    """Multiply by ``decay_rate`` every ``transition_steps`` steps.
+
+        init_value decay_rate^(t / transition_steps)
+
+    Args:
+      init_value: The value up to ``transition_begin``.
+      transition_steps: > 0.
+      decay_rate: > 0; above 1 the value grows.
+      transition_begin: The step that ``t`` counts from, >= 0.
+      staircase: Use the whole part of the quotient: a stair instead of a curve.
+      end_value: Where to stop; None is never.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range, or ``end_value`` lies on the other side
+        of ``init_value``, where the decay does not go.
+
+    >>> import jopt
+    >>> jopt.exponential_decay(1.0, 2, 0.5, staircase=True)(jnp.arange(6))
+    Array([1.  , 1.  , 0.5 , 0.5 , 0.25, 0.25], dtype=float32)
+    """
+    checks.finite(init_value=init_value)
+    checks.positive(decay_rate=decay_rate)
+    _check_transition(transition_steps, transition_begin)
+    falls = decay_rate < 1
+    if end_value is not None and (
+        end_value > init_value if falls else end_value < init_value
+    ):
+        raise ValueError(
+            f"end_value must be {'<=' if falls else '>='} init_value with "
+            f"decay_rate={decay_rate}, got end_value={end_value}, "
+            f"init_value={init_value}"
+        )
+
+    def function(count: jax.Array) -> jax.Array:
+        t = ramp.since(count, transition_begin)
+        over, into, _ = ramp.periods(t, transition_steps)
+        # The whole part apart from the rest, which would lose digits beside it.
+        value = init_value * ramp.power(decay_rate, ramp.to_float(over))
+        if not staircase:
+            x = ramp.to_float(into) / float(transition_steps)
+            value = value * ramp.power(decay_rate, x)
+        if end_value is None:
+            return value
+        return (jnp.maximum if falls else jnp.minimum)(value, end_value)
+
+    return function
+
+
+@schedule
+def inverse_time_decay(
+    init_value: float,
+    transition_steps: int,
+    decay_rate: float,
+    staircase: bool = False,
+) -> ramp.Function:
+    """The harmonic decay, Keras's InverseTimeDecay.
+
+        init_value / (1 + decay_rate t / transition_steps)
+
+    With ``transition_steps=1`` it is what ``decay`` (Keras) and ``lr_decay`` (torch's
+    Adagrad) mean.
+
+    Args:
+      init_value: The value at step 0.
+      transition_steps: > 0.
+      decay_rate: >= 0.
+      staircase: Use the whole part of ``t / transition_steps``: a stair instead of a
+        curve.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    >>> import jopt
+    >>> jopt.inverse_time_decay(1.0, 1, 1.0)(jnp.array([0, 1, 3, 7]))
+    Array([1.   , 0.5  , 0.25 , 0.125], dtype=float32)
+    """
+    checks.finite(init_value=init_value)
+    checks.nonnegative(decay_rate=decay_rate)
+    _check_transition(transition_steps)
+
+    def function(count: jax.Array) -> jax.Array:
+        x = _quotient(ramp.since(count), transition_steps, staircase)
+        return init_value / (1 + decay_rate * x)
+
+    return function
+
+
+@schedule
+def inverse_sqrt_schedule(
+    init_value: float, timescale: int, transition_begin: int = 0
+) -> ramp.Function:
+    """The inverse square root decay, which knows no end.
+
+        init_value / sqrt(1 + t / timescale)
+
+    Args:
+      init_value: The value up to ``transition_begin``.
+      timescale: After 3 times as many steps the value is halved; > 0.
+      transition_begin: The step that ``t`` counts from, >= 0. If it is ``timescale``,
+        the schedule is T5's ``1 / sqrt(max(count, timescale))``, times a constant.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Vaswani et al., "Attention is all you need", 2017; see `warmup_inverse_sqrt`.
+
+    >>> import jopt
+    >>> jopt.inverse_sqrt_schedule(1.0, 5)(jnp.array([0, 15, 40]))
+    Array([1.        , 0.5       , 0.33333334], dtype=float32)
+    """
+    checks.finite(init_value=init_value)
+    checks.at_least(1, timescale=timescale)
+    checks.at_least(0, transition_begin=transition_begin)
+
+    def function(count: jax.Array) -> jax.Array:
+        x = _quotient(ramp.since(count, transition_begin), timescale)
+        return init_value / jnp.sqrt(1 + x)
+
+    return function
+
+
+@schedule
+def piecewise_constant_schedule(
+    init_value: float,
+    boundaries_and_scales: Mapping[int, float] | None = None,
+    *,
+    switch: str = "at",
+) -> ramp.Function:
+    """A value that is multiplied by a number at each boundary.
+
+    Where the numbers to switch to are known, or zero, `piecewise_constant` says so.
+
+    Args:
+      init_value: The value before the first boundary.
+      boundaries_and_scales: ``{step: factor}``; steps and factors are >= 0. Each factor
+        multiplies what the ones before it have left.
+      switch: When to switch: ``"at"`` the boundary, as optax does, or one step
+        ``"after"`` it, as Keras and TensorFlow do.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    >>> import jopt
+    >>> jopt.piecewise_constant_schedule(1.0, {2: 0.5, 4: 0.1})(jnp.arange(6))
+    Array([1.  , 1.  , 0.5 , 0.5 , 0.05, 0.05], dtype=float32)
+    """
+    scales = dict(sorted((boundaries_and_scales or {}).items()))
+    checks.nonnegative(**{f"the factor at {b}": x for b, x in scales.items()})
+    values = accumulate(scales.values(), mul, initial=init_value)
+    return _stairs("boundaries_and_scales", list(scales), list(values), switch)
+
+
+@schedule
+def piecewise_constant(
+    boundaries: Sequence[int], values: Sequence[float], *, switch: str = "at"
+) -> ramp.Function:
+    """One value after the other, as in Keras's PiecewiseConstantDecay.
+
+    Args:
+      boundaries: The steps to switch at, >= 0 and increasing.
+      values: One more than there are boundaries.
+      switch: When to switch: ``"at"`` the boundary, as everything else here does, or
+        one step ``"after"`` it, as Keras and TensorFlow do.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: The boundaries do not increase, or the numbers of both do not match.
+
+    >>> import jopt
+    >>> jopt.piecewise_constant([2, 4], [1.0, 0.0, 0.5])(jnp.arange(6))
+    Array([1. , 1. , 0. , 0. , 0.5, 0.5], dtype=float32)
+    >>> jopt.piecewise_constant([2, 4], [1.0, 0.0, 0.5], switch="after")(jnp.arange(6))
+    Array([1. , 1. , 1. , 0. , 0. , 0.5], dtype=float32)
+    """
+    if len(values) != len(boundaries) + 1:
+        raise ValueError(
+            f"values must be one more than boundaries, got {len(values)} values for "
+            f"{len(boundaries)} boundaries"
+        )
+    return _stairs("boundaries", boundaries, values, switch)
+
+
+def _stairs(
+    name: str, boundaries: Sequence[int], values: Sequence[float], switch: str
+) -> ramp.Function:
+    at = checks.increasing(name, boundaries)
+    checks.one_of(("at", "after"), switch=switch)
+    side = {"at": "right", "after": "left"}[switch]
+    levels = [number(f"values[{i}]", x, "a number") for i, x in enumerate(values)]
+    checks.finite(**{f"values[{i}]": x for i, x in enumerate(levels)})
+
+    def function(count: jax.Array) -> jax.Array:
+        table = jnp.asarray(levels, scalar_dtype())
+        return table[ramp.passed(ramp.whole_steps(count), at, side)]
+
+    return function
+
+
+def _quotient(t: jax.Array, steps: int, whole: bool = False) -> jax.Array:
+    """``t / steps``, or its whole part."""
+    if whole:
+        return ramp.to_float(ramp.periods(t, steps)[0])
+    return ramp.to_float(t) / float(steps)
+
+
+def _check_transition(transition_steps: int, transition_begin: int = 0) -> None:
+    checks.at_least(1, transition_steps=transition_steps)
+    checks.at_least(0, transition_begin=transition_begin)

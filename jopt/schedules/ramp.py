@@ -1,15 +1,14 @@
 """The way from one value to another, measured in whole steps.
 
 float32 holds whole numbers up to 2^24 only, and long runs have more steps. So a step
-stays an integer through every comparison, difference, quotient and remainder, and what is
-rounded is a share of the way, which is precise again where it is small.
+stays an integer through every comparison, difference, quotient and remainder, and what
+is rounded is a share of the way, which is precise again where it is small.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,15 +19,18 @@ import numpy as np
 from jopt.tree import scalar_dtype
 
 
-# What is left and what is gone of the way, then the weights of its two values.
-Weights = tuple[jax.Array, jax.Array]
-Shape = Callable[[jax.Array, jax.Array], Weights]
 Function = Callable[[jax.Array], Any]
+# What is left and what is gone of the way; or the weights of its two values.
+Shares = tuple[jax.Array, jax.Array]
+Shape = Callable[[jax.Array, jax.Array], Shares]
+
+
+# Whole steps.
 
 
 def whole_steps(count: jax.Array) -> jax.Array:
-    """The step in the widest integers; before step 0 it is 0, so they are unsigned."""
-    wide = jnp.uint64 if jax.config.jax_enable_x64 else jnp.uint32
+    """The step in the widest integers; what is before step 0 counts as step 0."""
+    wide = jnp.uint64 if scalar_dtype() == jnp.float64 else jnp.uint32
     return jnp.maximum(count, 0).astype(wide)
 
 
@@ -37,9 +39,8 @@ def largest(steps: jax.Array) -> int:
     return int(jnp.iinfo(steps.dtype).max)
 
 
-def to_float(steps: jax.Array) -> jax.Array:
-    """Whole steps in the dtype of scalars."""
-    return steps.astype(scalar_dtype())
+def _constant(value: int, steps: jax.Array) -> np.ndarray:
+    return np.asarray(min(value, largest(steps)), steps.dtype)
 
 
 def since(count: jax.Array, begin: int = 0) -> jax.Array:
@@ -48,78 +49,95 @@ def since(count: jax.Array, begin: int = 0) -> jax.Array:
     return steps - jnp.minimum(steps, _constant(begin, steps))
 
 
-def periods(steps: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
-    """How many periods are over, and the steps since the last one ended."""
-    if length > largest(steps):
-        return jnp.zeros_like(steps), steps
-    return steps // _constant(length, steps), steps % _constant(length, steps)
+def periods(steps: jax.Array, length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """How many periods are over, the steps since then, and (a float) until the next."""
+    near = _constant(length, steps)
+    far = length - int(near)  # more than 0 if not even the first period can end
+    over, into = (
+        (jnp.zeros_like(steps), steps) if far else (steps // near, steps % near)
+    )
+    return over, into, to_float(near - into) + float(far)
 
 
 def passed(steps: jax.Array, boundaries: Sequence[int], side: str) -> jax.Array:
     """How many boundaries are <= (side "right") or < (side "left") the step."""
-    reached = [b for b in boundaries if b <= largest(steps)]
+    near = [b for b in boundaries if b <= largest(steps)]
     return jnp.searchsorted(
-        np.array(reached, steps.dtype), steps, side=side, method="compare_all"
+        np.array(near, steps.dtype), steps, side=side, method="compare_all"
     )
 
 
-def _constant(value: int, steps: jax.Array) -> np.ndarray:
-    return np.asarray(min(value, largest(steps)), steps.dtype)
+def to_float(steps: jax.Array | np.ndarray) -> jax.Array:
+    """Whole steps in the dtype of scalars."""
+    return jnp.asarray(steps, scalar_dtype())
 
 
-def shares(count: jax.Array, start: float, end: float) -> Weights:
+def shares(count: jax.Array, start: float, end: float) -> Shares:
     """What is left and what is gone of the way from step ``start`` to step ``end``.
 
-    They add up to 1, but each is counted from its own end: the difference to 1 of a
-    rounded number near 1 would have lost the small one. ``start`` and ``end`` may lie
-    between two steps, but then only steps that lie between them may be asked for.
+    They add up to 1, but each is counted from its own end: 1 minus a rounded number
+    near 1 would be all error. ``start`` and ``end`` may lie between two steps, but then
+    only the steps between them may be asked for.
     """
     steps, length = whole_steps(count), end - start
     first = _constant(max(math.ceil(start), 0), steps)
     last = _constant(math.floor(end), steps)
     steps = jnp.clip(steps, first, last)
-    # Parts of a step; and the part of the way that lies behind the last countable step.
+    # Parts of a step, and the steps that are too far away to be counted.
     before, behind = max(int(first) - start, 0), min(end - int(last), length)
     left = (to_float(last - steps) + float(behind)) / float(length)
     gone = (to_float(steps - first) + float(before)) / float(length)
     return left, gone
 
 
-def linear(left: jax.Array, gone: jax.Array) -> Weights:
-    """A straight line."""
+# Shapes: the weights of both values, from the shares of the way.
+
+
+def linear(left: jax.Array, gone: jax.Array) -> Shares:
+    """``left``."""
     return left, gone
 
 
-def polynomial(power: float, left: jax.Array, gone: jax.Array) -> Weights:
-    """``left^power``."""
-    if power == 1:
-        return left, gone
-    # 1 - left^power, without the cancellation while almost all is left.
-    log_left = jnp.where(gone < 0.5, jnp.log1p(-gone), jnp.log(left))
-    return left**power, -jnp.expm1(power * log_left)
+def polynomial(exponent: float) -> Shape:
+    """``left^exponent``."""
+
+    def shape(left: jax.Array, gone: jax.Array) -> Shares:
+        # The second weight is 1 - left^exponent, precise also while almost all is left.
+        log_left = jnp.where(gone < 0.5, jnp.log1p(-gone), jnp.log(left))
+        return left**exponent, -jnp.expm1(exponent * log_left)
+
+    return linear if exponent == 1 else shape
 
 
-def half_cosine(left: jax.Array, gone: jax.Array) -> Weights:
-    """``(1 + cos(pi gone)) / 2``, as a square: exactly 1 and 0 at the ends."""
-    return jnp.sin(math.pi / 2 * left) ** 2, jnp.sin(math.pi / 2 * gone) ** 2
+def half_cosine(left: jax.Array, gone: jax.Array) -> Shares:
+    """``(1 + cos(pi gone)) / 2``, as ``sin(pi left / 2)^2``, which does not cancel."""
+    smaller = jnp.sin(math.pi / 2 * jnp.minimum(left, gone)) ** 2
+    ends = left < gone
+    return jnp.where(ends, smaller, 1 - smaller), jnp.where(ends, 1 - smaller, smaller)
 
 
-def one_minus_sqrt(left: jax.Array, gone: jax.Array) -> Weights:
+def cosine(exponent: float) -> Shape:
+    """The half cosine to a power."""
+
+    def shape(left: jax.Array, gone: jax.Array) -> Shares:
+        weight = half_cosine(left, gone)[0] ** exponent
+        return weight, 1 - weight
+
+    return half_cosine if exponent == 1 else shape
+
+
+def one_minus_sqrt(left: jax.Array, gone: jax.Array) -> Shares:
     """``1 - sqrt(gone)``, without its cancellation."""
     root = jnp.sqrt(gone)
     return left / (1 + root), root
 
 
-def powered_cosine(exponent: float) -> Shape:
-    """A half cosine to a power."""
-    if exponent == 1:
-        return half_cosine
+# Functions of the step.
 
-    def shape(left: jax.Array, gone: jax.Array) -> Weights:
-        weight = half_cosine(left, gone)[0] ** exponent
-        return weight, 1 - weight
 
-    return shape
+def constant(value: float) -> Function:
+    """The same value at every step."""
+    return lambda count: jnp.full(jnp.shape(count), value, scalar_dtype())
 
 
 def ramp(
@@ -144,17 +162,17 @@ def pieces(functions: Sequence[Function], boundaries: Sequence[int]) -> Function
     def function(count: jax.Array) -> jax.Array:
         steps = whole_steps(count)
         value = jnp.asarray(functions[0](count), scalar_dtype())
-        for boundary, later in zip(boundaries, functions[1:], strict=True):
+        for boundary, following in zip(boundaries, functions[1:], strict=True):
             if boundary <= largest(steps):
-                now = steps >= _constant(boundary, steps)
-                value = jnp.where(now, jnp.asarray(later(count), scalar_dtype()), value)
+                later = jnp.asarray(following(count), scalar_dtype())
+                value = jnp.where(steps >= _constant(boundary, steps), later, value)
         return value
 
     return function
 
 
 def path(points: Sequence[tuple[float, float]], shape: Shape = linear) -> Function:
-    """Through ``(step, value)`` points; ways of no length, or before step 0, are left out."""
+    """Through ``(step, value)`` points; a way that takes no step at all is left out."""
     ways = [(a, b) for a, b in pairwise(points) if b[0] > a[0] and b[0] >= 0]
     if not ways:
         return constant(points[-1][1])
@@ -162,22 +180,14 @@ def path(points: Sequence[tuple[float, float]], shape: Shape = linear) -> Functi
     return pieces(functions, [math.ceil(a[0]) for a, _ in ways[1:]])
 
 
-def constant(value: float) -> Function:
-    """The same value at every step."""
-    return lambda count: jnp.full(jnp.shape(count), value, scalar_dtype())
-
-
 def power(base: float, exponent: jax.Array) -> jax.Array:
     """``base^exponent`` for a Python number.
 
-    A float32 base is off by up to 6e-8, and its power by ``exponent`` times as much: a
-    second factor takes that back.
+    Rounding the base to float32 moves it by up to 6e-8, and its power by ``exponent``
+    times as much; a second factor takes that back.
     """
     rounded = float(np.asarray(base, scalar_dtype()))
     if rounded in (0, base):
         return rounded**exponent
     correction = math.log1p((base - rounded) / rounded)
     return rounded**exponent * jnp.exp(exponent * correction)
-
-
-polynomial_shape = partial(partial, polynomial)

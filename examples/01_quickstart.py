@@ -1,0 +1,187 @@
+"""Train a small network on handwritten digits, stop anywhere, and go on.
+
+    python examples/01_quickstart.py
+
+The data are the 1,797 digits of 8 x 8 pixels that come with scikit-learn. One compiled
+step clips the gradients and runs AdamW under a warmup-cosine learning rate; it is given
+the memory of the old parameters and optimizer state (`donate_argnums`). Each epoch ends
+with a checkpoint: kill the script when you like, and `--resume` takes it to the very
+bits that it would have reached alone.
+
+With two CPU cores it says (30 epochs take 13 seconds):
+
+    660/660 [00:12<00:00, 52.19step/s, loss 0.0004, accuracy 100.0%, rate 2.1e-08]
+    test accuracy 98.61% (355 of 360) after 30 epochs, 13 s
+    wrote out/checkpoint.msgpack and out/training.png
+"""
+
+import argparse
+import functools
+import os
+import time
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+from flax import serialization
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from tqdm import tqdm
+
+import jopt
+
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--epochs", type=int, default=30)
+parser.add_argument("--batch-size", type=int, default=64)
+parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--out", type=Path, default=Path("out"), help="where to write")
+parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+args = parser.parse_args()
+
+# The data: 1,437 images to train on, 360 to test.
+
+images, labels = load_digits(return_X_y=True)
+images = images.reshape(-1, 8, 8, 1).astype(np.float32) / 16
+labels = labels.astype(np.int32)
+train_images, test_images, train_labels, test_labels = train_test_split(
+    images, labels, test_size=360, stratify=labels, random_state=0
+)
+steps_per_epoch = len(train_images) // args.batch_size
+total_steps = args.epochs * steps_per_epoch
+
+
+def batches(epoch):
+    """The batches of an epoch, in an order that only the seed and the epoch decide."""
+    order = np.random.default_rng((args.seed, epoch)).permutation(len(train_images))
+    order = order[: steps_per_epoch * args.batch_size]
+    for chosen in order.reshape(-1, args.batch_size):
+        yield train_images[chosen], train_labels[chosen]
+
+
+# The model and the optimizer.
+
+
+class Network(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Conv(32, (3, 3))(x))
+        x = nn.relu(nn.Conv(32, (3, 3))(x))
+        x = nn.max_pool(x, (2, 2), (2, 2))
+        x = nn.relu(nn.Conv(64, (3, 3))(x))
+        x = x.reshape(len(x), -1)
+        x = nn.Dropout(0.5, deterministic=not train)(x)
+        return nn.Dense(10)(x)
+
+
+model = Network()
+schedule = jopt.warmup_cosine_decay_schedule(
+    init_value=0.0,
+    peak_value=3e-3,
+    warmup_steps=total_steps // 10,
+    decay_steps=total_steps,
+    end_value=0.0,
+)
+tx = jopt.chain(
+    jopt.clip_by_global_norm(1.0),
+    jopt.adamw(schedule, weight_decay=0.01, mask="kernel"),
+)
+
+
+def loss_fn(params, x, y, rng):
+    logits = model.apply({"params": params}, x, train=True, rngs={"dropout": rng})
+    loss = -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(y)), y])
+    return loss, jnp.mean(logits.argmax(-1) == y)
+
+
+@functools.partial(jax.jit, donate_argnums=(0, 1))
+def train_step(params, opt_state, rng, x, y):
+    rng, dropout = jax.random.split(rng)
+    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, accuracy), grads = grad_fn(params, x, y, dropout)
+    updates, opt_state = tx.update(grads, opt_state, params)
+    params = jopt.apply_updates(params, updates)
+    learning_rate = jopt.hyperparams(opt_state)["learning_rate"]
+    return params, opt_state, rng, jnp.stack([loss, accuracy, learning_rate])
+
+
+@jax.jit
+def count_correct(params, x, y):
+    return jnp.sum(model.apply({"params": params}, x).argmax(-1) == y)
+
+
+# All that changes is in one tree, which is what a checkpoint holds.
+
+init_rng, rng = jax.random.split(jax.random.PRNGKey(args.seed))
+params = model.init(init_rng, train_images[:1])["params"]
+run = {
+    "params": params,
+    "opt_state": tx.init(params),
+    "rng": rng,
+    "epoch": 0,
+    "history": np.full((total_steps, 3), np.nan, np.float32),
+    "recipe": f"{args.seed=} {args.epochs=} {args.batch_size=} {tx}",
+}
+checkpoint = args.out / "checkpoint.msgpack"
+
+
+def save(run):
+    """Write a new file and put it in the place of the old one: all or nothing."""
+    partial = checkpoint.with_suffix(".partial")
+    with partial.open("wb") as file:
+        file.write(serialization.to_bytes(run))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(checkpoint)
+
+
+args.out.mkdir(parents=True, exist_ok=True)
+if args.resume:
+    if not checkpoint.exists():
+        raise SystemExit(f"there is no {checkpoint} to go on from")
+    restored = serialization.from_bytes(run, checkpoint.read_bytes())
+    if restored["recipe"] != run["recipe"]:
+        raise SystemExit(
+            f"{checkpoint} is of another run: {restored['recipe']}, not {run['recipe']}"
+        )
+    run = {**restored, "history": restored["history"].copy()}  # was read-only
+    print(f"resumed after epoch {run['epoch']}", flush=True)
+
+# Training.
+
+start = time.perf_counter()
+bar = tqdm(total=total_steps, initial=run["epoch"] * steps_per_epoch, unit="step")
+for epoch in range(run["epoch"], args.epochs):
+    for i, (x, y) in enumerate(batches(epoch), start=epoch * steps_per_epoch):
+        run["params"], run["opt_state"], run["rng"], metrics = train_step(
+            run["params"], run["opt_state"], run["rng"], x, y
+        )
+        run["history"][i] = metrics
+        loss, accuracy, rate = run["history"][i]
+        bar.set_postfix_str(
+            f"loss {loss:.4f}, accuracy {accuracy:.1%}, rate {rate:.1e}"
+        )
+        bar.update()
+    run["epoch"] = epoch + 1
+    save(run)
+bar.close()
+
+correct = int(count_correct(run["params"], test_images, test_labels))
+print(
+    f"test accuracy {correct / len(test_labels):.2%} ({correct} of {len(test_labels)}) "
+    f"after {run['epoch']} epochs, {time.perf_counter() - start:.0f} s"
+)
+
+# The picture.
+
+figure, (above, below) = plt.subplots(2, sharex=True, figsize=(7, 5))
+above.semilogy(run["history"][:, 0])
+above.set_ylabel("loss")
+below.plot(run["history"][:, 2])
+below.set(xlabel="step", ylabel="learning rate")
+figure.tight_layout()
+figure.savefig(args.out / "training.png", dpi=120)
+print(f"wrote {checkpoint} and {args.out / 'training.png'}")

@@ -1,0 +1,101 @@
+"""Write an optimizer: 20 lines, and all that jopt's own can do comes with it.
+
+    python examples/04_write_your_own.py
+
+PowerSign (Bello et al., "Neural optimizer search with reinforcement learning", 2017)
+takes a longer step where the gradient agrees with its running mean, and a shorter one
+where it does not:
+
+    m <- b1 m + (1 - b1) g
+    p <- p - learning_rate exp(strength sign(g) sign(m)) g
+"""
+
+import json
+import pickle
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import jopt
+
+
+# The optimizer: what it keeps, the rule for one leaf, and the recipe.
+
+
+class PowerSignState(NamedTuple):
+    mu: Any  # mean gradient, like params
+
+
+@jopt.transformation
+def scale_by_power_sign(
+    strength: jopt.ScalarOrSchedule = 1.0, b1: jopt.ScalarOrSchedule = 0.9
+):
+    def rule(g, mu):
+        mu = b1 * mu + (1 - b1) * g
+        return jnp.exp(strength * jnp.sign(g) * jnp.sign(mu)) * g, mu
+
+    return jopt.leafwise(rule, state=PowerSignState, mu=jopt.zeros())
+
+
+@jopt.transformation
+def power_sign(
+    learning_rate: jopt.ScalarOrSchedule,
+    strength: jopt.ScalarOrSchedule = 1.0,
+    b1: jopt.ScalarOrSchedule = 0.9,
+):
+    return jopt.chain(
+        scale_by_power_sign(strength, b1), jopt.scale_by_learning_rate(learning_rate)
+    )
+
+
+# It is a value: equal by its arguments, found by its name, written as text and as JSON.
+
+tx = power_sign(0.05, strength=jopt.linear_schedule(1.0, 0.0, 200))
+print(tx)
+config = json.dumps(jopt.to_config(tx))
+assert jopt.from_config(json.loads(config)) == tx
+assert pickle.loads(pickle.dumps(tx)) == tx and hash(tx) == hash(
+    eval(repr(tx), vars() | vars(jopt))
+)
+assert jopt.get("power_sign", learning_rate=0.05) == power_sign(0.05)
+
+
+# Its numbers may be constants, schedules or tunable; a new value compiles nothing.
+
+
+def loss_fn(params):
+    return 0.5 * jnp.sum(jnp.array([1.0, 10.0]) * (params["w"] - 1.0) ** 2)
+
+
+@jax.jit
+def step(params, state):
+    updates, state = tx.update(jax.grad(loss_fn)(params), state, params)
+    return jopt.apply_updates(params, updates), state
+
+
+params = {"w": jnp.array([-1.0, 3.0])}
+state = tx.init(params)
+first = loss_fn(params)
+for i in range(200):
+    if i == 100:
+        state = jopt.set_hyperparams(tx, state, learning_rate=0.1)
+    params, state = step(params, state)
+last = loss_fn(params)
+print(f"loss {first:.1f} -> {last:.1e}, compilations: {step._cache_size()}")
+assert last < 1e-6 * first and step._cache_size() == 1
+print({name: float(x) for name, x in jopt.hyperparams(state).items()})
+
+
+# The state keeps its dtypes, whatever the dtype of the parameters.
+
+for dtype in (jnp.float16, jnp.bfloat16, jnp.float32):
+    params = {"w": jnp.zeros(2, dtype)}
+    before = tx.init(params)
+    updates, after = jax.eval_shape(tx.update, params, before, params)
+    assert after == jax.eval_shape(lambda state: state, before)
+    assert updates["w"].dtype == dtype
+print(
+    "moments of bfloat16 parameters:",
+    tx.init(params)["scale_by_power_sign"].mu["w"].dtype,
+)

@@ -1,0 +1,67 @@
+"""Schedules one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.factory import schedule
+from jopt.schedules import ramp
+
+
+@schedule
+def join_schedules(
+    schedules: Sequence[Callable[[Any], Any]], boundaries: Sequence[int]
+) -> ramp.Function:
+    """One schedule after the other, each counting from its own beginning.
+
+    Args:
+      schedules: Schedules, or other functions of the integer step. Until its turn comes
+        a function is asked for step 0.
+      boundaries: The step 0 of each schedule but the first: one fewer than schedules,
+        >= 0 and increasing.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: The boundaries do not increase, or the numbers of both do not match.
+      TypeError: A schedule is not a function.
+
+    >>> import jopt
+    >>> warmup = jopt.linear_schedule(0.0, 1.0, 2)
+    >>> decay = jopt.linear_schedule(1.0, 0.0, 4)
+    >>> jopt.join_schedules([warmup, decay], [2])(jnp.arange(7))
+    Array([0.  , 0.5 , 1.  , 0.75, 0.5 , 0.25, 0.  ], dtype=float32)
+    """
+    if len(schedules) != len(boundaries) + 1:
+        raise ValueError(
+            f"boundaries must be one fewer than schedules, got {len(boundaries)} "
+            f"boundaries for {len(schedules)} schedules"
+        )
+    for i, part in enumerate(schedules):
+        if not callable(part):
+            raise TypeError(
+                f"schedules[{i}] must be a function of the step, got {part!r}. For a "
+                "number, use jopt.constant_schedule(number)."
+            )
+    begins = checks.increasing("boundaries", boundaries)
+    later = [
+        _from(begin, part) for begin, part in zip(begins, schedules[1:], strict=True)
+    ]
+    return ramp.pieces([_from(0, schedules[0]), *later], begins)
+
+
+def _from(begin: int, function: ramp.Function) -> ramp.Function:
+    def shifted(count: jax.Array) -> Any:
+        steps = ramp.since(count, begin)
+        if not jnp.issubdtype(count.dtype, jnp.unsignedinteger):
+            # A function of one's own may subtract: it gets signed steps, as it expects.
+            steps = steps.astype(f"int{steps.dtype.itemsize * 8}")
+        return function(steps)
+
+    return shifted

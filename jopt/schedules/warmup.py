@@ -1,0 +1,309 @@
+"""Linear warmup, then a decay.
+
+Adam's second moments are poor estimates at first, and networks with normalization or
+attention want small steps until they have settled; 1 to 10 percent of all steps are
+usual. The peak is reached exactly at ``warmup_steps``; with 0 it is where one starts.
+
+There are two spellings: optax's, where ``decay_steps`` counts the warmup too, and names
+that say ``total_steps``. The end value belongs to step ``total_steps``, one after the
+last step that is taken.
+"""
+
+from __future__ import annotations
+
+from jopt import checks
+from jopt.factory import schedule
+from jopt.schedules import ramp
+from jopt.schedules.decay import exponential_decay, inverse_sqrt_schedule
+
+
+@schedule
+def warmup_constant_schedule(
+    init_value: float, peak_value: float, warmup_steps: int
+) -> ramp.Function:
+    """Linear warmup, then constant.
+
+    Args:
+      init_value: The value at step 0.
+      peak_value: The value from ``warmup_steps`` on.
+      warmup_steps: >= 0.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    >>> import jax.numpy as jnp
+    >>> import jopt
+    >>> jopt.warmup_constant_schedule(0.0, 1.0, 2)(jnp.arange(4))
+    Array([0. , 0.5, 1. , 1. ], dtype=float32)
+    """
+    return _warmup(init_value, peak_value, warmup_steps, ramp.constant(peak_value))
+
+
+@schedule
+def warmup_cosine_decay_schedule(
+    init_value: float,
+    peak_value: float,
+    warmup_steps: int,
+    decay_steps: int,
+    end_value: float = 0.0,
+    exponent: float = 1.0,
+) -> ramp.Function:
+    """Linear warmup, then half a cosine: optax's spelling of `warmup_cosine`.
+
+    Args:
+      init_value: The value at step 0.
+      peak_value: The value at ``warmup_steps``.
+      warmup_steps: >= 0.
+      decay_steps: The step that the end value is reached at. It counts the warmup too,
+        so the cosine takes ``decay_steps - warmup_steps``; Keras's CosineDecay does not
+        count it.
+      end_value: The value from ``decay_steps`` on.
+      exponent: > 0; the power that the half cosine is raised to.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range, or no steps are left after the warmup.
+
+    >>> import jax.numpy as jnp
+    >>> import jopt
+    >>> jopt.warmup_cosine_decay_schedule(0.0, 1.0, 2, 5, 0.1)(jnp.arange(6))
+    Array([0.   , 0.5  , 1.   , 0.775, 0.325, 0.1  ], dtype=float32)
+    """
+    checks.finite(end_value=end_value)
+    checks.positive(exponent=exponent)
+    checks.below("decay_steps", decay_steps, warmup_steps=warmup_steps)
+    shape = ramp.cosine(exponent)
+    decay = ramp.ramp(peak_value, end_value, warmup_steps, decay_steps, shape)
+    return _warmup(init_value, peak_value, warmup_steps, decay)
+
+
+@schedule
+def warmup_exponential_decay_schedule(
+    init_value: float,
+    peak_value: float,
+    warmup_steps: int,
+    transition_steps: int,
+    decay_rate: float,
+    transition_begin: int = 0,
+    staircase: bool = False,
+    end_value: float | None = None,
+) -> ramp.Function:
+    """Linear warmup, then `exponential_decay`.
+
+    Args:
+      init_value: The value at step 0.
+      peak_value: The value at ``warmup_steps``.
+      warmup_steps: >= 0.
+      transition_steps: How many steps multiply the value by ``decay_rate``, > 0.
+      decay_rate: > 0.
+      transition_begin: How many steps to stay at the peak, >= 0.
+      staircase: Decay by a stair instead of a curve.
+      end_value: Where to stop; None is never.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    >>> import jax.numpy as jnp
+    >>> import jopt
+    >>> jopt.warmup_exponential_decay_schedule(0.0, 1.0, 2, 1, 0.5)(jnp.arange(5))
+    Array([0.  , 0.5 , 1.  , 0.5 , 0.25], dtype=float32)
+    """
+    checks.at_least(0, warmup_steps=warmup_steps, transition_begin=transition_begin)
+    begin = warmup_steps + transition_begin
+    decay = exponential_decay(
+        peak_value, transition_steps, decay_rate, begin, staircase, end_value
+    )
+    return _warmup(init_value, peak_value, warmup_steps, decay)
+
+
+@schedule
+def warmup_cosine(
+    peak_value: float,
+    *,
+    warmup_steps: int,
+    total_steps: int,
+    init_value: float = 0.0,
+    end_value: float = 0.0,
+) -> ramp.Function:
+    """Linear warmup, then half a cosine.
+
+    Args:
+      peak_value: The value at ``warmup_steps``.
+      warmup_steps: >= 0 and below ``total_steps``.
+      total_steps: The step that the end value is reached at: all steps of the training.
+      init_value: The value at step 0.
+      end_value: The value from ``total_steps`` on.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range, or no steps are left after the warmup.
+
+    >>> import jax.numpy as jnp
+    >>> import jopt
+    >>> jopt.warmup_cosine(1.0, warmup_steps=2, total_steps=5)(jnp.arange(6))
+    Array([0.  , 0.5 , 1.  , 0.75, 0.25, 0.  ], dtype=float32)
+    """
+    checks.finite(end_value=end_value)
+    checks.below("total_steps", total_steps, warmup_steps=warmup_steps)
+    decay = ramp.ramp(
+        peak_value, end_value, warmup_steps, total_steps, ramp.half_cosine
+    )
+    return _warmup(init_value, peak_value, warmup_steps, decay)
+
+
+@schedule
+def warmup_linear(
+    peak_value: float,
+    *,
+    warmup_steps: int,
+    total_steps: int,
+    init_value: float = 0.0,
+    end_value: float = 0.0,
+) -> ramp.Function:
+    """Linear warmup, then a straight line down.
+
+    Args:
+      peak_value: The value at ``warmup_steps``.
+      warmup_steps: >= 0 and below ``total_steps``.
+      total_steps: The step that the end value is reached at: all steps of the training.
+      init_value: The value at step 0.
+      end_value: The value from ``total_steps`` on.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range, or no steps are left after the warmup.
+
+    >>> import jax.numpy as jnp
+    >>> import jopt
+    >>> jopt.warmup_linear(1.0, warmup_steps=2, total_steps=6)(jnp.arange(7))
+    Array([0.  , 0.5 , 1.  , 0.75, 0.5 , 0.25, 0.  ], dtype=float32)
+    """
+    checks.finite(end_value=end_value)
+    checks.below("total_steps", total_steps, warmup_steps=warmup_steps)
+    decay = ramp.ramp(peak_value, end_value, warmup_steps, total_steps)
+    return _warmup(init_value, peak_value, warmup_steps, decay)
+
+
+@schedule
+def warmup_stable_decay(
+    peak_value: float,
+    *,
+    warmup_steps: int,
+    decay_steps: int,
+    total_steps: int,
+    init_value: float = 0.0,
+    end_value: float = 0.0,
+    decay_shape: str = "linear",
+) -> ramp.Function:
+    """Linear warmup, a plateau, and a short decay at the end: WSD.
+
+    Where to stop can be decided late: any step of the plateau is a good one to continue
+    from or to decay from. A decay over 10 to 20 percent of the steps is usual.
+
+    Args:
+      peak_value: The value of the plateau.
+      warmup_steps: >= 0.
+      decay_steps: The length of the decay, > 0: the plateau ends that many steps before
+        ``total_steps``.
+      total_steps: The step that the end value is reached at: all steps of the training.
+      init_value: The value at step 0.
+      end_value: The value from ``total_steps`` on.
+      decay_shape: ``"linear"``; ``"cosine"``, half of one; or ``"1-sqrt"``, one minus
+        the root of the share of the decay that is over, steepest first.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range, or warmup and decay take more than all
+        steps.
+
+    Hu et al., "MiniCPM", 2024; the shapes are compared in Hägele et al., "Scaling laws
+    and compute-optimal training beyond fixed training durations", 2024.
+
+    >>> import jax.numpy as jnp
+    >>> import jopt
+    >>> steps = {"warmup_steps": 2, "decay_steps": 4, "total_steps": 8}
+    >>> jopt.warmup_stable_decay(1.0, **steps)(jnp.arange(9))
+    Array([0.  , 0.5 , 1.  , 1.  , 1.  , 0.75, 0.5 , 0.25, 0.  ], dtype=float32)
+    """
+    shapes = {
+        "linear": ramp.linear,
+        "cosine": ramp.half_cosine,
+        "1-sqrt": ramp.one_minus_sqrt,
+    }
+    checks.one_of(shapes, decay_shape=decay_shape)
+    checks.finite(end_value=end_value)
+    checks.at_least(0, warmup_steps=warmup_steps)
+    checks.at_least(1, decay_steps=decay_steps)
+    if warmup_steps + decay_steps > total_steps:
+        raise ValueError(
+            f"total_steps must be >= warmup_steps + decay_steps, got total_steps="
+            f"{total_steps}, warmup_steps={warmup_steps}, decay_steps={decay_steps}"
+        )
+    start, shape = total_steps - decay_steps, shapes[decay_shape]
+    decay = ramp.ramp(peak_value, end_value, start, total_steps, shape)
+    return _warmup(init_value, peak_value, warmup_steps, decay)
+
+
+@schedule
+def warmup_inverse_sqrt(
+    peak_value: float,
+    *,
+    warmup_steps: int,
+    init_value: float = 0.0,
+    timescale: int | None = None,
+) -> ramp.Function:
+    """Linear warmup, then `inverse_sqrt_schedule`, which needs no total.
+
+        peak_value / sqrt(1 + (t - warmup_steps) / timescale)
+
+    By default that is ``peak_value sqrt(warmup_steps / t)``, the schedule of the
+    Transformer, whose peak was ``(d_model warmup_steps)^-0.5``.
+
+    Args:
+      peak_value: The value at ``warmup_steps``.
+      warmup_steps: >= 0.
+      init_value: The value at step 0.
+      timescale: How slow the decay is, > 0; None is ``warmup_steps``.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range, or warmup_steps is 0 without timescale.
+
+    Vaswani et al., "Attention is all you need", 2017.
+
+    >>> import jax.numpy as jnp
+    >>> import jopt
+    >>> jopt.warmup_inverse_sqrt(1.0, warmup_steps=4)(jnp.array([0, 2, 4, 16, 64]))
+    Array([0.  , 0.5 , 1.  , 0.5 , 0.25], dtype=float32)
+    """
+    checks.at_least(0, warmup_steps=warmup_steps)
+    timescale = warmup_steps if timescale is None else timescale
+    decay = inverse_sqrt_schedule(peak_value, timescale, warmup_steps)
+    return _warmup(init_value, peak_value, warmup_steps, decay)
+
+
+def _warmup(
+    init_value: float, peak_value: float, warmup_steps: int, then: ramp.Function
+) -> ramp.Function:
+    checks.finite(init_value=init_value, peak_value=peak_value)
+    checks.at_least(0, warmup_steps=warmup_steps)
+    if warmup_steps == 0:
+        return then
+    rise = ramp.ramp(init_value, peak_value, 0, warmup_steps)
+    return ramp.pieces([rise, then], [warmup_steps])

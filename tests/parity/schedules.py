@@ -1,0 +1,336 @@
+"""THE table of schedules: which of jopt's equals which of Keras, torch and optax.
+
+`python -m tests.parity.schedules` runs the real ones, in float64, and keeps what they
+answer in schedules.npz: per library the texts of its rows, the versions, and the values
+of one row after the other. With library names behind it only those are renewed.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+
+GOLDEN = Path(__file__).with_name("schedules.npz")
+# The package is tests.parity, or parity where tests is not a package.
+ROOT = Path(__file__).parents[__package__.count(".") + 1]
+LIBRARIES = ("keras", "torch", "optax")
+RTOL = {"float32": 5e-7, "float64": 1e-14}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One schedule at the steps 0, 1, ...; equal within RTOL, and `atol` of zero."""
+
+    library: str
+    oracle: str  # for torch, without the optimizer, whose learning rate is 0.1
+    jopt: str
+    steps: int = 40
+    read: str = "lr"  # what torch schedules: its learning rate, or its momentum
+    atol: float = 1e-15  # for the libraries' rounding where they should give zero
+
+    @property
+    def recipe(self):
+        """What the oracle's numbers depend on."""
+        return f"{self.oracle} | {self.read} | {self.steps}"
+
+
+def optax(oracle, jopt=None):
+    """A row against optax, by default with the very same text."""
+    return Row("optax", oracle, jopt or oracle)
+
+
+keras, torch = partial(Row, "keras"), partial(Row, "torch")
+keras_cosine = partial(keras, atol=2e-8)  # it computes them in float32 in any case
+
+KERAS = (
+    keras("ExponentialDecay(0.1, 10, 0.9)", "exponential_decay(0.1, 10, 0.9)"),
+    keras("ExponentialDecay(0.1, 7, 0.1)", "exponential_decay(0.1, 7, 0.1)"),
+    keras(
+        "ExponentialDecay(0.1, 7, 0.96, staircase=True)",
+        "exponential_decay(0.1, 7, 0.96, staircase=True)",
+    ),
+    keras(
+        "PiecewiseConstantDecay([5, 17], [0.1, 0.0, 0.05])",
+        "piecewise_constant([5, 17], [0.1, 0.0, 0.05], switch='after')",
+    ),
+    keras(
+        "PiecewiseConstantDecay([0], [0.1, 0.05])",
+        "piecewise_constant([0], [0.1, 0.05], switch='after')",
+    ),
+    keras(
+        "PiecewiseConstantDecay([5, 17], [0.1, 0.05, 0.005])",
+        "piecewise_constant_schedule(0.1, {5: 0.5, 17: 0.1}, switch='after')",
+    ),
+    keras(
+        "PolynomialDecay(0.1, 11)",
+        "polynomial_schedule(0.1, 0.0001, 1.0, 11)",
+    ),
+    keras(
+        "PolynomialDecay(0.1, 11, 0.01, power=0.5)",
+        "polynomial_schedule(0.1, 0.01, 0.5, 11)",
+    ),
+    keras(
+        "PolynomialDecay(0.1, 10, 0.01, cycle=True)",
+        "polynomial_schedule(0.1, 0.01, 1.0, 10, cycle=True)",
+    ),
+    keras(
+        "PolynomialDecay(0.1, 7, 0.001, power=2.0, cycle=True)",
+        "polynomial_schedule(0.1, 0.001, 2.0, 7, cycle=True)",
+    ),
+    keras("InverseTimeDecay(0.1, 10, 0.5)", "inverse_time_decay(0.1, 10, 0.5)"),
+    keras("InverseTimeDecay(0.1, 1, 2.0)", "inverse_time_decay(0.1, 1, 2.0)"),
+    keras(
+        "InverseTimeDecay(0.1, 7, 0.5, staircase=True)",
+        "inverse_time_decay(0.1, 7, 0.5, staircase=True)",
+    ),
+    keras_cosine("CosineDecay(0.1, 13)", "cosine_decay_schedule(0.1, 13)"),
+    keras_cosine(
+        "CosineDecay(0.1, 13, alpha=0.1)", "cosine_decay_schedule(0.1, 13, 0.1)"
+    ),
+    keras_cosine(
+        "CosineDecay(0.01, 12, alpha=0.1, warmup_target=0.1, warmup_steps=5)",
+        "warmup_cosine(0.1, warmup_steps=5, total_steps=17, init_value=0.01,"
+        " end_value=0.01)",
+    ),
+    keras_cosine(
+        "CosineDecay(0.01, 12, warmup_target=0.1, warmup_steps=0)",
+        "warmup_cosine_decay_schedule(0.01, 0.1, 0, 12)",
+    ),
+    keras_cosine("CosineDecayRestarts(0.1, 5)", "cosine_decay_restarts(0.1, 5)"),
+    keras_cosine(
+        "CosineDecayRestarts(0.1, 6, t_mul=1.0, m_mul=0.8, alpha=0.1)",
+        "cosine_decay_restarts(0.1, 6, 1.0, 0.8, 0.1)",
+    ),
+    keras_cosine(
+        "CosineDecayRestarts(0.1, 5, t_mul=1.5, m_mul=0.9)",
+        "cosine_decay_restarts(0.1, 5, 1.5, 0.9)",
+    ),
+    keras_cosine(
+        "CosineDecayRestarts(0.1, 4, t_mul=3.0, m_mul=2.0, alpha=0.01)",
+        "cosine_decay_restarts(0.1, 4, 3.0, 2.0, 0.01)",
+    ),
+)
+
+ONE_CYCLE = "OneCycleLR(max_lr=0.1, total_steps="
+
+TORCH = (
+    torch(
+        "ConstantLR(factor=0.5, total_iters=5)", "piecewise_constant([5], [0.05, 0.1])"
+    ),
+    torch(
+        "LinearLR(start_factor=0.25, total_iters=7)", "linear_schedule(0.025, 0.1, 7)"
+    ),
+    torch("ExponentialLR(gamma=0.9)", "exponential_decay(0.1, 1, 0.9)"),
+    torch(
+        "StepLR(step_size=7, gamma=0.1)",
+        "exponential_decay(0.1, 7, 0.1, staircase=True)",
+    ),
+    torch(
+        "MultiStepLR(milestones=[5, 17], gamma=0.1)",
+        "piecewise_constant_schedule(0.1, {5: 0.1, 17: 0.1})",
+    ),
+    torch(
+        "PolynomialLR(total_iters=11, power=2.0)",
+        "polynomial_schedule(0.1, 0.0, 2.0, 11)",
+    ),
+    # torch goes up again after T_max.
+    torch(
+        "CosineAnnealingLR(T_max=30, eta_min=0.01)",
+        "cosine_decay_schedule(0.1, 30, 0.1)",
+        31,
+    ),
+    torch(
+        "CosineAnnealingWarmRestarts(T_0=6)", "cosine_decay_restarts(0.1, 6, t_mul=1.0)"
+    ),
+    torch(
+        "CosineAnnealingWarmRestarts(T_0=4, T_mult=3, eta_min=0.01)",
+        "cosine_decay_restarts(0.1, 4, 3.0, alpha=0.1)",
+    ),
+    torch(
+        "SequentialLR(milestones=[8], schedulers=[LinearLR(start_factor=0.5,"
+        " total_iters=8), ExponentialLR(gamma=0.9)])",
+        "warmup_exponential_decay_schedule(0.05, 0.1, 8, 1, 0.9)",
+    ),
+    *(
+        torch(f"{ONE_CYCLE}{n}{x})", f"onecycle_schedule(0.1, total_steps={n}{x})", n)
+        for n, x in (
+            (40, ""),
+            (10, ""),
+            (7, ""),
+            (1, ""),
+            (40, ", anneal_strategy='linear'"),
+            (10, ", pct_start=0.25"),
+            (40, ", pct_start=0.0"),
+            (40, ", pct_start=1.0"),
+            (40, ", three_phase=True"),
+            (31, ", three_phase=True, pct_start=0.25, anneal_strategy='linear'"),
+            (30, ", three_phase=True, pct_start=0.5"),
+            (30, ", three_phase=True, pct_start=0.0"),
+            (30, ", div_factor=5.0, final_div_factor=0.5"),
+        )
+    ),
+    *(
+        torch(
+            f"{ONE_CYCLE}40{x})",
+            f"onecycle_schedule(0.85, total_steps=40, div_factor=0.85 / 0.95,"
+            f" final_div_factor=1.0{x})",
+            read="momentum",
+        )
+        for x in ("", ", three_phase=True")
+    ),
+)
+
+OPTAX = (
+    optax("constant_schedule(0.1)"),
+    optax("linear_schedule(0.1, 0.01, 13)"),
+    optax("linear_schedule(0.0, 0.1, 13, 5)"),
+    optax("linear_schedule(-0.1, 0.0, 13)"),
+    optax("polynomial_schedule(0.1, 0.01, 2.0, 13, 5)"),
+    optax("polynomial_schedule(0.0, 0.1, 0.5, 13)"),
+    optax("polynomial_schedule(0.0, 0.1, 3.0, 13)"),
+    optax("exponential_decay(0.1, 10, 0.5)"),
+    optax("exponential_decay(0.1, 10, 0.5, 7, staircase=True)"),
+    optax("exponential_decay(0.1, 10, 0.5, end_value=0.03)"),
+    optax("exponential_decay(0.1, 10, 1.5, 3, end_value=0.2)"),
+    optax("piecewise_constant_schedule(0.1)"),
+    optax("piecewise_constant_schedule(0.1, {17: 0.1, 5: 0.5})"),
+    optax("piecewise_constant_schedule(0.1, {0: 0.5, 8: 0.0})"),
+    optax("cosine_decay_schedule(0.1, 13)"),
+    optax("cosine_decay_schedule(0.1, 13, 0.1, 2.0)"),
+    optax("warmup_constant_schedule(0.0, 0.1, 7)"),
+    optax("warmup_cosine_decay_schedule(0.0, 0.1, 7, 30)"),
+    optax("warmup_cosine_decay_schedule(0.01, 0.1, 7, 30, 0.001, 1.5)"),
+    optax("warmup_cosine_decay_schedule(0.01, 0.1, 0, 30)"),
+    optax("warmup_exponential_decay_schedule(0.0, 0.1, 7, 5, 0.5)"),
+    optax("warmup_exponential_decay_schedule(0.0, 0.1, 7, 5, 0.5, 3, True, 0.02)"),
+    optax("piecewise_interpolate_schedule('linear', 0.1, {13: 2.0, 5: 0.5})"),
+    optax("piecewise_interpolate_schedule('cosine', 0.1, {5: 0.5, 13: 2.0, 20: 0.0})"),
+    optax("piecewise_interpolate_schedule('cosine', 0.1, {0: 0.5, 13: 2.0})"),
+    optax("piecewise_interpolate_schedule('linear', 0.1)"),
+    optax("linear_onecycle_schedule(30, 0.1)"),
+    optax("linear_onecycle_schedule(30, 0.1, 0.2, 0.6, 10.0, 100.0)"),
+    optax("linear_onecycle_schedule(1, 0.1)"),
+    optax("cosine_onecycle_schedule(30, 0.1)"),
+    optax("cosine_onecycle_schedule(30, 0.1, 0.0, 10.0, 100.0)"),
+    optax(
+        "join_schedules([constant_schedule(0.1), linear_schedule(0.2, 0.0, 9)], [5])"
+    ),
+    optax(
+        "join_schedules([linear_schedule(0.0, 0.1, 7), constant_schedule(0.1),"
+        " polynomial_schedule(0.1, 0.0, 1, 10)], [7, 20])",
+        "warmup_stable_decay(0.1, warmup_steps=7, decay_steps=10, total_steps=30)",
+    ),
+    optax(
+        "join_schedules([linear_schedule(0.0, 0.1, 7), linear_schedule(0.1, 0.01, 23)],"
+        " [7])",
+        "warmup_linear(0.1, warmup_steps=7, total_steps=30, end_value=0.01)",
+    ),
+    optax(
+        "warmup_cosine_decay_schedule(0.01, 0.1, 7, 30, 0.001)",
+        "warmup_cosine(0.1, warmup_steps=7, total_steps=30, init_value=0.01,"
+        " end_value=0.001)",
+    ),
+)
+
+ROWS = KERAS + TORCH + OPTAX
+
+
+def rows_of(library):
+    """The rows against this library, in the order of its golden numbers."""
+    return tuple(row for row in ROWS if row.library == library)
+
+
+def run_keras(row):
+    """The values of a Keras schedule."""
+    import jax
+    import keras
+
+    keras.config.set_floatx("float64")
+    schedule = eval(row.oracle, dict(vars(keras.optimizers.schedules)))
+    return jax.vmap(schedule)(np.arange(row.steps))
+
+
+def run_torch(row):
+    """The values that a torch scheduler sets, step after step."""
+    import torch
+
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9)
+    classes = vars(torch.optim.lr_scheduler)
+    names = {n: partial(classes[n], optimizer) for n in classes if n.endswith("LR")}
+    names |= {n: partial(classes[n], optimizer) for n in classes if "Annealing" in n}
+    scheduler = eval(row.oracle, names)
+    values = [optimizer.param_groups[0][row.read]]
+    while len(values) < row.steps:
+        optimizer.step()
+        scheduler.step()
+        values.append(optimizer.param_groups[0][row.read])
+    return values
+
+
+def run_optax(row):
+    """The values of an optax schedule."""
+    import jax
+    import optax
+
+    schedule = jax.vmap(eval(row.oracle, dict(vars(optax))))
+    return np.broadcast_to(schedule(np.arange(row.steps)), row.steps)
+
+
+RUNNERS = {"keras": run_keras, "torch": run_torch, "optax": run_optax}
+
+
+def oracle(library):
+    """The values of all of a library's rows, one row after the other.
+
+    They run in a process of their own, because Keras fixes its backend and JAX its
+    float width at import, and because optax needs JAX's standard dtype promotion.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        env = os.environ | {
+            "JAX_ENABLE_X64": "1",
+            "JAX_NUMPY_DTYPE_PROMOTION": "standard",
+            "JAX_NUMPY_RANK_PROMOTION": "allow",
+            "JAX_PLATFORMS": "cpu",
+            "KERAS_BACKEND": "jax",
+            "KERAS_HOME": folder,  # not the user's keras.json, which sets a floatx
+        }
+        path = Path(folder, "values.npy")
+        command = [sys.executable, "-W", "ignore", "-m", f"{__package__}.schedules"]
+        command += ["--run", library, str(path)]
+        subprocess.run(command, cwd=ROOT, env=env, check=True)
+        return np.load(path)
+
+
+def by_row(library, values):
+    """The values of each row."""
+    ends = np.cumsum([row.steps for row in rows_of(library)])
+    return dict(zip(rows_of(library), np.split(values, ends[:-1]), strict=True))
+
+
+def main(arguments):
+    """Renew the golden numbers of the named libraries, of all without a name."""
+    if arguments[:1] == ["--run"]:
+        library, path = arguments[1:]
+        values = [np.asarray(RUNNERS[library](row), float) for row in rows_of(library)]
+        np.save(path, np.concatenate(values))
+        return
+    golden = dict(np.load(GOLDEN)) if arguments else {}
+    for library in arguments or LIBRARIES:
+        golden[f"{library}.rows"] = np.array([r.recipe for r in rows_of(library)])
+        packages = dict.fromkeys([library, "jax", "numpy"])
+        golden[f"{library}.versions"] = np.array(
+            [f"{p} {version(p)}" for p in packages]
+        )
+        golden[library] = oracle(library)
+    np.savez_compressed(GOLDEN, **golden)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

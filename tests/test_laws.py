@@ -1,0 +1,629 @@
+"""The laws of the design, for every row of `cases.py`."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import flax.serialization
+import flax.training.train_state
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint
+import pytest
+from flax import nnx
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jopt
+from tests.cases import CASES, OPTIMIZERS, WITHOUT_ROW, Case
+
+
+STEPS = 20
+
+
+def draw(
+    seed: int = 0, steps: int = STEPS
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Parameters and gradients in float64: rows of size 1, 1e-4 and 1e-6, some zeros."""
+    rng = np.random.default_rng(seed)
+    shapes = {"bias": (4,), "kernel": (3, 4), "scalar": ()}
+    params = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    scale = {
+        "bias": np.array([1.0, 1e-4, 1e-6, 1.0]),
+        "kernel": np.array([[1.0], [1e-4], [1e-6]]),
+        "scalar": np.array(0.1),
+    }
+    grads = []
+    for t in range(steps):
+        g = {n: rng.normal(size=s) * scale[n] for n, s in shapes.items()}
+        if t % 3 == 0:
+            g["kernel"][:, 1] = 0.0
+            g["bias"][2:] = 0.0
+        grads.append(g)
+    return params, grads
+
+
+def as_dtype(tree: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+
+
+def small(dtype: Any = jnp.float32) -> tuple[Any, Any]:
+    params, grads = draw(steps=2)
+    return as_dtype(params, dtype), as_dtype(grads[1], dtype)
+
+
+def types(tree: Any) -> Any:
+    """Structure, shapes, dtypes and weak types, to compare."""
+    return jax.tree.map(lambda x: (jnp.shape(x), str(x.dtype), x.weak_type), tree)
+
+
+def run(tx: Any, params: Any, grads: list[Any]) -> list[Any]:
+    """Parameters after each step for an optimizer."""
+
+    @jax.jit
+    def step(params: Any, state: Any, g: Any) -> Any:
+        updates, state = tx.update(g, state, params)
+        return jopt.apply_updates(params, updates), state, updates
+
+    state = jax.jit(tx.init)(params)
+    trajectory = []
+    for g in grads:
+        params, state, _ = step(params, state, g)
+        trajectory.append(params)
+    return trajectory
+
+
+def updates_of(tx: Any, params: Any, grads: list[Any]) -> list[Any]:
+    """The updates of each step, at the same parameters."""
+    update = jax.jit(tx.update)
+    state, found = tx.init(params), []
+    for g in grads:
+        updates, state = update(g, state, params)
+        found.append(updates)
+    return found
+
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+every_optimizer = pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda case: case.id)
+
+
+def test_every_factory_has_a_row() -> None:
+    made = {name for name in jopt.names() if _makes_transformation(name)}
+    assert made == {case.name for case in CASES} | set(WITHOUT_ROW)
+
+
+def _makes_transformation(name: str) -> bool:
+    from jopt import registry
+
+    factory = registry._factories[name]
+    wanted = "GradientTransformation"
+    return factory.__annotations__["return"] == wanted and "jopt." in factory.__module__
+
+
+# 1. A transformation is a value.
+
+
+@every_case
+def test_equal_recipes_are_equal_and_survive_repr_config_pickle_and_copy(
+    case: Case,
+) -> None:
+    tx = case.make()
+    again = {
+        "made again": case.make(),
+        "repr": eval(repr(tx), vars(jopt)),
+        "config": jopt.from_config(json.loads(json.dumps(jopt.to_config(tx)))),
+        "pickle": pickle.loads(pickle.dumps(tx)),
+        "copy": copy.deepcopy(tx),
+    }
+    for how, other in again.items():
+        assert other == tx and hash(other) == hash(tx), how
+    assert tx != jopt.chain(tx, jopt.scale(2.0))
+    if case.is_optimizer:
+        assert tx != case.make(learning_rate=0.123)
+    # The copy is not only equal but does the same.
+    params, grads = small()
+    for other in again.values():
+        chex.assert_trees_all_equal(
+            tx.update(grads, tx.init(params), params),
+            other.update(grads, other.init(params), params),
+        )
+
+
+# 2. Transformations of the transformation.
+
+
+@every_case
+def test_jit_scan_and_vmap_give_the_numbers_of_a_loop(case: Case) -> None:
+    tx = case.make()
+    params, grads = draw(steps=4)
+    params, grads = as_dtype(params, jnp.float32), as_dtype(grads, jnp.float32)
+    state, expected = tx.init(params), []
+    for g in grads:
+        updates, state = tx.update(g, state, params)
+        expected.append(updates)
+
+    def body(state: Any, g: Any) -> Any:
+        updates, state = tx.update(g, state, params)
+        return state, updates
+
+    stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *grads)
+    scanned_state, scanned = jax.lax.scan(body, tx.init(params), stacked)
+    close = {"rtol": 2e-5, "atol": 1e-7}
+    chex.assert_trees_all_close(
+        scanned, jax.tree.map(lambda *xs: jnp.stack(xs), *expected), **close
+    )
+    chex.assert_trees_all_close(scanned_state, state, **close)
+
+    def two(tree: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.stack([x, x]), tree)
+
+    first = jax.vmap(lambda g, p: tx.update(g, tx.init(p), p)[0])(
+        two(grads[0]), two(params)
+    )
+    chex.assert_trees_all_close(first, two(expected[0]), **close)
+
+
+@every_case
+def test_the_second_call_does_not_compile(case: Case) -> None:
+    params, grads = small()
+    traces = []
+
+    @jax.jit
+    def step(g: Any, state: Any, params: Any) -> Any:
+        traces.append(1)
+        updates, state = case.make().update(g, state, params)
+        return jopt.apply_updates(params, updates), state
+
+    state = case.make().init(params)
+    for _ in range(3):
+        params, state = step(grads, state, params)
+    assert len(traces) == 1
+
+
+@every_case
+def test_an_update_can_be_differentiated_where_it_is_smooth(case: Case) -> None:
+    tx = case.make()
+    params, grads = small()
+
+    def total(g: Any) -> Any:
+        updates, _ = tx.update(g, tx.init(params), params)
+        return sum(jnp.sum(u) for u in jax.tree.leaves(updates))
+
+    jvp = jax.jvp(total, (grads,), (jax.tree.map(jnp.ones_like, grads),))[1]
+    grad = jax.grad(total)(grads)
+    by_grad = sum(jnp.sum(x) for x in jax.tree.leaves(grad))
+    assert jnp.isfinite(by_grad)
+    np.testing.assert_allclose(by_grad, jvp, rtol=1e-3, atol=1e-5)
+
+
+# 3. The state is a fixed point.
+
+
+@pytest.mark.parametrize("grad_dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("param_dtype", ["float16", "bfloat16", "float32", "float64"])
+@every_case
+def test_types_never_change(case: Case, param_dtype: str, grad_dtype: str) -> None:
+    x64 = jax.enable_x64(True) if param_dtype == "float64" else contextlib.nullcontext()
+    with x64:
+        tx = case.make()
+        params, grads = small(param_dtype)[0], small(grad_dtype)[1]
+        state = jax.eval_shape(tx.init, params)
+        assert types(tx.init(params)) == types(state)
+        updates, new_state = jax.eval_shape(tx.update, grads, state, params)
+        assert types(new_state) == types(state)
+        assert types(updates) == types(grads)
+        new_params = jax.eval_shape(jopt.apply_updates, params, updates)
+        assert types(new_params) == types(params)
+
+
+# 4. No size of gradient gives NaN or infinity.
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("size", ["zero", "tiny", "huge"])
+@every_case
+def test_zero_tiny_and_huge_gradients_give_finite_updates(
+    case: Case, size: str, dtype: str
+) -> None:
+    value = {
+        "zero": 0.0,
+        "tiny": 1e-30 if dtype != "float16" else 6e-8,
+        "huge": 1e30 if dtype != "float16" else 6e4,
+    }[size]
+    if case.name == "trace" and (size, dtype) == ("huge", "float16"):
+        value = 1e4  # its sum is the update, and has to fit
+    tx = case.make()
+    params, _ = small(dtype)
+    grads = jax.tree.map(lambda p: jnp.full_like(p, value), params)
+    for updates in updates_of(tx, params, [grads] * 3):
+        chex.assert_tree_all_finite(updates)
+        if size == "zero" and case.name not in ("ftrl",) and "decay" not in case.id:
+            chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, updates))
+
+
+# 5. Low precision.
+
+
+@every_case
+def test_bfloat16_updates_are_the_float32_updates_rounded_once(case: Case) -> None:
+    params, grads = draw(steps=200)
+    params = as_dtype(params, jnp.bfloat16)
+    grads = as_dtype(grads, jnp.bfloat16)
+    tx = case.make()
+    wide = updates_of(tx, as_dtype(params, jnp.float32), as_dtype(grads, jnp.float32))
+    narrow = updates_of(tx, params, grads)
+    for a, b in zip(narrow, wide, strict=True):
+        chex.assert_trees_all_close(
+            as_dtype(a, jnp.float32), b, rtol=2.0**-8, atol=1e-30
+        )
+
+
+@every_optimizer
+def test_a_bfloat16_run_tracks_the_float32_run(case: Case) -> None:
+    # Bound: 200 roundings of a parameter of size 1, each at most 2^-9, at random.
+    start = {"w": jnp.linspace(-1.0, 1.0, 16)}
+    tx = case.make(learning_rate=case.rate_for_descent)
+
+    def final(dtype: Any) -> jax.Array:
+        params = as_dtype(start, dtype)
+
+        def body(carry: Any, _: Any) -> Any:
+            params, state = carry
+            grads = jax.tree.map(lambda p: p - jnp.asarray(0.3, p.dtype), params)
+            updates, state = tx.update(grads, state, params)
+            return (jopt.apply_updates(params, updates), state), None
+
+        (params, _), _ = jax.lax.scan(body, (params, tx.init(params)), length=200)
+        return params["w"].astype(jnp.float32)
+
+    difference = jnp.max(jnp.abs(final(jnp.bfloat16) - final(jnp.float32)))
+    assert difference < 2.0**-9 * math.sqrt(200) * 2
+
+
+# 6. Buffers.
+
+
+@every_case
+def test_params_and_state_can_be_donated_right_after_init(case: Case) -> None:
+    tx = case.make()
+    params, grads = small()
+    state = tx.init(params)
+    arrays = jax.tree.leaves((params, state))
+    assert len({x.unsafe_buffer_pointer() for x in arrays}) == len(arrays)
+
+    def step(params: Any, state: Any, g: Any) -> Any:
+        updates, state = tx.update(g, state, params)
+        return jopt.apply_updates(params, updates), state
+
+    donated = jax.jit(step, donate_argnums=(0, 1))
+    expected = jax.jit(step)(params, state, grads)
+    first = donated(params, state, grads)
+    assert all(x.is_deleted() for x in arrays)
+    chex.assert_trees_all_equal(first, expected)
+    donated(*first, grads)
+
+
+# 7. Unusual trees.
+
+
+@every_case
+def test_none_empty_zero_size_and_scalar_leaves_work(case: Case) -> None:
+    tx = case.make()
+    params = {
+        "empty": {},
+        "nothing": None,
+        "none_there": jnp.zeros((0, 3)),
+        "scalar": jnp.float32(2.0),
+        "w": jnp.ones((2, 3)),
+    }
+    grads = jax.tree.map(lambda p: 0.5 * p, params)
+    state = tx.init(params)
+    updates, new_state = tx.update(grads, state, params)
+    assert jax.tree.structure(updates) == jax.tree.structure(grads)
+    assert types(new_state) == types(state)
+    new_params = jopt.apply_updates(params, updates)
+    assert types(new_params) == types(params)
+    chex.assert_tree_all_finite(new_params)
+    without = {"scalar": params["scalar"], "w": params["w"]}
+    if case.name != "clip_by_global_norm":
+        alone, _ = tx.update({k: grads[k] for k in without}, tx.init(without), without)
+        chex.assert_trees_all_close({k: updates[k] for k in without}, alone, rtol=1e-6)
+
+
+@every_case
+def test_a_leaf_without_gradient_keeps_its_value_and_its_slots(case: Case) -> None:
+    tx = case.make()
+    params, grads = small()
+    state = tx.init(params)
+    updates, new_state = tx.update({**grads, "bias": None}, state, params)
+    assert updates["bias"] is None
+    new_params = jopt.apply_updates(params, updates)
+    chex.assert_trees_all_equal(new_params["bias"], params["bias"])
+
+    def bias_slots(state: Any) -> list[jax.Array]:
+        leaves = jax.tree_util.tree_leaves_with_path(state)
+        return [x for path, x in leaves if "bias" in jax.tree_util.keystr(path)]
+
+    chex.assert_trees_all_equal(bias_slots(new_state), bias_slots(state))
+    assert types(new_state) == types(state)
+
+
+@pytest.mark.parametrize("tree", [{}, (), None], ids=repr)
+@every_case
+def test_an_empty_tree_works(case: Case, tree: Any) -> None:
+    tx = case.make()
+    updates, state = tx.update(tree, tx.init(tree), tree)
+    assert updates == tree
+    assert types(state) == types(tx.init(tree))
+
+
+@every_case
+def test_complex_leaves_work_or_are_refused_by_name(case: Case) -> None:
+    params, grads = draw(steps=5)
+    rng = np.random.default_rng(1)
+    params = {n: p + 1j * rng.normal(size=p.shape) for n, p in params.items()}
+    grads = [{n: g + 1j * np.roll(g, 1) for n, g in tree.items()} for tree in grads]
+    tx = case.make()
+    narrow = as_dtype(params, jnp.complex64)
+    if not case.complex_leaves:
+        with pytest.raises(TypeError, match="leaf 'bias' has dtype complex64"):
+            tx.update(narrow, tx.init(narrow), narrow)
+        return
+    found = (run if case.is_optimizer else updates_of)(
+        tx, narrow, as_dtype(grads, jnp.complex64)
+    )
+    for ours, expected in zip(found, case.expected(params, grads), strict=True):
+        chex.assert_trees_all_close(
+            ours, as_dtype(expected, jnp.complex64), rtol=1e-4, atol=1e-6
+        )
+
+
+# 8. Errors.
+
+
+@every_case
+def test_wrong_trees_are_refused_with_the_path_of_the_leaf(case: Case) -> None:
+    tx = case.make()
+    params, grads = small()
+    state = tx.init(params)
+    with pytest.raises(ValueError, match=r"'kernel'.*\(4, 3\).*\(3, 4\)"):
+        tx.update({**grads, "kernel": grads["kernel"].T}, state, params)
+    with pytest.raises(ValueError, match="different structures.*'scalar'"):
+        tx.update({n: g for n, g in grads.items() if n != "scalar"}, state, params)
+    with pytest.raises(TypeError, match="'bias' has dtype int32"):
+        tx.update({**grads, "bias": jnp.arange(4)}, state, params)
+    with pytest.raises(TypeError, match="'bias' has dtype int32"):
+        tx.init({**params, "bias": jnp.arange(4)})
+
+
+@every_case
+def test_missing_params_and_misspelt_arguments_are_refused(case: Case) -> None:
+    tx = case.make()
+    params, grads = small()
+    state = tx.init(params)
+    with pytest.raises(TypeError, match="'parms'.*Did you mean 'params'"):
+        tx.update(grads, state, parms=params)
+    without = _updates_or_error(lambda: tx.update(grads, state)[0])
+    ignored = _updates_or_error(lambda: tx.update(grads, state, value=1.0, loss=2.0)[0])
+    if isinstance(without, Exception):
+        assert "needs the parameters: call update(updates, state, params)" in str(
+            without
+        )
+        assert type(ignored) is TypeError
+    else:
+        chex.assert_trees_all_equal(without, ignored)
+        chex.assert_trees_all_equal(without, tx.update(grads, state, params)[0])
+
+
+def _updates_or_error(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except TypeError as error:
+        return error
+
+
+# 9. Hyperparameters.
+
+
+@every_case
+def test_a_constant_a_tunable_and_a_schedule_give_the_same_numbers(case: Case) -> None:
+    params, grads = draw(steps=4)
+    params, grads = as_dtype(params, jnp.float32), as_dtype(grads, jnp.float32)
+    expected = updates_of(case.make(), params, grads)
+    constant_state = case.make().init(params)
+    from jopt import registry
+
+    arguments = registry._factories[case.name].__signature__.parameters
+    for name in registry._factories[case.name].hyperparameters:
+        value = case.options.get(name, arguments[name].default)
+        if name == "learning_rate":
+            value = case.options.get(name, case.learning_rate)
+        if value is None:
+            continue
+        tunable = case.make(**{name: jopt.tunable(value)})
+        schedule = case.make(**{name: jopt.constant_schedule(value)})
+        state = tunable.init(params)
+        assert types(state) == types(schedule.init(params))
+        if name == "learning_rate":
+            assert types(state) == types(constant_state)
+        np.testing.assert_allclose(jopt.hyperparams(state)[name], value, rtol=1e-6)
+        for tx in (tunable, schedule):
+            for ours, theirs in zip(
+                updates_of(tx, params, grads), expected, strict=True
+            ):
+                chex.assert_trees_all_close(ours, theirs, rtol=3e-5, atol=1e-9)
+
+
+# 10. Inside other things.
+
+
+@every_case
+def test_it_gives_the_same_numbers_inside_wrappers_and_frameworks(case: Case) -> None:
+    params, grads = draw(steps=4)
+    params, grads = as_dtype(params, jnp.float32), as_dtype(grads, jnp.float32)
+    expected = run(case.make(), params, grads)[-1]
+    everywhere = {
+        "jopt.chain": jopt.chain(jopt.identity(), case.make()),
+        "named": jopt.chain(inner=case.make()),
+        "optax.chain": optax.chain(optax.identity(), case.make()),
+        "optax.masked": optax.masked(case.make(), {n: True for n in params}),
+        "optax.partition": optax.partition({"a": case.make()}, lambda p: "a"),
+        "optax.apply_if_finite": optax.apply_if_finite(case.make(), 3),
+    }
+    if case.name == "clip_by_global_norm":
+        everywhere.pop("optax.partition")
+    with jax.numpy_dtype_promotion("standard"):  # optax needs it
+        for where, tx in everywhere.items():
+            chex.assert_trees_all_close(
+                run(tx, params, grads)[-1],
+                expected,
+                rtol=1e-5,
+                atol=1e-7,
+                custom_message=where,
+            )
+        state = flax.training.train_state.TrainState.create(
+            apply_fn=None, params=params, tx=case.make()
+        )
+        model = nnx.Dict({name: nnx.Param(p) for name, p in params.items()})
+        optimizer = nnx.Optimizer(model, case.make(), wrt=nnx.Param)
+        for g in grads:
+            state = jax.jit(lambda s, g: s.apply_gradients(grads=g))(state, g)
+            wrapped = nnx.state(nnx.Dict({name: nnx.Param(x) for name, x in g.items()}))
+            optimizer.update(model, wrapped)
+    chex.assert_trees_all_close(state.params, expected, rtol=1e-5, atol=1e-7)
+    of_model = nnx.to_pure_dict(nnx.state(model))
+    chex.assert_trees_all_close(of_model, expected, rtol=1e-5, atol=1e-7)
+
+
+# 11. The numbers.
+
+
+@every_case
+def test_twenty_steps_equal_the_numpy_twin_in_float64(case: Case) -> None:
+    params, grads = draw()
+    with jax.enable_x64(True):
+        tx = case.make()
+        found = (run if case.is_optimizer else updates_of)(
+            tx, as_dtype(params, jnp.float64), as_dtype(grads, jnp.float64)
+        )
+        for ours, expected in zip(found, case.expected(params, grads), strict=True):
+            chex.assert_trees_all_close(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+@every_case
+def test_twenty_steps_equal_the_numpy_twin_in_float32(case: Case) -> None:
+    params, grads = as_dtype(draw(), jnp.float32)
+    exact = jax.tree.map(lambda x: np.asarray(x, np.float64), (params, grads))
+    found = (run if case.is_optimizer else updates_of)(case.make(), params, grads)
+    for ours, expected in zip(found, case.expected(*exact), strict=True):
+        chex.assert_trees_all_close(
+            ours, as_dtype(expected, jnp.float32), rtol=3e-5, atol=3e-6
+        )
+
+
+# 12. Save and restore.
+
+
+@pytest.mark.parametrize("how", ["flax msgpack", "orbax"])
+@every_optimizer
+def test_saving_and_restoring_equals_never_stopping(
+    case: Case, how: str, tmp_path: Any
+) -> None:
+    params, grads = draw(steps=6)
+    params, grads = as_dtype(params, jnp.float32), as_dtype(grads, jnp.float32)
+    step = jax.jit(
+        lambda g, s, p: (lambda u, s: (jopt.apply_updates(p, u), s))(
+            *case.make().update(g, s, p)
+        )
+    )
+    straight = (params, case.make().init(params))
+    for g in grads:
+        straight = step(g, straight[1], straight[0])
+    half = (params, case.make().init(params))
+    for g in grads[:3]:
+        half = step(g, half[1], half[0])
+
+    target = jax.eval_shape(lambda p: (p, case.make().init(p)), params)
+    if how == "orbax":
+        with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+            checkpointer.save(tmp_path / "state", half)
+            checkpointer.wait_until_finished()
+            restored = checkpointer.restore(tmp_path / "state", target)
+    else:
+        data = flax.serialization.to_bytes(half)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), target)
+        restored = jax.tree.map(jnp.asarray, flax.serialization.from_bytes(zeros, data))
+    assert types(restored) == types(half)
+    for g in grads[3:]:
+        restored = step(g, restored[1], restored[0])
+    chex.assert_trees_all_equal(restored, straight)
+
+
+# 13. Sharding.
+
+
+@every_case
+def test_sharded_params_give_sharded_state_and_the_same_numbers(case: Case) -> None:
+    rng = np.random.default_rng(0)
+    params = {
+        "kernel": jnp.asarray(rng.normal(size=(16, 4)), jnp.float32),
+        "scale": jnp.asarray(rng.normal(size=(8,)), jnp.float32),
+    }
+    grads = jax.tree.map(lambda p: 0.3 * p + 0.1, params)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = NamedSharding(mesh, P("data"))
+    tx = case.make()
+
+    def step(params: Any, state: Any, g: Any) -> Any:
+        updates, state = tx.update(g, state, params)
+        return jopt.apply_updates(params, updates), state
+
+    alone = (params, tx.init(params))
+    spread = jax.device_put(params, rows)
+    for init in (tx.init, jax.jit(tx.init)):
+        state = init(spread)
+        for leaf in jax.tree.leaves(state):
+            if leaf.ndim:
+                assert leaf.sharding.is_equivalent_to(rows, leaf.ndim)
+    sharded = (spread, state)
+    for _ in range(3):
+        alone = jax.jit(step)(*alone, grads)
+        sharded = jax.jit(step)(*sharded, jax.device_put(grads, rows))
+    for leaf in jax.tree.leaves(sharded):
+        if leaf.ndim:
+            assert leaf.sharding.is_equivalent_to(rows, leaf.ndim)
+    chex.assert_trees_all_close(sharded, alone, rtol=1e-5, atol=1e-7)
+
+
+# 14. It optimizes.
+
+
+@every_optimizer
+def test_it_descends_a_quadratic_and_rosenbrock(case: Case) -> None:
+    def quadratic(p: Any) -> Any:
+        return jnp.sum(jnp.array([1.0, 10.0]) * (p["x"] - 0.5) ** 2)
+
+    def rosenbrock(p: Any) -> Any:
+        a, b = p["x"]
+        return (1 - a) ** 2 + 100 * (b - a**2) ** 2
+
+    for loss, rate, share in [(quadratic, 1.0, 0.02), (rosenbrock, 0.01, 0.3)]:
+        tx = case.make(learning_rate=case.rate_for_descent * rate)
+        params = {"x": jnp.array([-1.0, 1.5])}
+
+        def body(carry: Any, _: Any, tx: Any = tx, loss: Any = loss) -> Any:
+            params, state = carry
+            updates, state = tx.update(jax.grad(loss)(params), state, params)
+            return (jopt.apply_updates(params, updates), state), None
+
+        (final, _), _ = jax.lax.scan(body, (params, tx.init(params)), length=1500)
+        assert loss(final) < share * loss(params), loss.__name__
