@@ -6,7 +6,15 @@ The first half changes nothing in a Flax program but the optimizer. The second h
 halves the learning rate when the validation loss has not fallen for two epochs: the
 rate is a number in the state, so nothing is compiled again.
 
-OUT
+    Flax's TrainState: learning rate 3.0e-03, test accuracy 96.94%
+    epoch 8: the learning rate is now 5.00e-03
+    epoch 12: the learning rate is now 2.50e-03
+    epoch 14: the learning rate is now 1.25e-03
+    epoch 16: the learning rate is now 6.25e-04
+    epoch 18: the learning rate is now 3.12e-04
+    epoch 20: the learning rate is now 1.56e-04
+    jopt's TrainState: 320 steps, test accuracy 96.94%
+    compilations of its step: 1
 """
 
 import argparse

@@ -5,7 +5,12 @@
 The optimizer is given to `nnx.Optimizer` as it is. A regular expression on the path
 keeps the biases from weight decay, and the learning rate is read from the state.
 
-OUT
+    step   400: learning rate 9.4e-03, loss 0.00284
+    step   800: learning rate 7.0e-03, loss 0.00344
+    step  1200: learning rate 3.8e-03, loss 0.00245
+    step  1600: learning rate 1.1e-03, loss 0.00247
+    step  2000: learning rate 6.8e-09, loss 0.00211
+    the price is off by 7.3% (median of 5,000 other diamonds)
 """
 
 import argparse
@@ -83,5 +88,6 @@ for step in range(1, args.steps + 1):
         rate = jopt.hyperparams(optimizer.opt_state)["learning_rate"]
         print(f"step {step:5d}: learning rate {rate:.1e}, loss {loss:.5f}")
 
-error = 10 ** np.abs(nnx.jit(nnx.Module.__call__)(model, x[test]) - y[test]) - 1
-print(f"median error of the price on the test set: {np.median(error):.1%}")
+predicted = nnx.jit(lambda model, x: model(x))(model, x[test])
+error = 10 ** np.abs(predicted - y[test]) - 1
+print(f"the price is off by {np.median(error):.1%} (median of 5,000 other diamonds)")

@@ -34,7 +34,13 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     """
     leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
     old = checks.aligned(updates, leaves, treedef, params, "params")
-    new = [p if u is None else _add(p, u) for p, u in zip(old, leaves, strict=True)]
+    new = []
+    try:
+        for p, u in zip(old, leaves, strict=True):
+            new.append(p if u is None else _add(p, u))
+    except Exception as error:
+        checks.note_leaf(error, updates, len(new))
+        raise
     return treedef.unflatten(new)
 
 
@@ -47,6 +53,7 @@ def _add(p: Any, u: Any) -> jax.Array:
 
 @jax.jit
 def _add_wide(p: jax.Array, u: jax.Array) -> jax.Array:
+    checks.dtypes(u, p)
     wide = np.promote_types(tree.compute_dtype(p.dtype), u.dtype)
     return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
 
@@ -76,6 +83,11 @@ def step(
     >>> params
     Array([0.5, 0.5], dtype=float32)
     """
+    if not hasattr(tx, "update"):
+        raise TypeError(
+            "step takes a transformation, such as jopt.adam(1e-3), first, got "
+            f"{checks.abbreviated(tx)}"
+        )
     functions = tuple((n, x) for n, x in sorted(extra.items()) if callable(x))
     arrays = {n: x for n, x in extra.items() if not callable(x)}
     return _step(tx, functions, grads, state, params, arrays)

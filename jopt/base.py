@@ -79,7 +79,8 @@ class Needs(NamedTuple):
                         f"{name}: nothing here takes the argument {word!r}. Did you mean "
                         f"{known!r}?"
                     )
-        for missing in sorted(self.requires - given.keys()):
+        present = {n for n, x in given.items() if x is not None}
+        for missing in sorted(self.requires - present):
             if missing == "params":
                 what, call = "the parameters", "params"
             else:
@@ -169,6 +170,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         """The same transformation as the result of another call."""
         other = GradientTransformation.__new__(type(self), self.init, self.unchecked)
         other.__dict__.update(self.__dict__, recipe=recipe)
+        other.update.__qualname__ = f"{recipe.name}.update"
         return other
 
     def with_dynamic(

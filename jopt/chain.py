@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,7 +68,7 @@ class Chain(GradientTransformation):
             params: Params | None = None,
             **extra: Any,
         ) -> tuple[Updates, OptState]:
-            _check_state(updates, state, children)
+            _check_state(state, children)
             given = extra if params is None else {"params": params, **extra}
             new = {}
             for names in groups:
@@ -102,15 +103,13 @@ def _member(tx: Any, where: str) -> GradientTransformation:
     init, update = tx if is_pair else (getattr(tx, n, None) for n in ("init", "update"))
     if callable(init) and callable(update) and not isinstance(tx, type):
         return GradientTransformation(init, update)
-    if callable(tx):
-        name = getattr(tx, "__name__", repr(tx))
-        raise TypeError(
-            f"chain: {where} is the function {name}, not a transformation. Call it: "
-            f"{name}(…)"
-        )
+    hint = ""
+    if inspect.isfunction(tx):
+        hint = f". It is a function: call it, {tx.__name__}(…)"
+    elif isinstance(tx, list | tuple):
+        hint = ". Give the members one by one: chain(*members)"
     raise TypeError(
-        f"chain: {where} is {checks.abbreviated(tx)}, not a pair of functions (init, "
-        "update)"
+        f"chain: {where} is {checks.abbreviated(tx)}, not a transformation{hint}"
     )
 
 
@@ -122,7 +121,10 @@ def _by_name(
         name, number = given or tx.name, 1
         while name in children:
             if given:
-                raise ValueError(f"chain: two members are named {given!r}")
+                raise ValueError(
+                    f"chain: two members are named {given!r}; choose another keyword than "
+                    "the name of a factory"
+                )
             number += 1
             name = f"{tx.name}_{number}"
         children[name] = tx
@@ -152,27 +154,19 @@ def _is_stateless(state: OptState) -> bool:
 
 
 def _check_state(
-    updates: Updates, state: OptState, children: Mapping[str, GradientTransformation]
+    state: OptState, children: Mapping[str, GradientTransformation]
 ) -> None:
-    if not isinstance(state, Mapping):
-        swapped = (
-            isinstance(updates, Mapping) and updates and set(updates) <= set(children)
-        )
-        raise TypeError(
-            f"the state of a chain is a dict with entries of {sorted(children)}, but got "
-            f"{checks.abbreviated(state)}."
-            + (
-                " The updates look like a state: are the two swapped?"
-                if swapped
-                else ""
-            )
-            + " Call update(updates, state, params)."
-        )
     needed = {
         name
         for name, tx in children.items()
         if isinstance(tx, Chain) or getattr(tx, "state_class", None)
     }
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"the state of this chain is a dict with the entries {sorted(needed)}, but got "
+            f"{checks.abbreviated(state)}. Make it with state = tx.init(params), and call "
+            "update(updates, state, params)."
+        )
     missing, unknown = needed - state.keys(), state.keys() - children.keys()
     if missing or unknown:
         raise ValueError(

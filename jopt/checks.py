@@ -8,8 +8,9 @@ or the path of the leaf), what is allowed, and what to do.
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from numbers import Real
 from typing import Any
@@ -24,12 +25,33 @@ from jopt import tree
 def _require(
     allowed: Callable[[Any], bool], wanted: str, arguments: dict[str, Any]
 ) -> None:
-    """Check the plain numbers; what comes at run time cannot be checked here."""
+    """Check the numbers that are known; what comes at run time cannot be checked here."""
     for name, value in arguments.items():
-        value = getattr(value, "initial", value)  # a tunable's number
+        value = known(value)
         # NaN fails every comparison, so it is refused too.
-        if isinstance(value, Real) and not allowed(value):
+        if value is not None and not allowed(value):
             raise ValueError(f"{name} must be {wanted}, got {name}={value!r}")
+
+
+def known(value: Any) -> Any:
+    """The number that a hyperparameter starts with, or None if only the run will tell."""
+    value = getattr(value, "initial", value)  # a tunable's number
+    if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
+        return float(value)
+    return value if isinstance(value, Real) else None
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one real number, perhaps traced; True and False are none."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or isinstance(value, np.generic):
+        return isinstance(value, Real) and not isinstance(value, bool)
+    return np.shape(value) == () and is_real(dtype)
+
+
+def is_real(dtype: Any) -> bool:
+    """Whether arrays of this dtype are of real numbers."""
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer))
 
 
 def positive(**arguments: Any) -> None:
@@ -44,7 +66,7 @@ def nonnegative(**arguments: Any) -> None:
 
 def some_positive(**arguments: Any) -> None:
     """Raise if all are zero."""
-    if all(isinstance(value, Real) and value == 0 for value in arguments.values()):
+    if all(known(value) == 0 for value in arguments.values()):
         shown = " and ".join(f"{name}={value!r}" for name, value in arguments.items())
         raise ValueError(
             f"{shown} cannot all be zero: a zero gradient would be divided by zero"
@@ -81,8 +103,7 @@ def one_of(allowed: Collection[Any], **arguments: Any) -> None:
 
 def whole(name: str, value: Any) -> int:
     """The argument as an int, if it is a whole number."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or value != int(value):
+    if not is_number(value) or not math.isfinite(value) or value != int(value):
         raise TypeError(f"{name} must be a whole number, got {name}={value!r}")
     return int(value)
 
@@ -131,10 +152,38 @@ def storage_dtype(name: str, value: Any) -> str:
     return dtype.name
 
 
+def function_of_step(name: str, value: Any) -> None:
+    """Raise if a function that is given for a number can be no schedule."""
+    if hasattr(value, "hyperparameters"):
+        factory = value.__name__
+        raise TypeError(
+            f"{name} must be a number or a schedule, got the factory {factory}. Call it: "
+            f"{name}={factory}(…)"
+        )
+    try:
+        signature = inspect.signature(value)
+    except ValueError:  # of some built-in functions
+        return
+    try:
+        signature.bind(0)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be a number or a function of the step, got "
+            f"{name}={abbreviated(value)}, which takes {signature}"
+        ) from None
+
+
 def suggestion(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """A did-you-mean for a word that is not known, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
+    # Nothing is as common as lr for learning_rate.
+    close += [name for name in known if "_" in name and _initials(name) == word]
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _initials(name: str) -> str:
+    return "".join(part[:1] for part in name.split("_"))
 
 
 def leaves(
@@ -179,31 +228,58 @@ def _problem(leaf: Any, real_only: Sequence[str]) -> str | None:
 
 def abbreviated(value: Any) -> str:
     """A short repr for a message."""
-    text = repr(value)
+    traced = isinstance(value, jax.core.Tracer)
+    text = str(jax.typeof(value)) if traced else " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def aligned(
-    updates: Any, leaves: Sequence[Any], treedef: Any, other: Any, name: str
+    updates: Any,
+    leaves: Sequence[Any],
+    treedef: Any,
+    other: Any,
+    name: str,
+    *,
+    lacking: bool = False,
 ) -> list[Any]:
-    """The leaves of ``other`` in the order of the updates' leaves, which may be None."""
+    """The leaves of ``other`` in the order of the updates' leaves, which may be None.
+
+    Where the updates have a leaf, ``other`` may have None only if it may be ``lacking``.
+    """
     try:
         found = treedef.flatten_up_to(other)
     except ValueError:
         raise ValueError(_structure_message(updates, other, name)) from None
     for i, (leaf, twin) in enumerate(zip(leaves, found, strict=True)):
-        if leaf is None or twin is None:
-            continue
-        if not hasattr(twin, "shape") and not isinstance(twin, Real):
-            raise ValueError(_structure_message(updates, other, name))
-        if np.shape(leaf) != np.shape(twin):
-            path = tree.leaves_with_names(updates, none=True)[i][0]
-            raise ValueError(
-                f"leaf {path!r}: updates have shape {np.shape(leaf)}, but {name} has "
-                f"shape {np.shape(twin)}. Nothing is broadcast: take gradients with "
-                "respect to these params, and init with them."
-            )
+        shape = getattr(twin, "shape", None)
+        same = shape is not None and getattr(leaf, "shape", None) == shape
+        if not same and not (twin is None and (leaf is None or lacking)):
+            _check_pair(leaf, twin, updates, i, other, name)
     return found
+
+
+def _check_pair(
+    leaf: Any, twin: Any, updates: Any, i: int, other: Any, name: str
+) -> None:
+    if twin is not None and not jax.tree_util.all_leaves([twin]):
+        raise ValueError(_structure_message(updates, other, name))
+    if leaf is None:
+        return
+    path = tree.leaves_with_names(updates, none=True)[i][0]
+    if twin is None:
+        raise ValueError(
+            f"leaf {path!r} has an update, but it is None in {name}. Take gradients with "
+            "respect to these params, and init with them."
+        )
+    for what, x in (("updates", leaf), (name, twin)):
+        if not hasattr(x, "shape") and not isinstance(x, Real):
+            raise TypeError(f"{what} leaf {path!r} {_problem(x, ())}.")
+    if np.shape(leaf) != np.shape(twin):
+        raise ValueError(
+            f"leaf {path!r}: updates have shape {np.shape(leaf)}, but {name} has "
+            f"shape {np.shape(twin)}. Nothing is broadcast: take gradients with "
+            "respect to these params, and init with them."
+        )
 
 
 def _structure_message(updates: Any, other: Any, name: str) -> str:
@@ -211,25 +287,115 @@ def _structure_message(updates: Any, other: Any, name: str) -> str:
     theirs = [path for path, _ in tree.leaves_with_names(other, none=True)]
     missing = [path for path in ours if path not in theirs]
     extra = [path for path in theirs if path not in ours]
-    if missing or extra:
-        parts = []
-        if missing:
-            parts.append(f"only in the updates: {_some(missing)}")
-        if extra:
-            parts.append(f"only in {name}: {_some(extra)}")
-        difference = "; ".join(parts)
-    else:
-        difference = (
-            f"the same leaves in other containers: {jax.tree.structure(updates)} "
-            f"and {jax.tree.structure(other)}"
-        )
+    parts = [f"only in the updates: {_some(missing)}"] if missing else []
+    parts += [f"only in {name}: {_some(extra)}"] if extra else []
+    if not parts:
+        parts = [_other_containers(*map(jax.tree.structure, (updates, other)))]
     return (
-        f"updates and {name} have different structures. {difference}. Call "
+        f"updates and {name} have different structures; {'; '.join(parts)}. Call "
         "update(updates, state, params) with the gradients of these params and a state "
         "that init made from them."
     )
 
 
+def _other_containers(ours: Any, theirs: Any) -> str:
+    """Where two tree structures with the same paths differ."""
+    for a, b in zip(ours.children(), theirs.children(), strict=True):
+        if a != b:
+            return _other_containers(a, b)
+    a, b = (getattr(x.node_data(), "__getitem__", str)(0) for x in (ours, theirs))
+    if a != b:
+        return f"the same leaves in a {a.__name__} and in a {b.__name__}"
+    return f"the same leaves in two {a.__name__} with different static fields"
+
+
+def one_number(what: str, value: Any, kind: Any = jnp.number) -> None:
+    """Raise unless it is a scalar; it may be traced."""
+    is_array = hasattr(value, "dtype") or isinstance(value, Real)
+    if (
+        not is_array
+        or np.shape(value)
+        or not jnp.issubdtype(jnp.result_type(value), kind)
+    ):
+        wanted = "one whole number" if kind is jnp.integer else "one number"
+        raise TypeError(f"{what} must be {wanted}, got {abbreviated(value)}")
+
+
+def state_numbers(name: str, fields: Mapping[str, Any]) -> None:
+    """Raise unless the count and the other scalars of a state are scalars."""
+    for field, value in fields.items():
+        kind = jnp.integer if field == "count" else jnp.floating
+        one_number(f"{name}: the state's {field}", value, kind)
+
+
+def scalars(name: str, found: Any, needed: Collection[str]) -> None:
+    """Raise unless ``scalars`` of an algorithm gave what is needed, numbers by name."""
+    if not isinstance(found, Mapping) or not found.keys() >= set(needed):
+        raise TypeError(
+            f"{name}: scalars must return a dict of numbers with the names "
+            f"{sorted(needed)}, got {abbreviated(found)}"
+        )
+    for key, value in found.items():
+        one_number(f"{name}: the scalar {key!r}", value)
+
+
+def dtypes(update: Any, param: Any, slots: Any = ()) -> None:
+    """Raise unless the arrays of one leaf can be computed with."""
+    arrays = [("updates", update), ("params", param)]
+    arrays += [("the state's", slot) for slot in jax.tree.leaves(slots)]
+    for what, x in arrays:
+        if x is not None and (problem := _problem(x, ())):
+            raise TypeError(f"{what} leaf {problem}.")
+    if param is not None and jnp.iscomplexobj(update) > jnp.iscomplexobj(param):
+        raise TypeError(
+            f"updates have dtype {update.dtype}, but params {param.dtype}: take "
+            "gradients with respect to these params."
+        )
+
+
+def rule_signature(rule: Callable[..., Any], slots: Collection[str]) -> None:
+    """Raise unless a rule can be called with an update, the slots, and keywords."""
+    signature = inspect.signature(rule)
+    keywords = [
+        p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY
+    ]
+    try:
+        signature.bind(None, *slots, **dict.fromkeys(keywords))
+    except TypeError as error:
+        raise TypeError(
+            f"the rule is called with the update and the slots {list(slots)}, but takes "
+            f"{signature}: {error}"
+        ) from None
+
+
+def rule_results(
+    name: str, out: Any, wanted: Mapping[str, jax.Array]
+) -> list[jax.Array]:
+    """What a rule gave, if it is an array for the update and one for each slot."""
+    found = list(out) if isinstance(out, tuple) else [out]
+    if len(found) != len(wanted):
+        raise TypeError(
+            f"the rule of {name} must return {' and '.join(wanted)}, got {len(found)} "
+            "arrays"
+        )
+    for (what, old), new in zip(wanted.items(), found, strict=True):
+        shape, dtype = getattr(new, "shape", None), getattr(new, "dtype", None)
+        fits = shape == old.shape and jnp.issubdtype(dtype, jnp.inexact)
+        if not fits or jnp.iscomplexobj(new) > jnp.iscomplexobj(old):
+            raise TypeError(
+                f"the rule of {name} must return {what} as {abbreviated(old)}, got "
+                f"{abbreviated(new)}"
+            )
+    return found
+
+
+def note_leaf(error: Exception, whole: Any, i: int) -> None:
+    """Add to an error at which leaf it happened."""
+    path, leaf = tree.leaves_with_names(whole, none=True)[i]
+    error.add_note(f"This is about leaf {path!r} of shape {np.shape(leaf)}.")
+
+
 def _some(names: Sequence[str], most: int = 4) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
+    shown = [repr(name) if name else "the tree itself" for name in names[:most]]
+    return ", ".join(shown) + more

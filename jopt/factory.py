@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, ParamSpec, get_args
+from types import UnionType
+from typing import Annotated, Any, ParamSpec, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,9 @@ def transformation(
         tx = factory(*bound.args, **bound.kwargs)
         if not isinstance(tx, GradientTransformation):
             raise TypeError(
-                f"{factory.__name__} must return a GradientTransformation, got {tx!r}"
+                f"{factory.__name__} must return a jopt transformation, got "
+                f"{checks.abbreviated(tx)}; a foreign pair (init, update) becomes one in "
+                "jopt.chain(pair)"
             )
         arguments = bound.arguments
         dynamic = {
@@ -72,9 +75,9 @@ def transformation(
         # A transformation with a recipe has handed its numbers on to inner factories.
         if tx.recipe is None and dynamic:
             static = {n: x for n, x in arguments.items() if n not in dynamic}
+            again = Again(factory, signature, static)
             tx = tx.with_dynamic(
-                Again(factory, signature, static),
-                hyperparams.Dynamic(factory.__name__, dynamic),
+                again, hyperparams.Dynamic(factory.__name__, dynamic, again)
             )
         return tx.recorded(Recipe(make, arguments))
 
@@ -145,7 +148,12 @@ def schedule(
     @functools.wraps(factory)
     def make(*args: P.args, **kwargs: P.kwargs) -> Schedule:
         bound = _bind(factory, signature, args, kwargs)
-        made = Schedule(factory(*bound.args, **bound.kwargs))
+        function = factory(*bound.args, **bound.kwargs)
+        if not callable(function):
+            raise TypeError(
+                f"{factory.__name__} must return a function of the step, got {function!r}"
+            )
+        made = Schedule(function)
         made.recipe = Recipe(make, bound.arguments)
         return made
 
@@ -176,18 +184,27 @@ def _bind(
         if name not in parameters and not takes_any:
             raise TypeError(
                 f"{factory.__name__} has no argument {name!r}."
-                f"{checks.suggestion(name, parameters)} It is {factory.__name__}{signature}"
+                f"{checks.suggestion(name, parameters)} {_shown(factory, signature)}"
             )
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise TypeError(f"{factory.__name__}: {error}") from None
+        raise TypeError(
+            f"{factory.__name__}: {error}. {_shown(factory, signature)}"
+        ) from None
     bound.apply_defaults()
     for name, value in bound.arguments.items():
         parameter = signature.parameters[name]
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             bound.arguments[name] = _normalize(name, value, parameter.annotation)
     return bound
+
+
+def _shown(factory: Callable[..., Any], signature: inspect.Signature) -> str:
+    """The factory's call without the annotations, which are long."""
+    parameters = signature.parameters.values()
+    bare = inspect.Signature([p.replace(annotation=p.empty) for p in parameters])
+    return f"The call is {factory.__name__}{bare}."
 
 
 def _normalize(name: str, value: Any, annotation: Any) -> Any:
@@ -205,4 +222,22 @@ def _normalize(name: str, value: Any, annotation: Any) -> Any:
         return checks.whole(name, value)
     if annotation in (float, float | None):
         return hyperparams.number(name, value, "a number")
+    _check_plain(name, value, annotation)
     return value
+
+
+# Types that say all there is to say of an argument.
+_PLAIN = {int: "a whole number", jax.Array: "an array", tuple: "a tuple"}
+
+
+def _check_plain(name: str, value: Any, annotation: Any) -> None:
+    """Raise if an argument is none of its annotated types, where those are plain."""
+    if not isinstance(annotation, UnionType):
+        return
+    types = [get_origin(t) or t for t in get_args(annotation) if t is not type(None)]
+    if not _PLAIN.keys() >= set(types):
+        return
+    arrays = (np.ndarray,) if jax.Array in types else ()
+    if isinstance(value, bool) or not isinstance(value, (*types, *arrays)):
+        wanted = " or ".join(_PLAIN[t] for t in types)
+        raise TypeError(f"{name} must be {wanted}, got {name}={value!r}")

@@ -74,18 +74,28 @@ def is_declared(annotation: Any) -> bool:
 
 def normalize(name: str, value: Any) -> Any:
     """A hyperparameter as a float, a schedule or a `Tunable`."""
-    if isinstance(value, Tunable) or (callable(value) and not isinstance(value, type)):
+    if isinstance(value, Tunable):
         return value
-    if isinstance(value, jax.Array) and np.shape(value) == ():
+    if callable(value) and not isinstance(value, type):
+        checks.function_of_step(name, value)
+        return value
+    if isinstance(value, jax.Array) and checks.is_number(value):
         return value  # may be traced: no constant, and no state of its own
     return number(name, value, "a number, a schedule or jopt.tunable(number)")
 
 
 def number(name: str, value: Any, wanted: str) -> float:
-    is_array = isinstance(value, jax.Array | np.ndarray) and np.shape(value) == ()
-    if is_array or (isinstance(value, Real) and not isinstance(value, bool)):
+    """The argument as a float."""
+    if checks.is_number(value):
         return float(value)
-    raise TypeError(f"{name} must be {wanted}, got {name}={value!r}")
+    raise TypeError(f"{name} must be {wanted}, got {name}={checks.abbreviated(value)}")
+
+
+def scheduled(name: str, function: Callable[[Any], Any], count: jax.Array) -> jax.Array:
+    """The number of step ``count``."""
+    value = function(count)
+    checks.one_number(f"what the schedule of {name} returns", value)
+    return scalar(value)
 
 
 def scalar(value: Any) -> jax.Array:
@@ -104,10 +114,13 @@ class Dynamic:
       owner: The factory's name.
       sources: By name: a schedule, an array that is used as it is, or a `Tunable` or
         number that the state holds from then on.
+      make: The factory, with these arguments left open.
     """
 
-    def __init__(self, owner: str, sources: Mapping[str, Any]):
-        self.owner = owner
+    def __init__(
+        self, owner: str, sources: Mapping[str, Any], make: Callable[..., Any]
+    ):
+        self.owner, self.make = owner, make
         self.names = tuple(sources)
         self.sources = dict(sources)
         self.schedules = {n: f for n, f in sources.items() if callable(f)}
@@ -119,13 +132,30 @@ class Dynamic:
         """The numbers before the first step."""
         zero = jnp.zeros((), jnp.int32)
         return {
-            name: scalar(f(zero) if callable(f) else getattr(f, "initial", f))
-            for name, f in self.sources.items()
+            name: scheduled(name, x, zero)
+            if callable(x)
+            else scalar(getattr(x, "initial", x))
+            for name, x in self.sources.items()
         }
 
     def current(self, count: jax.Array, stored: dict[str, Any]) -> dict[str, jax.Array]:
         """The numbers of step ``count`` (0-based), given those in the state."""
-        return stored | {name: scalar(f(count)) for name, f in self.schedules.items()}
+        schedules = self.schedules.items()
+        return stored | {name: scheduled(name, f, count) for name, f in schedules}
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise if the number in the state may not be replaced by this one."""
+        source = self.sources.get(name)
+        if name in self.schedules or name in self.given:
+            how = "scheduled by" if name in self.schedules else "given as the array"
+            raise ValueError(
+                f"{name!r} is {how} {source!r}: a value set now would be replaced at the "
+                "next step. Change that, or make it jopt.tunable."
+            )
+        if name in self.sources and isinstance(value, Real):
+            self.make(
+                **(self.sources | {name: float(value)})
+            )  # it checks its arguments
 
     def extended(self, base: Any) -> Any:
         """The state class ``base`` (or None) with the numbers, and a count for them."""
@@ -189,6 +219,11 @@ def hyperparams(state: Any) -> dict[str, jax.Array]:
 
 def _located(state: Any) -> dict[str, tuple[str, jax.Array]]:
     """name -> (path, value); the name is the path where it would be ambiguous."""
+    if isinstance(state, Recorded):
+        raise TypeError(
+            f"a state is needed, what init and update return, got the transformation "
+            f"{state!r}"
+        )
     found = []
     holders = jax.tree_util.tree_leaves_with_path(
         state, is_leaf=lambda x: hasattr(x, "hyperparameters")
@@ -228,39 +263,42 @@ def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
     {'learning_rate': Array(0.0003, dtype=float32)}
     """
     found = _located(state)
-    scheduled = dict(_scheduled(tx))
+    dynamics = dict(_dynamics(tx))
     changed = {}
     for name, value in values.items():
         if name not in found:
             same = [n for n in found if n.endswith(f"/{name}")]
             if same:
-                raise KeyError(f"{name!r} is ambiguous: the state has {same}")
+                raise KeyError(
+                    f"{name!r} is ambiguous: the state has {same}. Give the path: "
+                    f"**{{{same[0]!r}: …}}"
+                )
             raise KeyError(
                 f"the state has no hyperparameter {name!r}."
                 f"{checks.suggestion(name, found)} It has: {sorted(found)}. A number is "
                 "in the state if it is given as jopt.tunable(number)."
             )
         path, old = found[name]
-        if path in scheduled:
-            raise ValueError(
-                f"{name!r} comes from {scheduled[path]!r}: a value set now would be "
-                "replaced at the next step. Change that, or make it jopt.tunable."
-            )
-        changed[path] = _like(_number_or_array(name, value), old)
+        holder, _, field = path.rpartition("/")
+        dynamic = dynamics.get(f"{holder}/" if holder else "")
+        if dynamic is not None:
+            dynamic.check(field, value)
+        changed[path] = _like(name, value, old)
 
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: changed.get(tree.path_name(path), leaf), state
     )
 
 
-def _number_or_array(name: str, value: Any) -> Any:
-    if isinstance(value, jax.Array):
-        return value  # may be traced, or batched under vmap
-    return number(name, value, "a number")
-
-
-def _like(value: Any, old: Any) -> Any:
-    value = jnp.asarray(value, old.dtype)
+def _like(name: str, value: Any, old: Any) -> Any:
+    if not isinstance(value, jax.Array | np.ndarray):
+        value = number(name, value, "a number")
+    elif value.shape not in ((), old.shape) or not checks.is_real(value.dtype):
+        raise TypeError(
+            f"{name} must be a number like the state's {old.dtype}{list(old.shape)}, got "
+            f"{name}={checks.abbreviated(value)}"
+        )
+    value = jnp.broadcast_to(jnp.asarray(value, old.dtype), old.shape)
     concrete = not isinstance(old, jax.core.Tracer)
     # A state that is spread over devices stays where it is.
     if concrete and getattr(old, "committed", False):
@@ -268,14 +306,13 @@ def _like(value: Any, old: Any) -> Any:
     return value
 
 
-def _scheduled(tx: Any, prefix: str = "") -> Any:
-    """``(path in the state, source)`` of every number that the state only records."""
+def _dynamics(tx: Any, prefix: str = "") -> Any:
+    """``(path of the state, Dynamic)`` of every transformation that has one."""
     dynamic = getattr(tx, "dynamic", None)
     if dynamic is not None:
-        for name, source in (dynamic.schedules | dynamic.given).items():
-            yield prefix + name, source
+        yield prefix, dynamic
     for name, inner in getattr(tx, "children", {}).items():
-        yield from _scheduled(inner, f"{prefix}{name}/")
+        yield from _dynamics(inner, f"{prefix}{name}/")
 
 
 def inject_hyperparams(
@@ -316,7 +353,10 @@ def inject_hyperparams(
 
     @functools.wraps(factory)
     def inject(*args: Any, **kwargs: Any) -> Any:
-        bound = factory.__signature__.bind(*args, **kwargs)
+        try:
+            bound = factory.__signature__.bind(*args, **kwargs)
+        except TypeError:
+            return factory(*args, **kwargs)  # which says what is wrong
         bound.apply_defaults()
         for name in set(declared) - static:
             value = bound.arguments[name]

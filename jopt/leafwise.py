@@ -21,7 +21,7 @@ from jax.experimental.shard_alike import shard_alike
 
 from jopt import checks, masks, tree
 from jopt.base import GradientTransformation, Needs, OptState, Params, Updates
-from jopt.hyperparams import NO_STATE, Dynamic, scalar
+from jopt.hyperparams import NO_STATE, Dynamic, scalar, scheduled
 from jopt.recipe import Recipe, freeze
 
 
@@ -65,7 +65,15 @@ def zeros(dtype: str | None = None, *, real: bool = False) -> Slot:
 
 
 def full(fill: float, dtype: str | None = None, *, real: bool = False) -> Slot:
-    """A slot that starts at ``fill``; see `zeros`.
+    """A slot that starts at ``fill``.
+
+    Args:
+      fill: The initial value of every element.
+      dtype: What it is stored in; see `zeros`.
+      real: Whether it is real also for complex parameters.
+
+    Returns:
+      A slot for `leafwise`.
 
     >>> full(0.1).fill
     0.1
@@ -100,12 +108,18 @@ class Declaration(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One algorithm of a kernel; equal parts share what was compiled for them."""
+    """One algorithm of a kernel; equal parts share what was compiled for them.
+
+    It holds no numbers but constants: others change, or belong to one trace only.
+    """
 
     key: Any
     name: str = dataclasses.field(compare=False)
     declare: Callable[..., Declaration] = dataclasses.field(compare=False)
-    dynamic: Dynamic | None = dataclasses.field(compare=False, default=None)
+    numbers: tuple[str, ...] = ()
+    schedules: Mapping[str, Any] = dataclasses.field(
+        compare=False, default_factory=dict
+    )
 
 
 class Leafwise(GradientTransformation):
@@ -133,28 +147,34 @@ class Leafwise(GradientTransformation):
         needs = Needs(wanted | {"params"}, wanted)
         self = super().__new__(cls, init, update, needs=needs)
         self.declaration = declaration
-        self.part = part or Part(object(), "leafwise", lambda: declaration)
-        self.dynamic = self.part.dynamic
+        self.part = part or Part(object(), _author(declaration), lambda: declaration)
         return self
+
+    @property
+    def name(self) -> str:
+        return self.part.name
 
     def with_dynamic(
         self, make: Callable[..., GradientTransformation], dynamic: Dynamic
     ) -> Leafwise:
-        key = (make, dynamic.names, freeze(dynamic.schedules))
-
         def declare(**numbers: jax.Array) -> Declaration:
             made = make(**numbers)
             assert isinstance(made, Leafwise)
             return made.declaration
 
-        return Leafwise(self.declaration, Part(key, dynamic.owner, declare, dynamic))
+        key = (make, freeze(dynamic.schedules))
+        names, schedules = dynamic.names, dynamic.schedules
+        part = Part(key, dynamic.owner, declare, names, schedules)
+        tx = Leafwise(self.declaration, part)
+        tx.dynamic = dynamic
+        return tx
 
     def recorded(self, recipe: Recipe) -> Leafwise:
         part = self.part
-        if part.dynamic is None:
+        if self.dynamic is None:
             part = dataclasses.replace(part, key=recipe.key, name=recipe.name)
         other = Leafwise(self.declaration, part)
-        other.recipe = recipe
+        other.dynamic, other.recipe = self.dynamic, recipe
         return other
 
     @property
@@ -164,11 +184,11 @@ class Leafwise(GradientTransformation):
 
     def _init(self, params: Params) -> OptState:
         owners = [self.name] if self.declaration.real_only else []
-        checks.leaves(jax.tree.leaves(params), params, "params", owners)
+        leaves, treedef = jax.tree.flatten(params)
+        checks.leaves(leaves, params, "params", owners)
+        chosen = masks.select(self.declaration.mask, params)
         if self.state_class is None:
             return NO_STATE
-        leaves, treedef = jax.tree.flatten(params)
-        chosen = masks.select(self.declaration.mask, params)
         fields: dict[str, Any] = {
             name: treedef.unflatten(
                 [
@@ -184,6 +204,12 @@ class Leafwise(GradientTransformation):
         if self.dynamic:
             fields |= self.dynamic.initial()
         return self.state_class(**fields)
+
+
+def _author(declaration: Declaration) -> str:
+    """The name of the function that the rule is written in."""
+    outermost = getattr(declaration.rule, "__qualname__", "").split(".")[0]
+    return outermost if outermost.isidentifier() else "leafwise"
 
 
 def leafwise(
@@ -240,6 +266,13 @@ def leafwise(
             f"the fields of the state must be {sorted(needed)}, one for each slot, carry "
             f"and count, but {state!r} has {sorted(fields)}"
         )
+    for name, slot in slots.items():
+        if not isinstance(slot, Slot):
+            raise TypeError(
+                f"{name}={slot!r} is no option of leafwise, and no slot made by zeros() "
+                "or full()"
+            )
+    checks.rule_signature(rule, slots)
     return Leafwise(declaration)
 
 
@@ -255,17 +288,14 @@ def run(
     Only the first of them may look at the tree of updates: those that the others get
     exist within the kernels only.
     """
+    fields = [_fields(m, state) for m, state in zip(members, states, strict=True)]
     leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
     owners = [m.name for m in members if m.declaration.real_only]
     checks.leaves(leaves, updates, "updates", owners)
-
-    def aligned(other: Any, name: str) -> list[Any]:
-        return checks.aligned(updates, leaves, treedef, other, name)
-
+    aligned = functools.partial(checks.aligned, updates, leaves, treedef)
     at = [None] * len(leaves) if params is None else aligned(params, "params")
-    fields = [_fields(m, state) for m, state in zip(members, states, strict=True)]
     slots = [
-        [aligned(own[name], f"the state's {name}") for name in m.declaration.slots]
+        [aligned(own[n], f"the state's {n}", lacking=True) for n in m.declaration.slots]
         for m, own in zip(members, fields, strict=True)
     ]
     chosen = [
@@ -298,7 +328,11 @@ def run(
                 "init was called. Call init again."
             )
         kernel = _kernel(tuple(parts[j] for j in on))
-        leaves[i], own = kernel(g, at[i], own, [scalars[j] for j in on])
+        try:
+            leaves[i], own = kernel(g, at[i], own, [scalars[j] for j in on])
+        except Exception as error:
+            checks.note_leaf(error, updates, i)
+            raise
         for j, leaf_slots in zip(on, own, strict=True):
             for slot, new in zip(slots[j], leaf_slots, strict=True):
                 slot[i] = new
@@ -343,10 +377,11 @@ def _prologue(parts: tuple[Part, ...]) -> Callable[..., Any]:
     ) -> tuple[list[dict[str, jax.Array]], list[dict[str, jax.Array]]]:
         new_fields, scalars = [], []
         for part, own in zip(parts, fields, strict=True):
-            numbers = {}
-            if part.dynamic:
-                stored = {name: own[name] for name in part.dynamic.names}
-                numbers = part.dynamic.current(own["count"], stored)
+            checks.state_numbers(part.name, own)
+            numbers = {name: own[name] for name in part.numbers} | {
+                name: scheduled(name, f, own["count"])
+                for name, f in part.schedules.items()
+            }
             new = own | numbers
             declared = part.declare(**numbers)
             results = {}
@@ -357,7 +392,9 @@ def _prologue(parts: tuple[Part, ...]) -> Callable[..., Any]:
                 if "t" in declared.inputs:
                     known["t"] = scalar(new["count"])
                 results = declared.scalars(**{n: known[n] for n in declared.inputs})
-                new |= {n: scalar(results[n]) for n in declared.carry}
+            needed = declared.asks | declared.carry.keys()
+            checks.scalars(part.name, results, needed - {"p", *numbers})
+            new |= {n: scalar(results[n]) for n in declared.carry}
             new_fields.append(new)
             scalars.append({**results, **numbers})
         return new_fields, scalars
@@ -383,8 +420,8 @@ def _kernel(parts: tuple[Part, ...]) -> Callable[..., Any]:
         slots: list[list[jax.Array]],
         scalars: list[dict[str, jax.Array]],
     ) -> tuple[jax.Array, list[list[jax.Array]]]:
-        arrays = [jnp.asarray(x) for x in jax.tree.leaves((g, p, slots))]
-        widths = [jnp.finfo(x.dtype).bits for x in arrays]
+        checks.dtypes(g, p, slots)
+        widths = [jnp.finfo(x.dtype).bits for x in jax.tree.leaves((g, p, slots))]
         real = jnp.float64 if max(widths) > 32 else jnp.float32
 
         def load(x: Any) -> jax.Array:
@@ -395,14 +432,14 @@ def _kernel(parts: tuple[Part, ...]) -> Callable[..., Any]:
         new_slots = []
         for part, own, results in zip(parts, slots, scalars, strict=True):
             given = {name: x.astype(real) for name, x in results.items()}
-            names = part.dynamic.names if part.dynamic else ()
-            declared = part.declare(**{name: given[name] for name in names})
+            declared = part.declare(**{name: given[name] for name in part.numbers})
             if "p" in declared.asks:
                 given["p"] = load(p)
             asked = {name: given[name] for name in declared.asks}
+            loaded = dict(zip(declared.slots, map(load, own), strict=True))
             with _mixing_real_and_complex(u):
-                out = declared.rule(u, *map(load, own), **asked)
-            u, *new = out if isinstance(out, tuple) else (out,)
+                out = declared.rule(u, *loaded.values(), **asked)
+            u, *new = checks.rule_results(part.name, out, {"the update": u, **loaded})
             new_slots.append(
                 [x.astype(old.dtype) for x, old in zip(new, own, strict=True)]
             )

@@ -42,14 +42,26 @@ def select(mask: Mask, params: Any, none: bool = False) -> list[bool]:
     if mask is None or isinstance(mask, bool):
         return [mask is not False] * len(named)
     if isinstance(mask, str):
-        chosen = [re.search(mask, path) is not None for path, _ in named]
+        try:
+            pattern = re.compile(mask)
+        except re.error as error:
+            raise ValueError(
+                f"mask {mask!r} is not a regular expression: {error}"
+            ) from None
+        chosen = [pattern.search(path) is not None for path, _ in named]
         if named and not any(chosen):
             paths = ", ".join(repr(path) for path, _ in named[:8])
             raise ValueError(f"mask {mask!r} matches no leaf; the paths are {paths}")
         return chosen
     if _is_function(mask):
-        if _arity(mask) == 2:
+        arity = _arity(mask)
+        if arity == 2:
             return [_bool(path, mask(path, leaf)) for path, leaf in named]
+        if arity != 1:
+            raise TypeError(
+                "a mask is a function of (path, leaf) or of (params), got one that takes "
+                f"{inspect.signature(mask)}"
+            )
         mask = mask(params)
     return _by_path(mask, [path for path, _ in named])
 
@@ -80,7 +92,8 @@ def _by_path(mask: Any, paths: list[str]) -> list[bool]:
         found = next((prefix for prefix in prefixes if prefix in entries), None)
         if found is None:
             raise ValueError(
-                f"the mask says nothing about leaf {path!r}; it has {sorted(entries)}"
+                f"the mask says nothing about leaf {path!r}; it has {sorted(entries)}. "
+                "Give True or False for every leaf, or for a subtree"
             )
         used.add(found)
         chosen.append(entries[found])
@@ -92,4 +105,8 @@ def _by_path(mask: Any, paths: list[str]) -> list[bool]:
 def _bool(path: str, value: Any) -> bool:
     if isinstance(value, bool | np.bool_):
         return bool(value)
-    raise TypeError(f"a mask is made of True and False, got {value!r} for {path!r}")
+    where = f"leaf {path!r}" if path else "the whole tree"
+    raise TypeError(
+        f"a mask is made of True and False, got {value!r} for {where}. To choose leaves by "
+        "name, give a regular expression"
+    )

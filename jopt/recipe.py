@@ -106,8 +106,8 @@ def _make(
 def _show(value: Any) -> str:
     if inspect.isroutine(value) or inspect.isclass(value):
         return value.__qualname__
-    if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
-        return f"{value!r}" if value.ndim else f"{value}"
+    if isinstance(value, jax.Array) and value.ndim == 0:
+        return str(value)
     return repr(value)
 
 

@@ -108,9 +108,13 @@ def from_config(config: Mapping[str, Any]) -> Any:
     >>> jopt.from_config({"name": "sgd", "config": {"learning_rate": 0.1}})
     sgd(learning_rate=0.1)
     """
-    if not isinstance(config, Mapping) or "name" not in config:
-        raise ValueError(f'a config is {{"name": …, "config": {{…}}}}, got {config!r}')
+    if not isinstance(config, Mapping):
+        raise _no_config(config)
     return _decode(config)
+
+
+def _no_config(value: Any) -> ValueError:
+    return ValueError(f'a config is {{"name": …, "config": {{…}}}}, got {value!r}')
 
 
 # Values that JSON does not have are dicts with one key, "$" and what they are.
@@ -121,7 +125,8 @@ def _encode(value: Any, path: str) -> Any:
         return {"$tunable": _encode(value.initial, path)}
     if isinstance(value, Recorded) and value.recipe is not None:
         arguments = value.recipe.arguments
-        config = {n: _encode(x, f"{path}{n}") for n, x in arguments.items()}
+        prefix = f"{path}." if path else ""
+        config = {n: _encode(x, f"{prefix}{n}") for n, x in arguments.items()}
         return {"name": value.recipe.name, "config": config}
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -161,10 +166,13 @@ def _decode(value: Any) -> Any:
         return tunable(value["$tunable"])
     if "$function" in value:
         return _function(value["$function"])
-    if "name" not in value:
-        raise ValueError(f"not a config: {value!r} has no 'name'")
+    config = value.get("config", {})
+    if not {"name"} <= value.keys() <= {"name", "config"} or not isinstance(
+        config, Mapping
+    ):
+        raise _no_config(value)
     factory = _factory(value["name"])
-    arguments = {n: _decode(x) for n, x in value.get("config", {}).items()}
+    arguments = {n: _decode(x) for n, x in config.items()}
     args, kwargs = spread(inspect.signature(factory).parameters, arguments)
     return factory(*args, **kwargs)
 
@@ -179,10 +187,10 @@ def _function(name: str) -> Any:
 
 
 def _factory(name: str) -> Callable[..., Any]:
-    if name not in _factories:
+    if not isinstance(name, str) or name not in _factories:
+        hint = checks.suggestion(name, _factories) if isinstance(name, str) else ""
         raise ValueError(
-            f"there is no factory {name!r}.{checks.suggestion(str(name), _factories)} "
-            f"jopt.names() lists all {len(_factories)}; one's own module has to be "
-            "imported first."
+            f"there is no factory {name!r}.{hint} jopt.names() lists all "
+            f"{len(_factories)}; one's own module has to be imported first."
         )
     return _factories[name]

@@ -60,7 +60,7 @@ def clip_adamw(library: Any) -> Any:
 
 def recipe(library: Any) -> Any:
     schedule = library.warmup_cosine_decay_schedule(0.0, 1e-3, WARMUP, TOTAL)
-    return library.chain(library.clip_by_global_norm(1.0), library.adamw(1e-3))
+    return library.chain(library.clip_by_global_norm(1.0), library.adamw(schedule))
 
 
 def compiled_step(library: Any, tx: Any, params: Any) -> Any:

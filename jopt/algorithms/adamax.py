@@ -64,7 +64,7 @@ def scale_by_adamax(
 
     >>> import jopt
     >>> tx = jopt.scale_by_adamax()
-    >>> tx.update(jnp.array([0.5]), tx.init(jnp.zeros(1)))[0]
+    >>> tx.update(jnp.array([0.5]), tx.init(jnp.zeros(1)))[0].round(6)
     Array([1.], dtype=float32)
     """
     checks.decay_rate(b1=b1, b2=b2)

@@ -7,8 +7,6 @@ power 1, the straight line to 0, is the usual choice for fine-tuning.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
-from operator import mul
 
 import jax
 import jax.numpy as jnp
@@ -301,10 +299,7 @@ def piecewise_constant_schedule(
     >>> jopt.piecewise_constant_schedule(1.0, {2: 0.5, 4: 0.1})(jnp.arange(6))
     Array([1.  , 1.  , 0.5 , 0.5 , 0.05, 0.05], dtype=float32)
     """
-    scales = dict(sorted((boundaries_and_scales or {}).items()))
-    checks.nonnegative(**{f"the factor at {b}": x for b, x in scales.items()})
-    values = accumulate(scales.values(), mul, initial=init_value)
-    return _stairs("boundaries_and_scales", list(scales), list(values), switch)
+    return _stairs(*scaled(init_value, boundaries_and_scales), switch)
 
 
 @schedule
@@ -336,21 +331,36 @@ def piecewise_constant(
             f"values must be one more than boundaries, got {len(values)} values for "
             f"{len(boundaries)} boundaries"
         )
-    return _stairs("boundaries", boundaries, values, switch)
+    levels = {f"values[{i}]": x for i, x in enumerate(values)}
+    levels = {name: number(name, x, "a number") for name, x in levels.items()}
+    checks.finite(**levels)
+    at = checks.increasing("boundaries", boundaries)
+    return _stairs(at, list(levels.values()), switch)
+
+
+def scaled(
+    init_value: float, boundaries_and_scales: Mapping[int, float] | None
+) -> tuple[list[int], list[float]]:
+    """The boundaries in order; the first value, then the product at each of them."""
+    checks.finite(init_value=init_value)
+    scales, values = boundaries_and_scales or {}, [init_value]
+    for boundary in sorted(scales):
+        name = f"boundaries_and_scales[{boundary!r}]"
+        scale = number(name, scales[boundary], "a number")
+        checks.nonnegative(**{name: scale})
+        values.append(values[-1] * scale)
+    return checks.increasing("boundaries", sorted(scales)), values
 
 
 def _stairs(
-    name: str, boundaries: Sequence[int], values: Sequence[float], switch: str
+    boundaries: Sequence[int], values: Sequence[float], switch: str
 ) -> ramp.Function:
-    at = checks.increasing(name, boundaries)
     checks.one_of(("at", "after"), switch=switch)
     side = {"at": "right", "after": "left"}[switch]
-    levels = [number(f"values[{i}]", x, "a number") for i, x in enumerate(values)]
-    checks.finite(**{f"values[{i}]": x for i, x in enumerate(levels)})
 
     def function(count: jax.Array) -> jax.Array:
-        table = jnp.asarray(levels, scalar_dtype())
-        return table[ramp.passed(ramp.whole_steps(count), at, side)]
+        table = jnp.asarray(values, scalar_dtype())
+        return table[ramp.passed(ramp.whole_steps(count), boundaries, side)]
 
     return function
 

@@ -10,12 +10,11 @@ numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import accumulate
-from operator import mul
 
 from jopt import checks
 from jopt.factory import schedule
 from jopt.schedules import ramp
+from jopt.schedules.decay import scaled
 
 
 @schedule
@@ -46,14 +45,9 @@ def piecewise_interpolate_schedule(
     """
     shapes = {"linear": ramp.linear, "cosine": ramp.half_cosine}
     checks.one_of(shapes, interpolate_type=interpolate_type)
-    checks.finite(init_value=init_value)
-    scales = dict(sorted((boundaries_and_scales or {}).items()))
-    checks.nonnegative(**{f"the factor at {b}": x for b, x in scales.items()})
-    steps = checks.increasing("boundaries_and_scales", list(scales))
-    values = accumulate(scales.values(), mul, initial=init_value)
-    return ramp.path(
-        list(zip([0, *steps], values, strict=True)), shapes[interpolate_type]
-    )
+    steps, values = scaled(init_value, boundaries_and_scales)
+    points = list(zip([0, *steps], values, strict=True))
+    return ramp.path(points, shapes[interpolate_type])
 
 
 @schedule

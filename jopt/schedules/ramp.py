@@ -172,8 +172,8 @@ def pieces(functions: Sequence[Function], boundaries: Sequence[int]) -> Function
 
 
 def path(points: Sequence[tuple[float, float]], shape: Shape = linear) -> Function:
-    """Through ``(step, value)`` points; a way that takes no step at all is left out."""
-    ways = [(a, b) for a, b in pairwise(points) if b[0] > a[0] and b[0] >= 0]
+    """Through ``(step, value)`` points; a way that takes no steps is left out."""
+    ways = [(a, b) for a, b in pairwise(points) if b[0] > a[0]]
     if not ways:
         return constant(points[-1][1])
     functions = [ramp(a[1], b[1], a[0], b[0], shape) for a, b in ways]

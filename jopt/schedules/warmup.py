@@ -293,7 +293,10 @@ def warmup_inverse_sqrt(
     Array([0.  , 0.5 , 1.  , 0.5 , 0.25], dtype=float32)
     """
     checks.at_least(0, warmup_steps=warmup_steps)
-    timescale = warmup_steps if timescale is None else timescale
+    if timescale is None:
+        if warmup_steps == 0:
+            raise ValueError("timescale must be given with warmup_steps=0")
+        timescale = warmup_steps
     decay = inverse_sqrt_schedule(peak_value, timescale, warmup_steps)
     return _warmup(init_value, peak_value, warmup_steps, decay)
 

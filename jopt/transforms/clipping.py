@@ -116,7 +116,7 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
 
     >>> import jopt
     >>> tx = jopt.clip_by_block_rms(1.0)
-    >>> tx.update(jnp.array([3.0, -3.0]), tx.init(jnp.zeros(2)))[0]
+    >>> tx.update(jnp.array([3.0, -3.0]), tx.init(jnp.zeros(2)))[0].round(6)
     Array([ 1., -1.], dtype=float32)
     """
     checks.positive(threshold=threshold)

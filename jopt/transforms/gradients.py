@@ -211,5 +211,5 @@ def add_noise(
 def _noisy(g: jax.Array, key: jax.Array, deviation: jax.Array) -> jax.Array:
     wide = tree.compute_dtype(g.dtype)
     noise = jax.random.normal(key, g.shape, wide)
-    noise = noise * deviation.astype(jnp.finfo(wide).dtype)
+    noise = noise * deviation.astype(wide)
     return (g.astype(wide) + noise).astype(g.dtype)

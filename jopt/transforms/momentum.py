@@ -89,7 +89,7 @@ def ema(
 
     >>> import jopt, jax.numpy as jnp
     >>> tx = jopt.ema(0.9)
-    >>> tx.update(jnp.ones(1), tx.init(jnp.ones(1)))[0]
+    >>> tx.update(jnp.ones(1), tx.init(jnp.ones(1)))[0].round(6)
     Array([1.], dtype=float32)
     """
     checks.decay_rate(decay=decay)

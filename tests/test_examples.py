@@ -1,0 +1,270 @@
+"""The examples run at small settings, and what the README says is so."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jopt
+from tests.parity import rows
+
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+ENVIRONMENT = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
+
+
+def start(name, *arguments):
+    """An example as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, ROOT / "examples" / name, *map(str, arguments)],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(name, *arguments):
+    """What an example prints."""
+    process = start(name, *arguments)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return output
+
+
+def percent(pattern, output):
+    return float(re.search(pattern + r"([\d.]+)%", output)[1])
+
+
+# The examples.
+
+SMALL = ("--epochs", 10, "--out")
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    """The folder and the words of a run that nobody stopped."""
+    out = tmp_path_factory.mktemp("quickstart")
+    return out, run("01_quickstart.py", *SMALL, out)
+
+
+def test_quickstart_learns_the_digits_and_draws_them(quickstart):
+    out, output = quickstart
+    assert percent("test accuracy ", output) >= 96
+    assert (out / "training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_quickstart_killed_and_resumed_ends_with_the_same_bits(quickstart, tmp_path):
+    straight, _ = quickstart
+    checkpoint = tmp_path / "checkpoint.msgpack"
+    process = start("01_quickstart.py", *SMALL, tmp_path)
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "training.png").exists()
+
+    output = run("01_quickstart.py", *SMALL, tmp_path, "--resume")
+    epochs = int(re.search(r"resumed after epoch (\d+)", output)[1])
+    assert 1 <= epochs < 10
+    assert checkpoint.read_bytes() == (straight / checkpoint.name).read_bytes()
+
+
+def test_quickstart_does_not_resume_another_run(quickstart):
+    process = start("01_quickstart.py", *SMALL, quickstart[0], "--resume", "--seed", 1)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "is of another run: args.seed=0" in errors
+
+
+def test_trainstate_reads_and_sets_the_learning_rate():
+    output = run("02_trainstate.py", "--epochs", 10)
+    assert "learning rate 3.0e-03" in output
+    assert "the learning rate is now 5.00e-03" in output
+    assert "compilations of its step: 1" in output
+    for name in ("Flax", "jopt"):
+        assert percent(f"{name}'s TrainState.* test accuracy ", output) >= 93
+
+
+def test_nnx_learns_the_price_of_a_diamond():
+    output = run("03_nnx.py", "--steps", 300)
+    assert percent("the price is off by ", output) < 15
+
+
+def test_an_optimizer_of_ones_own_passes_its_checks():
+    output = run("04_write_your_own.py")
+    assert output.startswith("power_sign(learning_rate=0.05, strength=linear_schedule(")
+    assert "compilations: 1\n" in output
+    assert output.endswith("dtypes: kept\n")
+
+
+def test_the_optimizer_of_ones_own_has_at_most_twenty_lines():
+    source = (ROOT / "examples" / "04_write_your_own.py").read_text()
+    code = source[source.index("class ") : source.index("# It is a value")]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 20
+
+
+# The README's blocks: programs, with what they print in the text block after them, and
+# dialogues. All run in one process, each with names of its own.
+
+BLOCKS = re.findall(
+    r"^```(python|pycon)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", README, re.M | re.S
+)
+RUNNER = """
+import contextlib, doctest, io, json, sys, traceback
+
+def output(kind, source):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        try:
+            if kind == "python":
+                exec(compile(source, "README.md", "exec"), {"__name__": "readme"})
+            else:
+                parser = doctest.DocTestParser()
+                test = parser.get_doctest(source, {}, "README.md", None, 0)
+                doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
+        except Exception:
+            traceback.print_exc(file=printed)
+    return printed.getvalue()
+
+print(json.dumps([output(*block) for block in json.load(sys.stdin)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """What each block prints; dialogues print where they differ from the README."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", RUNNER],
+        input=json.dumps([(kind, source) for kind, source, _ in BLOCKS]),
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("i", range(len(BLOCKS)))
+def test_readme_block_prints_what_the_readme_says(printed, i):
+    assert printed[i] == BLOCKS[i][2], printed[i]
+
+
+# The README's tables and lists.
+
+
+def section(title):
+    """The text below a heading."""
+    return re.search(rf"^#+ {title}\n(.*?)(?=^#|\Z)", README, re.M | re.S)[1]
+
+
+def table(title):
+    """The rows of the table in a section, without its two lines of header."""
+    lines = [line for line in section(title).splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def public(module):
+    """The registered names that are made in this part of the library."""
+    return [
+        name
+        for name in jopt.names()
+        if getattr(jopt, name, None) is not None
+        and getattr(jopt, name).__module__.startswith(module)
+    ]
+
+
+def evaluated(text):
+    return eval(text.strip("`"), {"jopt": jopt, **vars(jopt)})
+
+
+OPTIMIZERS = table("Optimizers")
+
+
+def test_readme_has_every_optimizer():
+    listed = {re.match(r"`(\w+)", row[0])[1] for row in OPTIMIZERS}
+    known = {n for n in public("jopt.algorithms") if not n.startswith("scale_by_")}
+    assert listed == known
+
+
+@pytest.mark.parametrize("row", OPTIMIZERS, ids=lambda row: row[0])
+def test_readme_says_what_an_optimizer_stores_and_needs(row):
+    call, _, stored, needs, _ = row
+    name, _, options = call.strip("`)").partition("(")
+    tx = evaluated(f"{name}(0.1, {options})")
+    params = {"w": jnp.ones((8, 16))}
+    state = jax.eval_shape(tx.init, params)
+    scale = params["w"].size
+    nbytes = [x.size * x.dtype.itemsize for x in jax.tree.leaves(state) if x.size > 1]
+    assert sum(nbytes) == int(stored) * scale
+    try:
+        jax.eval_shape(tx.update, params, state)
+    except TypeError as error:
+        assert "needs the parameters" in str(error)
+        assert needs == "yes"
+    else:
+        assert needs == "no"
+
+
+def test_readme_has_every_schedule():
+    items = re.split("^- ", section("Schedules"), flags=re.M)[1:]
+    listed = re.findall(r"`(\w+)`", " ".join(item.split(":")[0] for item in items))
+    assert sorted(listed) == sorted(public("jopt.schedules"))
+
+
+def recipe(tx):
+    """The config without the numbers that do not decide which algorithm it is."""
+
+    def stripped(value):
+        if isinstance(value, dict):
+            free = {"learning_rate", "weight_decay", "max_norm"}
+            return {n: stripped(x) for n, x in value.items() if n not in free}
+        return [stripped(x) for x in value] if isinstance(value, list) else value
+
+    return json.dumps(stripped(jopt.to_config(tx)), sort_keys=True)
+
+
+@pytest.mark.parametrize("library", ["keras", "torch"])
+def test_readme_translates_as_the_parity_tests_do(library):
+    title = {"keras": "From Keras", "torch": "From torch"}[library]
+    tested = {
+        recipe(evaluated(row.jopt.replace("DECAY", "0.1")))
+        for row in rows.rows_of(library)
+    }
+    calls = [row[1] for row in table(title)]
+    assert len(calls) > 5
+    assert [call for call in calls if recipe(evaluated(call)) not in tested] == []
+
+
+def test_readme_names_every_file():
+    listed = re.search(r"```text\n(jopt/.*?)```", section("Files"), re.S)[1]
+    folders, files = [], set()
+    for line in listed.splitlines():
+        name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 2
+        folders[depth:] = [name]
+        if not name.endswith("/"):
+            files.add("".join(folders))
+    present = {
+        path.relative_to(ROOT).as_posix()
+        for part in ("jopt", "tests", "examples")
+        for path in (ROOT / part).rglob("*.py")
+        if path.name != "__init__.py" or path.parent.name == "jopt"
+    }
+    assert files == present
+
+
+def test_the_changelog_has_an_entry_for_this_version():
+    version = re.search(
+        r'^version = "(.*?)"', (ROOT / "pyproject.toml").read_text(), re.M
+    )
+    assert f"## [{version[1]}]" in (ROOT / "CHANGELOG.md").read_text()

@@ -1,0 +1,54 @@
+"""What importing jopt costs, and that its docstrings tell the truth."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import jopt
+
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(jopt.__path__, "jopt.")
+    if not module.name.endswith("__main__")
+)
+PUBLIC = sorted(name for name in vars(jopt) if not name.startswith("_"))
+
+
+def test_importing_jopt_imports_no_other_library() -> None:
+    code = "import sys, jopt; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert "jax" in loaded
+    lazy = {"chex", "flax", "keras", "matplotlib", "optax", "orbax", "sklearn", "torch"}
+    assert not lazy & set(loaded)
+
+
+@pytest.mark.parametrize("name", ["jopt", *MODULES])
+def test_the_examples_in_the_docstrings_are_right(name: str) -> None:
+    module = importlib.import_module(name)
+    flags = doctest.NORMALIZE_WHITESPACE
+    result = doctest.testmod(module, optionflags=flags, extraglobs={"jopt": jopt})
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_function_has_a_complete_docstring(name: str) -> None:
+    value = getattr(jopt, name)
+    if not inspect.isfunction(value):
+        return
+    text = inspect.getdoc(value) or ""
+    assert ">>>" in text, "an example"
+    parameters = [p for p in inspect.signature(value).parameters.values()]
+    for parameter in parameters:
+        assert parameter.annotation is not parameter.empty, parameter.name
+        stars = {parameter.VAR_POSITIONAL: r"*", parameter.VAR_KEYWORD: r"**"}
+        assert f"{stars.get(parameter.kind, '')}{parameter.name}:" in text
+    assert inspect.signature(value).return_annotation is not inspect.Signature.empty
+    assert "Returns:" in text or len(text.split("\n\n")[0].splitlines()) == 1
