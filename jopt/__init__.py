@@ -6,98 +6,174 @@ updates, state = tx.update(grads, state, params)
 params = jopt.apply_updates(params, updates)
 """
 
-# The contract and the engine.
-from jopt import checks as checks
-from jopt import masks as masks
-from jopt import schedules as schedules
-from jopt import tree as tree
-
-# Optimizers.
-from jopt.algorithms.adadelta import adadelta as adadelta
-from jopt.algorithms.adadelta import scale_by_adadelta as scale_by_adadelta
-from jopt.algorithms.adagrad import adagrad as adagrad
-from jopt.algorithms.adagrad import scale_by_rss as scale_by_rss
-from jopt.algorithms.adam import adam as adam
-from jopt.algorithms.adam import adamw as adamw
-from jopt.algorithms.adam import amsgrad as amsgrad
-from jopt.algorithms.adam import scale_by_adam as scale_by_adam
-from jopt.algorithms.adam import scale_by_amsgrad as scale_by_amsgrad
-from jopt.algorithms.adamax import adamax as adamax
-from jopt.algorithms.adamax import scale_by_adamax as scale_by_adamax
-from jopt.algorithms.ftrl import ftrl as ftrl
-from jopt.algorithms.lion import lion as lion
-from jopt.algorithms.lion import scale_by_lion as scale_by_lion
-from jopt.algorithms.nadam import nadam as nadam
-from jopt.algorithms.nadam import scale_by_nadam as scale_by_nadam
-from jopt.algorithms.rmsprop import rmsprop as rmsprop
-from jopt.algorithms.rmsprop import scale_by_rms as scale_by_rms
-from jopt.algorithms.rmsprop import scale_by_stddev as scale_by_stddev
-from jopt.algorithms.sgd import sgd as sgd
-from jopt.apply import apply_updates as apply_updates
-from jopt.apply import step as step
-from jopt.base import GradientTransformation as GradientTransformation
-from jopt.chain import chain as chain
-from jopt.factory import Schedule as Schedule
-from jopt.factory import StorageDtype as StorageDtype
-from jopt.factory import schedule as schedule
-from jopt.factory import transformation as transformation
-from jopt.hyperparams import ScalarOrSchedule as ScalarOrSchedule
-from jopt.hyperparams import Tunable as Tunable
-from jopt.hyperparams import hyperparams as hyperparams
-from jopt.hyperparams import inject_hyperparams as inject_hyperparams
-from jopt.hyperparams import set_hyperparams as set_hyperparams
-from jopt.hyperparams import tunable as tunable
-from jopt.leafwise import full as full
-from jopt.leafwise import leafwise as leafwise
-from jopt.leafwise import zeros as zeros
-from jopt.masks import Mask as Mask
-from jopt.registry import from_config as from_config
-from jopt.registry import get as get
-from jopt.registry import names as names
-from jopt.registry import to_config as to_config
-
-# Transformations.
-from jopt.transforms.clipping import adaptive_grad_clip as adaptive_grad_clip
-from jopt.transforms.clipping import clip as clip
-from jopt.transforms.clipping import clip_by_block_rms as clip_by_block_rms
-from jopt.transforms.clipping import clip_by_global_norm as clip_by_global_norm
-from jopt.transforms.clipping import clip_by_norm as clip_by_norm
-from jopt.transforms.gradients import add_noise as add_noise
-from jopt.transforms.gradients import centralize as centralize
-from jopt.transforms.gradients import identity as identity
-from jopt.transforms.gradients import scale_by_sign as scale_by_sign
-from jopt.transforms.gradients import scale_by_trust_ratio as scale_by_trust_ratio
-from jopt.transforms.gradients import stateless as stateless
-from jopt.transforms.gradients import zero_nans as zero_nans
-from jopt.transforms.learning_rate import scale as scale
-from jopt.transforms.learning_rate import (
-    scale_by_learning_rate as scale_by_learning_rate,
+from jopt import tree
+from jopt.algorithms.adadelta import adadelta, scale_by_adadelta
+from jopt.algorithms.adagrad import adagrad, scale_by_rss
+from jopt.algorithms.adam import adam, adamw, scale_by_adam
+from jopt.algorithms.adamax import adamax, scale_by_adamax
+from jopt.algorithms.amsgrad import amsgrad, scale_by_amsgrad
+from jopt.algorithms.ftrl import ftrl
+from jopt.algorithms.lion import lion, scale_by_lion
+from jopt.algorithms.nadam import nadam, scale_by_nadam
+from jopt.algorithms.rmsprop import rmsprop, scale_by_rms, scale_by_stddev
+from jopt.algorithms.sgd import sgd
+from jopt.apply import apply_updates, step
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import Schedule, StorageDtype, schedule, transformation
+from jopt.hyperparams import (
+    ScalarOrSchedule,
+    Tunable,
+    hyperparams,
+    inject_hyperparams,
+    set_hyperparams,
+    tunable,
 )
-from jopt.transforms.learning_rate import scale_by_schedule as scale_by_schedule
-from jopt.transforms.momentum import ema as ema
-from jopt.transforms.momentum import trace as trace
-from jopt.transforms.weight_decay import add_decayed_weights as add_decayed_weights
+from jopt.leafwise import full, leafwise, zeros
+from jopt.masks import Mask
+from jopt.registry import from_config, get, names, to_config
+from jopt.schedules.cosine import cosine_decay_restarts, cosine_decay_schedule
+from jopt.schedules.decay import (
+    constant_schedule,
+    exponential_decay,
+    inverse_sqrt_schedule,
+    inverse_time_decay,
+    linear_schedule,
+    polynomial_schedule,
+)
+from jopt.schedules.join import join_schedules
+from jopt.schedules.onecycle import (
+    cosine_onecycle_schedule,
+    linear_onecycle_schedule,
+    onecycle_schedule,
+    piecewise_interpolate_schedule,
+)
+from jopt.schedules.piecewise import piecewise_constant, piecewise_constant_schedule
+from jopt.schedules.warmup import (
+    warmup_constant_schedule,
+    warmup_cosine,
+    warmup_cosine_decay_schedule,
+    warmup_exponential_decay_schedule,
+    warmup_inverse_sqrt,
+    warmup_linear,
+    warmup_stable_decay,
+)
+from jopt.transforms.clipping import (
+    adaptive_grad_clip,
+    clip,
+    clip_by_block_rms,
+    clip_by_global_norm,
+    clip_by_norm,
+)
+from jopt.transforms.gradients import (
+    add_noise,
+    centralize,
+    identity,
+    scale_by_sign,
+    scale_by_trust_ratio,
+    stateless,
+    zero_nans,
+)
+from jopt.transforms.learning_rate import (
+    scale,
+    scale_by_learning_rate,
+    scale_by_schedule,
+)
+from jopt.transforms.momentum import ema, trace
+from jopt.transforms.weight_decay import add_decayed_weights
 
-# Schedules.
-from jopt.schedules.cosine import cosine_decay_schedule as cosine_decay_schedule
-from jopt.schedules.cosine import cosine_decay_restarts as cosine_decay_restarts
-from jopt.schedules.decay import constant_schedule as constant_schedule
-from jopt.schedules.decay import linear_schedule as linear_schedule
-from jopt.schedules.decay import polynomial_schedule as polynomial_schedule
-from jopt.schedules.decay import exponential_decay as exponential_decay
-from jopt.schedules.decay import inverse_time_decay as inverse_time_decay
-from jopt.schedules.decay import inverse_sqrt_schedule as inverse_sqrt_schedule
-from jopt.schedules.decay import piecewise_constant_schedule as piecewise_constant_schedule
-from jopt.schedules.decay import piecewise_constant as piecewise_constant
-from jopt.schedules.join import join_schedules as join_schedules
-from jopt.schedules.onecycle import piecewise_interpolate_schedule as piecewise_interpolate_schedule
-from jopt.schedules.onecycle import linear_onecycle_schedule as linear_onecycle_schedule
-from jopt.schedules.onecycle import cosine_onecycle_schedule as cosine_onecycle_schedule
-from jopt.schedules.onecycle import onecycle_schedule as onecycle_schedule
-from jopt.schedules.warmup import warmup_constant_schedule as warmup_constant_schedule
-from jopt.schedules.warmup import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
-from jopt.schedules.warmup import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
-from jopt.schedules.warmup import warmup_cosine as warmup_cosine
-from jopt.schedules.warmup import warmup_linear as warmup_linear
-from jopt.schedules.warmup import warmup_stable_decay as warmup_stable_decay
-from jopt.schedules.warmup import warmup_inverse_sqrt as warmup_inverse_sqrt
+
+__version__ = "0.1.0"
+
+__all__ = [  # noqa: RUF022, by subject
+    # The contract.
+    "GradientTransformation",
+    "chain",
+    "apply_updates",
+    "step",
+    "transformation",
+    "schedule",
+    "Schedule",
+    "StorageDtype",
+    "leafwise",
+    "zeros",
+    "full",
+    "Mask",
+    # Hyperparameters.
+    "ScalarOrSchedule",
+    "Tunable",
+    "tunable",
+    "hyperparams",
+    "set_hyperparams",
+    "inject_hyperparams",
+    # By name and as data.
+    "get",
+    "names",
+    "to_config",
+    "from_config",
+    # Optimizers.
+    "sgd",
+    "adam",
+    "adamw",
+    "scale_by_adam",
+    "nadam",
+    "scale_by_nadam",
+    "amsgrad",
+    "scale_by_amsgrad",
+    "adamax",
+    "scale_by_adamax",
+    "rmsprop",
+    "scale_by_rms",
+    "scale_by_stddev",
+    "adagrad",
+    "scale_by_rss",
+    "adadelta",
+    "scale_by_adadelta",
+    "ftrl",
+    "lion",
+    "scale_by_lion",
+    # Transformations.
+    "scale",
+    "scale_by_learning_rate",
+    "scale_by_schedule",
+    "add_decayed_weights",
+    "trace",
+    "ema",
+    "clip",
+    "clip_by_global_norm",
+    "clip_by_norm",
+    "clip_by_block_rms",
+    "adaptive_grad_clip",
+    "identity",
+    "stateless",
+    "centralize",
+    "zero_nans",
+    "scale_by_sign",
+    "scale_by_trust_ratio",
+    "add_noise",
+    # Schedules.
+    "constant_schedule",
+    "linear_schedule",
+    "polynomial_schedule",
+    "exponential_decay",
+    "inverse_time_decay",
+    "inverse_sqrt_schedule",
+    "piecewise_constant_schedule",
+    "piecewise_constant",
+    "cosine_decay_schedule",
+    "cosine_decay_restarts",
+    "warmup_constant_schedule",
+    "warmup_cosine_decay_schedule",
+    "warmup_exponential_decay_schedule",
+    "warmup_cosine",
+    "warmup_linear",
+    "warmup_stable_decay",
+    "warmup_inverse_sqrt",
+    "cosine_onecycle_schedule",
+    "linear_onecycle_schedule",
+    "onecycle_schedule",
+    "piecewise_interpolate_schedule",
+    "join_schedules",
+    # PyTree arithmetic.
+    "tree",
+]

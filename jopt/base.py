@@ -52,19 +52,22 @@ class Needs(NamedTuple):
     accepts: frozenset[str]
     requires: frozenset[str]
     anything: bool = False  # a foreign update with **kwargs: everything is for it
+    third: bool = True  # params are the third argument, whatever its name
 
     @staticmethod
     def of(update: Callable[..., Any]) -> Needs:
         """Read from a signature; the third argument is the parameters."""
         rest = list(inspect.signature(update).parameters.values())[2:]
         named = [p for p in rest if p.kind is not p.VAR_KEYWORD]
-        names = ["params" if i == 0 else p.name for i, p in enumerate(named)]
+        names = [p.name for p in named]
+        third = bool(named) and named[0].kind is not named[0].KEYWORD_ONLY
+        if third:
+            names[0] = "params"
         required = [
             n for n, p in zip(names, named, strict=True) if p.default is p.empty
         ]
-        return Needs(
-            frozenset(names), frozenset(required), anything=len(named) < len(rest)
-        )
+        anything = len(named) < len(rest)
+        return Needs(frozenset(names), frozenset(required), anything, third)
 
     def chosen(self, given: dict[str, Any]) -> dict[str, Any]:
         """Those arguments that the update takes."""
@@ -132,7 +135,10 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         ) -> tuple[Updates, OptState]:
             given = extra if params is None else {"params": params, **extra}
             self.needs.check(self.name, given)
-            return update(updates, state, **self.needs.chosen(given))
+            chosen = self.needs.chosen(given)
+            if self.needs.third and "params" in chosen:
+                return update(updates, state, chosen.pop("params"), **chosen)
+            return update(updates, state, **chosen)
 
         self = tuple.__new__(cls, (init, checked))
         self.unchecked = update

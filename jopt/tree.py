@@ -93,7 +93,9 @@ def norm(tree: Any) -> jax.Array:
     leaves = [x for x in map(jnp.asarray, jax.tree.leaves(tree)) if x.size]
     if not leaves:
         return jnp.zeros((), scalar_dtype())
-    wide = max((jnp.finfo(compute_dtype(x.dtype)) for x in leaves), key=lambda f: f.bits)
+    wide = max(
+        (jnp.finfo(compute_dtype(x.dtype)) for x in leaves), key=lambda f: f.bits
+    )
     groups = _equal_groups(leaves)
     squares = jnp.zeros((), wide.dtype)
     for group in groups:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+
 Array = npt.NDArray[Any]
 Scalar = float | Callable[[int], Any]
 EpsMode = Literal["after", "before"]

@@ -8,6 +8,7 @@ import chex
 import flax.training.train_state
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import nnx
@@ -368,3 +369,17 @@ def test_from_optax_of_the_same_transformation_is_equal():
     assert from_optax(tx) != from_optax(optax.adam(0.1))
     chained = [jopt.chain(jopt.clip(1.0), from_optax(tx)) for _ in range(2)]
     assert chained[0] == chained[1]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_optax_can_inject_changing_numbers_into_a_jopt_factory(jit: bool) -> None:
+    with jax.numpy_dtype_promotion("standard"):
+        make = optax.inject_hyperparams(jopt.sgd)
+        tx = make(learning_rate=lambda count: 0.1 * (count + 1), momentum=0.9)
+        update = jax.jit(tx.update) if jit else tx.update
+        ones = jnp.ones(1)
+        state, found = tx.init(ones), []
+        for _ in range(3):
+            updates, state = update(ones, state, ones)
+            found.append(float(updates[0]))
+    np.testing.assert_allclose(found, [-0.1, -0.2 * 1.9, -0.3 * 2.71], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Adam and its nearest relatives.
+"""Adam, and Adam with decoupled weight decay.
 
     m <- b1 m + (1 - b1) g            first moment
     v <- b2 v + (1 - b2) g^2          second moment
@@ -6,11 +6,10 @@
 
 `adam`   Kingma & Ba, "Adam: a method for stochastic optimization", 2015
 `adamw`  Loshchilov & Hutter, "Decoupled weight decay regularization", 2019
-`amsgrad`  Reddi, Kale & Kumar, "On the convergence of Adam and beyond", 2018
 
-State: 8 bytes per float32 parameter (12 for amsgrad); 6 with ``mu_dtype="bfloat16"``.
-AdamW is the default of deep learning: learning rate 1e-4 to 1e-3 with warmup and decay,
-b2 = 0.95 for language models, weight decay 0.01 to 0.1 on matrices only.
+State: 8 bytes per float32 parameter; 6 with ``mu_dtype="bfloat16"``. AdamW is the default
+of deep learning: learning rate 1e-4 to 1e-3 with warmup and decay, b2 = 0.95 for language
+models, weight decay 0.01 to 0.1 on matrices only.
 """
 
 from __future__ import annotations
@@ -254,157 +253,5 @@ def adamw(
             eps_mode=eps_mode,
         ),
         add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
-    )
-
-
-class ScaleByAmsgradState(NamedTuple):
-    """State of `scale_by_amsgrad`."""
-
-    count: jax.Array  # int32 scalar, updates so far
-    mu: Any  # first moment, like params
-    nu: Any  # second moment, like params, real
-    nu_max: Any  # its largest value so far, like params, real
-
-
-@transformation
-def scale_by_amsgrad(
-    b1: ScalarOrSchedule = 0.9,
-    b2: ScalarOrSchedule = 0.999,
-    eps: ScalarOrSchedule = 1e-8,
-    eps_root: ScalarOrSchedule = 0.0,
-    mu_dtype: StorageDtype | None = None,
-    bias_correction_mu: bool = True,
-    bias_correction_nu: bool = True,
-    *,
-    nu_dtype: StorageDtype | None = None,
-    maximum: Literal["corrected", "raw"] = "corrected",
-    eps_mode: EpsMode = "after",
-) -> GradientTransformation:
-    """Adam with the largest second moment so far: ``u <- m^ / (sqrt(v_max) + eps)``.
-
-    Args:
-      b1: Decay of the first moment, in [0, 1).
-      b2: Decay of the second moment, in [0, 1).
-      eps: Added to the root.
-      eps_root: Added under the root.
-      mu_dtype: What ``mu`` is stored in.
-      bias_correction_mu: Whether to correct the first moment.
-      bias_correction_nu: Whether to correct the second moment.
-      nu_dtype: What ``nu`` and ``nu_max`` are stored in.
-      maximum: ``"corrected"`` takes the maximum of the corrected moments (optax);
-        ``"raw"`` takes it before the correction (torch, Keras).
-      eps_mode: See `scale_by_adam`.
-
-    Returns:
-      A transformation.
-
-    Raises:
-      ValueError: A number is out of its range.
-
-    Reddi, Kale & Kumar, "On the convergence of Adam and beyond", 2018.
-
-    >>> import jopt
-    >>> tx = jopt.scale_by_amsgrad()
-    >>> tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)))[0].round(4)
-    Array([1.], dtype=float32)
-    """
-    check_adam(b1, b2, eps, eps_root, eps_mode)
-    checks.one_of(("corrected", "raw"), maximum=maximum)
-
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
-        one = jnp.ones_like(t)
-        nu_scale = 1 / bias_correction(b2, t) if bias_correction_nu else one
-        return {
-            "mu_scale": 1 / bias_correction(b1, t) if bias_correction_mu else one,
-            "nu_scale": nu_scale,
-            **eps_terms(eps, eps_root, eps_mode, nu_scale),
-        }
-
-    def rule(
-        g: jax.Array,
-        mu: jax.Array,
-        nu: jax.Array,
-        nu_max: jax.Array,
-        *,
-        mu_scale: jax.Array,
-        nu_scale: jax.Array,
-        outside: jax.Array,
-        inside: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-        mu = b1 * mu + (1 - b1) * g
-        nu = b2 * nu + (1 - b2) * abs_sq(g)
-        if maximum == "raw":
-            nu_max = jnp.maximum(nu_max, nu)
-            v = nu_scale * nu_max
-        else:
-            v = nu_max = jnp.maximum(nu_max, nu_scale * nu)
-        return mu_scale * mu / (jnp.sqrt(v + inside) + outside), mu, nu, nu_max
-
-    return leafwise(
-        rule,
-        scalars,
-        ScaleByAmsgradState,
-        mu=zeros(mu_dtype),
-        nu=zeros(nu_dtype, real=True),
-        nu_max=zeros(nu_dtype, real=True),
-    )
-
-
-@transformation
-def amsgrad(
-    learning_rate: ScalarOrSchedule,
-    b1: ScalarOrSchedule = 0.9,
-    b2: ScalarOrSchedule = 0.999,
-    eps: ScalarOrSchedule = 1e-8,
-    eps_root: ScalarOrSchedule = 0.0,
-    mu_dtype: StorageDtype | None = None,
-    bias_correction_mu: bool = True,
-    bias_correction_nu: bool = True,
-    *,
-    nu_dtype: StorageDtype | None = None,
-    maximum: Literal["corrected", "raw"] = "corrected",
-    eps_mode: EpsMode = "after",
-) -> GradientTransformation:
-    """AMSGrad: Adam whose step sizes never grow again.
-
-    Args:
-      learning_rate: The step size, >= 0.
-      b1: See `scale_by_amsgrad`, as for the other arguments.
-      b2: Decay of the second moment.
-      eps: Added to the root.
-      eps_root: Added under the root.
-      mu_dtype: What ``mu`` is stored in.
-      bias_correction_mu: Whether to correct the first moment.
-      bias_correction_nu: Whether to correct the second moment.
-      nu_dtype: What ``nu`` and ``nu_max`` are stored in.
-      maximum: ``"corrected"`` (optax) or ``"raw"`` (torch, Keras).
-      eps_mode: ``"after"`` the bias correction (optax, torch) or ``"before"`` (Keras).
-
-    Returns:
-      A transformation.
-
-    Raises:
-      ValueError: A number is out of its range.
-
-    Reddi, Kale & Kumar, "On the convergence of Adam and beyond", 2018.
-
-    >>> import jopt
-    >>> jopt.amsgrad(1e-3, maximum="raw")
-    amsgrad(learning_rate=0.001, maximum='raw')
-    """
-    return chain(
-        scale_by_amsgrad(
-            b1,
-            b2,
-            eps,
-            eps_root,
-            mu_dtype,
-            bias_correction_mu,
-            bias_correction_nu,
-            nu_dtype=nu_dtype,
-            maximum=maximum,
-            eps_mode=eps_mode,
-        ),
         scale_by_learning_rate(learning_rate),
     )

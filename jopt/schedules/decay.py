@@ -1,4 +1,4 @@
-"""Schedules that go one way: constant, polynomial, exponential, inverse, in steps.
+"""Schedules that go one way: constant, polynomial, exponential, inverse.
 
 All count from 0, the first update, and reach their end value exactly. A polynomial of
 power 1, the straight line to 0, is the usual choice for fine-tuning.
@@ -6,16 +6,12 @@ power 1, the straight line to 0, is the usual choice for fine-tuning.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import jax
 import jax.numpy as jnp
 
 from jopt import checks
 from jopt.factory import schedule
-from jopt.hyperparams import number
 from jopt.schedules import ramp
-from jopt.tree import scalar_dtype
 
 
 @schedule
@@ -267,100 +263,6 @@ def inverse_sqrt_schedule(
     def function(count: jax.Array) -> jax.Array:
         x = _quotient(ramp.since(count, transition_begin), timescale)
         return init_value / jnp.sqrt(1 + x)
-
-    return function
-
-
-@schedule
-def piecewise_constant_schedule(
-    init_value: float,
-    boundaries_and_scales: Mapping[int, float] | None = None,
-    *,
-    switch: str = "at",
-) -> ramp.Function:
-    """A value that is multiplied by a number at each boundary.
-
-    Where the numbers to switch to are known, or zero, `piecewise_constant` says so.
-
-    Args:
-      init_value: The value before the first boundary.
-      boundaries_and_scales: ``{step: factor}``; steps and factors are >= 0. Each factor
-        multiplies what the ones before it have left.
-      switch: When to switch: ``"at"`` the boundary, as optax does, or one step
-        ``"after"`` it, as Keras and TensorFlow do.
-
-    Returns:
-      A schedule.
-
-    Raises:
-      ValueError: A number is out of its range.
-
-    >>> import jopt
-    >>> jopt.piecewise_constant_schedule(1.0, {2: 0.5, 4: 0.1})(jnp.arange(6))
-    Array([1.  , 1.  , 0.5 , 0.5 , 0.05, 0.05], dtype=float32)
-    """
-    return _stairs(*scaled(init_value, boundaries_and_scales), switch)
-
-
-@schedule
-def piecewise_constant(
-    boundaries: Sequence[int], values: Sequence[float], *, switch: str = "at"
-) -> ramp.Function:
-    """One value after the other, as in Keras's PiecewiseConstantDecay.
-
-    Args:
-      boundaries: The steps to switch at, >= 0 and increasing.
-      values: One more than there are boundaries.
-      switch: When to switch: ``"at"`` the boundary, as everything else here does, or
-        one step ``"after"`` it, as Keras and TensorFlow do.
-
-    Returns:
-      A schedule.
-
-    Raises:
-      ValueError: The boundaries do not increase, or the numbers of both do not match.
-
-    >>> import jopt
-    >>> jopt.piecewise_constant([2, 4], [1.0, 0.0, 0.5])(jnp.arange(6))
-    Array([1. , 1. , 0. , 0. , 0.5, 0.5], dtype=float32)
-    >>> jopt.piecewise_constant([2, 4], [1.0, 0.0, 0.5], switch="after")(jnp.arange(6))
-    Array([1. , 1. , 1. , 0. , 0. , 0.5], dtype=float32)
-    """
-    if len(values) != len(boundaries) + 1:
-        raise ValueError(
-            f"values must be one more than boundaries, got {len(values)} values for "
-            f"{len(boundaries)} boundaries"
-        )
-    levels = {f"values[{i}]": x for i, x in enumerate(values)}
-    levels = {name: number(name, x, "a number") for name, x in levels.items()}
-    checks.finite(**levels)
-    at = checks.increasing("boundaries", boundaries)
-    return _stairs(at, list(levels.values()), switch)
-
-
-def scaled(
-    init_value: float, boundaries_and_scales: Mapping[int, float] | None
-) -> tuple[list[int], list[float]]:
-    """The boundaries in order; the first value, then the product at each of them."""
-    checks.finite(init_value=init_value)
-    scales, values = boundaries_and_scales or {}, [init_value]
-    for boundary in sorted(scales):
-        name = f"boundaries_and_scales[{boundary!r}]"
-        scale = number(name, scales[boundary], "a number")
-        checks.nonnegative(**{name: scale})
-        values.append(values[-1] * scale)
-    return checks.increasing("boundaries", sorted(scales)), values
-
-
-def _stairs(
-    boundaries: Sequence[int], values: Sequence[float], switch: str
-) -> ramp.Function:
-    checks.one_of(("at", "after"), switch=switch)
-    side = {"at": "right", "after": "left"}[switch]
-
-    def function(count: jax.Array) -> jax.Array:
-        table = jnp.asarray(values, scalar_dtype())
-        return table[ramp.passed(ramp.whole_steps(count), boundaries, side)]
 
     return function
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from jopt import checks
 from jopt.factory import schedule
 from jopt.schedules import ramp
-from jopt.schedules.decay import scaled
+from jopt.schedules.piecewise import scaled
 
 
 @schedule

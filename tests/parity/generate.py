@@ -18,6 +18,7 @@ import numpy as np
 from .problem import GRADS, PARAMS, STEPS, flat
 from .rows import LIBRARIES, WIDTHS, rows_of
 
+
 GOLDEN = Path(__file__).with_name("golden.npz")
 # The package is tests.parity, or parity where tests is not a package.
 ROOT = Path(__file__).parents[__package__.count(".") + 1]

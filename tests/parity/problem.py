@@ -6,6 +6,7 @@ and some entries are exactly zero on every third step, the first included.
 
 import numpy as np
 
+
 STEPS = 12
 
 

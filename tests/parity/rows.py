@@ -7,6 +7,7 @@ and relative, after every step.
 
 from dataclasses import dataclass
 
+
 LIBRARIES = ("keras", "torch", "optax")
 WIDTHS = ("float32", "float64")
 
