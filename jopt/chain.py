@@ -10,7 +10,8 @@ from jopt import checks
 from jopt.base import GradientTransformation, OptState, Params, Updates
 from jopt.factory import transformation
 from jopt.hyperparams import NO_STATE
-from jopt.leafwise import Leafwise, run
+from jopt.kernels import run
+from jopt.leafwise import Leafwise
 
 
 @transformation

@@ -1,27 +1,27 @@
 """The leaf engine: an algorithm is a few lines about one array; this does the rest.
 
-A rule sees one leaf: its gradient and its slots, in the compute dtype. Structure checks,
-precision, storage, skipped leaves and compilation are here, once for all of them. There
-is one compiled kernel per distinct leaf, and neighbouring rules of a chain share it.
+A rule sees one leaf, its gradient and its slots, in the compute dtype. What is declared
+here is data: what is kept per leaf, what is computed once per step, and the rule. How it
+runs (structure checks, precision, storage, skipped leaves, one compiled kernel per
+distinct leaf, shared by neighbouring rules of a chain) is in `kernels.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental.shard_alike import shard_alike
 
 from jopt import checks, masks, tree
 from jopt.base import GradientTransformation, Needs, OptState, Params, Updates
-from jopt.hyperparams import NO_STATE, Dynamic, scalar, scheduled
+from jopt.hyperparams import NO_STATE, Dynamic, scalar
+from jopt.kernels import Part, run
 from jopt.recipe import Recipe, freeze
 
 
@@ -104,22 +104,6 @@ class Declaration(NamedTuple):
         return frozenset(
             inspect.signature(self.scalars).parameters if self.scalars else ()
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """One algorithm of a kernel; equal parts share what was compiled for them.
-
-    It holds no numbers but constants: others change, or belong to one trace only.
-    """
-
-    key: Any
-    name: str = dataclasses.field(compare=False)
-    declare: Callable[..., Declaration] = dataclasses.field(compare=False)
-    numbers: tuple[str, ...] = ()
-    schedules: Mapping[str, Any] = dataclasses.field(
-        compare=False, default_factory=dict
-    )
 
 
 class Leafwise(GradientTransformation):
@@ -274,176 +258,3 @@ def leafwise(
             )
     checks.rule_signature(rule, slots)
     return Leafwise(declaration)
-
-
-def run(
-    members: Sequence[Leafwise],
-    updates: Updates,
-    states: Sequence[OptState],
-    params: Params | None,
-    extra: Mapping[str, Any],
-) -> tuple[Updates, list[OptState]]:
-    """One step of neighbouring transformations: one kernel call per leaf.
-
-    Only the first of them may look at the tree of updates: those that the others get
-    exist within the kernels only.
-    """
-    fields = [_fields(m, state) for m, state in zip(members, states, strict=True)]
-    leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
-    owners = [m.name for m in members if m.declaration.real_only]
-    checks.leaves(leaves, updates, "updates", owners)
-    aligned = functools.partial(checks.aligned, updates, leaves, treedef)
-    at = [None] * len(leaves) if params is None else aligned(params, "params")
-    slots = [
-        [aligned(own[n], f"the state's {n}", lacking=True) for n in m.declaration.slots]
-        for m, own in zip(members, fields, strict=True)
-    ]
-    chosen = [
-        masks.select(m.declaration.mask, updates, none=True)
-        if m.declaration.mask is not None
-        else [True] * len(leaves)
-        for m in members
-    ]
-
-    parts = tuple(m.part for m in members)
-    scalar_fields = [
-        {name: x for name, x in own.items() if name not in m.declaration.slots}
-        | (m.dynamic.given if m.dynamic else {})
-        for m, own in zip(members, fields, strict=True)
-    ]
-    inputs = frozenset[str]().union(*(m.declaration.inputs for m in members))
-    trees = {"updates": updates, "params": params, **extra}
-    trees = {name: x for name, x in trees.items() if name in inputs}
-    scalar_fields, scalars = _prologue(parts)(scalar_fields, trees)
-
-    for i, g in enumerate(leaves):
-        on = tuple(j for j in range(len(parts)) if chosen[j][i])
-        if g is None or not on:
-            continue
-        own = [[slot[i] for slot in slots[j]] for j in on]
-        if any(slot is None for leaf_slots in own for slot in leaf_slots):
-            path = tree.leaves_with_names(updates, none=True)[i][0]
-            raise ValueError(
-                f"the state has no slot for leaf {path!r}: it was masked, or None, when "
-                "init was called. Call init again."
-            )
-        kernel = _kernel(tuple(parts[j] for j in on))
-        try:
-            leaves[i], own = kernel(g, at[i], own, [scalars[j] for j in on])
-        except Exception as error:
-            checks.note_leaf(error, updates, i)
-            raise
-        for j, leaf_slots in zip(on, own, strict=True):
-            for slot, new in zip(slots[j], leaf_slots, strict=True):
-                slot[i] = new
-
-    new_states = [
-        m.state_class(
-            **own,
-            **dict(zip(m.declaration.slots, map(treedef.unflatten, s), strict=True)),
-        )
-        if m.state_class
-        else NO_STATE
-        for m, own, s in zip(members, scalar_fields, slots, strict=True)
-    ]
-    return treedef.unflatten(leaves), new_states
-
-
-def _is_none(x: Any) -> bool:
-    return x is None
-
-
-def _fields(member: Leafwise, state: OptState) -> dict[str, Any]:
-    """The fields of a state, if it is one of this member."""
-    wanted = getattr(member.state_class, "_fields", ())
-    if getattr(state, "_fields", ()) == wanted and isinstance(state, tuple):
-        return dict(zip(wanted, state, strict=True))
-    raise TypeError(
-        f"{member.name} expects the state that its init made, a "
-        f"{member.state_class.__name__ if wanted else 'tuple ()'} with the fields "
-        f"{wanted}, but got {checks.abbreviated(state)}. The order is update(updates, "
-        "state, params); a state that was read from a file has to be restored into "
-        "tx.init(params)."
-    )
-
-
-@functools.lru_cache(maxsize=4096)
-def _prologue(parts: tuple[Part, ...]) -> Callable[..., Any]:
-    """What happens once per step: counts, hyperparameters, and the rules' scalars."""
-
-    @jax.jit
-    def prologue(
-        fields: list[dict[str, jax.Array]], trees: dict[str, Any]
-    ) -> tuple[list[dict[str, jax.Array]], list[dict[str, jax.Array]]]:
-        new_fields, scalars = [], []
-        for part, own in zip(parts, fields, strict=True):
-            checks.state_numbers(part.name, own)
-            numbers = {name: own[name] for name in part.numbers} | {
-                name: scheduled(name, f, own["count"])
-                for name, f in part.schedules.items()
-            }
-            new = own | numbers
-            declared = part.declare(**numbers)
-            results = {}
-            if "count" in own:
-                new["count"] = tree.safe_increment(own["count"])
-            if declared.scalars:
-                known = trees | own
-                if "t" in declared.inputs:
-                    known["t"] = scalar(new["count"])
-                results = declared.scalars(**{n: known[n] for n in declared.inputs})
-            needed = declared.asks | declared.carry.keys()
-            checks.scalars(part.name, results, needed - {"p", *numbers})
-            new |= {n: scalar(results[n]) for n in declared.carry}
-            new_fields.append(new)
-            scalars.append({**results, **numbers})
-        return new_fields, scalars
-
-    return prologue
-
-
-def _mixing_real_and_complex(u: jax.Array) -> Any:
-    # A complex leaf is multiplied by real numbers of its width, which strict promotion,
-    # if the user has set it, takes for an accident.
-    if jnp.iscomplexobj(u):
-        return jax.numpy_dtype_promotion("standard")
-    return contextlib.nullcontext()
-
-
-@functools.lru_cache(maxsize=4096)
-def _kernel(parts: tuple[Part, ...]) -> Callable[..., Any]:
-    """The rules of these parts, one after the other, for one leaf."""
-
-    def kernel(
-        g: jax.Array,
-        p: jax.Array | None,
-        slots: list[list[jax.Array]],
-        scalars: list[dict[str, jax.Array]],
-    ) -> tuple[jax.Array, list[list[jax.Array]]]:
-        checks.dtypes(g, p, slots)
-        widths = [jnp.finfo(x.dtype).bits for x in jax.tree.leaves((g, p, slots))]
-        real = jnp.float64 if max(widths) > 32 else jnp.float32
-
-        def load(x: Any) -> jax.Array:
-            x = jnp.asarray(x)
-            return x.astype(np.promote_types(x.dtype, real))
-
-        u = load(g)
-        new_slots = []
-        for part, own, results in zip(parts, slots, scalars, strict=True):
-            given = {name: x.astype(real) for name, x in results.items()}
-            declared = part.declare(**{name: given[name] for name in part.numbers})
-            if "p" in declared.asks:
-                given["p"] = load(p)
-            asked = {name: given[name] for name in declared.asks}
-            loaded = dict(zip(declared.slots, map(load, own), strict=True))
-            with _mixing_real_and_complex(u):
-                out = declared.rule(u, *loaded.values(), **asked)
-            u, *new = checks.rule_results(part.name, out, {"the update": u, **loaded})
-            new_slots.append(
-                [x.astype(old.dtype) for x, old in zip(new, own, strict=True)]
-            )
-        return u.astype(jnp.asarray(g).dtype), new_slots
-
-    kernel.__name__ = "__".join(part.name for part in parts)
-    return jax.jit(kernel)

@@ -43,7 +43,9 @@ def adam_by_numpy(learning_rate: Any, steps: int = 3, **options: Any) -> Any:
     found = {}
     for name, p in PARAMS.items():
         p, grads = np.float64(p), [np.float64(GRADS[name])] * steps
-        found[name] = list(reference.adam(p, grads, learning_rate, **options))[-1]
+        found[name] = list(
+            reference.adam(p, grads, learning_rate=learning_rate, **options)
+        )[-1]
     return found
 
 
@@ -60,8 +62,9 @@ HELD = [
     (TUNED, {"learning_rate": 0.1, "b1": 0.8, "b2": 0.5}),
     (jopt.clip(1.0), {}),
     (jopt.clip(halving(1.0)), {"max_delta": 1.0}),
-    (jopt.chain(jopt.clip_by_global_norm(jopt.tunable(2.0)), jopt.ema(0.5)), {"max_norm": 2.0}),
-    (jopt.adamw(0.5, weight_decay=halving(0.25)), {"learning_rate": 0.5, "weight_decay": 0.25}),
+    (jopt.chain(jopt.clip_by_norm(jopt.tunable(2.0)), jopt.ema(0)), {"max_norm": 2.0}),
+    (jopt.adamw(0.5, weight_decay=halving(0.25)),
+     {"learning_rate": 0.5, "weight_decay": 0.25}),
     (jopt.chain(a=jopt.sgd(0.5), b=jopt.chain(c=jopt.sgd(0.25))), {
         "a/scale_by_learning_rate/learning_rate": 0.5,
         "b/c/scale_by_learning_rate/learning_rate": 0.25,
@@ -80,12 +83,13 @@ def test_the_state_holds_the_rate_and_every_number_that_is_no_constant(
 ) -> None:
     state = tx.init(PARAMS)
     found = jopt.hyperparams(state)
-    assert list(found) == list(held)
-    np.testing.assert_allclose(list(found.values()), list(held.values()), rtol=1e-7)
+    assert found.keys() == held.keys()
+    for name, value in held.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-7)
     for x in found.values():
         assert (x.shape, x.dtype, x.weak_type) == ((), jnp.float32, False)
     _, after = tx.update(GRADS, state, PARAMS)
-    assert list(jopt.hyperparams(after)) == list(held)
+    assert jopt.hyperparams(after).keys() == held.keys()
     under_jit = jax.jit(lambda s: jopt.hyperparams(s))(state)
     chex.assert_trees_all_equal(under_jit, found)
 
@@ -104,15 +108,9 @@ def test_a_schedule_is_evaluated_at_each_step() -> None:
     for name, p in PARAMS.items():
         expected = p - (0.5 + 0.25 + 0.125) * GRADS[name]
         np.testing.assert_allclose(params[name], expected, rtol=1e-6)
-    params, _ = run(jopt.adam(halving(0.5), b1=0.8))
-    rates = [0.5, 0.25, 0.125]
-    p = {name: np.float64(x) for name, x in PARAMS.items()}
-    for t in range(3):  # what one step of the twin adds is proportional to the rate
-        before, after = (
-            adam_by_numpy(1.0, steps=k, b1=0.8) if k else PARAMS for k in (t, t + 1)
-        )
-        p = {n: p[n] + rates[t] * (np.float64(after[n]) - before[n]) for n in p}
-    chex.assert_trees_all_close(params, jax.tree.map(jnp.float32, p), rtol=1e-5)
+    params, _ = run(jopt.adam(halving(0.5), b1=halving(0.8)))
+    expected = adam_by_numpy(lambda t: 0.5 * 0.5**t, b1=lambda t: 0.8 * 0.5**t)
+    chex.assert_trees_all_close(params, jax.tree.map(jnp.float32, expected), rtol=1e-5)
 
 
 def test_a_tunable_number_means_what_the_constant_does() -> None:
@@ -234,17 +232,15 @@ def test_a_hundred_optimizers_with_other_tunables_compile_no_kernel_again() -> N
 
 
 def test_numbers_are_set_inside_jit_without_tracing_again() -> None:
-    @jax.jit
-    def step(state: Any, params: Any, rate: Any) -> Any:
+    def set_and_run(state: Any, rate: Any) -> Any:
         state = jopt.set_hyperparams(TUNED, state, learning_rate=rate, b1=rate)
-        return run(TUNED, 1, state, params)
+        return run(TUNED, 1, state)
 
-    state = TUNED.init(PARAMS)
-    with chex.fake_jit(False):
-        for rate in (0.1, 0.2):
-            _, after = step(state, PARAMS, rate)
-            np.testing.assert_allclose(values(after)["b1"], rate, rtol=1e-6)
-    assert step._cache_size() == 1
+    step, traces = counted(set_and_run)
+    for rate in (0.1, 0.25):
+        _, state = step(TUNED.init(PARAMS), rate)
+        np.testing.assert_allclose(values(state)["b1"], rate, rtol=1e-6)
+    assert len(traces) == 1
 
 
 MAKERS = [
@@ -275,7 +271,7 @@ def test_an_ensemble_is_made_from_one_state() -> None:
     together, _ = jax.vmap(lambda s: run(tx, 2, s))(states)
     for i, rate in enumerate(RATES):
         alone = adam_by_numpy(float(rate), steps=2)
-        np.testing.assert_allclose(together["kernel"][i], alone["kernel"], rtol=1e-5)
+        np.testing.assert_allclose(together["bias"][i], alone["bias"], rtol=1e-5)
     for given, held in [(0.25, [0.25] * 3), (RATES / 2, RATES / 2)]:
         changed = jopt.set_hyperparams(tx, states, learning_rate=given)
         chex.assert_trees_all_equal_shapes_and_dtypes(changed, states)
@@ -287,8 +283,8 @@ def test_an_ensemble_is_made_from_one_state() -> None:
 
 INJECTED = [
     (jopt.inject_hyperparams(jopt.sgd)(0.1), "sgd(learning_rate=tunable(value=0.1))"),
-    (jopt.inject_hyperparams(jopt.sgd)(0.1, nesterov=True, momentum=0.9),
-     "sgd(learning_rate=tunable(value=0.1), momentum=tunable(value=0.9), nesterov=True)"),
+    (jopt.inject_hyperparams(jopt.trace)(0, nesterov=True),
+     "trace(decay=tunable(value=0.0), nesterov=True)"),
     (jopt.inject_hyperparams(jopt.sgd)(halving(0.1)),
      "sgd(learning_rate=halving(start=0.1))"),
     (jopt.inject_hyperparams(jopt.add_decayed_weights)(0.1, mask="kernel"),
@@ -296,9 +292,8 @@ INJECTED = [
     (jopt.inject_hyperparams(jopt.trace, static_args="decay")(0.5), "trace(decay=0.5)"),
     (jopt.inject_hyperparams(jopt.adam, static_args=("eps", "eps_root", "b2"))(0.1),
      "adam(learning_rate=tunable(value=0.1), b1=tunable(value=0.9))"),
-    (jopt.inject_hyperparams(jopt.ftrl, static_args=("l1", "l2", "l2_shrinkage", "beta"))(
-        learning_rate=0.1, learning_rate_power=-0.4),
-     "ftrl(learning_rate=tunable(value=0.1), learning_rate_power=-0.4)"),
+    (jopt.inject_hyperparams(jopt.ema)(0.9, debias=False, accumulator_dtype="float16"),
+     "ema(decay=tunable(value=0.9), debias=False, accumulator_dtype='float16')"),
 ]  # fmt: skip
 
 

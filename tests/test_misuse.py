@@ -19,7 +19,7 @@ import pytest
 
 import jopt
 from jopt import checks
-from jopt.leafwise import _kernel, _prologue
+from jopt.kernels import _kernel, _prologue
 
 
 PARAMS = {"dense": {"bias": jnp.ones(1), "kernel": jnp.ones((3, 1))}}

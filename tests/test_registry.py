@@ -1,0 +1,154 @@
+"""Optimizers by name, and as JSON."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jopt
+
+
+def only_kernels(path: str, leaf: Any) -> bool:
+    return "kernel" in path
+
+
+def fading(step: Any) -> Any:
+    return 1 / (1 + jnp.asarray(step, jnp.float32))
+
+
+@jopt.schedule
+def registry_ramp(rate: float) -> Any:
+    return lambda count: rate * (1 + jnp.asarray(count, jnp.float32))
+
+
+@jopt.transformation
+def registry_blend(
+    inner: Any, weights: tuple[float, ...] = (), label: Any = None
+) -> Any:
+    """Takes what a config has to hold: values in a value, tuples, dicts."""
+    return jopt.chain(inner, jopt.scale(1.0))
+
+
+# A value, and its config as JSON.
+CONFIGS: list[tuple[Any, Any]] = [
+    (jopt.sgd(0.1), {"name": "sgd", "config": {"learning_rate": 0.1}}),
+    (jopt.scale_by_adam(), {"name": "scale_by_adam", "config": {}}),
+    (jopt.adam(1, nesterov=True, mu_dtype=jnp.bfloat16),
+     {"name": "adam",
+      "config": {"learning_rate": 1.0, "mu_dtype": "bfloat16", "nesterov": True}}),
+    (registry_ramp(0.5), {"name": "registry_ramp", "config": {"rate": 0.5}}),
+    (jopt.sgd(registry_ramp(0.5), jopt.tunable(0.9)),
+     {"name": "sgd", "config": {
+         "learning_rate": {"name": "registry_ramp", "config": {"rate": 0.5}},
+         "momentum": {"$tunable": 0.9}}}),
+    (jopt.sgd(fading),
+     {"name": "sgd", "config": {"learning_rate": {"$function": f"{__name__}:fading"}}}),
+    (jopt.adamw(0.1, mask="kernel$"),
+     {"name": "adamw", "config": {"learning_rate": 0.1, "mask": "kernel$"}}),
+    (jopt.adamw(0.1, mask=only_kernels),
+     {"name": "adamw", "config": {
+         "learning_rate": 0.1, "mask": {"$function": f"{__name__}:only_kernels"}}}),
+    (jopt.adamw(0.1, mask={"a": [True, False], "b": (True,)}),
+     {"name": "adamw", "config": {"learning_rate": 0.1, "mask": {
+         "$dict": [["a", [True, False]], ["b", {"$tuple": [True]}]]}}}),
+    (jopt.chain(jopt.ema(0.9), jopt.chain(jopt.clip(1)), opt=jopt.sgd(0.1)),
+     {"name": "chain", "config": {
+         "members": {"$tuple": [
+             {"name": "ema", "config": {"decay": 0.9}},
+             {"name": "chain", "config": {"members": {"$tuple": [
+                 {"name": "clip", "config": {"max_delta": 1.0}}]}}}]},
+         "named": {"$dict": [
+             ["opt", {"name": "sgd", "config": {"learning_rate": 0.1}}]]}}}),
+    (jopt.chain(), {"name": "chain", "config": {}}),
+    (registry_blend(jopt.sgd(1), (0.5, 1.0), {1: "a", "name": None}),
+     {"name": "registry_blend", "config": {
+         "inner": {"name": "sgd", "config": {"learning_rate": 1.0}},
+         "weights": {"$tuple": [0.5, 1.0]},
+         "label": {"$dict": [[1, "a"], ["name", None]]}}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "config"), CONFIGS, ids=[repr(v) for v, _ in CONFIGS]
+)
+def test_a_config_is_plain_json_and_comes_back_equal(value: Any, config: Any) -> None:
+    assert jopt.to_config(value) == config
+    read = json.loads(json.dumps(config))
+    before = copy.deepcopy(read)
+    assert jopt.from_config(read) == value
+    assert read == before
+
+
+def test_a_value_that_comes_back_from_its_config_does_the_same() -> None:
+    tx = jopt.adamw(registry_ramp(0.1), b1=jopt.tunable(0.5), mask=only_kernels)
+    again = jopt.from_config(json.loads(json.dumps(jopt.to_config(tx))))
+    params = {"bias": jnp.ones(2), "kernel": jnp.ones((2, 2))}
+    first, second = (t.update(params, t.init(params), params) for t in (tx, again))
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), first, second))
+
+
+def test_a_config_may_be_written_by_hand() -> None:
+    written = {
+        "name": "chain",
+        "config": {"members": [{"name": "scale_by_adam"}], "named": {}},
+    }
+    written["config"].pop("named")
+    assert jopt.from_config(written) == jopt.chain(jopt.scale_by_adam())
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [jnp.float32(0.5), lambda step: 0.1, registry_ramp(0.1).function, only_kernels],
+)
+def test_what_json_cannot_hold_is_named_or_held_exactly(argument: Any) -> None:
+    try:
+        config = jopt.to_config(jopt.sgd(argument))
+    except TypeError as error:
+        assert "argument 'learning_rate' cannot be written" in str(error)
+    else:
+        assert jopt.from_config(json.loads(json.dumps(config))) == jopt.sgd(argument)
+
+
+def test_get_calls_the_factory_of_that_name() -> None:
+    assert jopt.get("adamw", learning_rate=0.1, mask="b") == jopt.adamw(0.1, mask="b")
+    assert jopt.get("sgd", 0.1, 0.9) == jopt.sgd(0.1, momentum=0.9)
+    assert jopt.get("registry_ramp", 0.5) == registry_ramp(0.5)
+    assert jopt.get("scale_by_adam", b1=np.float64(0.5)) == jopt.scale_by_adam(0.5)
+
+
+def test_names_are_sorted_and_filtered_by_a_pattern() -> None:
+    everything = jopt.names()
+    assert everything == sorted(everything)
+    assert {"adamw", "chain", "registry_ramp", "registry_blend"} <= set(everything)
+    assert jopt.names("registry_*") == ["registry_blend", "registry_ramp"]
+    assert jopt.names("adam?") == ["adamw"]
+    assert jopt.names("nothing*") == []
+
+
+def test_every_public_factory_is_known_by_its_name() -> None:
+    decorated = {n for n, x in vars(jopt).items() if hasattr(x, "hyperparameters")}
+    assert decorated and decorated <= set(jopt.names())
+    for name in decorated:
+        assert getattr(jopt, name).__name__ == name
+
+
+def test_a_factory_defined_again_in_its_module_replaces_the_first() -> None:
+    """As a notebook cell that is run twice does."""
+
+    def define(factor: float) -> Any:
+        def registry_again() -> Any:
+            return jopt.scale(factor)
+
+        return jopt.transformation(registry_again)
+
+    define(2.0)
+    second = define(3.0)
+    assert jopt.get("registry_again") == second()
+    updates, _ = jopt.get("registry_again").update(jnp.ones(1), ())
+    assert updates == 3.0
