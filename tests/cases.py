@@ -112,7 +112,7 @@ OPTIMIZERS = [
         complex_leaves=False,
         rate_for_descent=0.5,
     ),
-    Case("lion", rate_for_descent=0.01),
+    Case("lion", rate_for_descent=2.0**-6),
     Case("nadam"),
     Case("nadam", {"momentum_decay": 1.0, "eps": 1e-7}),
     Case("nadam", {"momentum_decay": 0.004}),

@@ -606,6 +606,27 @@ def test_sharded_params_give_sharded_state_and_the_same_numbers(case: Case) -> N
     chex.assert_trees_all_close(sharded, alone, rtol=1e-5, atol=1e-7)
 
 
+@every_case
+def test_sharding_is_part_of_the_types_where_the_user_makes_it_so(case: Case) -> None:
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    rows = NamedSharding(mesh, P("data"))
+    params = {"kernel": jnp.ones((16, 4)), "scale": jnp.ones(8)}
+
+    def with_sharding(tree: Any) -> Any:
+        return jax.tree.map(lambda x: str(jax.typeof(x)), tree)
+
+    with jax.set_mesh(mesh):
+        params = jax.device_put(params, rows)
+        tx = case.make()
+        state = tx.init(params)
+        updates, new_state = jax.eval_shape(tx.update, params, state, params)
+        assert with_sharding(new_state) == with_sharding(state)
+        assert with_sharding(jax.eval_shape(tx.init, params)) == with_sharding(state)
+        assert with_sharding(updates) == with_sharding(params)
+    slots = [x for x in jax.tree.leaves(with_sharding(state)) if "[" in x and "," in x]
+    assert all("@data" in x for x in slots)
+
+
 # 14. It optimizes.
 
 

@@ -33,7 +33,7 @@ class FtrlState(NamedTuple):
 @transformation
 def ftrl(
     learning_rate: ScalarOrSchedule,
-    learning_rate_power: float = -0.5,
+    learning_rate_power: ScalarOrSchedule = -0.5,
     initial_accumulator_value: float = 0.1,
     l1: ScalarOrSchedule = 0.0,
     l2: ScalarOrSchedule = 0.0,

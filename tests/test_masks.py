@@ -1,0 +1,202 @@
+"""Masks: one way to name leaves, the same in every container."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import equinox as eqx
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jopt
+from jopt import masks, tree
+
+
+BIAS, KERNEL = jnp.array([1.0, -2.0]), jnp.array([[3.0, 4.0]])
+
+
+class Layer(NamedTuple):
+    bias: Any
+    kernel: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class DataLayer:
+    bias: Any
+    kernel: Any
+
+
+@flax.struct.dataclass
+class FlaxLayer:
+    bias: Any
+    kernel: Any
+
+
+class EquinoxLayer(eqx.Module):
+    bias: Any
+    kernel: Any
+    name: str = eqx.field(static=True, default="dense")
+
+
+class EquinoxModel(eqx.Module):
+    dense: EquinoxLayer
+    out: Any
+
+
+class CallableLayer(EquinoxLayer):
+    """As models are: a tree that is also a function."""
+
+    def __call__(self, x: Any) -> Any:
+        return x
+
+
+def in_dicts(bias: Any, kernel: Any, out: Any) -> Any:
+    return {"dense": {"bias": bias, "kernel": kernel}, "out": out}
+
+
+def in_nnx(bias: Any, kernel: Any, out: Any) -> Any:
+    return nnx.State(jax.tree.map(nnx.Param, in_dicts(bias, kernel, out)))
+
+
+# A tree with the leaves dense/bias, dense/kernel and out, in every container.
+CONTAINERS: dict[str, Callable[..., Any]] = {
+    "dict": in_dicts,
+    "FrozenDict": lambda *xs: flax.core.freeze(in_dicts(*xs)),
+    "nnx State": in_nnx,
+    "NamedTuple": lambda b, k, out: {"dense": Layer(b, k), "out": out},
+    "dataclass": lambda b, k, out: {"dense": DataLayer(b, k), "out": out},
+    "flax dataclass": lambda b, k, out: {"dense": FlaxLayer(b, k), "out": out},
+    "Equinox": lambda b, k, out: EquinoxModel(EquinoxLayer(b, k), out),
+    "callable": lambda b, k, out: EquinoxModel(CallableLayer(b, k), out),
+}
+OUT = jnp.array(5.0)
+
+# Masks of dense/kernel alone; some depend on the container.
+FORMS: dict[str, Callable[[Any], Any]] = {
+    "expression": lambda make: "kernel$",
+    "expression on the path": lambda make: r"^dense/[^b]",
+    "function of path and leaf": lambda make: lambda path, leaf: path == "dense/kernel",
+    "function of the leaf": lambda make: lambda path, leaf: jnp.ndim(leaf) == 2,
+    "function with defaults": lambda make: lambda path, leaf, n=2: jnp.ndim(leaf) == n,
+    "function of params": lambda make: lambda p: jax.tree.map(lambda x: x.ndim == 2, p),
+    "function to a dict": lambda make: lambda p: in_dicts(False, True, False),
+    "tree": lambda make: make(False, True, False),
+    "tree of NumPy": lambda make: make(
+        np.bool_(False), np.bool_(True), np.bool_(False)
+    ),
+    "dict": lambda make: in_dicts(False, True, False),
+    "prefix": lambda make: {"dense": {"bias": False, "kernel": True}, "out": False},
+}
+
+
+@pytest.mark.parametrize("make", CONTAINERS.values(), ids=CONTAINERS)
+def test_a_leaf_has_the_same_name_in_every_container(make: Any) -> None:
+    named = tree.leaves_with_names(make(BIAS, KERNEL, OUT))
+    assert [name for name, _ in named] == ["dense/bias", "dense/kernel", "out"]
+    chex.assert_trees_all_equal([leaf for _, leaf in named], [BIAS, KERNEL, OUT])
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("make", CONTAINERS.values(), ids=CONTAINERS)
+def test_a_mask_chooses_the_same_leaves_in_every_container(
+    make: Any, form: Any
+) -> None:
+    params = make(BIAS, KERNEL, OUT)
+    tx = jopt.chain(jopt.add_decayed_weights(0.5, mask=form(make)), jopt.sgd(1.0))
+    grads = jax.tree.map(jnp.ones_like, params)
+    step = jax.jit(lambda g, s, p: tx.update(g, s, p))
+    for update in (tx.update, step):
+        updates, _ = update(grads, tx.init(params), params)
+        wanted = make(-jnp.ones(2), -1 - 0.5 * KERNEL, -jnp.array(1.0))
+        chex.assert_trees_all_close(updates, wanted)
+
+
+EVERY = [
+    (None, [True, True, True]),
+    (True, [True, True, True]),
+    (False, [False, False, False]),
+    ("", [True, True, True]),
+    ("dense", [True, True, False]),
+    ("bias|out", [True, False, True]),
+    ({"dense": True, "out": False}, [True, True, False]),
+    (lambda params: True, [True, True, True]),
+    (lambda params: {"dense": False, "out": True}, [False, False, True]),
+    (lambda path, leaf: False, [False, False, False]),
+]
+
+
+@pytest.mark.parametrize(("mask", "chosen"), EVERY)
+@pytest.mark.parametrize("make", CONTAINERS.values(), ids=CONTAINERS)
+def test_select_gives_a_bool_for_each_leaf(make: Any, mask: Any, chosen: Any) -> None:
+    assert masks.select(mask, make(BIAS, KERNEL, OUT)) == chosen
+
+
+def test_a_missing_leaf_takes_part_when_it_is_asked_for() -> None:
+    params = in_dicts(None, KERNEL, OUT)
+    assert masks.select("kernel", params) == [True, False]
+    assert masks.select("kernel", params, none=True) == [False, True, False]
+    assert masks.select({"dense": True, "out": False}, params, none=True) == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_a_mask_is_no_matter_in_an_empty_tree() -> None:
+    for mask in ("kernel", {"dense": True}, None, lambda path, leaf: True):
+        assert masks.select(mask, {}) == []
+
+
+def test_a_single_array_is_chosen_by_the_whole_mask() -> None:
+    for mask, chosen in [(True, [True]), ("", [True]), (lambda p: False, [False])]:
+        assert masks.select(mask, KERNEL) == chosen
+
+
+class SeenState(NamedTuple):
+    seen: Any
+
+
+def test_what_a_mask_leaves_out_passes_unchanged_and_has_no_slot() -> None:
+    def rule(g: jax.Array, seen: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return 2 * g, seen + g
+
+    tx = jopt.leafwise(rule, state=SeenState, mask="kernel", seen=jopt.zeros())
+    params = in_dicts(BIAS, KERNEL, OUT)
+    state = tx.init(params)
+    assert state.seen["dense"]["bias"] is None and state.seen["out"] is None
+    updates, state = jax.jit(tx.update)(params, state)
+    chex.assert_trees_all_equal(updates, in_dicts(BIAS, 2 * KERNEL, OUT))
+    chex.assert_trees_all_equal(state.seen, in_dicts(None, KERNEL, None))
+
+
+def test_a_mask_function_sees_paths_and_shapes_when_it_is_traced() -> None:
+    seen = []
+
+    def mask(path: str, leaf: Any) -> bool:
+        seen.append((path, leaf.shape, leaf.dtype))
+        return leaf.ndim > 1
+
+    tx = jopt.add_decayed_weights(0.5, mask)
+    params = in_dicts(BIAS, KERNEL, OUT)
+    jax.eval_shape(lambda p: tx.update(p, tx.init(p), p), params)
+    assert ("dense/kernel", (1, 2), jnp.float32) in seen
+
+
+def test_masks_of_one_chain_are_independent() -> None:
+    params = in_dicts(BIAS, KERNEL, OUT)
+    tx = jopt.chain(
+        jopt.add_decayed_weights(1.0, "kernel"),
+        jopt.add_decayed_weights(10.0, "bias"),
+        jopt.add_decayed_weights(100.0, lambda path, leaf: leaf.ndim == 0),
+    )
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(zeros, tx.init(params), params)
+    chex.assert_trees_all_equal(updates, in_dicts(10 * BIAS, KERNEL, 100 * OUT))
