@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jopt import checks, tree
 from jopt.base import GradientTransformation, OptState, Params, Updates
@@ -20,8 +21,8 @@ def apply_updates(params: Params, updates: Updates) -> Params:
 
     Args:
       params: The parameters.
-      updates: Updates of the same structure and shapes; a parameter whose update is None
-        stays what it is.
+      updates: Updates of the same structure and shapes; a parameter whose update is
+        None stays what it is.
 
     Returns:
       The new parameters, in the dtypes of the old.
@@ -45,8 +46,9 @@ def apply_updates(params: Params, updates: Updates) -> Params:
 
 
 def _add(p: Any, u: Any) -> jax.Array:
-    # Inside a trace an addition is less to lower than a call; outside, a call is quicker.
-    if isinstance(u, jax.core.Tracer) and jnp.result_type(p) == u.dtype == jnp.float32:
+    # Inside a trace an addition is less to lower than a call; outside, a call is
+    # quicker.
+    if isinstance(u, Tracer) and jnp.result_type(p) == u.dtype == jnp.float32:
         return jax.lax.add(jnp.asarray(p), u)
     return _add_wide(p, u)
 

@@ -79,8 +79,8 @@ class Needs(NamedTuple):
             for word in given.keys() - self.accepts:
                 if checks.suggestion(word, [known], cutoff=0.8):
                     raise TypeError(
-                        f"{name}: nothing here takes the argument {word!r}. Did you mean "
-                        f"{known!r}?"
+                        f"{name}: nothing here takes the argument {word!r}. Did you "
+                        f"mean {known!r}?"
                     )
         present = {n for n, x in given.items() if x is not None}
         for missing in sorted(self.requires - present):
@@ -170,13 +170,14 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         """The factory's name, which is the name of its state in a chain."""
         if self.recipe is not None:
             return self.recipe.name
-        return self.update.__qualname__.split(".")[0]
+        return getattr(self.unchecked, "__qualname__", "update").split(".")[0]
 
     def recorded(self, recipe: Recipe) -> Self:
         """The same transformation as the result of another call."""
         other = GradientTransformation.__new__(type(self), self.init, self.unchecked)
         other.__dict__.update(self.__dict__, recipe=recipe)
-        other.update.__qualname__ = f"{recipe.name}.update"
+        checked: Any = other.update
+        checked.__qualname__ = f"{recipe.name}.update"
         return other
 
     def with_dynamic(

@@ -21,9 +21,9 @@ def chain(
     """Apply transformations one after the other.
 
     The state is a dict with an entry for each member that has state, under the name of
-    its factory, or the keyword it was given by. A chain inside a chain is spliced in, and
-    a name that occurs again is numbered (``ema``, ``ema_2``). So the state keeps its
-    structure when clipping, weight decay or a schedule is added.
+    its factory, or the keyword it was given by. A chain inside a chain is spliced in,
+    and a name that occurs again is numbered (``ema``, ``ema_2``). So the state keeps
+    its structure when clipping, weight decay or a schedule is added.
 
     Args:
       *members: Transformations; any pair ``(init, update)``, such as optax's, will do.
@@ -123,8 +123,8 @@ def _by_name(
         while name in children:
             if given:
                 raise ValueError(
-                    f"chain: two members are named {given!r}; choose another keyword than "
-                    "the name of a factory"
+                    f"chain: two members are named {given!r}; choose another keyword "
+                    "than the name of a factory"
                 )
             number += 1
             name = f"{tx.name}_{number}"
@@ -135,14 +135,17 @@ def _by_name(
 def _groups(children: Mapping[str, GradientTransformation]) -> list[list[str]]:
     """The names of neighbouring leafwise members, which one kernel per leaf can run.
 
-    A member that looks at the whole tree of updates starts a new group, for the tree has
-    to exist then.
+    A member that looks at the whole tree of updates starts a new group, for the tree
+    has to exist then.
     """
     groups: list[list[str]] = []
     previous: GradientTransformation | None = None
     for name, tx in children.items():
-        joins = isinstance(previous, Leafwise) and isinstance(tx, Leafwise)
-        if joins and "updates" not in tx.declaration.inputs:
+        if (
+            isinstance(previous, Leafwise)
+            and isinstance(tx, Leafwise)
+            and "updates" not in tx.declaration.inputs
+        ):
             groups[-1].append(name)
         else:
             groups.append([name])
@@ -164,14 +167,15 @@ def _check_state(
     }
     if not isinstance(state, Mapping):
         raise TypeError(
-            f"the state of this chain is a dict with the entries {sorted(needed)}, but got "
-            f"{checks.abbreviated(state)}. Make it with state = tx.init(params), and call "
-            "update(updates, state, params)."
+            f"the state of this chain is a dict with the entries {sorted(needed)}, but "
+            f"got {checks.abbreviated(state)}. Make it with state = tx.init(params), "
+            "and call update(updates, state, params)."
         )
     missing, unknown = needed - state.keys(), state.keys() - children.keys()
     if missing or unknown:
         raise ValueError(
             f"this state is not one of this chain: it has {sorted(state)}, missing is "
-            f"{sorted(missing)}, unknown is {sorted(unknown)}. Call init again, or restore "
-            "into the result of init. (The order is update(updates, state, params).)"
+            f"{sorted(missing)}, unknown is {sorted(unknown)}. Call init again, or "
+            "restore into the result of init. (The order is update(updates, state, "
+            "params).)"
         )

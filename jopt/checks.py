@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jopt import tree
 
@@ -25,7 +26,7 @@ from jopt import tree
 def _require(
     allowed: Callable[[Any], bool], wanted: str, arguments: dict[str, Any]
 ) -> None:
-    """Check the numbers that are known; what comes at run time cannot be checked here."""
+    """Check the numbers that are known; others come at run time only."""
     for name, value in arguments.items():
         value = known(value)
         # NaN fails every comparison, so it is refused too.
@@ -34,9 +35,9 @@ def _require(
 
 
 def known(value: Any) -> Any:
-    """The number that a hyperparameter starts with, or None if only the run will tell."""
+    """The number that a hyperparameter starts with; None if the run will tell."""
     value = getattr(value, "initial", value)  # a tunable's number
-    if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
+    if isinstance(value, jax.Array) and not isinstance(value, Tracer):
         return float(value)
     return value if isinstance(value, Real) else None
 
@@ -157,8 +158,8 @@ def function_of_step(name: str, value: Any) -> None:
     if hasattr(value, "hyperparameters"):
         factory = value.__name__
         raise TypeError(
-            f"{name} must be a number or a schedule, got the factory {factory}. Call it: "
-            f"{name}={factory}(…)"
+            f"{name} must be a number or a schedule, got the factory {factory}. Call "
+            f"it: {name}={factory}(…)"
         )
     try:
         signature = inspect.signature(value)
@@ -210,8 +211,8 @@ def _problem(leaf: Any, real_only: Sequence[str]) -> str | None:
     )
     if dtype is None:
         return (
-            f"is {abbreviated(leaf)}, not an array. Give arrays only; of an Equinox model "
-            "that is eqx.filter(model, eqx.is_inexact_array)"
+            f"is {abbreviated(leaf)}, not an array. Give arrays only; of an Equinox "
+            "model that is eqx.filter(model, eqx.is_inexact_array)"
         )
     if not jnp.issubdtype(dtype, jnp.inexact):
         return (
@@ -228,7 +229,7 @@ def _problem(leaf: Any, real_only: Sequence[str]) -> str | None:
 
 def abbreviated(value: Any) -> str:
     """A short repr for a message."""
-    traced = isinstance(value, jax.core.Tracer)
+    traced = isinstance(value, Tracer)
     text = str(jax.typeof(value)) if traced else " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -244,7 +245,8 @@ def aligned(
 ) -> list[Any]:
     """The leaves of ``other`` in the order of the updates' leaves, which may be None.
 
-    Where the updates have a leaf, ``other`` may have None only if it may be ``lacking``.
+    Where the updates have a leaf, ``other`` may have None only if it may be
+    ``lacking``.
     """
     try:
         found = treedef.flatten_up_to(other)
@@ -268,8 +270,8 @@ def _check_pair(
     path = tree.leaves_with_names(updates, none=True)[i][0]
     if twin is None:
         raise ValueError(
-            f"leaf {path!r} has an update, but it is None in {name}. Take gradients with "
-            "respect to these params, and init with them."
+            f"leaf {path!r} has an update, but it is None in {name}. Take gradients "
+            "with respect to these params, and init with them."
         )
     for what, x in (("updates", leaf), (name, twin)):
         if not hasattr(x, "shape") and not isinstance(x, Real):
@@ -303,20 +305,16 @@ def _other_containers(ours: Any, theirs: Any) -> str:
     for a, b in zip(ours.children(), theirs.children(), strict=True):
         if a != b:
             return _other_containers(a, b)
-    a, b = (getattr(x.node_data(), "__getitem__", str)(0) for x in (ours, theirs))
-    if a != b:
-        return f"the same leaves in a {a.__name__} and in a {b.__name__}"
-    return f"the same leaves in two {a.__name__} with different static fields"
+    kinds = [node[0].__name__ if (node := x.node_data()) else x for x in (ours, theirs)]
+    if kinds[0] != kinds[1]:
+        return f"the same leaves in a {kinds[0]} and in a {kinds[1]}"
+    return f"the same leaves in two {kinds[0]} with different static fields"
 
 
 def one_number(what: str, value: Any, kind: Any = jnp.number) -> None:
     """Raise unless it is a scalar; it may be traced."""
-    is_array = hasattr(value, "dtype") or isinstance(value, Real)
-    if (
-        not is_array
-        or np.shape(value)
-        or not jnp.issubdtype(jnp.result_type(value), kind)
-    ):
+    shape = getattr(value, "shape", () if isinstance(value, Real) else None)
+    if shape != () or not jnp.issubdtype(jnp.result_type(value), kind):
         wanted = "one whole number" if kind is jnp.integer else "one number"
         raise TypeError(f"{what} must be {wanted}, got {abbreviated(value)}")
 
@@ -363,8 +361,8 @@ def rule_signature(rule: Callable[..., Any], slots: Collection[str]) -> None:
         signature.bind(None, *slots, **dict.fromkeys(keywords))
     except TypeError as error:
         raise TypeError(
-            f"the rule is called with the update and the slots {list(slots)}, but takes "
-            f"{signature}: {error}"
+            f"the rule is called with the update and the slots {list(slots)}, but "
+            f"takes {signature}: {error}"
         ) from None
 
 
@@ -379,7 +377,7 @@ def rule_results(
             "arrays"
         )
     for (what, old), new in zip(wanted.items(), found, strict=True):
-        shape, dtype = getattr(new, "shape", None), getattr(new, "dtype", None)
+        shape, dtype = getattr(new, "shape", None), getattr(new, "dtype", jnp.bool_)
         fits = shape == old.shape and jnp.issubdtype(dtype, jnp.inexact)
         if not fits or jnp.iscomplexobj(new) > jnp.iscomplexobj(old):
             raise TypeError(

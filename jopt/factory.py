@@ -9,22 +9,34 @@ import functools
 import inspect
 from collections.abc import Callable
 from types import UnionType
-from typing import Annotated, Any, ParamSpec, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ParamSpec,
+    TypeAlias,
+    get_args,
+    get_origin,
+)
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from jopt import checks, hyperparams, registry, tree
+from jopt import checks, registry, tree
 from jopt.base import GradientTransformation
+from jopt.hyperparams import Dynamic, is_declared, normalize, number
 from jopt.recipe import Recipe, Recorded, freeze
 
 
 P = ParamSpec("P")
 
 # Declares an argument to be the dtype that a slot is stored in.
-StorageDtype = Annotated[DTypeLike, "storage"]
+if TYPE_CHECKING:
+    StorageDtype: TypeAlias = DTypeLike
+else:
+    StorageDtype = Annotated[DTypeLike, "storage"]
 
 
 def transformation(
@@ -35,15 +47,17 @@ def transformation(
     The arguments are checked and normalized by their annotations (`ScalarOrSchedule`,
     `StorageDtype`, ``float``, ``int``,
     ``bool``). A `ScalarOrSchedule` may be a number, a
-    schedule or `tunable`; the last two, and a ``learning_rate`` in any case, are kept in
-    the state, and the factory is called again inside the step with that step's numbers.
-    The factory is registered under its name for `get`, `names` and `from_config`.
+    schedule or `tunable`; the last two, and a ``learning_rate`` in any case, are kept
+    in the state, and the factory is called again inside the step with that step's
+    numbers. The factory is registered under its name for `get`, `names` and
+    `from_config`.
 
     Args:
       factory: A function that returns a `GradientTransformation`.
 
     Returns:
-      The factory, with ``repr``, ``==``, ``hash``, ``pickle`` and config for its results.
+      The factory, with ``repr``, ``==``, ``hash``, ``pickle`` and config for its
+      results.
 
     >>> import jopt
     >>> @jopt.transformation
@@ -62,23 +76,21 @@ def transformation(
         if not isinstance(tx, GradientTransformation):
             raise TypeError(
                 f"{factory.__name__} must return a jopt transformation, got "
-                f"{checks.abbreviated(tx)}; a foreign pair (init, update) becomes one in "
-                "jopt.chain(pair)"
+                f"{checks.abbreviated(tx)}; a foreign pair (init, update) becomes one "
+                "in jopt.chain(pair)"
             )
         arguments = bound.arguments
         dynamic = {
             name: value
             for name, value in arguments.items()
-            if hyperparams.is_declared(declared[name])
+            if is_declared(declared[name])
             and (name == "learning_rate" or not isinstance(value, float | None))
         }
         # A transformation with a recipe has handed its numbers on to inner factories.
         if tx.recipe is None and dynamic:
             static = {n: x for n, x in arguments.items() if n not in dynamic}
             again = Again(factory, signature, static)
-            tx = tx.with_dynamic(
-                again, hyperparams.Dynamic(factory.__name__, dynamic, again)
-            )
+            tx = tx.with_dynamic(again, Dynamic(factory.__name__, dynamic, again))
         return tx.recorded(Recipe(make, arguments))
 
     return _register(make, signature)
@@ -97,8 +109,8 @@ class Again:
         self.key = (factory, freeze(static))
 
     def __call__(self, **values: Any) -> Any:
-        arguments = {**self.static, **values}
-        bound = inspect.BoundArguments(self.signature, arguments)  # type: ignore[arg-type]
+        arguments: Any = {**self.static, **values}
+        bound = inspect.BoundArguments(self.signature, arguments)
         return self.factory(*bound.args, **bound.kwargs)
 
     def __eq__(self, other: object) -> bool:
@@ -119,8 +131,8 @@ class Schedule(Recorded):
         count = jnp.asarray(count)
         if not jnp.issubdtype(count.dtype, jnp.integer):
             raise TypeError(
-                f"a schedule takes a whole step number, got {count!r}: steps are counted "
-                "in integers, so that they stay exact"
+                f"a schedule takes a whole step number, got {count!r}: steps are "
+                "counted in integers, so that they stay exact"
             )
         return jnp.asarray(self.function(count), tree.scalar_dtype())
 
@@ -134,7 +146,8 @@ def schedule(
       factory: A function that returns a function of the integer step (0-based).
 
     Returns:
-      The factory, with ``repr``, ``==``, ``hash``, ``pickle`` and config for its results.
+      The factory, with ``repr``, ``==``, ``hash``, ``pickle`` and config for its
+      results.
 
     >>> import jopt
     >>> @jopt.schedule
@@ -151,7 +164,8 @@ def schedule(
         function = factory(*bound.args, **bound.kwargs)
         if not callable(function):
             raise TypeError(
-                f"{factory.__name__} must return a function of the step, got {function!r}"
+                f"{factory.__name__} must return a function of the step, got "
+                f"{function!r}"
             )
         made = Schedule(function)
         made.recipe = Recipe(make, bound.arguments)
@@ -165,7 +179,7 @@ def _register(make: Any, signature: inspect.Signature) -> Any:
     make.hyperparameters = tuple(
         name
         for name, parameter in signature.parameters.items()
-        if hyperparams.is_declared(parameter.annotation)
+        if is_declared(parameter.annotation)
     )
     registry.register(make)
     return make
@@ -212,8 +226,8 @@ def _normalize(name: str, value: Any, annotation: Any) -> Any:
         value = value.item()
     if value is None and type(None) in get_args(annotation):
         return None
-    if hyperparams.is_declared(annotation):
-        return hyperparams.normalize(name, value)
+    if is_declared(annotation):
+        return normalize(name, value)
     if StorageDtype in (annotation, *get_args(annotation)):
         return checks.storage_dtype(name, value)
     if annotation in (bool, bool | None):
@@ -221,7 +235,7 @@ def _normalize(name: str, value: Any, annotation: Any) -> Any:
     if annotation in (int, int | None):
         return checks.whole(name, value)
     if annotation in (float, float | None):
-        return hyperparams.number(name, value, "a number")
+        return number(name, value, "a number")
     _check_plain(name, value, annotation)
     return value
 

@@ -1,8 +1,8 @@
 """Hyperparameters: constants, schedules, and numbers that live in the state.
 
-A Python number is compiled in; a schedule is evaluated at every step; ``tunable(x)`` puts
-``x`` into the state, where it can be read, changed and restored without compiling again.
-Scheduled numbers are stored too, as last used, so both have the same state.
+A Python number is compiled in; a schedule is evaluated at every step; ``tunable(x)``
+puts ``x`` into the state, where it can be read, changed and restored without compiling
+again. Scheduled numbers are stored too, as last used, so both have the same state.
 ``learning_rate`` is in the state even when it is a constant.
 """
 
@@ -12,11 +12,12 @@ import collections
 import functools
 from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jopt import checks, tree
 from jopt.recipe import Recipe, Recorded
@@ -49,7 +50,7 @@ def tunable(value: float | jax.Array) -> Tunable:
     >>> {name: round(float(x), 4) for name, x in jopt.hyperparams(state).items()}
     {'b1': 0.8, 'learning_rate': 0.001}
     """
-    if isinstance(value, jax.core.Tracer) and np.shape(value) == ():
+    if isinstance(value, Tracer) and np.shape(value) == ():
         return Tunable(value)
     return Tunable(number("value", value, "one number"))
 
@@ -58,11 +59,16 @@ class _Declaration:
     """Marks the annotation of an argument that is a hyperparameter."""
 
 
-# Declares an argument to be a hyperparameter. Declared, not guessed: a function given for
-# such an argument is a schedule, a function given for another one is not.
-ScalarOrSchedule = Annotated[
-    float | jax.Array | Tunable | Callable[[Any], Any], _Declaration
-]
+# Declares an argument to be a hyperparameter. Declared, not guessed: a function given
+# for such an argument is a schedule, a function given for another one is not.
+if TYPE_CHECKING:
+    ScalarOrSchedule: TypeAlias = (
+        Any  # what is given is all four; in the rule, a number
+    )
+else:
+    ScalarOrSchedule = Annotated[
+        float | jax.Array | Tunable | Callable[[Any], Any], _Declaration
+    ]
 
 
 def is_declared(annotation: Any) -> bool:
@@ -149,8 +155,8 @@ class Dynamic:
         if name in self.schedules or name in self.given:
             how = "scheduled by" if name in self.schedules else "given as the array"
             raise ValueError(
-                f"{name!r} is {how} {source!r}: a value set now would be replaced at the "
-                "next step. Change that, or make it jopt.tunable."
+                f"{name!r} is {how} {source!r}: a value set now would be replaced at "
+                "the next step. Change that, or make it jopt.tunable."
             )
         if name in self.sources and isinstance(value, Real):
             self.make(
@@ -275,8 +281,8 @@ def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
                 )
             raise KeyError(
                 f"the state has no hyperparameter {name!r}."
-                f"{checks.suggestion(name, found)} It has: {sorted(found)}. A number is "
-                "in the state if it is given as jopt.tunable(number)."
+                f"{checks.suggestion(name, found)} It has: {sorted(found)}. A number "
+                "is in the state if it is given as jopt.tunable(number)."
             )
         path, old = found[name]
         holder, _, field = path.rpartition("/")
@@ -295,11 +301,11 @@ def _like(name: str, value: Any, old: Any) -> Any:
         value = number(name, value, "a number")
     elif value.shape not in ((), old.shape) or not checks.is_real(value.dtype):
         raise TypeError(
-            f"{name} must be a number like the state's {old.dtype}{list(old.shape)}, got "
-            f"{name}={checks.abbreviated(value)}"
+            f"{name} must be a number like the state's {old.dtype}{list(old.shape)}, "
+            f"got {name}={checks.abbreviated(value)}"
         )
     value = jnp.broadcast_to(jnp.asarray(value, old.dtype), old.shape)
-    concrete = not isinstance(old, jax.core.Tracer)
+    concrete = not isinstance(old, Tracer)
     # A state that is spread over devices stays where it is.
     if concrete and getattr(old, "committed", False):
         return jax.device_put(value, old.sharding)
@@ -316,12 +322,13 @@ def _dynamics(tx: Any, prefix: str = "") -> Any:
 
 
 def inject_hyperparams(
-    factory: Callable[..., Any], static_args: str | tuple[str, ...] = ()
+    factory: Any, static_args: str | tuple[str, ...] = ()
 ) -> Callable[..., Any]:
     """A factory whose declared numbers are all `tunable`; optax's call.
 
     Which arguments are hyperparameters is read from the factory's declaration (the
-    `ScalarOrSchedule` annotation), so masks, dtypes, flags and counts stay what they are.
+    `ScalarOrSchedule` annotation), so masks, dtypes, flags and counts stay what they
+    are.
 
     Args:
       factory: A factory decorated with ``transformation``.

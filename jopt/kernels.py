@@ -86,8 +86,8 @@ def run(
         if any(slot is None for leaf_slots in own for slot in leaf_slots):
             path = tree.leaves_with_names(updates, none=True)[i][0]
             raise ValueError(
-                f"the state has no slot for leaf {path!r}: it was masked, or None, when "
-                "init was called. Call init again."
+                f"the state has no slot for leaf {path!r}: it was masked, or None, "
+                "when init was called. Call init again."
             )
         kernel = _kernel(tuple(parts[j] for j in on))
         try:

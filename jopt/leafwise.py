@@ -1,8 +1,8 @@
 """The leaf engine: an algorithm is a few lines about one array; this does the rest.
 
 A rule sees one leaf, its gradient and its slots, in the compute dtype. What is declared
-here is data: what is kept per leaf, what is computed once per step, and the rule. How it
-runs (structure checks, precision, storage, skipped leaves, one compiled kernel per
+here is data: what is kept per leaf, what is computed once per step, and the rule. How
+it runs (structure checks, precision, storage, skipped leaves, one compiled kernel per
 distinct leaf, shared by neighbouring rules of a chain) is in `kernels.py`.
 """
 
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.experimental.shard_alike import shard_alike
+from jax.typing import DTypeLike
 
 from jopt import checks, masks, tree
 from jopt.base import GradientTransformation, Needs, OptState, Params, Updates
@@ -47,7 +48,7 @@ def _filled(param: jax.Array, fill: float, dtype: Any) -> jax.Array:
     return shard_alike(param, jnp.full_like(param, fill, dtype=dtype))[1]
 
 
-def zeros(dtype: str | None = None, *, real: bool = False) -> Slot:
+def zeros(dtype: DTypeLike | None = None, *, real: bool = False) -> Slot:
     """A slot that starts at zero.
 
     Args:
@@ -61,10 +62,10 @@ def zeros(dtype: str | None = None, *, real: bool = False) -> Slot:
     >>> zeros("bfloat16")
     Slot(fill=0.0, dtype='bfloat16', real=False)
     """
-    return Slot(0.0, dtype, real)
+    return full(0.0, dtype, real=real)
 
 
-def full(fill: float, dtype: str | None = None, *, real: bool = False) -> Slot:
+def full(fill: float, dtype: DTypeLike | None = None, *, real: bool = False) -> Slot:
     """A slot that starts at ``fill``.
 
     Args:
@@ -78,7 +79,8 @@ def full(fill: float, dtype: str | None = None, *, real: bool = False) -> Slot:
     >>> full(0.1).fill
     0.1
     """
-    return Slot(fill, dtype, real)
+    name = None if dtype is None else checks.storage_dtype("dtype", dtype)
+    return Slot(fill, name, real)
 
 
 class Declaration(NamedTuple):
@@ -247,14 +249,14 @@ def leafwise(
     fields = set(getattr(state, "_fields", ()))
     if needed not in (fields, fields - {"count"}):
         raise TypeError(
-            f"the fields of the state must be {sorted(needed)}, one for each slot, carry "
-            f"and count, but {state!r} has {sorted(fields)}"
+            f"the fields of the state must be {sorted(needed)}, one for each slot, "
+            f"carry and count, but {state!r} has {sorted(fields)}"
         )
     for name, slot in slots.items():
         if not isinstance(slot, Slot):
             raise TypeError(
-                f"{name}={slot!r} is no option of leafwise, and no slot made by zeros() "
-                "or full()"
+                f"{name}={slot!r} is no option of leafwise, and no slot made by "
+                "zeros() or full()"
             )
     checks.rule_signature(rule, slots)
     return Leafwise(declaration)

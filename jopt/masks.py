@@ -13,8 +13,8 @@ import numpy as np
 from jopt import tree
 
 
-# A regular expression that is searched for in the leaf's path (``"kernel$"``), a function
-# ``(path, leaf) -> bool``, a tree of bools (or a prefix of one), or a function
+# A regular expression that is searched for in the leaf's path (``"kernel$"``), a
+# function ``(path, leaf) -> bool``, a tree of bools (or a prefix of one), or a function
 # ``params -> tree of bools``. None selects every leaf.
 Mask = str | bool | Callable[..., Any] | Any
 
@@ -31,8 +31,8 @@ def select(mask: Mask, params: Any, none: bool = False) -> list[bool]:
       One bool per leaf, in the tree's order.
 
     Raises:
-      ValueError: A regular expression that matches no leaf, or a mask tree that does not
-        fit the parameters.
+      ValueError: A regular expression that matches no leaf, or a mask tree that does
+        not fit the parameters.
       TypeError: Something else than bools in a mask.
 
     >>> select("kernel", {"bias": 1.0, "kernel": 2.0})
@@ -59,8 +59,8 @@ def select(mask: Mask, params: Any, none: bool = False) -> list[bool]:
             return [_bool(path, mask(path, leaf)) for path, leaf in named]
         if arity != 1:
             raise TypeError(
-                "a mask is a function of (path, leaf) or of (params), got one that takes "
-                f"{inspect.signature(mask)}"
+                "a mask is a function of (path, leaf) or of (params), got one that "
+                f"takes {inspect.signature(mask)}"
             )
         mask = mask(params)
     return _by_path(mask, [path for path, _ in named])
@@ -107,6 +107,6 @@ def _bool(path: str, value: Any) -> bool:
         return bool(value)
     where = f"leaf {path!r}" if path else "the whole tree"
     raise TypeError(
-        f"a mask is made of True and False, got {value!r} for {where}. To choose leaves by "
-        "name, give a regular expression"
+        f"a mask is made of True and False, got {value!r} for {where}. To choose "
+        "leaves by name, give a regular expression"
     )

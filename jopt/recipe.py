@@ -1,7 +1,7 @@
 """Values that know how they were made.
 
-A transformation, a schedule and a tunable number are each a call of a factory. They keep
-that call as their recipe, and from it come ``repr``, ``==``, ``hash``, ``pickle``,
+A transformation, a schedule and a tunable number are each a call of a factory. They
+keep that call as their recipe, and from it come ``repr``, ``==``, ``hash``, ``pickle``,
 ``copy`` and (in ``registry.py``) the JSON config. Equal calls make equal values, so a
 rebuilt optimizer finds everything that was compiled for the first one.
 """
@@ -13,7 +13,9 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 class Recipe:
@@ -85,8 +87,9 @@ class Recorded:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.recipe is None:
             raise TypeError(
-                f"{self!r} cannot be pickled: it was not made by a factory. Decorate the "
-                "function that returns it with @jopt.transformation or @jopt.schedule."
+                f"{self!r} cannot be pickled: it was not made by a factory. Decorate "
+                "the function that returns it with @jopt.transformation or "
+                "@jopt.schedule."
             )
         return _make, (self.recipe.factory, *self.recipe.call())
 
@@ -115,9 +118,9 @@ def freeze(value: Any) -> Hashable:
     """A hashable stand-in for ``value`` that is equal exactly when the value is."""
     if isinstance(value, Recorded):
         return value
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return id(value)
-    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(
+    if isinstance(value, jax.Array) and jnp.issubdtype(
         value.dtype, jax.dtypes.prng_key
     ):
         data = jax.random.key_data(value)

@@ -1,4 +1,4 @@
-"""Optimizers by name, and as JSON: ``get``, ``names``, ``to_config``, ``from_config``."""
+"""Optimizers by name, and as data for JSON."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def register(factory: Callable[..., Any]) -> None:
     # A module that is imported again, or a notebook cell that is run again, redefines.
     if known is not None and known.__module__ != factory.__module__:
         raise ValueError(
-            f"{known.__module__} has a factory {name!r} already: choose another name than "
-            f"{factory.__module__}.{factory.__qualname__}'s"
+            f"{known.__module__} has a factory {name!r} already: choose another name "
+            f"than {factory.__module__}.{factory.__qualname__}'s"
         )
     _factories[name] = factory
 
@@ -139,18 +139,19 @@ def _encode(value: Any, path: str) -> Any:
             [_encode(n, path), _encode(x, f"{path}[{n!r}]")] for n, x in value.items()
         ]
         return {"$dict": items}
-    if _importable(value):
-        return {"$function": f"{value.__module__}:{value.__qualname__}"}
+    if name := _importable_name(value):
+        return {"$function": name}
     raise TypeError(
         f"argument {path!r} cannot be written to a config: {value!r}. Use a regular "
         "expression, a decorated factory, or a function at the top level of a module."
     )
 
 
-def _importable(value: Any) -> bool:
-    name = getattr(value, "__qualname__", "")
-    module = sys.modules.get(getattr(value, "__module__", None) or "")
-    return name.isidentifier() and getattr(module, name, None) is value
+def _importable_name(value: Any) -> str | None:
+    """``module:name`` of a function at the top level of a module."""
+    module, name = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
+    found = getattr(sys.modules.get(module or ""), name or "-", None)
+    return f"{module}:{name}" if found is value else None
 
 
 def _decode(value: Any) -> Any:

@@ -68,7 +68,7 @@ def abs_sq(x: jax.Array) -> jax.Array:
 
 def scalar_dtype() -> Any:
     """The dtype of scalars: float32, or float64 under x64; never the parameters'."""
-    return jnp.float64 if jax.config.jax_enable_x64 else jnp.float32
+    return jnp.result_type(float)
 
 
 @jax.jit
@@ -140,8 +140,8 @@ def _norms(group: list[jax.Array], dtype: Any) -> jax.Array:
 def bias_correction(decay: float | jax.Array, t: jax.Array) -> jax.Array:
     """``1 - decay**t``, the share of an average that its first ``t`` steps have filled.
 
-    In float32 ``0.999**t`` is so close to 1 that the difference keeps three digits only;
-    ``-expm1(t log decay)`` keeps all of them.
+    In float32 ``0.999**t`` is so close to 1 that the difference keeps three digits
+    only; ``-expm1(t log decay)`` keeps all of them.
 
     Args:
       decay: In [0, 1).

@@ -1,8 +1,8 @@
 """THE table: every optimizer and transformation that the laws are tested for.
 
-To add a row, add a ``Case`` with the factory's name and the arguments to test it with; a
-factory without a row fails ``test_every_factory_has_a_row``. The arguments also go to the
-function of the same name in `reference.py`, so write that first, from the paper.
+To add a row, add a ``Case`` with the factory's name and the arguments to test it with;
+a factory without a row fails ``test_every_factory_has_a_row``. The arguments also go
+to the function of the same name in `reference.py`, so write that first, from the paper.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Case:
 
 
 def core_of(optimizer: Callable[..., Iterator[Any]], **fixed: Any) -> Any:
-    """The twin of a ``scale_by_*``: its updates are the optimizer's steps at rate -1."""
+    """The twin of a ``scale_by_*``: the steps of its optimizer at rate -1."""
 
     def updates(
         p: np.ndarray, grads: list[np.ndarray], **options: Any

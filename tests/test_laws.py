@@ -35,7 +35,7 @@ STEPS = 20
 def draw(
     seed: int = 0, steps: int = STEPS
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Parameters and gradients in float64: rows of size 1, 1e-4 and 1e-6, some zeros."""
+    """Parameters and gradients: rows of size 1, 1e-4 and 1e-6, some zeros."""
     rng = np.random.default_rng(seed)
     shapes = {"bias": (4,), "kernel": (3, 4), "scalar": ()}
     params = {name: rng.normal(size=shape) for name, shape in shapes.items()}
@@ -403,7 +403,7 @@ def test_wrong_trees_are_refused_with_the_path_of_the_leaf(case: Case) -> None:
     state = tx.init(params)
     with pytest.raises(ValueError, match=r"'kernel'.*\(4, 3\).*\(3, 4\)"):
         tx.update({**grads, "kernel": grads["kernel"].T}, state, params)
-    with pytest.raises(ValueError, match="different structures.*'scalar'"):
+    with pytest.raises(ValueError, match=r"different structures.*'scalar'"):
         tx.update({n: g for n, g in grads.items() if n != "scalar"}, state, params)
     with pytest.raises(TypeError, match="'bias' has dtype int32"):
         tx.update({**grads, "bias": jnp.arange(4)}, state, params)
@@ -416,7 +416,7 @@ def test_missing_params_and_misspelt_arguments_are_refused(case: Case) -> None:
     tx = case.make()
     params, grads = small()
     state = tx.init(params)
-    with pytest.raises(TypeError, match="'parms'.*Did you mean 'params'"):
+    with pytest.raises(TypeError, match=r"'parms'.*Did you mean 'params'"):
         tx.update(grads, state, parms=params)
     without = _updates_or_error(lambda: tx.update(grads, state)[0])
     ignored = _updates_or_error(lambda: tx.update(grads, state, value=1.0, loss=2.0)[0])

@@ -137,7 +137,8 @@ def test_moments_of_low_precision_params_are_float32_unless_asked_otherwise() ->
 
 
 def test_the_second_moment_of_bfloat16_params_decays() -> None:
-    # In bfloat16 0.999 * v rounds to v: optax still has 0.34 of 1 here, the truth is 0.05.
+    # In bfloat16 0.999 * v rounds to v: optax still has 0.34 of 1 here, the truth is
+    # 0.05.
     params = {"w": jnp.ones(4, jnp.bfloat16)}
     tx = jopt.scale_by_adam()
     state = tx.init(params)

@@ -4,8 +4,8 @@
     u <- g / sqrt(s + eps)
 
 Duchi, Hazan & Singer, "Adaptive subgradient methods for online learning and stochastic
-optimization", 2011. State: 4 bytes per float32 parameter. For sparse features; a learning
-rate of 0.01 to 0.1.
+optimization", 2011. State: 4 bytes per float32 parameter. For sparse features; a
+learning rate of 0.01 to 0.1.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def scale_by_rss(
     eps_in_sqrt: bool = True,
     accumulator_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """Divide by the root of the sum of squares: ``u <- g / sqrt(s + eps)``, 0 if s is 0.
+    """Divide by the root of the sum of squares: ``u <- g / sqrt(s + eps)``.
+
+    Where nothing has been summed, u is 0.
 
     Args:
       initial_accumulator_value: What the sum starts at, >= 0.
@@ -66,10 +68,7 @@ def scale_by_rss(
         s = s + abs_sq(g)
         seen = s > 0
         positive = jnp.where(seen, s, 1)
-        if eps_in_sqrt:
-            root = jnp.sqrt(positive + eps)
-        else:
-            root = jnp.sqrt(positive) + eps
+        root = jnp.sqrt(positive + eps) if eps_in_sqrt else jnp.sqrt(positive) + eps
         return jnp.where(seen, 1 / root, 0) * g, s
 
     fill = full(initial_accumulator_value, accumulator_dtype, real=True)

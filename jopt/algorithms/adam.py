@@ -7,9 +7,9 @@
 `adam`   Kingma & Ba, "Adam: a method for stochastic optimization", 2015
 `adamw`  Loshchilov & Hutter, "Decoupled weight decay regularization", 2019
 
-State: 8 bytes per float32 parameter; 6 with ``mu_dtype="bfloat16"``. AdamW is the default
-of deep learning: learning rate 1e-4 to 1e-3 with warmup and decay, b2 = 0.95 for language
-models, weight decay 0.01 to 0.1 on matrices only.
+State: 8 bytes per float32 parameter; 6 with ``mu_dtype="bfloat16"``. AdamW is the
+default of deep learning: learning rate 1e-4 to 1e-3 with warmup and decay, b2 = 0.95
+for language models, weight decay 0.01 to 0.1 on matrices only.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def scale_by_adam(
       eps: Added to the root, so that small gradients give small updates.
       eps_root: Added under the root; > 0 to differentiate through a zero gradient.
       mu_dtype: What ``mu`` is stored in; None is float32 or wider.
-      nu_dtype: What ``nu`` is stored in; None is float32 or wider. In bfloat16 a decay of
-        0.999 stands still.
+      nu_dtype: What ``nu`` is stored in; None is float32 or wider. In bfloat16 a decay
+        of 0.999 stands still.
       nesterov: Whether the first moment looks one step ahead (Dozat, "Incorporating
         Nesterov momentum into Adam", 2016, without its schedule).
       eps_mode: ``"after"`` adds eps after the bias correction (optax, torch);

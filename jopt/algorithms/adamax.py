@@ -4,8 +4,8 @@
     v <- max(b2 v, |g|)
     u <- m / (1 - b1^t) / v
 
-Kingma & Ba, "Adam: a method for stochastic optimization", 2015, section 7.1. State: 8 bytes
-per float32 parameter. A learning rate of 2e-3 is the paper's.
+Kingma & Ba, "Adam: a method for stochastic optimization", 2015, section 7.1. State: 8
+bytes per float32 parameter. A learning rate of 2e-3 is the paper's.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def scale_by_adamax(
       eps: Keeps the division from zero, > 0.
       mu_dtype: What ``mu`` is stored in.
       nu_dtype: What ``nu`` is stored in.
-      eps_in_max: Whether eps is added to ``|g|`` within the maximum (optax, torch), or to
-        the divisor (Keras).
+      eps_in_max: Whether eps is added to ``|g|`` within the maximum (optax, torch), or
+        to the divisor (Keras).
 
     Returns:
       A transformation.

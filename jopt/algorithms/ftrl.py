@@ -1,12 +1,13 @@
 """FTRL-proximal: follow the regularized leader.
 
     n' <- n + g^2
-    z  <- z + g - (n'^a - n^a) / learning_rate p                  a = -learning_rate_power
-    p  <- (clip(z, -l1, l1) - z) / (n'^a / learning_rate + 2 l2)
+    z  <- z + g - (n'^a - n^a) / learning_rate p                  a =
+    -learning_rate_power p  <- (clip(z, -l1, l1) - z) / (n'^a / learning_rate + 2 l2)
 
-McMahan et al., "Ad click prediction: a view from the trenches", 2013. State: 8 bytes per
-float32 parameter. For sparse linear models: l1 makes weights exactly zero. The parameters
-are a function of n and z, so the initial ones are forgotten at the first step.
+McMahan et al., "Ad click prediction: a view from the trenches", 2013. State: 8 bytes
+per float32 parameter. For sparse linear models: l1 makes weights exactly zero. The
+parameters are a function of n and z, so the initial ones are forgotten at the first
+step.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def ftrl(
       l1: Strength of the L1 penalty, >= 0.
       l2: Strength of the L2 penalty, >= 0.
       l2_shrinkage: An L2 penalty on the gradient only, ``g + 2 l2_shrinkage p``, >= 0.
-      beta: The paper's smoothing of the rate, >= 0: adds ``beta / (2 learning_rate)`` to
-        l2.
+      beta: The paper's smoothing of the rate, >= 0: adds ``beta / (2 learning_rate)``
+        to l2.
 
     Returns:
       A transformation, for real numbers; it needs params.

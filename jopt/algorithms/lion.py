@@ -4,8 +4,8 @@
     m <- b2 m + (1 - b2) g
 
 Chen et al., "Symbolic discovery of optimization algorithms", 2023. State: 4 bytes per
-float32 parameter, 2 with ``mu_dtype="bfloat16"``. Every element moves by the learning rate:
-take a third to a tenth of AdamW's, and three to ten times its weight decay.
+float32 parameter, 2 with ``mu_dtype="bfloat16"``. Every element moves by the learning
+rate: take a third to a tenth of AdamW's, and three to ten times its weight decay.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 Tieleman & Hinton, "Lecture 6.5: RMSProp", 2012; Graves, "Generating sequences with
 recurrent neural networks", 2013 (centered).
 
-State: 4 bytes per float32 parameter, 4 more each for centered and momentum. Still usual in
-reinforcement learning: learning rate 1e-3 or less, decay 0.9 to 0.99.
+State: 4 bytes per float32 parameter, 4 more each for centered and momentum. Still
+usual in reinforcement learning: learning rate 1e-3 or less, decay 0.9 to 0.99.
 """
 
 from __future__ import annotations

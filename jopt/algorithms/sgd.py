@@ -5,8 +5,8 @@
 Robbins & Monro, "A stochastic approximation method", 1951; Polyak, 1964 (momentum);
 Sutskever et al., 2013 (Nesterov's).
 
-State: none, or 4 bytes per float32 parameter with momentum. Learning rate 0.1 and momentum
-0.9 with a decaying schedule are the classic for convolutional networks.
+State: none, or 4 bytes per float32 parameter with momentum. Learning rate 0.1 and
+momentum 0.9 with a decaying schedule are the classic for convolutional networks.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from jopt.leafwise import leafwise
 
 @transformation
 def clip(max_delta: ScalarOrSchedule) -> GradientTransformation:
-    """Clip each element: ``u <- min(max(g, -max_delta), max_delta)``; Keras's clipvalue.
+    """Clip each element to [-max_delta, max_delta]; Keras's clipvalue.
 
     Args:
       max_delta: The bound, > 0.
@@ -37,8 +37,8 @@ def clip(max_delta: ScalarOrSchedule) -> GradientTransformation:
 def _factor(norm: jax.Array, max_norm: float | jax.Array) -> jax.Array:
     """What to multiply by so that the norm becomes at most ``max_norm``.
 
-    inf or NaN anywhere in the gradient gives NaN everywhere: dividing by an infinite norm
-    would give zeros that look like a step.
+    inf or NaN anywhere in the gradient gives NaN everywhere: dividing by an infinite
+    norm would give zeros that look like a step.
     """
     factor = jnp.minimum(max_norm / jnp.where(norm > 0, norm, max_norm), 1)
     return jnp.where(jnp.isfinite(norm), factor, jnp.nan)
@@ -60,8 +60,8 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule) -> GradientTransformation:
     Raises:
       ValueError: The bound is not positive.
 
-    Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks",
-    2013.
+    Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural
+    networks", 2013.
 
     >>> import jopt
     >>> tx = jopt.clip_by_global_norm(1.0)
@@ -138,8 +138,8 @@ def adaptive_grad_clip(
 
         u <- g min(1, clipping max(|p|, eps) / |g|)
 
-    The norms are of units, the inputs of one output: all axes but the last of a leaf with
-    four axes, the first axis of one with two or three, the whole of any other.
+    The norms are of units, the inputs of one output: all axes but the last of a leaf
+    with four axes, the first axis of one with two or three, the whole of any other.
 
     Args:
       clipping: The share, > 0; 0.01 in the paper.
@@ -180,5 +180,6 @@ def _unit_axes(shape: tuple[int, ...]) -> int | tuple[int, ...] | None:
     if len(shape) == 4:
         return (0, 1, 2)
     raise ValueError(
-        f"adaptive_grad_clip does not know the units of a leaf of shape {shape}: give axis"
+        f"adaptive_grad_clip does not know the units of a leaf of shape {shape}: give "
+        "axis"
     )

@@ -175,8 +175,8 @@ def add_noise(
     Raises:
       ValueError: ``eta`` or ``gamma`` is negative.
 
-    Neelakantan et al., "Adding gradient noise improves learning for very deep networks",
-    2015.
+    Neelakantan et al., "Adding gradient noise improves learning for very deep
+    networks", 2015.
 
     >>> import jopt
     >>> tx = jopt.add_noise(0.01, 0.55, key=0)

@@ -91,7 +91,7 @@ transition_steps=100))
     """
     if not callable(step_size_fn):
         raise TypeError(
-            f"step_size_fn must be a schedule, got {step_size_fn!r}; for a constant use "
-            "jopt.scale"
+            f"step_size_fn must be a schedule, got {step_size_fn!r}; for a constant "
+            "use jopt.scale"
         )
     return scale(step_size_fn)

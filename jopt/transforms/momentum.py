@@ -41,8 +41,8 @@ def trace(
       ValueError: The decay is not in [0, 1).
 
     Polyak, "Some methods of speeding up the convergence of iteration methods", 1964;
-    Sutskever et al., "On the importance of initialization and momentum in deep learning",
-    2013 (nesterov).
+    Sutskever et al., "On the importance of initialization and momentum in deep
+    learning", 2013 (nesterov).
 
     >>> import jopt, jax.numpy as jnp
     >>> tx = jopt.trace(0.9)
