@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jopt import checks, tree
-from jopt.hyperparams import Dynamic
+from jopt.dynamic import Dynamic
 from jopt.recipe import Recipe, Recorded
 
 

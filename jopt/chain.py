@@ -8,8 +8,8 @@ from typing import Any
 
 from jopt import checks
 from jopt.base import GradientTransformation, OptState, Params, Updates
+from jopt.dynamic import NO_STATE
 from jopt.factory import transformation
-from jopt.hyperparams import NO_STATE
 from jopt.kernels import run
 from jopt.leafwise import Leafwise
 

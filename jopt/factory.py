@@ -26,7 +26,8 @@ from jax.typing import DTypeLike
 
 from jopt import checks, registry, tree
 from jopt.base import GradientTransformation
-from jopt.hyperparams import Dynamic, is_declared, normalize, number
+from jopt.dynamic import Dynamic
+from jopt.hyperparams import is_declared, normalize, number
 from jopt.recipe import Recipe, Recorded, freeze
 
 

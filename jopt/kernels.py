@@ -19,7 +19,8 @@ import numpy as np
 
 from jopt import checks, masks, tree
 from jopt.base import OptState, Params, Updates
-from jopt.hyperparams import NO_STATE, scalar, scheduled
+from jopt.dynamic import NO_STATE, scheduled
+from jopt.tree import scalar
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,9 +21,10 @@ from jax.typing import DTypeLike
 
 from jopt import checks, masks, tree
 from jopt.base import GradientTransformation, Needs, OptState, Params, Updates
-from jopt.hyperparams import NO_STATE, Dynamic, scalar
+from jopt.dynamic import NO_STATE, Dynamic
 from jopt.kernels import Part, run
 from jopt.recipe import Recipe, freeze
+from jopt.tree import scalar
 
 
 class Slot(NamedTuple):

@@ -71,6 +71,11 @@ def scalar_dtype() -> Any:
     return jnp.result_type(float)
 
 
+def scalar(value: Any) -> jax.Array:
+    """``value`` as a strongly typed scalar."""
+    return jnp.asarray(value, scalar_dtype())
+
+
 @jax.jit
 def norm(tree: Any) -> jax.Array:
     """The L2 norm of all leaves together.

@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import jopt
-from jopt.hyperparams import scalar
+from jopt.tree import scalar
 
 
 PARAMS = {"bias": jnp.ones(3), "kernel": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)}

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 
 from jopt import checks, tree
 from jopt.base import GradientTransformation, OptState, Params, Updates
+from jopt.dynamic import NO_STATE
 from jopt.factory import transformation
-from jopt.hyperparams import NO_STATE, ScalarOrSchedule, scalar
+from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import leafwise
+from jopt.tree import scalar
 
 
 @transformation
