@@ -63,7 +63,9 @@ NAMES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("tx", "names"), NAMES, ids=[repr(tx)[:60] for tx, _ in NAMES])
+@pytest.mark.parametrize(
+    ("tx", "names"), NAMES, ids=[",".join(n) or "none" for _, n in NAMES]
+)
 def test_the_state_is_a_dict_by_name_of_the_members_that_have_state(
     tx: Any, names: list[str]
 ) -> None:
