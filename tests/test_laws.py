@@ -126,7 +126,7 @@ def test_equal_recipes_are_equal_and_survive_repr_config_pickle_and_copy(
     tx = case.make()
     again = {
         "made again": case.make(),
-        "repr": eval(repr(tx), vars(jopt)),
+        "repr": eval(repr(tx), dict(registry._factories)),
         "config": jopt.from_config(json.loads(json.dumps(jopt.to_config(tx)))),
         "pickle": pickle.loads(pickle.dumps(tx)),
         "copy": copy.deepcopy(tx),
