@@ -194,7 +194,8 @@ def test_what_comes_back_from_a_pickle_does_the_same(tx: Any) -> None:
 
 
 def test_a_transformation_is_static_to_jax() -> None:
-    assert jax.tree.leaves({"tx": jopt.adam(0.1), "chain": jopt.chain()}) == []
+    for tx in (jopt.adam(0.1), scale_by_shift(), scale_by_largest(2), jopt.chain()):
+        assert jax.tree.leaves({"tx": tx}) == []
     assert jax.tree.structure(jopt.adam(0.1)) == jax.tree.structure(jopt.adam(0.1))
 
 

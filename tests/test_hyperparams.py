@@ -195,6 +195,11 @@ def test_an_array_given_as_rate_is_used_as_it_is() -> None:
     np.testing.assert_allclose(jax.jit(loss)(0.5), 3 - 0.5 * total, rtol=1e-6)
     # So the loss can be differentiated by it.
     np.testing.assert_allclose(jax.grad(loss)(0.5), -total, rtol=1e-6)
+    # It is used instead of what the state holds, which then holds it.
+    _, state = run(jopt.sgd(0.1), 1)
+    params, state = run(jopt.sgd(jnp.float32(0.5)), 1, state)
+    np.testing.assert_allclose(params["bias"], 1 - 0.5 * GRADS["bias"], rtol=1e-6)
+    assert values(state) == {"learning_rate": 0.5}
 
 
 # Compilation and vmap.

@@ -51,7 +51,7 @@ class EquinoxModel(eqx.Module):
     out: Any
 
 
-class CallableLayer(EquinoxLayer):
+class CallableModel(EquinoxModel):
     """As models are: a tree that is also a function."""
 
     def __call__(self, x: Any) -> Any:
@@ -75,7 +75,7 @@ CONTAINERS: dict[str, Callable[..., Any]] = {
     "dataclass": lambda b, k, out: {"dense": DataLayer(b, k), "out": out},
     "flax dataclass": lambda b, k, out: {"dense": FlaxLayer(b, k), "out": out},
     "Equinox": lambda b, k, out: EquinoxModel(EquinoxLayer(b, k), out),
-    "callable": lambda b, k, out: EquinoxModel(CallableLayer(b, k), out),
+    "callable": lambda b, k, out: CallableModel(EquinoxLayer(b, k), out),
 }
 OUT = jnp.array(5.0)
 
