@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jopt import checks, tree
+from jopt import agreement, checks, tree
 from jopt.base import GradientTransformation, OptState, Params, Updates
 
 
@@ -34,13 +34,13 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     {'w': Array([0.5, 0.5], dtype=float32)}
     """
     leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-    old = checks.aligned(updates, leaves, treedef, params, "params")
+    old = agreement.aligned(updates, leaves, treedef, params, "params")
     new = []
     try:
         for p, u in zip(old, leaves, strict=True):
             new.append(p if u is None else _add(p, u))
     except Exception as error:
-        checks.note_leaf(error, updates, len(new))
+        agreement.note_leaf(error, updates, len(new))
         raise
     return treedef.unflatten(new)
 
@@ -55,7 +55,7 @@ def _add(p: Any, u: Any) -> jax.Array:
 
 @jax.jit
 def _add_wide(p: jax.Array, u: jax.Array) -> jax.Array:
-    checks.dtypes(u, p)
+    agreement.dtypes(u, p)
     wide = np.promote_types(tree.compute_dtype(p.dtype), u.dtype)
     return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
 

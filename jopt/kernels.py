@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jopt import checks, masks, tree
+from jopt import agreement, checks, masks, tree
 from jopt.base import OptState, Params, Updates
 from jopt.dynamic import NO_STATE, scheduled
 from jopt.tree import scalar
@@ -54,8 +54,8 @@ def run(
     fields = [_fields(m, state) for m, state in zip(members, states, strict=True)]
     leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
     owners = [m.name for m in members if m.declaration.real_only]
-    checks.leaves(leaves, updates, "updates", owners)
-    aligned = functools.partial(checks.aligned, updates, leaves, treedef)
+    agreement.leaves(leaves, updates, "updates", owners)
+    aligned = functools.partial(agreement.aligned, updates, leaves, treedef)
     at = [None] * len(leaves) if params is None else aligned(params, "params")
     slots = [
         [aligned(own[n], f"the state's {n}", lacking=True) for n in m.declaration.slots]
@@ -94,7 +94,7 @@ def run(
         try:
             leaves[i], own = kernel(g, at[i], own, [scalars[j] for j in on])
         except Exception as error:
-            checks.note_leaf(error, updates, i)
+            agreement.note_leaf(error, updates, i)
             raise
         for j, leaf_slots in zip(on, own, strict=True):
             for slot, new in zip(slots[j], leaf_slots, strict=True):
@@ -140,7 +140,7 @@ def _prologue(parts: tuple[Part, ...]) -> Callable[..., Any]:
     ) -> tuple[list[dict[str, jax.Array]], list[dict[str, jax.Array]]]:
         new_fields, scalars = [], []
         for part, own in zip(parts, fields, strict=True):
-            checks.state_numbers(part.name, own)
+            agreement.state_numbers(part.name, own)
             numbers = {name: own[name] for name in part.numbers} | {
                 name: scheduled(name, f, own["count"])
                 for name, f in part.schedules.items()
@@ -156,7 +156,7 @@ def _prologue(parts: tuple[Part, ...]) -> Callable[..., Any]:
                     known["t"] = scalar(new["count"])
                 results = declared.scalars(**{n: known[n] for n in declared.inputs})
             needed = declared.asks | declared.carry.keys()
-            checks.scalars(part.name, results, needed - {"p", *numbers})
+            agreement.scalars(part.name, results, needed - {"p", *numbers})
             new |= {n: scalar(results[n]) for n in declared.carry}
             new_fields.append(new)
             scalars.append({**results, **numbers})
@@ -183,7 +183,7 @@ def _kernel(parts: tuple[Part, ...]) -> Callable[..., Any]:
         slots: list[list[jax.Array]],
         scalars: list[dict[str, jax.Array]],
     ) -> tuple[jax.Array, list[list[jax.Array]]]:
-        checks.dtypes(g, p, slots)
+        agreement.dtypes(g, p, slots)
         widths = [jnp.finfo(x.dtype).bits for x in jax.tree.leaves((g, p, slots))]
         real = jnp.float64 if max(widths) > 32 else jnp.float32
 
@@ -202,7 +202,9 @@ def _kernel(parts: tuple[Part, ...]) -> Callable[..., Any]:
             loaded = dict(zip(declared.slots, map(load, own), strict=True))
             with _mixing_real_and_complex(u):
                 out = declared.rule(u, *loaded.values(), **asked)
-            u, *new = checks.rule_results(part.name, out, {"the update": u, **loaded})
+            u, *new = agreement.rule_results(
+                part.name, out, {"the update": u, **loaded}
+            )
             new_slots.append(
                 [x.astype(old.dtype) for x, old in zip(new, own, strict=True)]
             )

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.experimental.shard_alike import shard_alike
 from jax.typing import DTypeLike
 
-from jopt import checks, masks, tree
+from jopt import agreement, checks, masks, tree
 from jopt.base import GradientTransformation, Needs, OptState, Params, Updates
 from jopt.dynamic import NO_STATE, Dynamic
 from jopt.kernels import Part, run
@@ -172,7 +172,7 @@ class Leafwise(GradientTransformation):
     def _init(self, params: Params) -> OptState:
         owners = [self.name] if self.declaration.real_only else []
         leaves, treedef = jax.tree.flatten(params)
-        checks.leaves(leaves, params, "params", owners)
+        agreement.leaves(leaves, params, "params", owners)
         chosen = masks.select(self.declaration.mask, params)
         if self.state_class is None:
             return NO_STATE
@@ -259,5 +259,5 @@ def leafwise(
                 f"{name}={slot!r} is no option of leafwise, and no slot made by "
                 "zeros() or full()"
             )
-    checks.rule_signature(rule, slots)
+    agreement.rule_signature(rule, slots)
     return Leafwise(declaration)

@@ -151,7 +151,8 @@ def _importable_name(value: Any) -> str | None:
     """``module:name`` of a function at the top level of a module."""
     module, name = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
     found = getattr(sys.modules.get(module or ""), name or "-", None)
-    return f"{module}:{name}" if found is value else None
+    is_named = inspect.isfunction(value) and found is value
+    return f"{module}:{name}" if is_named else None
 
 
 def _decode(value: Any) -> Any:
@@ -182,7 +183,7 @@ def _function(name: str) -> Any:
     module, _, function = name.partition(":")
     # A config is data: it may name what the program has, not make it import things.
     found = getattr(sys.modules.get(module), function, None)
-    if not callable(found):
+    if not inspect.isfunction(found):
         raise ValueError(f"the config needs {name}: import {module} first")
     return found
 

@@ -169,6 +169,8 @@ def norm_along(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
     Array([[5.]], dtype=float32)
     """
     largest = jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
-    divisor = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1)
+    # Neither the quotients nor 1 / divisor may leave the normal range.
+    tiny = jnp.finfo(largest.dtype).tiny
+    divisor = jax.lax.stop_gradient(jnp.clip(largest, tiny, 1 / tiny))
     squares = jnp.sum(abs_sq(x / divisor.astype(x.dtype)), axis=axis, keepdims=True)
     return divisor * jnp.sqrt(squares)

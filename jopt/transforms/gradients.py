@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
+from jopt import agreement, checks, tree
 from jopt.base import GradientTransformation, OptState, Params, Updates
 from jopt.dynamic import NO_STATE
 from jopt.factory import transformation
@@ -43,11 +43,17 @@ def stateless(
     Returns:
       A transformation without state.
 
+    Raises:
+      TypeError: ``f`` is not a function.
+
     >>> import jopt
     >>> tx = jopt.stateless(lambda updates, params: jax.tree.map(jnp.tanh, updates))
     >>> tx.update({"w": jnp.zeros(1)}, ())[0]
     {'w': Array([0.], dtype=float32)}
     """
+
+    if not callable(f):
+        raise TypeError(f"f must be a function of updates and params, got f={f!r}")
 
     def init(params: Params) -> OptState:
         del params
@@ -175,7 +181,7 @@ def add_noise(
       A transformation. Its state holds the key of the next step.
 
     Raises:
-      ValueError: ``eta`` or ``gamma`` is negative.
+      ValueError: ``eta`` or ``gamma`` is negative, or there is more than one key.
 
     Neelakantan et al., "Adding gradient noise improves learning for very deep
     networks", 2015.
@@ -188,6 +194,8 @@ def add_noise(
     typed = jax.random.key(key) if isinstance(key, int) else key
     if not jnp.issubdtype(typed.dtype, jax.dtypes.prng_key):
         typed = jax.random.wrap_key_data(typed)
+    if typed.shape:
+        raise ValueError(f"key must be one key, got {len(typed)} of them")
     impl = jax.random.key_impl(typed)
 
     def init(params: Params) -> OptState:
@@ -199,7 +207,7 @@ def add_noise(
         count = tree.safe_increment(state.count)
         key = jax.random.wrap_key_data(state.key, impl=impl)
         leaves, treedef = jax.tree.flatten(updates)
-        checks.leaves(leaves, updates, "updates")
+        agreement.leaves(leaves, updates, "updates")
         next_key, *keys = jax.random.split(key, len(leaves) + 1)
         deviation = jnp.sqrt(eta * scalar(count) ** -gamma)
         noisy = [_noisy(g, k, deviation) for g, k in zip(leaves, keys, strict=True)]

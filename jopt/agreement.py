@@ -1,0 +1,215 @@
+"""Do the trees agree? The checks of updates, params, state and rules while tracing.
+
+The errors name the leaf by its path, show both sides, and say what to do. Nothing of
+this is left in the compiled step.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jopt import checks, tree
+
+
+def leaves(
+    found: Sequence[Any], whole: Any, name: str, real_only: Sequence[str] = ()
+) -> None:
+    """Raise unless every leaf (None is none) can be optimized.
+
+    Args:
+      found: The leaves of the tree.
+      whole: The tree, to name a leaf by its path.
+      name: What the tree is: ``params`` or ``updates``.
+      real_only: The names of transformations that complex leaves are an error for.
+    """
+    for i, leaf in enumerate(found):
+        problem = leaf is not None and _problem(leaf, real_only)
+        if problem:
+            path = tree.leaves_with_names(whole, none=None in found)[i][0]
+            raise TypeError(f"{name} leaf {path!r} {problem}.")
+
+
+def _problem(leaf: Any, real_only: Sequence[str]) -> str | None:
+    dtype = (
+        jnp.result_type(float) if type(leaf) is float else getattr(leaf, "dtype", None)
+    )
+    if dtype is None:
+        return (
+            f"is {checks.abbreviated(leaf)}, not an array. Give arrays only; of an "
+            "Equinox model that is eqx.filter(model, eqx.is_inexact_array)"
+        )
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        return (
+            f"has dtype {dtype}, but only floating point and complex arrays can be "
+            "optimized. Leave it out, or put None in its place"
+        )
+    if real_only and jnp.issubdtype(dtype, jnp.complexfloating):
+        return (
+            f"has dtype {dtype}, but {real_only[0]} is defined for real numbers only. "
+            "Split the leaf into its real and imaginary part"
+        )
+    return None
+
+
+def aligned(
+    updates: Any,
+    leaves: Sequence[Any],
+    treedef: Any,
+    other: Any,
+    name: str,
+    *,
+    lacking: bool = False,
+) -> list[Any]:
+    """The leaves of ``other`` in the order of the updates' leaves, which may be None.
+
+    Where the updates have a leaf, ``other`` may have None only if it may be
+    ``lacking``.
+    """
+    try:
+        found = treedef.flatten_up_to(other)
+    except ValueError:
+        raise ValueError(_structure_message(updates, other, name)) from None
+    for i, (leaf, twin) in enumerate(zip(leaves, found, strict=True)):
+        shape = getattr(twin, "shape", None)
+        same = shape is not None and getattr(leaf, "shape", None) == shape
+        if not same and not (twin is None and (leaf is None or lacking)):
+            _check_pair(leaf, twin, updates, i, other, name)
+    return found
+
+
+def _check_pair(
+    leaf: Any, twin: Any, updates: Any, i: int, other: Any, name: str
+) -> None:
+    if twin is not None and not jax.tree_util.all_leaves([twin]):
+        raise ValueError(_structure_message(updates, other, name))
+    if leaf is None:
+        return
+    path = tree.leaves_with_names(updates, none=True)[i][0]
+    if twin is None:
+        raise ValueError(
+            f"leaf {path!r} has an update, but it is None in {name}. Take gradients "
+            "with respect to these params, and init with them."
+        )
+    for what, x in (("updates", leaf), (name, twin)):
+        if not hasattr(x, "shape") and not isinstance(x, Real):
+            raise TypeError(f"{what} leaf {path!r} {_problem(x, ())}.")
+    if np.shape(leaf) != np.shape(twin):
+        raise ValueError(
+            f"leaf {path!r}: updates have shape {np.shape(leaf)}, but {name} has "
+            f"shape {np.shape(twin)}. Nothing is broadcast: take gradients with "
+            "respect to these params, and init with them."
+        )
+
+
+def _structure_message(updates: Any, other: Any, name: str) -> str:
+    ours = [path for path, _ in tree.leaves_with_names(updates, none=True)]
+    theirs = [path for path, _ in tree.leaves_with_names(other, none=True)]
+    missing = [path for path in ours if path not in theirs]
+    extra = [path for path in theirs if path not in ours]
+    parts = [f"only in the updates: {_some(missing)}"] if missing else []
+    parts += [f"only in {name}: {_some(extra)}"] if extra else []
+    if not parts:
+        parts = [_other_containers(*map(jax.tree.structure, (updates, other)))]
+    return (
+        f"updates and {name} have different structures; {'; '.join(parts)}. Call "
+        "update(updates, state, params) with the gradients of these params and a state "
+        "that init made from them."
+    )
+
+
+def _other_containers(ours: Any, theirs: Any) -> str:
+    """Where two tree structures with the same paths differ."""
+    for a, b in zip(ours.children(), theirs.children(), strict=True):
+        if a != b:
+            return _other_containers(a, b)
+    kinds = [node[0].__name__ if (node := x.node_data()) else x for x in (ours, theirs)]
+    if kinds[0] != kinds[1]:
+        return f"the same leaves in a {kinds[0]} and in a {kinds[1]}"
+    return f"the same leaves in two {kinds[0]} with different static fields"
+
+
+def state_numbers(name: str, fields: Mapping[str, Any]) -> None:
+    """Raise unless the count and the other scalars of a state are scalars."""
+    for field, value in fields.items():
+        kind = jnp.integer if field == "count" else jnp.floating
+        checks.one_number(f"{name}: the state's {field}", value, kind)
+
+
+def scalars(name: str, found: Any, needed: Collection[str]) -> None:
+    """Raise unless ``scalars`` of an algorithm gave what is needed, numbers by name."""
+    if not isinstance(found, Mapping) or not found.keys() >= set(needed):
+        raise TypeError(
+            f"{name}: scalars must return a dict of numbers with the names "
+            f"{sorted(needed)}, got {checks.abbreviated(found)}"
+        )
+    for key, value in found.items():
+        checks.one_number(f"{name}: the scalar {key!r}", value)
+
+
+def dtypes(update: Any, param: Any, slots: Any = ()) -> None:
+    """Raise unless the arrays of one leaf can be computed with."""
+    arrays = [("updates", update), ("params", param)]
+    arrays += [("the state's", slot) for slot in jax.tree.leaves(slots)]
+    for what, x in arrays:
+        if x is not None and (problem := _problem(x, ())):
+            raise TypeError(f"{what} leaf {problem}.")
+    if param is not None and jnp.iscomplexobj(update) > jnp.iscomplexobj(param):
+        raise TypeError(
+            f"updates have dtype {update.dtype}, but params {param.dtype}: take "
+            "gradients with respect to these params."
+        )
+
+
+def rule_signature(rule: Callable[..., Any], slots: Collection[str]) -> None:
+    """Raise unless a rule can be called with an update, the slots, and keywords."""
+    signature = inspect.signature(rule)
+    keywords = [
+        p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY
+    ]
+    try:
+        signature.bind(None, *slots, **dict.fromkeys(keywords))
+    except TypeError as error:
+        raise TypeError(
+            f"the rule is called with the update and the slots {list(slots)}, but "
+            f"takes {signature}: {error}"
+        ) from None
+
+
+def rule_results(
+    name: str, out: Any, wanted: Mapping[str, jax.Array]
+) -> list[jax.Array]:
+    """What a rule gave, if it is an array for the update and one for each slot."""
+    found = list(out) if isinstance(out, tuple) else [out]
+    if len(found) != len(wanted):
+        raise TypeError(
+            f"the rule of {name} must return {' and '.join(wanted)}, got {len(found)} "
+            "arrays"
+        )
+    for (what, old), new in zip(wanted.items(), found, strict=True):
+        shape, dtype = getattr(new, "shape", None), getattr(new, "dtype", jnp.bool_)
+        fits = shape == old.shape and jnp.issubdtype(dtype, jnp.inexact)
+        if not fits or jnp.iscomplexobj(new) > jnp.iscomplexobj(old):
+            raise TypeError(
+                f"the rule of {name} must return {what} as "
+                f"{checks.abbreviated(old)}, got {checks.abbreviated(new)}"
+            )
+    return found
+
+
+def note_leaf(error: Exception, whole: Any, i: int) -> None:
+    """Add to an error at which leaf it happened."""
+    path, leaf = tree.leaves_with_names(whole, none=True)[i]
+    error.add_note(f"This is about leaf {path!r} of shape {np.shape(leaf)}.")
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    shown = [repr(name) if name else "the tree itself" for name in names[:most]]
+    return ", ".join(shown) + more
