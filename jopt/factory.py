@@ -85,7 +85,8 @@ def transformation(
             name: value
             for name, value in arguments.items()
             if is_declared(declared[name])
-            and (name == "learning_rate" or not isinstance(value, float | None))
+            and value is not None
+            and (name == "learning_rate" or not isinstance(value, float))
         }
         # A transformation with a recipe has handed its numbers on to inner factories.
         if tx.recipe is None and dynamic:
@@ -225,6 +226,8 @@ def _shown(factory: Callable[..., Any], signature: inspect.Signature) -> str:
 def _normalize(name: str, value: Any, annotation: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
+    if type(value) in (dict, list):
+        value = value.copy()  # the recipe must not change when the caller's does
     if value is None and type(None) in get_args(annotation):
         return None
     if is_declared(annotation):
