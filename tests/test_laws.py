@@ -441,22 +441,25 @@ def _updates_or_error(call: Callable[[], Any]) -> Any:
 # 9. Hyperparameters.
 
 
-@pytest.mark.parametrize(
-    "case",
-    [case for case in CASES if registry._factories[case.name].hyperparameters],
-    ids=lambda case: case.id,
+def numbers_of(case: Case) -> dict[str, float]:
+    """The hyperparameters of a case by name, where they are numbers."""
+    factory = registry._factories[case.name]
+    defaults = {n: p.default for n, p in factory.__signature__.parameters.items()}
+    given = defaults | {"learning_rate": case.learning_rate} | case.options
+    numbers = {name: given[name] for name in factory.hyperparameters}
+    return {name: x for name, x in numbers.items() if isinstance(x, float)}
+
+
+with_numbers = pytest.mark.parametrize(
+    "case", [case for case in CASES if numbers_of(case)], ids=lambda case: case.id
 )
+
+
+@with_numbers
 def test_a_constant_a_tunable_and_a_schedule_give_the_same_numbers(case: Case) -> None:
     params, grads = draw(steps=4)
     params, grads = as_dtype(params, jnp.float32), as_dtype(grads, jnp.float32)
-    factory = registry._factories[case.name]
-    numbers = {}
-    for name in factory.hyperparameters:
-        value = case.options.get(name, factory.__signature__.parameters[name].default)
-        numbers[name] = case.learning_rate if name == "learning_rate" else value
-    numbers |= {n: x for n, x in case.options.items() if n == "learning_rate"}
-    numbers = {n: x for n, x in numbers.items() if isinstance(x, float)}
-
+    numbers = numbers_of(case)
     tunable = case.make(**{n: jopt.tunable(x) for n, x in numbers.items()})
     schedule = case.make(**{n: jopt.constant_schedule(x) for n, x in numbers.items()})
     state = tunable.init(params)
@@ -471,6 +474,25 @@ def test_a_constant_a_tunable_and_a_schedule_give_the_same_numbers(case: Case) -
     for tx in (tunable, schedule):
         updates = updates_of(tx, params, grads)
         chex.assert_trees_all_close(updates, expected, rtol=3e-5, atol=1e-9)
+
+
+@with_numbers
+def test_a_schedule_does_what_setting_the_numbers_by_hand_does(case: Case) -> None:
+    params, grads = draw(steps=3)
+    params, grads = as_dtype(params, jnp.float32), as_dtype(grads, jnp.float32)
+    numbers = numbers_of(case)
+    ramps = {n: jopt.linear_schedule(x, 0.0, 10) for n, x in numbers.items()}
+    expected = updates_of(case.make(**ramps), params, grads)
+
+    tx = case.make(**{n: jopt.tunable(x) for n, x in numbers.items()})
+    state, update, found = tx.init(params), jax.jit(tx.update), []
+    start = jopt.hyperparams(state)
+    for t, g in enumerate(grads):
+        now = {name: x * (1 - t / 10) for name, x in start.items()}
+        state = jopt.set_hyperparams(tx, state, **now)
+        updates, state = update(g, state, params)
+        found.append(updates)
+    chex.assert_trees_all_close(stack(found), expected, rtol=3e-5, atol=1e-8)
 
 
 # 10. Inside other things.
