@@ -79,6 +79,7 @@ def run(
     trees = {name: x for name, x in trees.items() if name in inputs}
     scalar_fields, scalars = _prologue(parts)(scalar_fields, trees)
 
+    kernels: dict[tuple[int, ...], Callable[..., Any]] = {}
     for i, g in enumerate(leaves):
         on = tuple(j for j in range(len(parts)) if chosen[j][i])
         if g is None or not on:
@@ -90,9 +91,10 @@ def run(
                 f"the state has no slot for leaf {path!r}: it was masked, or None, "
                 "when init was called. Call init again."
             )
-        kernel = _kernel(tuple(parts[j] for j in on))
+        if on not in kernels:
+            kernels[on] = _kernel(tuple(parts[j] for j in on))
         try:
-            leaves[i], own = kernel(g, at[i], own, [scalars[j] for j in on])
+            leaves[i], own = kernels[on](g, at[i], own, [scalars[j] for j in on])
         except Exception as error:
             agreement.note_leaf(error, updates, i)
             raise

@@ -185,7 +185,8 @@ def rmsprop(
       initial_scale: What ``nu`` starts at, >= 0.
       eps_in_sqrt: Whether eps is under the root (optax, Keras) or added to it (torch).
       centered: Whether to divide by the standard deviation.
-      momentum: In [0, 1), of the rescaled gradients; None keeps no state for it.
+      momentum: In [0, 1), of the rescaled gradients; None keeps no state for it. In the
+        state a tunable or scheduled one is called ``decay``, as in `trace`.
       nesterov: Whether momentum looks one step ahead.
       bias_correction: Whether to correct the averages for their start at zero.
       lr_in_momentum: Whether the learning rate is inside the momentum (optax, Keras) or

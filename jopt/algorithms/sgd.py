@@ -32,7 +32,8 @@ def sgd(
 
     Args:
       learning_rate: The step size, >= 0.
-      momentum: In [0, 1); None keeps no state for it.
+      momentum: In [0, 1); None keeps no state for it. In the state a tunable or
+        scheduled one has the name ``decay``, by which `trace` knows it.
       nesterov: Whether momentum looks one step ahead.
       lr_in_momentum: Whether the learning rate is inside the momentum,
         ``m <- momentum m - learning_rate g`` (Keras), or applied to it (optax, torch).
