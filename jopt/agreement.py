@@ -32,7 +32,8 @@ def leaves(
     for i, leaf in enumerate(found):
         problem = leaf is not None and _problem(leaf, real_only)
         if problem:
-            path = tree.leaves_with_names(whole, none=None in found)[i][0]
+            with_nones = any(x is None for x in found)
+            path = tree.leaves_with_names(whole, none=with_nones)[i][0]
             raise TypeError(f"{name} leaf {path!r} {problem}.")
 
 

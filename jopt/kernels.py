@@ -61,10 +61,15 @@ def run(
         [aligned(own[n], f"the state's {n}", lacking=True) for n in m.declaration.slots]
         for m, own in zip(members, fields, strict=True)
     ]
+    # A mask is about the parameters, where there are any.
+    shown = [
+        p if p is not None and g is not None else g
+        for p, g in zip(at, leaves, strict=True)
+    ]
     chosen = [
-        masks.select(m.declaration.mask, updates, none=True)
-        if m.declaration.mask is not None
-        else [True] * len(leaves)
+        [True] * len(leaves)
+        if m.declaration.mask is None
+        else masks.select(m.declaration.mask, treedef.unflatten(shown))
         for m in members
     ]
 

@@ -170,18 +170,16 @@ class Leafwise(GradientTransformation):
         return self.dynamic.extended(own) if self.dynamic else own
 
     def _init(self, params: Params) -> OptState:
+        leaves, treedef = jax.tree.flatten(params, is_leaf=lambda x: x is None)
         owners = [self.name] if self.declaration.real_only else []
-        leaves, treedef = jax.tree.flatten(params)
         agreement.leaves(leaves, params, "params", owners)
         chosen = masks.select(self.declaration.mask, params)
         if self.state_class is None:
             return NO_STATE
         fields: dict[str, Any] = {
             name: treedef.unflatten(
-                [
-                    slot.init(x) if on else None
-                    for x, on in zip(leaves, chosen, strict=True)
-                ]
+                slot.init(x) if on else None
+                for x, on in zip(leaves, chosen, strict=True)
             )
             for name, slot in self.declaration.slots.items()
         }

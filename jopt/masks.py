@@ -19,16 +19,17 @@ from jopt import tree
 Mask = str | bool | Callable[..., Any] | Any
 
 
-def select(mask: Mask, params: Any, none: bool = False) -> list[bool]:
+def select(mask: Mask, params: Any) -> list[bool]:
     """For each leaf of ``params``, whether the mask selects it.
+
+    A None in the tree is never selected, and a mask need not say anything about it.
 
     Args:
       mask: See `Mask`.
       params: The tree that the mask is about; paths and shapes are what matters.
-      none: Whether the Nones of the tree count as leaves.
 
     Returns:
-      One bool per leaf, in the tree's order.
+      One bool per leaf, Nones included, in the tree's order.
 
     Raises:
       ValueError: A regular expression that matches no leaf, or a mask tree that does
@@ -38,9 +39,9 @@ def select(mask: Mask, params: Any, none: bool = False) -> list[bool]:
     >>> select("kernel", {"bias": 1.0, "kernel": 2.0})
     [False, True]
     """
-    named = tree.leaves_with_names(params, none)
+    named = tree.leaves_with_names(params, none=True)
     if mask is None or isinstance(mask, bool):
-        return [mask is not False] * len(named)
+        return [mask is not False and leaf is not None for _, leaf in named]
     if isinstance(mask, str):
         try:
             pattern = re.compile(mask)
@@ -52,18 +53,20 @@ def select(mask: Mask, params: Any, none: bool = False) -> list[bool]:
         if named and not any(chosen):
             paths = ", ".join(repr(path) for path, _ in named[:8])
             raise ValueError(f"mask {mask!r} matches no leaf; the paths are {paths}")
-        return chosen
+        return [
+            x and leaf is not None for x, (_, leaf) in zip(chosen, named, strict=True)
+        ]
     if _is_function(mask):
         arity = _arity(mask)
         if arity == 2:
-            return [_bool(path, mask(path, leaf)) for path, leaf in named]
+            return [x is not None and _bool(path, mask(path, x)) for path, x in named]
         if arity != 1:
             raise TypeError(
                 "a mask is a function of (path, leaf) or of (params), got one that "
                 f"takes {inspect.signature(mask)}"
             )
         mask = mask(params)
-    return _by_path(mask, [path for path, _ in named])
+    return _by_path(mask, named)
 
 
 def _is_function(mask: Any) -> bool:
@@ -81,15 +84,19 @@ def _arity(function: Callable[..., Any]) -> int:
     return sum(p.kind in positional and p.default is p.empty for p in parameters)
 
 
-def _by_path(mask: Any, paths: list[str]) -> list[bool]:
+def _by_path(mask: Any, named: list[tuple[str, Any]]) -> list[bool]:
     """A mask tree is matched by paths, so its containers need not be the params'."""
     entries = {path: _bool(path, x) for path, x in tree.leaves_with_names(mask)}
     used = set()
     chosen = []
-    for path in paths:
+    for path, leaf in named:
         parts = path.split("/")
         prefixes = ("/".join(parts[:n]) for n in range(len(parts), -1, -1))
         found = next((prefix for prefix in prefixes if prefix in entries), None)
+        if leaf is None:
+            used |= {n for n in entries if f"{n}/".startswith(f"{path}/")} | {found}
+            chosen.append(False)
+            continue
         if found is None:
             raise ValueError(
                 f"the mask says nothing about leaf {path!r}; it has {sorted(entries)}. "
@@ -97,7 +104,7 @@ def _by_path(mask: Any, paths: list[str]) -> list[bool]:
             )
         used.add(found)
         chosen.append(entries[found])
-    if paths and (unused := sorted(entries.keys() - used)):
+    if named and (unused := sorted(entries.keys() - used)):
         raise ValueError(f"the mask has entries for no leaf: {unused}")
     return chosen
 

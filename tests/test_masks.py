@@ -139,15 +139,37 @@ def test_select_gives_a_bool_for_each_leaf(make: Any, mask: Any, chosen: Any) ->
     assert masks.select(mask, make(BIAS, KERNEL, OUT)) == chosen
 
 
-def test_a_missing_leaf_takes_part_when_it_is_asked_for() -> None:
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "kernel|bias",
+        lambda path, leaf: leaf.ndim == 2 and "dense" in path,
+        lambda params: jax.tree.map(lambda p: p is params["dense"]["kernel"], params),
+        {"dense": True, "out": False},
+        {"dense": {"kernel": True}, "out": False},
+        {"dense": {"kernel": True, "bias": True}, "out": False},
+    ],
+)
+def test_a_missing_leaf_is_not_chosen_and_need_not_be_named(mask: Any) -> None:
     params = in_dicts(None, KERNEL, OUT)
-    assert masks.select("kernel", params) == [True, False]
-    assert masks.select("kernel", params, none=True) == [False, True, False]
-    assert masks.select({"dense": True, "out": False}, params, none=True) == [
-        True,
-        True,
-        False,
-    ]
+    assert masks.select(mask, params) == [False, True, False]
+    # Nor need a leaf whose gradient is missing, in this step only.
+    tx = jopt.add_decayed_weights(1.0, mask=mask)
+    params = in_dicts(BIAS, KERNEL, OUT)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    zeros["dense"]["bias"] = None
+    updates, _ = tx.update(zeros, tx.init(in_dicts(None, KERNEL, OUT)), params)
+    assert updates["dense"]["bias"] is None
+    np.testing.assert_array_equal(updates["dense"]["kernel"], KERNEL)
+    assert not jnp.any(updates["out"])
+
+
+def test_a_mask_is_shown_the_parameters_and_not_their_gradients() -> None:
+    params = in_dicts(*(x.astype(jnp.bfloat16) for x in (BIAS, KERNEL, OUT)))
+    grads = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
+    tx = jopt.add_decayed_weights(1.0, mask=lambda _, leaf: leaf.dtype == jnp.bfloat16)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    assert all(jnp.any(u) for u in jax.tree.leaves(updates))
 
 
 def test_a_mask_is_no_matter_in_an_empty_tree() -> None:

@@ -5,10 +5,7 @@ those libraries' numbers are renewed. The file holds the oracle texts of each li
 rows and, per library and float width, an array (rows, steps, parameters).
 """
 
-import os
-import subprocess
 import sys
-import tempfile
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from .problem import GRADS, PARAMS, STEPS, flat
+from .process import result_of
 from .rows import LIBRARIES, WIDTHS, rows_of
 
 
 GOLDEN = Path(__file__).with_name("golden.npz")
-# The package is tests.parity, or parity where tests is not a package.
-ROOT = Path(__file__).parents[__package__.count(".") + 1]
 
 
 def run_keras(row, width):
@@ -82,25 +78,8 @@ RUNNERS = {"keras": run_keras, "torch": run_torch, "optax": run_optax}
 
 
 def oracle(library, width):
-    """Trajectories of all of a library's rows: an array (rows, steps, parameters).
-
-    They run in a process of their own, because Keras fixes its backend and JAX its
-    float width at import, and because optax needs JAX's standard dtype promotion.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        env = os.environ | {
-            "JAX_ENABLE_X64": str(int(width == "float64")),
-            "JAX_NUMPY_DTYPE_PROMOTION": "standard",
-            "JAX_NUMPY_RANK_PROMOTION": "allow",
-            "JAX_PLATFORMS": "cpu",
-            "KERAS_BACKEND": "jax",
-            "KERAS_HOME": folder,  # not the user's keras.json, which sets a floatx
-        }
-        path = Path(folder, "trajectories.npy")
-        command = [sys.executable, "-W", "ignore", "-m", f"{__package__}.generate"]
-        command += ["--run", library, width, str(path)]
-        subprocess.run(command, cwd=ROOT, env=env, check=True)
-        return np.load(path)
+    """Trajectories of all of a library's rows: an array (rows, steps, parameters)."""
+    return result_of("generate", library, width, x64=width == "float64")
 
 
 def main(arguments):

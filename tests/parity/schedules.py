@@ -5,10 +5,7 @@ answer in schedules.npz: per library the texts of its rows, the versions, and th
 of one row after the other. With library names behind it only those are renewed.
 """
 
-import os
-import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -16,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .process import result_of
+
 
 GOLDEN = Path(__file__).with_name("schedules.npz")
-# The package is tests.parity, or parity where tests is not a package.
-ROOT = Path(__file__).parents[__package__.count(".") + 1]
 LIBRARIES = ("keras", "torch", "optax")
 RTOL = {"float32": 5e-7, "float64": 1e-14}
 
@@ -287,25 +284,8 @@ RUNNERS = {"keras": run_keras, "torch": run_torch, "optax": run_optax}
 
 
 def oracle(library):
-    """The values of all of a library's rows, one row after the other.
-
-    They run in a process of their own, because Keras fixes its backend and JAX its
-    float width at import, and because optax needs JAX's standard dtype promotion.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        env = os.environ | {
-            "JAX_ENABLE_X64": "1",
-            "JAX_NUMPY_DTYPE_PROMOTION": "standard",
-            "JAX_NUMPY_RANK_PROMOTION": "allow",
-            "JAX_PLATFORMS": "cpu",
-            "KERAS_BACKEND": "jax",
-            "KERAS_HOME": folder,  # not the user's keras.json, which sets a floatx
-        }
-        path = Path(folder, "values.npy")
-        command = [sys.executable, "-W", "ignore", "-m", f"{__package__}.schedules"]
-        command += ["--run", library, str(path)]
-        subprocess.run(command, cwd=ROOT, env=env, check=True)
-        return np.load(path)
+    """The values of all of a library's rows, one row after the other."""
+    return result_of("schedules", library, x64=True)
 
 
 def by_row(library, values):

@@ -1,0 +1,35 @@
+"""A process of its own for each library.
+
+Keras fixes its backend, and JAX its float width, when they are imported; and optax
+needs JAX's standard dtype promotion, which the tests forbid.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+
+# The package is tests.parity, or parity where tests is not a package.
+ROOT = Path(__file__).parents[__package__.count(".") + 1]
+
+
+def result_of(module, *arguments, x64):
+    """The array that ``python -m module --run *arguments PATH`` saves at PATH."""
+    with tempfile.TemporaryDirectory() as folder:
+        env = os.environ | {
+            "JAX_ENABLE_X64": str(int(x64)),
+            "JAX_NUMPY_DTYPE_PROMOTION": "standard",
+            "JAX_NUMPY_RANK_PROMOTION": "allow",
+            "JAX_PLATFORMS": "cpu",
+            "KERAS_BACKEND": "jax",
+            "KERAS_HOME": folder,  # not the user's keras.json, which sets a floatx
+        }
+        path = Path(folder, "result.npy")
+        command = [sys.executable, "-W", "ignore", "-m", f"{__package__}.{module}"]
+        command += ["--run", *arguments, str(path)]
+        subprocess.run(command, cwd=ROOT, env=env, check=True)
+        return np.load(path)
