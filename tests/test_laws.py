@@ -26,7 +26,9 @@ from jax.sharding import PartitionSpec as P
 
 import jopt
 from jopt import registry
+from jopt.interop.flax import TrainState
 from tests.cases import CASES, OPTIMIZERS, WITHOUT_ROW, Case
+from tests.cases.case import loss
 
 
 STEPS = 20
@@ -72,12 +74,17 @@ def stack(trees: list[Any]) -> Any:
     return jax.tree.map(lambda *xs: jnp.stack(xs), *trees)
 
 
+def update(tx: Any, g: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    """``tx.update``, with the loss for what wants to know it."""
+    return tx.update(g, state, params, **({"value": loss(params)} | extra))
+
+
 def trajectory(tx: Any, params: Any, grads: list[Any]) -> Any:
     """The parameters after each step, stacked."""
 
     def body(carry: Any, g: Any) -> Any:
         params, state = carry
-        updates, state = tx.update(g, state, params)
+        updates, state = update(tx, g, state, params)
         params = jopt.apply_updates(params, updates)
         return (params, state), params
 
@@ -91,7 +98,7 @@ def updates_of(tx: Any, params: Any, grads: list[Any]) -> Any:
     """The updates of each step at the same parameters, stacked."""
 
     def body(state: Any, g: Any, params: Any) -> Any:
-        updates, state = tx.update(g, state, params)
+        updates, state = update(tx, g, state, params)
         return state, updates
 
     def run(params: Any, grads: Any) -> Any:
@@ -141,8 +148,8 @@ def test_equal_recipes_are_equal_and_survive_repr_config_pickle_and_copy(
     params, grads = small()
     for other in again.values():
         chex.assert_trees_all_equal(
-            tx.update(grads, tx.init(params), params),
-            other.update(grads, other.init(params), params),
+            update(tx, grads, tx.init(params), params),
+            update(other, grads, other.init(params), params),
         )
 
 
@@ -156,11 +163,11 @@ def test_jit_scan_and_vmap_give_the_numbers_of_a_loop(case: Case) -> None:
     params, grads = as_dtype(params, jnp.float32), as_dtype(grads, jnp.float32)
     state, expected = tx.init(params), []
     for g in grads:
-        updates, state = tx.update(g, state, params)
+        updates, state = update(tx, g, state, params)
         expected.append(updates)
 
     def body(state: Any, g: Any) -> Any:
-        updates, state = tx.update(g, state, params)
+        updates, state = update(tx, g, state, params)
         return state, updates
 
     stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *grads)
@@ -174,7 +181,7 @@ def test_jit_scan_and_vmap_give_the_numbers_of_a_loop(case: Case) -> None:
     def two(tree: Any) -> Any:
         return jax.tree.map(lambda x: jnp.stack([x, x]), tree)
 
-    first = jax.vmap(lambda g, p: tx.update(g, tx.init(p), p)[0])(
+    first = jax.vmap(lambda g, p: update(tx, g, tx.init(p), p)[0])(
         two(grads[0]), two(params)
     )
     chex.assert_trees_all_close(first, two(expected[0]), **close)
@@ -188,7 +195,7 @@ def test_the_second_call_does_not_compile(case: Case) -> None:
     @jax.jit
     def step(g: Any, state: Any, params: Any) -> Any:
         traces.append(1)
-        updates, state = case.make().update(g, state, params)
+        updates, state = update(case.make(), g, state, params)
         return jopt.apply_updates(params, updates), state
 
     state = case.make().init(params)
@@ -203,7 +210,7 @@ def test_an_update_can_be_differentiated_where_it_is_smooth(case: Case) -> None:
     params, grads = small()
 
     def total(g: Any) -> Any:
-        updates, _ = tx.update(g, tx.init(params), params)
+        updates, _ = update(tx, g, tx.init(params), params)
         return sum(jnp.sum(u) for u in jax.tree.leaves(updates))
 
     ones = jax.tree.map(jnp.ones_like, grads)
@@ -227,7 +234,9 @@ def test_types_never_change(case: Case, param_dtype: str, grad_dtype: str) -> No
         params, grads = small(param_dtype)[0], small(grad_dtype)[1]
         state = jax.eval_shape(tx.init, params)
         assert types(tx.init(params)) == types(state)
-        updates, new_state = jax.eval_shape(tx.update, grads, state, params)
+        updates, new_state = jax.eval_shape(
+            functools.partial(update, tx), grads, state, params
+        )
         assert types(new_state) == types(state)
         assert types(updates) == types(grads)
         new_params = jax.eval_shape(jopt.apply_updates, params, updates)
@@ -247,7 +256,7 @@ def test_zero_tiny_and_huge_gradients_give_finite_updates(
         huge = 1e4  # the sum of three is the update, and has to fit
     tx = case.make()
     params, _ = small(dtype)
-    step = jax.jit(tx.update)
+    step = jax.jit(functools.partial(update, tx))
     for value in (0.0, tiny, huge):
         grads = jax.tree.map(lambda p, x=value: jnp.full_like(p, x), params)
         state = tx.init(params)
@@ -288,7 +297,7 @@ def test_a_bfloat16_run_tracks_the_float32_run(case: Case) -> None:
         def body(carry: Any, _: Any) -> Any:
             params, state = carry
             grads = jax.tree.map(lambda p: p - jnp.asarray(0.3, p.dtype), params)
-            updates, state = tx.update(grads, state, params)
+            updates, state = update(tx, grads, state, params)
             return (jopt.apply_updates(params, updates), state), None
 
         (params, _), _ = jax.lax.scan(body, (params, tx.init(params)), length=200)
@@ -310,7 +319,7 @@ def test_params_and_state_can_be_donated_right_after_init(case: Case) -> None:
     assert len({x.unsafe_buffer_pointer() for x in arrays}) == len(arrays)
 
     def step(params: Any, state: Any, g: Any) -> Any:
-        updates, state = tx.update(g, state, params)
+        updates, state = update(tx, g, state, params)
         return jopt.apply_updates(params, updates), state
 
     donated = jax.jit(step, donate_argnums=(0, 1))
@@ -336,7 +345,7 @@ def test_none_empty_zero_size_and_scalar_leaves_work(case: Case) -> None:
     }
     grads = jax.tree.map(lambda p: 0.5 * p, params)
     state = tx.init(params)
-    updates, new_state = tx.update(grads, state, params)
+    updates, new_state = update(tx, grads, state, params)
     assert jax.tree.structure(updates) == jax.tree.structure(grads)
     assert types(new_state) == types(state)
     new_params = jopt.apply_updates(params, updates)
@@ -344,7 +353,7 @@ def test_none_empty_zero_size_and_scalar_leaves_work(case: Case) -> None:
     chex.assert_tree_all_finite(new_params)
     without = {"scalar": params["scalar"], "w": params["w"]}
     if case.name != "clip_by_global_norm":
-        alone, _ = tx.update({k: grads[k] for k in without}, tx.init(without), without)
+        alone, _ = update(tx, {k: grads[k] for k in without}, tx.init(without), without)
         chex.assert_trees_all_close({k: updates[k] for k in without}, alone, rtol=1e-6)
 
 
@@ -353,7 +362,7 @@ def test_a_leaf_without_gradient_keeps_its_value_and_its_slots(case: Case) -> No
     tx = case.make()
     params, grads = small()
     state = tx.init(params)
-    updates, new_state = tx.update({**grads, "bias": None}, state, params)
+    updates, new_state = update(tx, {**grads, "bias": None}, state, params)
     assert updates["bias"] is None
     new_params = jopt.apply_updates(params, updates)
     chex.assert_trees_all_equal(new_params["bias"], params["bias"])
@@ -370,7 +379,7 @@ def test_a_leaf_without_gradient_keeps_its_value_and_its_slots(case: Case) -> No
 @every_case
 def test_an_empty_tree_works(case: Case, tree: Any) -> None:
     tx = case.make()
-    updates, state = tx.update(tree, tx.init(tree), tree)
+    updates, state = update(tx, tree, tx.init(tree), tree)
     assert updates == tree
     assert types(state) == types(tx.init(tree))
 
@@ -385,7 +394,7 @@ def test_complex_leaves_work_or_are_refused_by_name(case: Case) -> None:
     narrow = as_dtype(params, jnp.complex64)
     if not case.complex_leaves:
         with pytest.raises(TypeError, match="leaf 'bias' has dtype complex64"):
-            tx.update(narrow, tx.init(narrow), narrow)
+            update(tx, narrow, tx.init(narrow), narrow)
         return
     found = (trajectory if case.is_optimizer else updates_of)(
         tx, narrow, as_dtype(grads, jnp.complex64)
@@ -403,11 +412,11 @@ def test_wrong_trees_are_refused_with_the_path_of_the_leaf(case: Case) -> None:
     params, grads = small()
     state = tx.init(params)
     with pytest.raises(ValueError, match=r"'kernel'.*\(4, 3\).*\(3, 4\)"):
-        tx.update({**grads, "kernel": grads["kernel"].T}, state, params)
+        update(tx, {**grads, "kernel": grads["kernel"].T}, state, params)
     with pytest.raises(ValueError, match=r"different structures.*'scalar'"):
-        tx.update({n: g for n, g in grads.items() if n != "scalar"}, state, params)
+        update(tx, {n: g for n, g in grads.items() if n != "scalar"}, state, params)
     with pytest.raises(TypeError, match="'bias' has dtype int32"):
-        tx.update({**grads, "bias": jnp.arange(4)}, state, params)
+        update(tx, {**grads, "bias": jnp.arange(4)}, state, params)
     with pytest.raises(TypeError, match="'bias' has dtype int32"):
         tx.init({**params, "bias": jnp.arange(4)})
 
@@ -419,8 +428,11 @@ def test_missing_params_and_misspelt_arguments_are_refused(case: Case) -> None:
     state = tx.init(params)
     with pytest.raises(TypeError, match=r"'parms'.*Did you mean 'params'"):
         tx.update(grads, state, parms=params)
-    without = _updates_or_error(lambda: tx.update(grads, state)[0])
-    ignored = _updates_or_error(lambda: tx.update(grads, state, value=1.0, loss=2.0)[0])
+    if case.needs_value:
+        with pytest.raises(TypeError, match="needs the argument 'value'"):
+            tx.update(grads, state, params)
+    without = _updates_or_error(lambda: update(tx, grads, state)[0])
+    ignored = _updates_or_error(lambda: update(tx, grads, state, loss=2.0)[0])
     if isinstance(without, Exception):
         assert "needs the parameters: call update(updates, state, params)" in str(
             without
@@ -428,7 +440,7 @@ def test_missing_params_and_misspelt_arguments_are_refused(case: Case) -> None:
         assert type(ignored) is TypeError
     else:
         chex.assert_trees_all_equal(without, ignored)
-        chex.assert_trees_all_equal(without, tx.update(grads, state, params)[0])
+        chex.assert_trees_all_equal(without, update(tx, grads, state, params)[0])
 
 
 def _updates_or_error(call: Callable[[], Any]) -> Any:
@@ -485,12 +497,12 @@ def test_a_schedule_does_what_setting_the_numbers_by_hand_does(case: Case) -> No
     expected = updates_of(case.make(**ramps), params, grads)
 
     tx = case.make(**{n: jopt.tunable(x) for n, x in numbers.items()})
-    state, update, found = tx.init(params), jax.jit(tx.update), []
+    state, step, found = tx.init(params), jax.jit(functools.partial(update, tx)), []
     start = jopt.hyperparams(state)
     for t, g in enumerate(grads):
         now = {name: x * (1 - t / 10) for name, x in start.items()}
         state = jopt.set_hyperparams(tx, state, **now)
-        updates, state = update(g, state, params)
+        updates, state = step(g, state, params)
         found.append(updates)
     chex.assert_trees_all_close(stack(found), expected, rtol=3e-5, atol=1e-8)
 
@@ -505,25 +517,34 @@ def test_it_gives_the_same_numbers_inside_wrappers_and_frameworks(case: Case) ->
     everywhere = {
         "jopt.chain": jopt.chain(jopt.identity(), case.make()),
         "named": jopt.chain(inner=case.make()),
-        "optax.chain": optax.chain(optax.identity(), case.make()),
-        "optax.masked": optax.masked(case.make(), dict.fromkeys(params, True)),
-        "optax.partition": optax.partition({"all": case.make()}, lambda _: "all"),
     }
+    # optax's wrappers and Flax's TrainState do not pass a value on.
+    train_state = (
+        TrainState if case.needs_value else flax.training.train_state.TrainState
+    )
+    everywhere |= (
+        {}
+        if case.needs_value
+        else {
+            "optax.chain": optax.chain(optax.identity(), case.make()),
+            "optax.masked": optax.masked(case.make(), dict.fromkeys(params, True)),
+            "optax.partition": optax.partition({"all": case.make()}, lambda _: "all"),
+        }
+    )
     expected = trajectory(case.make(), params, grads)
     close = {"rtol": 1e-5, "atol": 1e-7}
     with jax.numpy_dtype_promotion("standard"):  # optax needs it
         for where, tx in everywhere.items():
             found = trajectory(tx, params, grads)
             chex.assert_trees_all_close(found, expected, custom_message=where, **close)
-        state = flax.training.train_state.TrainState.create(
-            apply_fn=None, params=params, tx=case.make()
-        )
+        state = train_state.create(apply_fn=None, params=params, tx=case.make())
         model = nnx.Dict({name: nnx.Param(p) for name, p in params.items()})
         optimizer = nnx.Optimizer(model, case.make(), wrt=nnx.Param)
         for g in grads:
-            state = state.apply_gradients(grads=g)
+            told = {"value": loss(state.params)} if case.needs_value else {}
+            state = state.apply_gradients(grads=g, **told)
             as_params = nnx.Dict({name: nnx.Param(x) for name, x in g.items()})
-            optimizer.update(model, nnx.state(as_params))
+            optimizer.update(model, nnx.state(as_params), **told)
     last = jax.tree.map(lambda x: x[-1], expected)
     chex.assert_trees_all_close(state.params, last, **close)
     chex.assert_trees_all_close(nnx.to_pure_dict(nnx.state(model)), last, **close)
@@ -567,7 +588,7 @@ def test_saving_and_restoring_equals_never_stopping(
     params, grads = as_dtype(params, jnp.float32), as_dtype(grads, jnp.float32)
     step = jax.jit(
         lambda g, s, p: (lambda u, s: (jopt.apply_updates(p, u), s))(
-            *case.make().update(g, s, p)
+            *update(case.make(), g, s, p)
         )
     )
     straight = (params, case.make().init(params))
@@ -609,7 +630,7 @@ def test_sharded_params_give_sharded_state_and_the_same_numbers(case: Case) -> N
     tx = case.make()
 
     def step(params: Any, state: Any, g: Any) -> Any:
-        updates, state = tx.update(g, state, params)
+        updates, state = update(tx, g, state, params)
         return jopt.apply_updates(params, updates), state
 
     alone = (params, tx.init(params))
@@ -642,7 +663,9 @@ def test_sharding_is_part_of_the_types_where_the_user_makes_it_so(case: Case) ->
         params = jax.device_put(params, rows)
         tx = case.make()
         state = tx.init(params)
-        updates, new_state = jax.eval_shape(tx.update, params, state, params)
+        updates, new_state = jax.eval_shape(
+            functools.partial(update, tx), params, state, params
+        )
         assert with_sharding(new_state) == with_sharding(state)
         assert with_sharding(jax.eval_shape(tx.init, params)) == with_sharding(state)
         assert with_sharding(updates) == with_sharding(params)
@@ -662,14 +685,15 @@ def test_it_descends_a_quadratic_and_rosenbrock(case: Case) -> None:
         a, b = p["x"]
         return (1 - a) ** 2 + 100 * (b - a**2) ** 2
 
-    for loss, rate, share in [(quadratic, 1.0, 0.02), (rosenbrock, 0.01, 0.3)]:
+    for f, rate, share in [(quadratic, 1.0, 0.02), (rosenbrock, 0.01, 0.3)]:
         tx = case.make(learning_rate=case.rate_for_descent * rate)
         params = {"x": jnp.array([-1.0, 1.5])}
 
-        def body(carry: Any, _: Any, tx: Any = tx, loss: Any = loss) -> Any:
+        def body(carry: Any, _: Any, tx: Any = tx, f: Any = f) -> Any:
             params, state = carry
-            updates, state = tx.update(jax.grad(loss)(params), state, params)
+            value, g = jax.value_and_grad(f)(params)
+            updates, state = update(tx, g, state, params, value=value)
             return (jopt.apply_updates(params, updates), state), None
 
         (final, _), _ = jax.lax.scan(body, (params, tx.init(params)), length=1500)
-        assert loss(final) < share * loss(params), loss.__name__
+        assert f(final) < share * f(params), f.__name__

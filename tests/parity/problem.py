@@ -1,4 +1,4 @@
-"""The problem that every optimizer solves here: one small tree, twelve fixed gradients.
+"""The problem that every optimizer solves here: one small tree, twenty fixed gradients.
 
 Gradients of order one hide where an optimizer adds its eps, so most of these are tiny,
 and some entries are exactly zero on every third step, the first included.
@@ -7,7 +7,7 @@ and some entries are exactly zero on every third step, the first included.
 import numpy as np
 
 
-STEPS = 12
+STEPS = 20
 
 
 def _draw():
@@ -31,15 +31,16 @@ def _draw():
 
 
 PARAMS, GRADS = _draw()  # float64; GRADS have the steps as their leading axis
+VALUES = 2.0 / (1 + 0.1 * np.arange(STEPS))  # the loss, for what wants to know it
 
 
 def flat(tree):
-    """Both leaves as one float vector (or a row per step), `kernel` before `bias`."""
-    leaves = (np.asarray(tree[name]) for name in PARAMS)
+    """All leaves as one float vector (or a row per step), `kernel` before `bias`."""
+    leaves = {name: np.asarray(tree[name]) for name in PARAMS if name in tree}
     return np.concatenate(
         [
             x.reshape(*x.shape[: x.ndim - PARAMS[name].ndim], -1)
-            for name, x in zip(PARAMS, leaves, strict=True)
+            for name, x in leaves.items()
         ],
         axis=-1,
     )

@@ -1,56 +1,6 @@
-"""THE table: which setting of jopt equals which setting of Keras, torch and optax.
+"""The first optimizers against Keras, torch and optax."""
 
-A row is evaluated in the namespace of its library (for torch, without the parameters)
-and in jopt's. Numbers agree within `tol32` in float32 and `tol64` in float64, absolute
-and relative, after every step.
-"""
-
-from dataclasses import dataclass
-
-
-LIBRARIES = ("keras", "torch", "optax")
-WIDTHS = ("float32", "float64")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One setting: how the library builds it and how jopt does."""
-
-    library: str
-    name: str
-    oracle: str
-    jopt: str
-    scheduler: str = ""  # torch's learning rate scheduler
-    tol32: float = 2e-6
-    tol64: float = 1e-12
-
-    @property
-    def recipe(self):
-        """What the oracle's numbers depend on."""
-        return " | ".join(filter(None, (self.name, self.oracle, self.scheduler)))
-
-    def tolerance(self, width):
-        """The tolerance in this float width."""
-        return {"float32": self.tol32, "float64": self.tol64}[width]
-
-
-def keras(name, oracle, jopt, **tolerances):
-    """A row against Keras; DECAY stands for the same decaying rate in both."""
-    oracle = oracle.replace("DECAY", "InverseTimeDecay(0.05, 2, 0.5)")
-    jopt = jopt.replace("DECAY", "inverse_time_decay(0.05, 2, 0.5)")
-    return Row("keras", name, oracle, jopt, **tolerances)
-
-
-def torch(name, oracle, jopt, **tolerances):
-    """A row against torch; DECAY in jopt's text attaches that scheduler to torch's."""
-    scheduler = "LambdaLR(lambda t: 1 / (1 + 0.25 * t))" if "DECAY" in jopt else ""
-    jopt = jopt.replace("DECAY", "inverse_time_decay(0.05, 2, 0.5)")
-    return Row("torch", name, oracle, jopt, scheduler, **tolerances)
-
-
-def optax(name, oracle, jopt=None, **tolerances):
-    """A row against optax, by default with the very same text."""
-    return Row("optax", name, oracle, jopt or oracle, **tolerances)
+from .row import keras, optax, torch
 
 
 KERAS = (
@@ -489,8 +439,3 @@ OPTAX = (
 )
 
 ROWS = KERAS + TORCH + OPTAX
-
-
-def rows_of(library):
-    """The rows against this library, in the order of its golden numbers."""
-    return tuple(row for row in ROWS if row.library == library)

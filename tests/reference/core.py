@@ -1,59 +1,11 @@
-"""Every algorithm a second time: slow, obvious float64 NumPy, written from the papers.
+"""The first optimizers, and the first transformations."""
 
-The library must agree with this file to the last digits. So nothing here is shared
-with it, no line is clever, and each algorithm can be read beside its paper.
-
-Each function is a generator for one parameter array ``p``. It takes the gradients
-``g_1, g_2, ...`` one at a time. An optimizer yields the parameters after each of them;
-a transformation (second half) yields the updates, and the parameters stay where they
-are. Options about storage types and masks have no place here.
-
-Steps are counted ``t = 1, 2, ...`` as in the papers. A hyperparameter of type `Scalar`
-is a number or a function of the 0-based step ``t - 1``. Everything in step ``t``,
-powers like ``b1**t`` included, uses its value of that step. ``np.abs(g) ** 2`` is the
-square of a real gradient and the squared magnitude of a complex one.
-"""
-
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-
-Array = npt.NDArray[Any]
-Scalar = float | Callable[[int], Any]
-EpsMode = Literal["after", "before"]
-
-
-def double(x: Array) -> Array:
-    """``x`` in double precision, real or complex."""
-    dtype = np.promote_types(np.asarray(x).dtype, np.float64)
-    return np.asarray(x, dtype)
-
-
-def steps(grads: Iterable[Array]) -> Iterator[tuple[int, Array]]:
-    """Yields the pairs ``(t, g_t)``, from ``t = 1``."""
-    for t, g in enumerate(grads, start=1):
-        yield t, double(g)
-
-
-def at(scalar: Scalar, t: int) -> float:
-    """The value of a hyperparameter in step ``t``."""
-    return float(scalar(t - 1) if callable(scalar) else scalar)
-
-
-def denominator(
-    v_hat: Array, correction: float, eps: float, eps_root: float, eps_mode: EpsMode
-) -> Array:
-    """Adam's ``sqrt(v_hat + eps_root) + eps``, where ``v_hat = v / correction``.
-
-    "before" adds both constants before that division, to ``v`` and to ``sqrt(v)``.
-    """
-    if eps_mode == "before":
-        eps_root = eps_root / correction
-        eps = eps / np.sqrt(correction)
-    return np.sqrt(v_hat + eps_root) + eps
+from .base import Array, EpsMode, Scalar, at, denominator, double, steps
 
 
 # Optimizers: they yield the parameters.

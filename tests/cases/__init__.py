@@ -1,0 +1,42 @@
+"""THE table: every optimizer and transformation that the laws are tested for.
+
+To add a row, add a ``Case`` with the factory's name and the arguments to test it with;
+a factory without a row fails ``test_every_factory_has_a_row``. The arguments also go
+to the function of the same name in `reference.py`, so write that first, from the paper.
+"""
+
+from . import (
+    adam_variants,
+    averaging,
+    core,
+    curvature,
+    distance,
+    factored,
+    modern,
+    muon,
+    sgd_variants,
+    transforms,
+)
+from .case import Case
+
+
+GROUPS = (
+    adam_variants,
+    averaging,
+    core,
+    curvature,
+    distance,
+    factored,
+    modern,
+    muon,
+    sgd_variants,
+    transforms,
+)
+CASES: list[Case] = [case for group in GROUPS for case in group.ROWS]
+OPTIMIZERS = [case for case in CASES if case.is_optimizer]
+# Factories without a row, and why.
+WITHOUT_ROW = {
+    "add_noise": "random; test_transforms.py tests its distribution",
+    "chain": "every optimizer is one; test_chain.py",
+    "stateless": "is what its function is; test_transforms.py",
+}

@@ -1,0 +1,6 @@
+"""Relatives of Adam."""
+
+from .case import Case
+
+
+ROWS: list[Case] = []

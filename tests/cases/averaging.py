@@ -1,0 +1,6 @@
+"""Averages of the parameters."""
+
+from .case import Case
+
+
+ROWS: list[Case] = []

@@ -1,0 +1,6 @@
+"""Curvature and privacy."""
+
+from .case import Case
+
+
+ROWS: list[Case] = []

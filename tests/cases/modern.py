@@ -1,0 +1,6 @@
+"""Small modern gains."""
+
+from .case import Case
+
+
+ROWS: list[Case] = []

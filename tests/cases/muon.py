@@ -1,0 +1,6 @@
+"""Orthogonalized momentum."""
+
+from .case import Case
+
+
+ROWS: list[Case] = []

@@ -1,0 +1,6 @@
+"""Relatives of gradient descent."""
+
+from .case import Case
+
+
+ROWS: list[Case] = []

@@ -1,0 +1,6 @@
+"""More transformations of a gradient."""
+
+from .case import Case
+
+
+ROWS: list[Case] = []

@@ -1,0 +1,6 @@
+"""Relatives of Adam."""
+
+from .row import Row
+
+
+ROWS: tuple[Row, ...] = ()

@@ -1,0 +1,6 @@
+"""Averages of the parameters."""
+
+from .row import Row
+
+
+ROWS: tuple[Row, ...] = ()

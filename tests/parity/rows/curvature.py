@@ -1,0 +1,6 @@
+"""Curvature and privacy."""
+
+from .row import Row
+
+
+ROWS: tuple[Row, ...] = ()

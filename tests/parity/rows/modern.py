@@ -1,0 +1,6 @@
+"""Small modern gains."""
+
+from .row import Row
+
+
+ROWS: tuple[Row, ...] = ()

@@ -1,0 +1,6 @@
+"""Orthogonalized momentum."""
+
+from .row import Row
+
+
+ROWS: tuple[Row, ...] = ()

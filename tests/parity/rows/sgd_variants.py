@@ -1,0 +1,6 @@
+"""Relatives of gradient descent."""
+
+from .row import Row
+
+
+ROWS: tuple[Row, ...] = ()

@@ -1,0 +1,6 @@
+"""More transformations of a gradient."""
+
+from .row import Row
+
+
+ROWS: tuple[Row, ...] = ()

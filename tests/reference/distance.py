@@ -1,0 +1,1 @@
+"""Without a learning rate: it follows from the distance."""

@@ -1,0 +1,1 @@
+"""Second moments that take little memory."""

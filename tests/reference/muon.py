@@ -1,0 +1,1 @@
+"""Orthogonalized momentum."""

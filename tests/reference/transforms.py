@@ -1,0 +1,1 @@
+"""More transformations of a gradient."""
