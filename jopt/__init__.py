@@ -20,6 +20,7 @@ from jopt.algorithms.sgd import sgd
 from jopt.apply import apply_updates, step
 from jopt.base import GradientTransformation
 from jopt.chain import chain
+from jopt.evaluation import eval_params
 from jopt.factory import Schedule, StorageDtype, schedule, transformation
 from jopt.hyperparams import (
     ScalarOrSchedule,
@@ -29,7 +30,7 @@ from jopt.hyperparams import (
     set_hyperparams,
     tunable,
 )
-from jopt.leafwise import full, leafwise, zeros
+from jopt.leafwise import copied, full, leafwise, zeros
 from jopt.masks import Mask
 from jopt.registry import from_config, get, names, to_config
 from jopt.schedules.cosine import cosine_decay_restarts, cosine_decay_schedule
@@ -81,6 +82,7 @@ from jopt.transforms.learning_rate import (
 )
 from jopt.transforms.momentum import ema, trace
 from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.wrappers.masking import masked, partition
 
 
 __version__ = "0.1.0"
@@ -98,7 +100,9 @@ __all__ = [  # noqa: RUF022, by subject
     "leafwise",
     "zeros",
     "full",
+    "copied",
     "Mask",
+    "eval_params",
     # Hyperparameters.
     "ScalarOrSchedule",
     "Tunable",
@@ -151,6 +155,9 @@ __all__ = [  # noqa: RUF022, by subject
     "scale_by_sign",
     "scale_by_trust_ratio",
     "add_noise",
+    # Wrappers.
+    "masked",
+    "partition",
     # Schedules.
     "constant_schedule",
     "linear_schedule",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -66,29 +66,43 @@ def aligned(
     other: Any,
     name: str,
     *,
-    lacking: bool = False,
+    shapes: Callable[[tuple[int, ...]], Any] | None = None,
 ) -> list[Any]:
     """The leaves of ``other`` in the order of the updates' leaves, which may be None.
 
-    Where the updates have a leaf, ``other`` may have None only if it may be
-    ``lacking``.
+    Where the updates have a leaf, a slot may have None, or arrays of other ``shapes``
+    than the leaf's.
     """
     try:
         found = treedef.flatten_up_to(other)
     except ValueError:
         raise ValueError(_structure_message(updates, other, name)) from None
     for i, (leaf, twin) in enumerate(zip(leaves, found, strict=True)):
-        shape = getattr(twin, "shape", None)
-        same = shape is not None and getattr(leaf, "shape", None) == shape
-        if not same and not (twin is None and (leaf is None or lacking)):
-            _check_pair(leaf, twin, updates, i, other, name)
+        if twin is None and (leaf is None or shapes):
+            continue
+        shape = getattr(leaf, "shape", None)
+        wanted = shapes(shape) if shapes and shape is not None else shape
+        if wanted is None or _shapes(twin) != wanted:
+            _check_pair(leaf, twin, updates, i, other, name, shapes)
     return found
 
 
+def _shapes(leaf: Any) -> Any:
+    """The shape of an array, the shapes of a tuple of them."""
+    if isinstance(leaf, tuple):
+        return tuple(map(_shapes, leaf))
+    return getattr(leaf, "shape", None)
+
+
 def _check_pair(
-    leaf: Any, twin: Any, updates: Any, i: int, other: Any, name: str
+    leaf: Any, twin: Any, updates: Any, i: int, other: Any, name: str, shapes: Any
 ) -> None:
-    if twin is not None and not jax.tree_util.all_leaves([twin]):
+    wanted = shapes(np.shape(leaf)) if shapes else np.shape(leaf)
+    many = isinstance(wanted, list | tuple) and any(
+        isinstance(x, tuple) for x in wanted
+    )
+    arrays = twin if many and isinstance(twin, tuple) else [twin]
+    if twin is not None and not jax.tree_util.all_leaves(arrays):
         raise ValueError(_structure_message(updates, other, name))
     if leaf is None:
         return
@@ -98,15 +112,26 @@ def _check_pair(
             f"leaf {path!r} has an update, but it is None in {name}. Take gradients "
             "with respect to these params, and init with them."
         )
-    for what, x in (("updates", leaf), (name, twin)):
+    for what, x in (("updates", leaf), *((name, x) for x in arrays)):
         if not hasattr(x, "shape") and not isinstance(x, Real):
             raise TypeError(f"{what} leaf {path!r} {_problem(x, ())}.")
-    if np.shape(leaf) != np.shape(twin):
+    found = tuple(map(np.shape, arrays)) if arrays is twin else np.shape(twin)
+    if found != wanted:
         raise ValueError(
             f"leaf {path!r}: updates have shape {np.shape(leaf)}, but {name} has "
-            f"shape {np.shape(twin)}. Nothing is broadcast: take gradients with "
-            "respect to these params, and init with them."
+            f"shape {found}{f', not {wanted}' if shapes else ''}. Nothing is "
+            "broadcast: take gradients with respect to these params, and init with "
+            "them."
         )
+
+
+def no_slot(updates: Any, i: int) -> NoReturn:
+    """Raise for a leaf that the state has nothing for."""
+    path = tree.leaves_with_names(updates, none=True)[i][0]
+    raise ValueError(
+        f"the state has no slot for leaf {path!r}: it was masked, or None, when init "
+        "was called. Call init again."
+    )
 
 
 def _structure_message(updates: Any, other: Any, name: str) -> str:
@@ -183,9 +208,7 @@ def rule_signature(rule: Callable[..., Any], slots: Collection[str]) -> None:
         ) from None
 
 
-def rule_results(
-    name: str, out: Any, wanted: Mapping[str, jax.Array]
-) -> list[jax.Array]:
+def rule_results(name: str, out: Any, wanted: Mapping[str, Any]) -> list[Any]:
     """What a rule gave, if it is an array for the update and one for each slot."""
     found = list(out) if isinstance(out, tuple) else [out]
     if len(found) != len(wanted):
@@ -194,14 +217,23 @@ def rule_results(
             "arrays"
         )
     for (what, old), new in zip(wanted.items(), found, strict=True):
-        shape, dtype = getattr(new, "shape", None), getattr(new, "dtype", jnp.bool_)
-        fits = shape == old.shape and jnp.issubdtype(dtype, jnp.inexact)
-        if not fits or jnp.iscomplexobj(new) > jnp.iscomplexobj(old):
+        if not _fits(new, old):
             raise TypeError(
                 f"the rule of {name} must return {what} as "
                 f"{checks.abbreviated(old)}, got {checks.abbreviated(new)}"
             )
     return found
+
+
+def _fits(new: Any, old: Any) -> bool:
+    """Whether a rule may return ``new`` in the place of ``old``."""
+    if isinstance(old, tuple) and isinstance(new, tuple):
+        return len(new) == len(old) and all(map(_fits, new, old))
+    if old is None or isinstance(old, tuple):
+        return new is old
+    shape, dtype = getattr(new, "shape", None), getattr(new, "dtype", jnp.bool_)
+    narrows = jnp.iscomplexobj(new) > jnp.iscomplexobj(old)
+    return shape == old.shape and jnp.issubdtype(dtype, jnp.inexact) and not narrows
 
 
 def note_leaf(error: Exception, whole: Any, i: int) -> None:

@@ -105,6 +105,8 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
       update: ``update(updates, state, params, …) -> (updates, state)``.
       children: The transformations inside this one, each by the field or key of the
         state that holds its state. Their needs are its needs.
+      readout: ``readout(state, params) -> params``, the parameters to evaluate with
+        where they are others than those that are trained; see `jopt.eval_params`.
 
     >>> import jopt
     >>> init, update = jopt.sgd(0.1)
@@ -113,6 +115,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
     children: Mapping[str, GradientTransformation]
     needs: Needs
     dynamic: Dynamic | None = None
+    readout: Callable[[OptState, Params], Params] | None = None
     unchecked: Callable[..., Any]  # the update as it was given
 
     def __init_subclass__(cls) -> None:
@@ -125,6 +128,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         *,
         children: Mapping[str, GradientTransformation] | None = None,
         needs: Needs | None = None,
+        readout: Callable[[OptState, Params], Params] | None = None,
     ) -> Self:
         @functools.wraps(update)
         def checked(
@@ -143,6 +147,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         self = tuple.__new__(cls, (init, checked))
         self.unchecked = update
         self.children = children or {}
+        self.readout = readout
         if needs is None and children is not None:
             # What is missing is said by the child that misses it, under its name.
             needs = Needs(
@@ -202,8 +207,15 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
             count = tree.safe_increment(state.count)
             return updates, dynamic.extend(own, numbers, count)
 
+        def readout(state: OptState, params: Params) -> Params:
+            own, numbers = dynamic.split(state)
+            inner = make(**(numbers | dynamic.given))
+            assert inner.readout is not None
+            return inner.readout(own, params)
+
         tx = GradientTransformation(init, update, needs=self.needs)
         tx.dynamic = dynamic
+        tx.readout = readout if self.readout else None
         return tx
 
 

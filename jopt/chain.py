@@ -42,11 +42,17 @@ def chain(
     >>> list(tx.init(jnp.ones(3)))
     ['trace', 'scale_by_learning_rate']
     """
-    listed = [_member(tx, f"member {i}") for i, tx in enumerate(members, start=1)]
+    listed = [
+        as_transformation(tx, f"chain: member {i}")
+        for i, tx in enumerate(members, start=1)
+    ]
     flat: list[tuple[str | None, GradientTransformation]] = []
     for tx in listed:
         flat += tx.members if isinstance(tx, Chain) else [(None, tx)]
-    flat += [(name, _member(tx, f"member {name!r}")) for name, tx in named.items()]
+    flat += [
+        (name, as_transformation(tx, f"chain: member {name!r}"))
+        for name, tx in named.items()
+    ]
     return Chain(flat)
 
 
@@ -96,8 +102,8 @@ def _run(
     return updates, [state]
 
 
-def _member(tx: Any, where: str) -> GradientTransformation:
-    """A member of a chain; a foreign pair of functions is wrapped."""
+def as_transformation(tx: Any, where: str) -> GradientTransformation:
+    """A transformation as it is; a foreign pair of functions is wrapped."""
     if isinstance(tx, GradientTransformation):
         return tx
     is_pair = isinstance(tx, tuple) and len(tx) == 2
@@ -109,9 +115,7 @@ def _member(tx: Any, where: str) -> GradientTransformation:
         hint = f". It is a function: call it, {tx.__name__}(…)"
     elif isinstance(tx, list | tuple):
         hint = ". Give the members one by one: chain(*members)"
-    raise TypeError(
-        f"chain: {where} is {checks.abbreviated(tx)}, not a transformation{hint}"
-    )
+    raise TypeError(f"{where} is {checks.abbreviated(tx)}, not a transformation{hint}")
 
 
 def _by_name(

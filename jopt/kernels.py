@@ -58,7 +58,10 @@ def run(
     aligned = functools.partial(agreement.aligned, updates, leaves, treedef)
     at = [None] * len(leaves) if params is None else aligned(params, "params")
     slots = [
-        [aligned(own[n], f"the state's {n}", lacking=True) for n in m.declaration.slots]
+        [
+            aligned(own[n], f"the state's {n}", shapes=slot.shapes)
+            for n, slot in m.declaration.slots.items()
+        ]
         for m, own in zip(members, fields, strict=True)
     ]
     # A mask is about the parameters, where there are any.
@@ -82,7 +85,11 @@ def run(
     inputs = frozenset[str]().union(*(m.declaration.inputs for m in members))
     trees = {"updates": updates, "params": params, **extra}
     trees = {name: x for name, x in trees.items() if name in inputs}
-    scalar_fields, scalars = _prologue(parts)(scalar_fields, trees)
+    slot_trees = [
+        {n: own[n] for n in m.declaration.inputs & m.declaration.slots.keys()}
+        for m, own in zip(members, fields, strict=True)
+    ]
+    scalar_fields, scalars = _prologue(parts)(scalar_fields, trees, slot_trees)
 
     kernels: dict[tuple[int, ...], Callable[..., Any]] = {}
     for i, g in enumerate(leaves):
@@ -90,12 +97,11 @@ def run(
         if g is None or not on:
             continue
         own = [[slot[i] for slot in slots[j]] for j in on]
-        if any(slot is None for leaf_slots in own for slot in leaf_slots):
-            path = tree.leaves_with_names(updates, none=True)[i][0]
-            raise ValueError(
-                f"the state has no slot for leaf {path!r}: it was masked, or None, "
-                "when init was called. Call init again."
-            )
+        for j, leaf_slots in zip(on, own, strict=True):
+            declared = members[j].declaration.slots.values()
+            for slot, x in zip(declared, leaf_slots, strict=True):
+                if x is None and slot.shapes(np.shape(g)) is not None:
+                    agreement.no_slot(updates, i)
         if on not in kernels:
             kernels[on] = _kernel(tuple(parts[j] for j in on))
         try:
@@ -143,10 +149,12 @@ def _prologue(parts: tuple[Part, ...]) -> Callable[..., Any]:
 
     @jax.jit
     def prologue(
-        fields: list[dict[str, jax.Array]], trees: dict[str, Any]
+        fields: list[dict[str, jax.Array]],
+        trees: dict[str, Any],
+        slot_trees: list[dict[str, Any]],
     ) -> tuple[list[dict[str, jax.Array]], list[dict[str, jax.Array]]]:
         new_fields, scalars = [], []
-        for part, own in zip(parts, fields, strict=True):
+        for part, own, slots in zip(parts, fields, slot_trees, strict=True):
             agreement.state_numbers(part.name, own)
             numbers = {name: own[name] for name in part.numbers} | {
                 name: scheduled(name, f, own["count"])
@@ -158,7 +166,7 @@ def _prologue(parts: tuple[Part, ...]) -> Callable[..., Any]:
             if "count" in own:
                 new["count"] = tree.safe_increment(own["count"])
             if declared.scalars:
-                known = trees | own
+                known = trees | own | slots
                 if "t" in declared.inputs:
                     known["t"] = scalar(new["count"])
                 results = declared.scalars(**{n: known[n] for n in declared.inputs})
@@ -206,15 +214,13 @@ def _kernel(parts: tuple[Part, ...]) -> Callable[..., Any]:
             if "p" in declared.asks:
                 given["p"] = load(p)
             asked = {name: given[name] for name in declared.asks}
-            loaded = dict(zip(declared.slots, map(load, own), strict=True))
+            loaded = dict(zip(declared.slots, jax.tree.map(load, own), strict=True))
             with _mixing_real_and_complex(u):
                 out = declared.rule(u, *loaded.values(), **asked)
             u, *new = agreement.rule_results(
                 part.name, out, {"the update": u, **loaded}
             )
-            new_slots.append(
-                [x.astype(old.dtype) for x, old in zip(new, own, strict=True)]
-            )
+            new_slots.append(jax.tree.map(lambda x, old: x.astype(old.dtype), new, own))
         return u.astype(jnp.asarray(g).dtype), new_slots
 
     kernel.__name__ = "__".join(part.name for part in parts)

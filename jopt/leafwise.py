@@ -16,72 +16,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.shard_alike import shard_alike
-from jax.typing import DTypeLike
 
-from jopt import agreement, checks, masks, tree
+from jopt import agreement, masks, tree
 from jopt.base import GradientTransformation, Needs, OptState, Params, Updates
 from jopt.dynamic import NO_STATE, Dynamic
 from jopt.kernels import Part, run
 from jopt.recipe import Recipe, freeze
+from jopt.slots import Slot, copied, full, zeros
 from jopt.tree import scalar
 
 
-class Slot(NamedTuple):
-    """An array kept for every leaf, of the parameter's shape."""
-
-    fill: float
-    dtype: str | None
-    real: bool
-
-    def init(self, param: Any) -> jax.Array:
-        dtype = tree.compute_dtype(jnp.result_type(param))
-        if self.real:
-            dtype = jnp.finfo(dtype).dtype
-        if self.dtype is not None and not jnp.issubdtype(dtype, jnp.complexfloating):
-            dtype = jnp.dtype(self.dtype)
-        return _filled(param, self.fill, dtype)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _filled(param: jax.Array, fill: float, dtype: Any) -> jax.Array:
-    # Under jit nothing else ties a constant to the parameter's sharding.
-    return shard_alike(param, jnp.full_like(param, fill, dtype=dtype))[1]
-
-
-def zeros(dtype: DTypeLike | None = None, *, real: bool = False) -> Slot:
-    """A slot that starts at zero.
-
-    Args:
-      dtype: What it is stored in; None is the compute dtype (float32 for a bfloat16
-        parameter: a moving average with decay 0.999 stands still in bfloat16).
-      real: Whether it is real also for complex parameters, as squares are.
-
-    Returns:
-      A slot for `leafwise`.
-
-    >>> zeros("bfloat16")
-    Slot(fill=0.0, dtype='bfloat16', real=False)
-    """
-    return full(0.0, dtype, real=real)
-
-
-def full(fill: float, dtype: DTypeLike | None = None, *, real: bool = False) -> Slot:
-    """A slot that starts at ``fill``.
-
-    Args:
-      fill: The initial value of every element.
-      dtype: What it is stored in; see `zeros`.
-      real: Whether it is real also for complex parameters.
-
-    Returns:
-      A slot for `leafwise`.
-
-    >>> full(0.1).fill
-    0.1
-    """
-    name = None if dtype is None else checks.storage_dtype("dtype", dtype)
-    return Slot(fill, name, real)
+# The words of an algorithm file, from one place.
+__all__ = ["Declaration", "Leafwise", "copied", "full", "leafwise", "zeros"]
 
 
 class Declaration(NamedTuple):
@@ -94,6 +40,7 @@ class Declaration(NamedTuple):
     carry: Mapping[str, float]
     mask: masks.Mask
     real_only: bool
+    readout: Callable[..., Any] | None
 
     @property
     def asks(self) -> frozenset[str]:
@@ -128,11 +75,14 @@ class Leafwise(GradientTransformation):
             updates, (state,) = run((self,), updates, (state,), params, extra)
             return updates, state
 
-        wanted = declaration.inputs - {"t", "updates", *declaration.carry}
+        own = {"t", "updates", *declaration.carry, *declaration.slots}
+        wanted = declaration.inputs - own
         if "p" in declaration.asks:
             wanted |= {"params"}
         needs = Needs(wanted | {"params"}, wanted)
         self = super().__new__(cls, init, update, needs=needs)
+        if declaration.readout is not None:
+            self.readout = functools.partial(_read, self)
         self.declaration = declaration
         self.part = part or Part(object(), _author(declaration), lambda: declaration)
         return self
@@ -191,6 +141,27 @@ class Leafwise(GradientTransformation):
         return self.state_class(**fields)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _read(tx: Leafwise, state: OptState, params: Params) -> Params:
+    """The parameters to evaluate with, by the declared ``readout``."""
+    own = state._asdict()
+    numbers = own | (tx.dynamic.given if tx.dynamic else {})
+    declared = tx.part.declare(**{name: numbers[name] for name in tx.part.numbers})
+    keywords = inspect.signature(declared.readout).parameters.values()
+    asked = {p.name: numbers[p.name] for p in keywords if p.kind is p.KEYWORD_ONLY}
+
+    def read(p: Any, *slots: Any) -> Any:
+        if p is None or slots[0] is None:
+            return p
+        wide = tree.compute_dtype(p.dtype)
+        given = {name: jnp.asarray(x, wide) for name, x in asked.items()}
+        loaded = jax.tree.map(lambda x: x.astype(tree.compute_dtype(x.dtype)), slots)
+        return declared.readout(p.astype(wide), *loaded, **given).astype(p.dtype)
+
+    slots = [own[name] for name in declared.slots]
+    return jax.tree.map(read, params, *slots, is_leaf=lambda x: x is None)
+
+
 def _author(declaration: Declaration) -> str:
     """The name of the function that the rule is written in."""
     outermost = getattr(declaration.rule, "__qualname__", "").split(".")[0]
@@ -205,6 +176,7 @@ def leafwise(
     carry: Mapping[str, float] | None = None,
     mask: masks.Mask = None,
     real_only: bool = False,
+    readout: Callable[..., Any] | None = None,
     **slots: Slot,
 ) -> Leafwise:
     """A transformation from the algorithm for one leaf.
@@ -217,8 +189,9 @@ def leafwise(
         and is stored in its own.
       scalars: Computed once per step: ``scalars(**wanted)`` gives numbers by name. Its
         arguments may be ``t`` (the number of this step: 1, 2, …, as a float), a name of
-        ``carry``, ``updates`` and ``params`` (the trees), and anything else that the
-        caller then has to pass to ``update``.
+        ``carry``, ``updates`` and ``params`` (the trees), the name of a slot (its tree,
+        before this step), and anything else that the caller then has to pass to
+        ``update``.
       state: A NamedTuple class with a field for each slot and carry, and ``count`` if
         ``scalars`` wants ``t``. None for no state.
       carry: Scalars that are carried in the state, with their initial values;
@@ -226,7 +199,9 @@ def leafwise(
       mask: The leaves to act on; see `jopt.masks.Mask`. Others pass unchanged and have
         None in the slots.
       real_only: Whether complex leaves are an error.
-      **slots: What is kept for every leaf, made by `zeros` or `full`.
+      readout: ``readout(p, *slots, **fields)`` gives the parameter to evaluate with,
+        for `jopt.eval_params`; a keyword-only argument is a scalar field of the state.
+      **slots: What is kept for every leaf, made by `zeros`, `full` or `copied`.
 
     Returns:
       A transformation.
@@ -241,7 +216,7 @@ def leafwise(
     {'w': Array([2., 2.], dtype=float32)}
     """
     declaration = Declaration(
-        rule, scalars, state, slots, dict(carry or {}), mask, real_only
+        rule, scalars, state, slots, dict(carry or {}), mask, real_only, readout
     )
     needed = {*slots, *declaration.carry}
     needed |= {"count"} if "t" in declaration.inputs else set()
@@ -255,7 +230,7 @@ def leafwise(
         if not isinstance(slot, Slot):
             raise TypeError(
                 f"{name}={slot!r} is no option of leafwise, and no slot made by "
-                "zeros() or full()"
+                "zeros(), full() or copied()"
             )
     agreement.rule_signature(rule, slots)
     return Leafwise(declaration)

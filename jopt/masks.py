@@ -56,17 +56,46 @@ def select(mask: Mask, params: Any) -> list[bool]:
         return [
             x and leaf is not None for x, (_, leaf) in zip(chosen, named, strict=True)
         ]
-    if _is_function(mask):
-        arity = _arity(mask)
+    return [bool(x) for x in _told(mask, params, named, "mask", _bool)]
+
+
+def labels(told: Callable[..., Any] | Any, params: Any) -> list[Any]:
+    """The label of each leaf of ``params``; None for a None in the tree.
+
+    Args:
+      told: A function ``(path, leaf) -> label``, a function ``params -> tree of
+        labels``, or a tree of labels (or a prefix of one).
+      params: The tree that the labels are about.
+
+    Returns:
+      One label per leaf, Nones included, in the tree's order.
+
+    Raises:
+      ValueError: A leaf without a label, or a label without a leaf.
+      TypeError: A label that is no string.
+
+    >>> labels(lambda path, leaf: path[0], {"bias": 1.0, "kernel": 2.0})
+    ['b', 'k']
+    """
+    named = tree.leaves_with_names(params, none=True)
+    return _told(told, params, named, "tree of labels", _label)
+
+
+def _told(
+    told: Any, params: Any, named: list[tuple[str, Any]], what: str, check: Any
+) -> list[Any]:
+    """What a function or a tree says about each leaf; None (false) of a None."""
+    if _is_function(told):
+        arity = _arity(told)
         if arity == 2:
-            return [x is not None and _bool(path, mask(path, x)) for path, x in named]
+            return [None if x is None else check(n, told(n, x)) for n, x in named]
         if arity != 1:
             raise TypeError(
-                "a mask is a function of (path, leaf) or of (params), got one that "
-                f"takes {inspect.signature(mask)}"
+                f"a {what} is a function of (path, leaf) or of (params), got one that "
+                f"takes {inspect.signature(told)}"
             )
-        mask = mask(params)
-    return _by_path(mask, named)
+        told = told(params)
+    return _by_path(told, named, what, check)
 
 
 def _is_function(mask: Any) -> bool:
@@ -84,29 +113,31 @@ def _arity(function: Callable[..., Any]) -> int:
     return sum(p.kind in positional and p.default is p.empty for p in parameters)
 
 
-def _by_path(mask: Any, named: list[tuple[str, Any]]) -> list[bool]:
-    """A mask tree is matched by paths, so its containers need not be the params'."""
-    entries = {path: _bool(path, x) for path, x in tree.leaves_with_names(mask)}
+def _by_path(
+    told: Any, named: list[tuple[str, Any]], what: str, check: Any
+) -> list[Any]:
+    """A tree is matched by paths, so its containers need not be the params'."""
+    entries = {path: check(path, x) for path, x in tree.leaves_with_names(told)}
     used = set()
-    chosen = []
+    found_for = []
     for path, leaf in named:
         parts = path.split("/")
         prefixes = ("/".join(parts[:n]) for n in range(len(parts), -1, -1))
         found = next((prefix for prefix in prefixes if prefix in entries), None)
         if leaf is None:
             used |= {n for n in entries if f"{n}/".startswith(f"{path}/")} | {found}
-            chosen.append(False)
+            found_for.append(None)
             continue
         if found is None:
             raise ValueError(
-                f"the mask says nothing about leaf {path!r}; it has {sorted(entries)}. "
-                "Give True or False for every leaf, or for a subtree"
+                f"the {what} says nothing about leaf {path!r}; it has "
+                f"{sorted(entries)}. Give an entry for every leaf, or for a subtree"
             )
         used.add(found)
-        chosen.append(entries[found])
+        found_for.append(entries[found])
     if named and (unused := sorted(entries.keys() - used)):
-        raise ValueError(f"the mask has entries for no leaf: {unused}")
-    return chosen
+        raise ValueError(f"the {what} has entries for no leaf: {unused}")
+    return found_for
 
 
 def _bool(path: str, value: Any) -> bool:
@@ -117,3 +148,10 @@ def _bool(path: str, value: Any) -> bool:
         f"a mask is made of True and False, got {value!r} for {where}. To choose "
         "leaves by name, give a regular expression"
     )
+
+
+def _label(path: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    where = f"leaf {path!r}" if path else "the whole tree"
+    raise TypeError(f"a label is a string, got {value!r} for {where}")

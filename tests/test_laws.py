@@ -635,17 +635,18 @@ def test_sharded_params_give_sharded_state_and_the_same_numbers(case: Case) -> N
 
     alone = (params, tx.init(params))
     spread = jax.device_put(params, rows)
+    shapes = {p.shape for p in params.values()}  # a slot may be smaller
     for init in (tx.init, jax.jit(tx.init)):
         state = init(spread)
         for leaf in jax.tree.leaves(state):
-            if leaf.ndim:
+            if leaf.shape in shapes:
                 assert leaf.sharding.is_equivalent_to(rows, leaf.ndim)
     sharded = (spread, state)
     for _ in range(3):
         alone = jax.jit(step)(*alone, grads)
         sharded = jax.jit(step)(*sharded, jax.device_put(grads, rows))
     for leaf in jax.tree.leaves(sharded):
-        if leaf.ndim:
+        if leaf.shape in shapes:
             assert leaf.sharding.is_equivalent_to(rows, leaf.ndim)
     chex.assert_trees_all_close(sharded, alone, rtol=1e-5, atol=1e-7)
 
@@ -669,8 +670,8 @@ def test_sharding_is_part_of_the_types_where_the_user_makes_it_so(case: Case) ->
         assert with_sharding(new_state) == with_sharding(state)
         assert with_sharding(jax.eval_shape(tx.init, params)) == with_sharding(state)
         assert with_sharding(updates) == with_sharding(params)
-    slots = [x for x in jax.tree.leaves(with_sharding(state)) if "[" in x and "," in x]
-    assert all("@data" in x for x in slots)
+    slots = [x for x in jax.tree.leaves(state) if x.shape in ((16, 4), (8,))]
+    assert all("@data" in str(jax.typeof(x)) for x in slots)
 
 
 # 14. It optimizes.

@@ -375,7 +375,7 @@ TREES = [
      {"init": ()},
      ValueError,
      "the mask says nothing about leaf 'dense/bias'; it has ['dense/kernel']",
-     "Give True or False"),
+     "Give an entry"),
     ("mask with an entry too much",
      jopt.adamw(0.1, mask={"dense": True, "conv": False}), {"init": ()},
      ValueError, "the mask has entries for no leaf: ['conv']"),
@@ -628,7 +628,7 @@ CALLS = [
     ("a slot that is a number",
      lambda: jopt.leafwise(lambda g, total: (g, total), state=Sums, total=0.0),
      TypeError,
-     "total=0.0 is no option of leafwise, and no slot made by zeros() or full()"),
+     "total=0.0 is no option of leafwise, and no slot made by zeros(), full() or copied()"),
 ]  # fmt: skip
 
 

@@ -1,0 +1,180 @@
+"""An optimizer for some of the leaves: ``masked``, ``partition``.
+
+The inner transformation sees None in the place of all other leaves, and keeps nothing
+for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from jopt import checks, masks, tree
+from jopt.base import GradientTransformation, OptState, Params, Updates
+from jopt.chain import as_transformation
+from jopt.evaluation import eval_params, has_readout
+from jopt.factory import transformation
+from jopt.masks import Mask
+
+
+class MaskedState(NamedTuple):
+    """State of `masked`."""
+
+    inner_state: Any  # of the inner transformation, with None for the other leaves
+
+
+@transformation
+def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
+    """Apply a transformation to some leaves; the others pass unchanged.
+
+    Args:
+      inner: A transformation.
+      mask: The leaves it is for; see `jopt.masks.Mask`.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: The mask does not fit the parameters.
+
+    >>> import jopt, jax.numpy as jnp
+    >>> tx = jopt.masked(jopt.scale(2.0), "w")
+    >>> grads = {"b": jnp.ones(1), "w": jnp.ones(1)}
+    >>> tx.update(grads, tx.init(grads))[0]
+    {'b': Array([1.], dtype=float32), 'w': Array([2.], dtype=float32)}
+    """
+    inner = as_transformation(inner, "masked: inner")
+
+    def init(params: Params) -> OptState:
+        return MaskedState(inner.init(_only(params, masks.select(mask, params))))
+
+    def update(
+        updates: Updates,
+        state: OptState,
+        params: Params | None = None,
+        **extra: Any,
+    ) -> tuple[Updates, OptState]:
+        chosen = masks.select(mask, updates if params is None else params)
+        new, own = inner.update(
+            _only(updates, chosen), state.inner_state, _only(params, chosen), **extra
+        )
+        return _merged(updates, [(chosen, new)]), MaskedState(own)
+
+    def readout(state: OptState, params: Params) -> Params:
+        chosen = masks.select(mask, params)
+        own = eval_params(inner, state.inner_state, _only(params, chosen))
+        return _merged(params, [(chosen, own)])
+
+    return GradientTransformation(
+        init,
+        update,
+        children={"inner_state": inner},
+        readout=readout if has_readout(inner) else None,
+    )
+
+
+@transformation
+def partition(
+    transforms: Mapping[str, GradientTransformation], param_labels: Callable | Any
+) -> GradientTransformation:
+    """Give each leaf to the transformation of its label.
+
+    Args:
+      transforms: Transformations by label.
+      param_labels: The label of each leaf: a function ``(path, leaf) -> label``, a
+        function ``params -> tree of labels``, or a tree of labels (or a prefix of one).
+
+    Returns:
+      A transformation; its state is a dict by label.
+
+    Raises:
+      ValueError: A leaf has a label that ``transforms`` does not have, or none.
+
+    >>> import jopt, jax.numpy as jnp
+    >>> tx = jopt.partition(
+    ...     {"matrix": jopt.sgd(0.1), "vector": jopt.sgd(0.01)},
+    ...     lambda path, leaf: "matrix" if leaf.ndim == 2 else "vector",
+    ... )
+    >>> params = {"b": jnp.ones(1), "w": jnp.ones((1, 1))}
+    >>> tx.update(params, tx.init(params))[0]
+    {'b': Array([-0.01], dtype=float32), 'w': Array([[-0.1]], dtype=float32)}
+    """
+    inner = {
+        label: as_transformation(tx, f"partition: the transformation of {label!r}")
+        for label, tx in transforms.items()
+    }
+
+    def chosen_by_label(params: Params) -> dict[str, list[bool]]:
+        labels = masks.labels(param_labels, params)
+        for (path, leaf), label in zip(
+            tree.leaves_with_names(params, none=True), labels, strict=True
+        ):
+            if leaf is not None and label not in inner:
+                raise ValueError(
+                    f"leaf {path!r} has the label {label!r}, but there are "
+                    f"transformations for {sorted(inner)} only."
+                    f"{checks.suggestion(str(label), inner)}"
+                )
+        return {name: [label == name for label in labels] for name in inner}
+
+    def init(params: Params) -> OptState:
+        return {
+            name: inner[name].init(_only(params, chosen))
+            for name, chosen in chosen_by_label(params).items()
+        }
+
+    def update(
+        updates: Updates,
+        state: OptState,
+        params: Params | None = None,
+        **extra: Any,
+    ) -> tuple[Updates, OptState]:
+        new_state, found = {}, []
+        by_label = chosen_by_label(updates if params is None else params)
+        for name, chosen in by_label.items():
+            tx = inner[name]
+            needed = tx.needs.chosen(extra)
+            new, new_state[name] = tx.update(
+                _only(updates, chosen), state[name], _only(params, chosen), **needed
+            )
+            found.append((chosen, new))
+        return _merged(updates, found), new_state
+
+    def readout(state: OptState, params: Params) -> Params:
+        found = [
+            (chosen, eval_params(inner[name], state[name], _only(params, chosen)))
+            for name, chosen in chosen_by_label(params).items()
+        ]
+        return _merged(params, found)
+
+    return GradientTransformation(
+        init,
+        update,
+        children=inner,
+        readout=readout if any(map(has_readout, inner.values())) else None,
+    )
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def _only(whole: Any, chosen: list[bool]) -> Any:
+    """The tree with None in the place of the leaves that are not chosen."""
+    leaves, treedef = jax.tree.flatten(whole, is_leaf=_is_none)
+    if whole is None:
+        return None
+    return treedef.unflatten(
+        x if on else None for x, on in zip(leaves, chosen, strict=True)
+    )
+
+
+def _merged(whole: Any, found: list[tuple[list[bool], Any]]) -> Any:
+    """The tree with each chosen leaf from the tree that it was chosen for."""
+    leaves, treedef = jax.tree.flatten(whole, is_leaf=_is_none)
+    for chosen, new in found:
+        for i, x in enumerate(treedef.flatten_up_to(new)):
+            leaves[i] = x if chosen[i] else leaves[i]
+    return treedef.unflatten(leaves)
