@@ -75,7 +75,7 @@ class Leafwise(GradientTransformation):
             updates, (state,) = run((self,), updates, (state,), params, extra)
             return updates, state
 
-        own = {"t", "updates", *declaration.carry, *declaration.slots}
+        own = {"t", "count", "updates", *declaration.carry, *declaration.slots}
         wanted = declaration.inputs - own
         if "p" in declaration.asks:
             wanted |= {"params"}
@@ -188,12 +188,12 @@ def leafwise(
         ``p`` the parameter. Everything arrives in the compute dtype (float32 or wider)
         and is stored in its own.
       scalars: Computed once per step: ``scalars(**wanted)`` gives numbers by name. Its
-        arguments may be ``t`` (the number of this step: 1, 2, …, as a float), a name of
-        ``carry``, ``updates`` and ``params`` (the trees), the name of a slot (its tree,
-        before this step), and anything else that the caller then has to pass to
-        ``update``.
+        arguments may be ``t`` (the number of this step: 1, 2, …, as a float), ``count``
+        (the steps before this one, as an integer), a name of ``carry``, ``updates`` and
+        ``params`` (the trees), the name of a slot (its tree, before this step), and
+        anything else that the caller then has to pass to ``update``.
       state: A NamedTuple class with a field for each slot and carry, and ``count`` if
-        ``scalars`` wants ``t``. None for no state.
+        ``scalars`` wants ``t`` or ``count``. None for no state.
       carry: Scalars that are carried in the state, with their initial values;
         ``scalars`` gives the next value under the same name.
       mask: The leaves to act on; see `jopt.masks.Mask`. Others pass unchanged and have
@@ -219,7 +219,7 @@ def leafwise(
         rule, scalars, state, slots, dict(carry or {}), mask, real_only, readout
     )
     needed = {*slots, *declaration.carry}
-    needed |= {"count"} if "t" in declaration.inputs else set()
+    needed |= {"count"} if {"t", "count"} & declaration.inputs else set()
     fields = set(getattr(state, "_fields", ()))
     if needed not in (fields, fields - {"count"}):
         raise TypeError(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jopt import checks, masks, tree
+from jopt import agreement, checks, masks, tree
 from jopt.base import GradientTransformation, OptState, Params, Updates
 from jopt.chain import as_transformation
 from jopt.evaluation import eval_params, has_readout
@@ -56,7 +56,7 @@ def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
         params: Params | None = None,
         **extra: Any,
     ) -> tuple[Updates, OptState]:
-        chosen = masks.select(mask, updates if params is None else params)
+        chosen = masks.select(mask, _known(updates, params))
         new, own = inner.update(
             _only(updates, chosen), state.inner_state, _only(params, chosen), **extra
         )
@@ -132,7 +132,7 @@ def partition(
         **extra: Any,
     ) -> tuple[Updates, OptState]:
         new_state, found = {}, []
-        by_label = chosen_by_label(updates if params is None else params)
+        by_label = chosen_by_label(_known(updates, params))
         for name, chosen in by_label.items():
             tx = inner[name]
             needed = tx.needs.chosen(extra)
@@ -159,6 +159,15 @@ def partition(
 
 def _is_none(x: Any) -> bool:
     return x is None
+
+
+def _known(updates: Updates, params: Params | None) -> Params:
+    """The tree that masks are about: the parameters, where there are any."""
+    if params is None:
+        return updates
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+    agreement.aligned(updates, leaves, treedef, params, "params")
+    return params
 
 
 def _only(whole: Any, chosen: list[bool]) -> Any:

@@ -16,6 +16,7 @@ from . import (
     muon,
     sgd_variants,
     transforms,
+    wrappers,
 )
 from .case import Case
 
@@ -31,12 +32,15 @@ GROUPS = (
     muon,
     sgd_variants,
     transforms,
+    wrappers,
 )
 CASES: list[Case] = [case for group in GROUPS for case in group.ROWS]
 OPTIMIZERS = [case for case in CASES if case.is_optimizer]
 # Factories without a row, and why.
-WITHOUT_ROW = {
+WITHOUT_ROW: dict[str, str] = {
     "add_noise": "random; test_transforms.py tests its distribution",
     "chain": "every optimizer is one; test_chain.py",
     "stateless": "is what its function is; test_transforms.py",
 }
+for group in GROUPS:
+    WITHOUT_ROW |= getattr(group, "WITHOUT_ROW", {})

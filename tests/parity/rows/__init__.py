@@ -16,6 +16,7 @@ from . import (
     muon,
     sgd_variants,
     transforms,
+    wrappers,
 )
 from .row import WIDTHS, Row
 
@@ -33,6 +34,7 @@ GROUPS = {
         muon,
         sgd_variants,
         transforms,
+        wrappers,
     )
 }
 ROWS = tuple(row for rows in GROUPS.values() for row in rows)

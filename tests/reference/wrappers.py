@@ -1,0 +1,57 @@
+"""Wrappers: a transformation inside another, and averages of the parameters."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .base import Array, Scalar, at, double, steps
+
+
+def params_ema(
+    p: Array,
+    grads: Iterable[Array],
+    *,
+    decay: Scalar,
+    debias: bool = False,
+    overwrite_every: int | None = None,
+) -> Iterator[Array]:
+    """Keras's ``use_ema``: the first average is the first new parameters."""
+    p = double(p)
+    total, filled = np.zeros_like(p), 0.0
+    avg = p
+    for t, u in steps(grads):
+        d = at(decay, t)
+        if debias:
+            # An average of p_1, ..., p_t that starts at zero, and the same of ones.
+            total, filled = d * total + (1 - d) * (p + u), d * filled + (1 - d)
+            avg = total / filled
+        else:
+            avg = p + u if t == 1 else d * avg + (1 - d) * (p + u)
+        yield avg - p if overwrite_every and t % overwrite_every == 0 else u
+
+
+def params_mean(p: Array, grads: Iterable[Array], **_: Any) -> Iterator[Array]:
+    """Izmailov et al., 2018: the mean of the parameters changes no update."""
+    yield from (double(g) for g in grads)
+
+
+def accumulate_sgd(
+    p: Array,
+    grads: Iterable[Array],
+    *,
+    steps: int,
+    use_grad_mean: bool = True,
+    **_: Any,
+) -> Iterator[Array]:
+    """Momentum 0.9 on the mean, or sum, of as many gradients as one step has."""
+    b = np.zeros_like(double(p))
+    waiting: list[Array] = []
+    for g in grads:
+        waiting.append(double(g))
+        if len(waiting) < steps:
+            yield np.zeros_like(b)
+            continue
+        b = 0.9 * b + sum(waiting) / (steps if use_grad_mean else 1)
+        waiting = []
+        yield -0.1 * b
