@@ -7,6 +7,7 @@ the versions, and per float width an array (rows, steps, parameters).
 
 import contextlib
 import importlib
+import inspect
 import sys
 from functools import partial
 from importlib.metadata import version
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .problem import GRADS, PARAMS, STEPS, VALUES, flat
+from .problem import GRADS, HESSIAN, PARAMS, STEPS, VALUES, flat
 from .process import result_of
 from .rows import GROUPS, WIDTHS
 
@@ -55,11 +56,14 @@ def run_torch(row, width):
     if row.scheduler:
         lambda_lr = partial(torch.optim.lr_scheduler.LambdaLR, optimizer)
         scheduler = eval(row.scheduler, {"LambdaLR": lambda_lr})
+    told = {}
+    if "hessian" in inspect.signature(optimizer.step).parameters:
+        told = {"hessian": [torch.tensor(HESSIAN[n], dtype=dtype) for n in params]}
     for step in range(STEPS):
         for n, p in params.items():
             p.requires_grad_()
             p.grad = torch.tensor(GRADS[n][step], dtype=dtype)
-        optimizer.step()
+        optimizer.step(**told)
         if scheduler:
             scheduler.step()
         yield flat({n: p.detach() for n, p in params.items()})

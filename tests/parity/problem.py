@@ -31,6 +31,8 @@ def _draw():
 
 
 PARAMS, GRADS = _draw()  # float64; GRADS have the steps as their leading axis
+# The diagonal of a Hessian, for what takes one.
+HESSIAN = {n: 1e-3 * np.abs(p) ** 3 + 1e-8 for n, p in PARAMS.items()}
 VALUES = 2.0 / (1 + 0.1 * np.arange(STEPS))  # the loss, for what wants to know it
 
 

@@ -1,5 +1,8 @@
 """THE table of schedules: which of jopt's equals which of Keras, torch and optax.
 
+It is also the translation: every scheduler of torch, Keras and optax has a row (torch's
+and Keras's ReduceLROnPlateau, which look at a metric, have theirs in plateau.py).
+
 `python -m tests.parity.schedules` runs the real ones, in float64, and keeps what they
 answer in schedules.npz: per library the texts of its rows, the versions, and the values
 of one row after the other. With library names behind it only those are renewed.
@@ -17,7 +20,7 @@ from .process import result_of
 
 
 GOLDEN = Path(__file__).with_name("schedules.npz")
-LIBRARIES = ("keras", "torch", "optax")
+LIBRARIES = ("keras", "torch", "optax", "pytorch_optimizer")
 RTOL = {"float32": 5e-7, "float64": 1e-14}
 
 
@@ -44,6 +47,7 @@ def optax(oracle, jopt=None):
 
 
 keras, torch = partial(Row, "keras"), partial(Row, "torch")
+pytorch_optimizer = partial(Row, "pytorch_optimizer")
 keras_cosine = partial(keras, atol=2e-8)  # it computes them in float32 in any case
 
 KERAS = (
@@ -124,7 +128,29 @@ TORCH = (
     torch(
         "LinearLR(start_factor=0.25, total_iters=7)", "linear_schedule(0.025, 0.1, 7)"
     ),
+    torch(
+        "LinearLR(start_factor=0.5, end_factor=0.2, total_iters=10)",
+        "linear_schedule(0.05, 0.02, 10)",
+    ),
     torch("ExponentialLR(gamma=0.9)", "exponential_decay(0.1, 1, 0.9)"),
+    torch(
+        "LambdaLR(lr_lambda=lambda e: 1 / (1 + e / 4) * min(1, e / 9))",
+        "multiply_schedules([0.1, inverse_time_decay(1.0, 4, 1.0),"
+        " linear_schedule(0.0, 1.0, 9)])",
+    ),
+    torch(
+        "MultiplicativeLR(lr_lambda=lambda e: 0.95)", "exponential_decay(0.1, 1, 0.95)"
+    ),
+    torch(
+        "MultiplicativeLR(lr_lambda=lambda e: 0.9 if e < 5 else 1.1 if e < 17 else"
+        " 0.95)",
+        "multiplicative_schedule(0.1, piecewise_constant([5, 17], [0.9, 1.1, 0.95]),"
+        " total_steps=39)",
+    ),
+    torch(
+        "MultiplicativeLR(lr_lambda=lambda e: 1 / (1 + 0.1 * e))",
+        "multiplicative_schedule(0.1, inverse_time_decay(1.0, 1, 0.1), total_steps=39)",
+    ),
     torch(
         "StepLR(step_size=7, gamma=0.1)",
         "exponential_decay(0.1, 7, 0.1, staircase=True)",
@@ -133,6 +159,12 @@ TORCH = (
         "MultiStepLR(milestones=[5, 17], gamma=0.1)",
         "piecewise_constant_schedule(0.1, {5: 0.1, 17: 0.1})",
     ),
+    # What occurs twice counts twice.
+    torch(
+        "MultiStepLR(milestones=[5, 17, 5], gamma=0.5)",
+        "piecewise_constant_schedule(0.1, {5: 0.25, 17: 0.5})",
+    ),
+    torch("PolynomialLR(total_iters=11)", "linear_schedule(0.1, 0.0, 11)"),
     torch(
         "PolynomialLR(total_iters=11, power=2.0)",
         "polynomial_schedule(0.1, 0.0, 2.0, 11)",
@@ -142,6 +174,13 @@ TORCH = (
         "CosineAnnealingLR(T_max=30, eta_min=0.01)",
         "cosine_decay_schedule(0.1, 30, 0.1)",
         31,
+    ),
+    torch(
+        "CosineAnnealingLR(T_max=7, eta_min=0.01)",
+        "cyclic_schedule(0.1, 0.01, 7, shape='cosine')",
+    ),
+    torch(
+        "CosineAnnealingLR(T_max=10)", "cyclic_schedule(0.1, 0.0, 10, shape='cosine')"
     ),
     torch(
         "CosineAnnealingWarmRestarts(T_0=6)", "cosine_decay_restarts(0.1, 6, t_mul=1.0)"
@@ -154,6 +193,65 @@ TORCH = (
         "SequentialLR(milestones=[8], schedulers=[LinearLR(start_factor=0.5,"
         " total_iters=8), ExponentialLR(gamma=0.9)])",
         "warmup_exponential_decay_schedule(0.05, 0.1, 8, 1, 0.9)",
+    ),
+    torch(
+        "SequentialLR(milestones=[5, 20], schedulers=[ConstantLR(factor=0.5,"
+        " total_iters=5), CosineAnnealingLR(T_max=15, eta_min=0.05),"
+        " StepLR(step_size=6, gamma=0.5)])",
+        "join_schedules([constant_schedule(0.05), cosine_decay_schedule(0.1, 15, 0.5),"
+        " exponential_decay(0.1, 6, 0.5, staircase=True)], [5, 20])",
+    ),
+    torch(
+        "ChainedScheduler([ConstantLR(factor=0.25, total_iters=4),"
+        " ExponentialLR(gamma=0.9)])",
+        "multiply_schedules([0.1, piecewise_constant([4], [0.25, 1.0]),"
+        " exponential_decay(1.0, 1, 0.9)])",
+    ),
+    torch(
+        "ChainedScheduler([LinearLR(start_factor=0.5, total_iters=5),"
+        " StepLR(step_size=7, gamma=0.1), ExponentialLR(gamma=0.95)])",
+        "multiply_schedules([linear_schedule(0.05, 0.1, 5),"
+        " exponential_decay(1.0, 7, 0.1, staircase=True),"
+        " exponential_decay(1.0, 1, 0.95)])",
+    ),
+    torch("SWALR(swa_lr=0.05)", "cosine_decay_schedule(0.1, 10, 0.5)"),
+    torch(
+        "SWALR(swa_lr=0.25, anneal_epochs=7, anneal_strategy='linear')",
+        "linear_schedule(0.1, 0.25, 7)",
+    ),
+    *(
+        torch(f"CyclicLR({n})", f"cyclic_schedule({x})", read=read, atol=2e-15)
+        for n, x, read in (
+            ("base_lr=0.01, max_lr=0.1, step_size_up=5", "0.01, 0.1, 5", "lr"),
+            (
+                "base_lr=0.0, max_lr=0.1, step_size_up=3, step_size_down=8",
+                "0.0, 0.1, 3, 8",
+                "lr",
+            ),
+            (
+                "base_lr=0.01, max_lr=0.1, step_size_up=7, step_size_down=2,"
+                " mode='triangular2'",
+                "0.01, 0.1, 7, 2, mode='triangular2'",
+                "lr",
+            ),
+            (
+                "base_lr=0.01, max_lr=0.1, step_size_up=5, mode='exp_range', gamma=0.9",
+                "0.01, 0.1, 5, mode='exp_range', gamma=0.9",
+                "lr",
+            ),
+            ("base_lr=0.01, max_lr=0.1, step_size_up=5", "0.9, 0.8, 5", "momentum"),
+            (
+                "base_lr=0.01, max_lr=0.1, step_size_up=5, step_size_down=4,"
+                " mode='triangular2', base_momentum=0.5, max_momentum=0.95",
+                "0.95, 0.5, 5, 4, mode='triangular2'",
+                "momentum",
+            ),
+            (
+                "base_lr=0.01, max_lr=0.1, step_size_up=5, mode='exp_range', gamma=0.9",
+                "0.9, 0.8, 5, mode='exp_range', gamma=0.9",
+                "momentum",
+            ),
+        )
     ),
     *(
         torch(f"{ONE_CYCLE}{n}{x})", f"onecycle_schedule(0.1, total_steps={n}{x})", n)
@@ -217,6 +315,16 @@ OPTAX = (
     optax("cosine_onecycle_schedule(30, 0.1)"),
     optax("cosine_onecycle_schedule(30, 0.1, 0.0, 10.0, 100.0)"),
     optax(
+        "sgdr_schedule([dict(init_value=0.0, peak_value=0.1, warmup_steps=2,"
+        " decay_steps=9), dict(init_value=0.01, peak_value=0.05, warmup_steps=4,"
+        " decay_steps=12, end_value=0.001), dict(init_value=0.02, peak_value=0.1,"
+        " warmup_steps=0, decay_steps=13, exponent=2.0)])"
+    ),
+    optax(
+        "sgdr_schedule([dict(init_value=0.0, peak_value=0.1, warmup_steps=2,"
+        " decay_steps=9)])"
+    ),
+    optax(
         "join_schedules([constant_schedule(0.1), linear_schedule(0.2, 0.0, 9)], [5])"
     ),
     optax(
@@ -236,7 +344,36 @@ OPTAX = (
     ),
 )
 
-ROWS = KERAS + TORCH + OPTAX
+WSD = "num_warmup_steps=7, num_stable_steps=13, num_decay_steps=10, cooldown_type="
+
+PYTORCH_OPTIMIZER = (
+    pytorch_optimizer("REXScheduler(total_steps=13)", "rex_schedule(1.0, 0.0, 13)"),
+    pytorch_optimizer(
+        "REXScheduler(total_steps=30, max_lr=0.1, min_lr=0.01)",
+        "rex_schedule(0.1, 0.01, 30)",
+    ),
+    *(
+        pytorch_optimizer(
+            f"get_wsd_schedule({WSD}{shape!r})",
+            "warmup_stable_decay(0.1, warmup_steps=7, decay_steps=10, total_steps=30,"
+            f" decay_shape={shape!r})",
+        )
+        for shape in ("linear", "cosine", "1-sqrt", "1-square")
+    ),
+    pytorch_optimizer(
+        f"get_wsd_schedule({WSD}'cosine', min_lr_ratio=0.1)",
+        "warmup_stable_decay(0.1, warmup_steps=7, decay_steps=10, total_steps=30,"
+        " end_value=0.01, decay_shape='cosine')",
+    ),
+    pytorch_optimizer(
+        "CosineAnnealingWarmupRestarts(first_cycle_steps=12, max_lr=0.1, min_lr=0.01,"
+        " warmup_steps=3, gamma=0.5)",
+        "sgdr_schedule([dict(init_value=0.01, peak_value=0.1 * 0.5**i, warmup_steps=3,"
+        " decay_steps=12, end_value=0.01) for i in range(4)])",
+    ),
+)
+
+ROWS = KERAS + TORCH + OPTAX + PYTORCH_OPTIMIZER
 
 
 def rows_of(library):
@@ -254,20 +391,42 @@ def run_keras(row):
     return jax.vmap(schedule)(np.arange(row.steps))
 
 
-def run_torch(row):
-    """The values that a torch scheduler sets, step after step."""
+def made_by(text, *modules):
+    """A scheduler in torch's style, and its optimizer, which it wants first."""
     import torch
 
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9)
-    classes = vars(torch.optim.lr_scheduler)
-    names = {n: partial(classes[n], optimizer) for n in classes if n.endswith("LR")}
-    names |= {n: partial(classes[n], optimizer) for n in classes if "Annealing" in n}
-    scheduler = eval(row.oracle, names)
+    names = {n: x for module in modules for n, x in vars(module).items()}
+    bound = {n: partial(x, optimizer) for n, x in names.items() if callable(x)}
+    chained = {"ChainedScheduler": torch.optim.lr_scheduler.ChainedScheduler}
+    return eval(text, bound | chained), optimizer
+
+
+def run_torch(row, *modules):
+    """The values that a torch scheduler sets, step after step."""
+    import torch
+
+    modules = modules or (torch.optim.lr_scheduler, torch.optim.swa_utils)
+    scheduler, optimizer = made_by(row.oracle, *modules)
     values = [optimizer.param_groups[0][row.read]]
     while len(values) < row.steps:
         optimizer.step()
         scheduler.step()
         values.append(optimizer.param_groups[0][row.read])
+    return values
+
+
+def run_pytorch_optimizer(row):
+    """The values that one of its schedulers sets."""
+    from pytorch_optimizer import lr_scheduler
+
+    if not row.oracle.startswith("REX"):
+        return run_torch(row, lr_scheduler)
+    # It skips the first of its own values, so each is asked for.
+    scheduler, _ = made_by(row.oracle, lr_scheduler)
+    values = []
+    for scheduler.step_t in range(row.steps):
+        values.append(scheduler.get_linear_lr())
     return values
 
 
@@ -280,7 +439,12 @@ def run_optax(row):
     return np.broadcast_to(schedule(np.arange(row.steps)), row.steps)
 
 
-RUNNERS = {"keras": run_keras, "torch": run_torch, "optax": run_optax}
+RUNNERS = {
+    "keras": run_keras,
+    "torch": run_torch,
+    "optax": run_optax,
+    "pytorch_optimizer": run_pytorch_optimizer,
+}
 
 
 def oracle(library):

@@ -15,7 +15,7 @@ import pytest
 import jopt
 
 from .generate import GOLDEN, libraries, oracle, rows_of
-from .problem import GRADS, PARAMS, VALUES, flat
+from .problem import GRADS, HESSIAN, PARAMS, VALUES, flat
 from .rows import GROUPS, ROWS, WIDTHS
 
 
@@ -41,13 +41,20 @@ def recorded(group, library, width):
     return {row: x[:, : size[row]] for row, x in numbers}
 
 
+def quadratic(params):
+    """A function with the Hessian of the problem."""
+    terms = [0.5 * p**2 * jnp.asarray(HESSIAN[n], p.dtype) for n, p in params.items()]
+    return sum(map(jnp.sum, terms))
+
+
 def trajectory(tx, width, leaves):
     """Parameters after every step of `tx`, compiled as one scan."""
 
     def step(carry, given):
         params, state = carry
         grads, value = given
-        updates, state = tx.update(grads, state, params, value=value)
+        told = {"value": value, "obj_fn": quadratic}
+        updates, state = tx.update(grads, state, params, **told)
         params = jopt.apply_updates(params, updates)
         return (params, state), params
 
@@ -60,6 +67,21 @@ def trajectory(tx, width, leaves):
         for tree in (PARAMS, GRADS)
     )
     return flat(run(params, (grads, jnp.asarray(VALUES, width))))
+
+
+def both(group, row, width):
+    """Our numbers and theirs, a step after the other."""
+    expected = recorded(group, row.library, width)[row]
+    x64 = jax.enable_x64(True) if width == "float64" else contextlib.nullcontext()
+    with x64:
+        tx = eval(row.jopt, dict(vars(jopt)))
+        return trajectory(tx, width, row.leaves), expected
+
+
+def deviation(group, row, width):
+    """How far we are from the library: relative for numbers above one."""
+    actual, expected = both(group, row, width)
+    return np.max(np.abs(actual - expected) / np.maximum(np.abs(expected), 1))
 
 
 def assert_same(actual, expected, row, width):
@@ -83,11 +105,7 @@ def test_rows_have_names_of_their_own():
     ids=lambda x: x if isinstance(x, str) else f"{x.library}-{x.name}",
 )
 def test_every_step_equals_the_library(group, row, width):
-    expected = recorded(group, row.library, width)[row]
-    x64 = jax.enable_x64(True) if width == "float64" else contextlib.nullcontext()
-    with x64:
-        tx = eval(row.jopt, dict(vars(jopt)))
-        assert_same(trajectory(tx, width, row.leaves), expected, row, width)
+    assert_same(*both(group, row, width), row, width)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

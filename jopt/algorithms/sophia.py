@@ -1,0 +1,293 @@
+"""Sophia: a momentum, divided by an estimate of the Hessian's diagonal, and clipped.
+
+    m <- b1 m + (1 - b1) g
+    h <- b2 h + (1 - b2) h^           every k steps, h^ an estimate of diag(Hessian)
+    u <- clip(m / max(gamma h, eps), -rho, rho)
+
+Liu, Li, Hall, Liang & Ma, "Sophia: a scalable stochastic second-order optimizer for
+language model pre-training", 2023.
+
+`hutchinson_estimator_diag_hessian` (Sophia-H) takes a product with the Hessian of the
+loss; `gauss_newton_bartlett` (Sophia-G) a gradient for labels that the model draws.
+
+State: 8 bytes per float32 parameter, and a further gradient or Hessian product every k
+steps. For language models: learning rate 0.8 of AdamW's, gamma 0.01 to 0.05, chosen so
+that 10 to 50 % of the updates are not clipped; later comparisons found it level with a
+tuned AdamW.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import agreement, checks, tree
+from jopt.base import GradientTransformation, OptState, Params, Updates
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import zeros
+from jopt.masks import Mask
+from jopt.prng import KeyStream
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import add_decayed_weights
+
+
+# ``estimate(key, obj_fn, params)`` gives a tree like ``params``.
+Estimator = Callable[[jax.Array, Callable[..., Any], Params], Params]
+
+
+def hutchinson_estimator_diag_hessian(
+    key: jax.Array, obj_fn: Callable[[Params], jax.Array], params: Params
+) -> Params:
+    """Hutchinson's estimate of the Hessian's diagonal: ``v * (H v)`` for random signs.
+
+    Args:
+      key: A key of ``jax.random``.
+      obj_fn: ``obj_fn(params) -> loss``, of the current batch.
+      params: Where.
+
+    Returns:
+      An unbiased estimate, like ``params``; exact if the Hessian is diagonal.
+
+    Hutchinson, "A stochastic estimator of the trace of the influence matrix for
+    Laplacian smoothing splines", 1989.
+
+    >>> def loss(p):
+    ...     return jnp.sum(jnp.array([1.0, 5.0]) * p**2)
+    >>> hutchinson_estimator_diag_hessian(jax.random.key(0), loss, jnp.ones(2))
+    Array([ 2., 10.], dtype=float32)
+    """
+    leaves, treedef = jax.tree.flatten(params)
+    keys = jax.random.split(key, max(len(leaves), 1))
+    signs = treedef.unflatten(
+        jax.random.rademacher(k, p.shape, p.dtype)
+        for k, p in zip(keys, leaves, strict=False)
+    )
+    _, product = jax.jvp(jax.grad(obj_fn), (params,), (signs,))
+    return jax.tree.map(jnp.multiply, signs, product)
+
+
+def gauss_newton_bartlett(
+    key: jax.Array, obj_fn: Callable[[Params, jax.Array], jax.Array], params: Params
+) -> Params:
+    """The squared gradient of the loss for labels that the model draws itself.
+
+    Times the batch size it estimates the diagonal of the Gauss-Newton matrix; the
+    authors put the batch size into ``gamma``.
+
+    Args:
+      key: A key of ``jax.random``, for the labels.
+      obj_fn: ``obj_fn(params, key) -> loss``, the mean loss of the batch with labels
+        that are drawn from the model's own predictions.
+      params: Where.
+
+    Returns:
+      An estimate, like ``params``.
+
+    Liu, Li, Hall, Liang & Ma, "Sophia: a scalable stochastic second-order optimizer
+    for language model pre-training", 2023.
+
+    >>> def loss(p, key):
+    ...     return 3.0 * p
+    >>> gauss_newton_bartlett(jax.random.key(0), loss, jnp.ones(()))
+    Array(9., dtype=float32)
+    """
+    grads = jax.grad(obj_fn)(params, key)
+    return jax.tree.map(jnp.square, grads)
+
+
+ESTIMATORS: dict[str, Estimator] = {
+    "hutchinson": hutchinson_estimator_diag_hessian,
+    "gauss_newton_bartlett": gauss_newton_bartlett,
+}
+
+
+class ScaleBySophiaState(NamedTuple):
+    """State of `scale_by_sophia`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    mu: Any  # first moment, like params
+    nu: Any  # average of the estimates of the Hessian's diagonal, like params
+    key: jax.Array  # uint32, the data of the next key
+
+
+@transformation
+def scale_by_sophia(
+    b1: ScalarOrSchedule = 0.965,
+    b2: ScalarOrSchedule = 0.99,
+    eps: ScalarOrSchedule = 1e-15,
+    gamma: ScalarOrSchedule = 0.01,
+    clip_threshold: ScalarOrSchedule = 1.0,
+    update_interval: int = 10,
+    hessian_diagonal_fn: str | Estimator = "hutchinson",
+    mu_dtype: StorageDtype | None = None,
+    *,
+    key: int | jax.Array = 0,
+) -> GradientTransformation:
+    """Divide a momentum by the Hessian's diagonal, and clip.
+
+        u <- clip(m / max(gamma h, eps), -clip_threshold, clip_threshold)
+
+    Args:
+      b1: Decay of the momentum, in [0, 1).
+      b2: Decay of the estimates, in [0, 1).
+      eps: The least divisor, > 0 (optax: 1e-8); where the estimate is not positive,
+        updates of any size are clipped.
+      gamma: Scales the estimate, > 0: the larger, the fewer updates are clipped.
+      clip_threshold: The largest update of any element, > 0.
+      update_interval: Every how many steps there is a new estimate, >= 1.
+      hessian_diagonal_fn: ``"hutchinson"``, ``"gauss_newton_bartlett"``, or a function
+        ``(key, obj_fn, params) -> tree``.
+      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
+      key: A key of ``jax.random`` for the estimates, or the seed of one.
+
+    Returns:
+      A transformation; it needs params and ``obj_fn``, a function of the parameters
+      that gives the loss: ``update(updates, state, params, obj_fn=loss)``.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Equal to ``SophiaH`` of pytorch_optimizer, given its estimates. optax corrects the
+    bias of ``m``, which the authors do not.
+
+    >>> import jopt
+    >>> tx, params = jopt.scale_by_sophia(gamma=1.0), jnp.array([0.1, 9.0])
+    >>> g = {"obj_fn": lambda p: jnp.sum(jnp.array([100.0, 1e-3]) * p**2)}
+    >>> tx.update(jnp.array([20.0, 0.018]), tx.init(params), params, **g)[0].round(2)
+    Array([0.35, 1.  ], dtype=float32)
+    """
+    checks.decay_rate(b1=b1, b2=b2)
+    checks.positive(eps=eps, gamma=gamma, clip_threshold=clip_threshold)
+    checks.at_least(1, update_interval=update_interval)
+    if isinstance(hessian_diagonal_fn, str):
+        checks.one_of(tuple(ESTIMATORS), hessian_diagonal_fn=hessian_diagonal_fn)
+        estimate = ESTIMATORS[hessian_diagonal_fn]
+    else:
+        estimate = hessian_diagonal_fn
+    keys = KeyStream(key)
+    mu_slot, nu_slot = zeros(mu_dtype), zeros()
+
+    def init(params: Params) -> OptState:
+        agreement.leaves(jax.tree.leaves(params), params, "params", ["scale_by_sophia"])
+        return ScaleBySophiaState(
+            jnp.zeros((), jnp.int32),
+            jax.tree.map(mu_slot.init, params),
+            jax.tree.map(nu_slot.init, params),
+            keys.initial(),
+        )
+
+    def update(
+        updates: Updates, state: OptState, params: Params, obj_fn: Callable[..., Any]
+    ) -> tuple[Updates, OptState]:
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
+        agreement.leaves(leaves, updates, "updates", ["scale_by_sophia"])
+        agreement.aligned(updates, leaves, treedef, params, "params")
+
+        def renew() -> tuple[Params, jax.Array]:
+            data, (now,) = keys.split(state.key, 1)
+            diagonal = estimate(now, obj_fn, params)
+            average = functools.partial(_average, b2=b2)
+            return jax.tree.map(average, state.nu, diagonal), data
+
+        due = state.count % update_interval == 0
+        nu, data = jax.lax.cond(due, renew, lambda: (state.nu, state.key))
+        mus, nus = (
+            agreement.aligned(updates, leaves, treedef, own, f"the state's {name}")
+            for name, own in (("mu", state.mu), ("nu", nu))
+        )
+        pairs = [
+            (None, mu) if g is None else _rule(g, mu, h, b1, eps, gamma, clip_threshold)
+            for g, mu, h in zip(leaves, mus, nus, strict=True)
+        ]
+        new, mus = ([pair[i] for pair in pairs] for i in range(2))
+        count = tree.safe_increment(state.count)
+        state = ScaleBySophiaState(count, treedef.unflatten(mus), nu, data)
+        return treedef.unflatten(new), state
+
+    return GradientTransformation(init, update)
+
+
+@jax.jit
+def _average(nu: jax.Array, h: jax.Array, b2: jax.Array) -> jax.Array:
+    b2 = jnp.asarray(b2, nu.dtype)
+    return b2 * nu + (1 - b2) * h.astype(nu.dtype)
+
+
+@jax.jit
+def _rule(
+    g: jax.Array, mu: jax.Array, nu: jax.Array, *numbers: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    b1, eps, gamma, rho = (jnp.asarray(x, nu.dtype) for x in numbers)
+    m = b1 * mu.astype(nu.dtype) + (1 - b1) * g.astype(nu.dtype)
+    u = jnp.clip(m / jnp.maximum(gamma * nu, eps), -rho, rho)
+    return u.astype(g.dtype), m.astype(mu.dtype)
+
+
+@transformation
+def sophia(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.965,
+    b2: ScalarOrSchedule = 0.99,
+    eps: ScalarOrSchedule = 1e-15,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    weight_decay_mask: Mask = None,
+    gamma: ScalarOrSchedule = 0.01,
+    clip_threshold: ScalarOrSchedule = 1.0,
+    update_interval: int = 10,
+    hessian_diagonal_fn: str | Estimator = "hutchinson",
+    mu_dtype: StorageDtype | None = None,
+    *,
+    key: int | jax.Array = 0,
+) -> GradientTransformation:
+    """Sophia, with decoupled weight decay.
+
+        p <- p - learning_rate (clip(m / max(gamma h, eps)) + weight_decay p)
+
+    Args:
+      learning_rate: The step size, >= 0; about 0.8 of AdamW's.
+      b1: See `scale_by_sophia`.
+      b2: See `scale_by_sophia`.
+      eps: See `scale_by_sophia`.
+      weight_decay: >= 0, multiplied by the learning rate; 0.1 to 0.2 in the paper.
+      weight_decay_mask: The leaves to decay; see `jopt.add_decayed_weights`.
+      gamma: See `scale_by_sophia`.
+      clip_threshold: See `scale_by_sophia`.
+      update_interval: Every how many steps there is a new estimate.
+      hessian_diagonal_fn: See `scale_by_sophia`.
+      mu_dtype: What ``mu`` is stored in.
+      key: A key of ``jax.random`` for the estimates, or the seed of one.
+
+    Returns:
+      A transformation; it needs params and ``obj_fn``; see `scale_by_sophia`.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Liu, Li, Hall, Liang & Ma, "Sophia: a scalable stochastic second-order optimizer
+    for language model pre-training", 2023.
+
+    >>> import jopt
+    >>> jopt.sophia(1e-3, gamma=0.02)
+    sophia(learning_rate=0.001, gamma=0.02)
+    """
+    return chain(
+        scale_by_sophia(
+            b1,
+            b2,
+            eps,
+            gamma,
+            clip_threshold,
+            update_interval,
+            hessian_diagonal_fn,
+            mu_dtype,
+            key=key,
+        ),
+        add_decayed_weights(weight_decay, weight_decay_mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,167 @@
+"""The README's table of optimizers, from the registry and the parity tests.
+
+`python -m tests.table` measures every parity row against its golden numbers, keeps the
+largest deviations in parity/deviations.json, and writes the table into the README.
+Names and papers are read from the docstrings, what is stored and needed is asked of the
+optimizers themselves.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jopt
+from jopt import registry
+
+
+ROOT = Path(__file__).parent.parent
+DEVIATIONS = Path(__file__).with_name("parity") / "deviations.json"
+BEGIN, END = "<!-- optimizers: python -m tests.table -->\n", "<!-- end -->"
+TITLES = {"keras": "Keras"}
+# Arguments of those that have no learning rate first, or need more than one.
+CALLS = {
+    "mechanize": "mechanize(sgd(1.0))",
+    "schedule_free": "schedule_free(sgd(0.1), 0.1)",
+}
+SHAPE = (1024, 1024)
+
+
+def optimizers() -> list[str]:
+    """The registered factories of optimizers."""
+    return [
+        name
+        for name in jopt.names()
+        if registry._factories[name].__module__.startswith("jopt.algorithms.")
+        and not name.startswith("scale_by_")
+    ]
+
+
+def made(name: str) -> Any:
+    """An optimizer with its defaults."""
+    call = CALLS.get(name, f"{name}(learning_rate=0.1)")
+    return eval(call, dict(vars(jopt)))
+
+
+def paper(name: str) -> str:
+    """Authors and year, as the docstring has them last: Authors, "Title", year."""
+    text = " ".join((registry._factories[name].__doc__ or "").split(">>>")[0].split())
+    text = text.replace("et al.", "et al")
+    found = re.findall(r'(?:^|[.;:] )([^.;:"]+?),? "[^"]+", (?:\w+ )?(\d{4})', text)
+    if not found:
+        raise ValueError(
+            f'the docstring of {name} has no source: Authors, "Title", year'
+        )
+    authors, year = found[-1]
+    return f"{authors.replace('et al', 'et al.')}, {year}"
+
+
+def stored(name: str) -> str:
+    """Bytes of state per float32 parameter of a square matrix."""
+    params = {"kernel": jax.ShapeDtypeStruct(SHAPE, jnp.float32)}
+    state = jax.eval_shape(made(name).init, params)
+    nbytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    return f"{nbytes / math.prod(SHAPE):.2g}" if nbytes > 999 else "0"
+
+
+def needed(name: str) -> str:
+    """What an update takes beyond updates and state, as its errors say."""
+    params = {"kernel": jnp.ones((8, 8))}
+    tx, given = made(name), {}
+    state = tx.init(params)
+    known = {"params": params, "value": jnp.ones(())}
+    for _ in range(4):
+        try:
+            jax.eval_shape(lambda: tx.update(params, state, **given))
+        except TypeError as error:
+            missing = re.search(
+                r"needs (?:the (parameters)|the argument '(\w+)')", str(error)
+            )
+            assert missing, error
+            word = "params" if missing[1] else missing[2]
+            given[word] = known.get(word, lambda *_: params)
+        else:
+            break
+    return ", ".join(given) or "-"
+
+
+def compared() -> dict[str, list[Any]]:
+    """The parity rows of each optimizer."""
+    from tests.parity.rows import ROWS
+
+    known = set(optimizers())
+    found = collections.defaultdict(list)
+    for row in ROWS:
+        for name in re.findall(r"(\w+)\(", row.jopt):
+            if name in known:
+                found[name].append(row)
+                break
+    return found
+
+
+def power_of_ten(x: float) -> str:
+    """A bound in whole powers of ten; 0 stays 0."""
+    return "0" if x == 0 else f"1e{math.ceil(math.log10(x))}"
+
+
+def table(deviations: dict[str, dict[str, float]]) -> str:
+    """The table as Markdown."""
+    lines = [
+        "| optimizer | paper | state | needs | same numbers as | float32 | float64 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows = compared()
+    for name in optimizers():
+        of = collections.Counter(TITLES.get(r.library, r.library) for r in rows[name])
+        libraries = ", ".join(f"{library} {n}" for library, n in sorted(of.items()))
+        largest = [
+            power_of_ten(max((deviations[key(r)][w] for r in rows[name]), default=0.0))
+            for w in ("float32", "float64")
+        ]
+        if not rows[name]:
+            largest = ["", ""]
+        cells = [
+            f"`{name}`",
+            paper(name),
+            stored(name),
+            needed(name),
+            libraries,
+            *largest,
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def key(row: Any) -> str:
+    """What a row's deviation is kept under."""
+    return f"{row.library}: {row.recipe} = {row.jopt}"
+
+
+def main() -> None:
+    """Measure, and write the numbers and the table."""
+    from tests.parity.rows import GROUPS, WIDTHS
+    from tests.parity.test_parity import deviation
+
+    measured = {
+        key(row): {
+            width: float(f"{deviation(group, row, width):.1e}") for width in WIDTHS
+        }
+        for group, rows in GROUPS.items()
+        for row in rows
+    }
+    DEVIATIONS.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n")
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    after = rest[rest.index(END) :]
+    readme.write_text(before + BEGIN + table(measured) + after)
+
+
+if __name__ == "__main__":
+    main()
