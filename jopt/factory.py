@@ -226,8 +226,7 @@ def _shown(factory: Callable[..., Any], signature: inspect.Signature) -> str:
 def _normalize(name: str, value: Any, annotation: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
-    if type(value) in (dict, list):
-        value = value.copy()  # the recipe must not change when the caller's does
+    value = _own(value)
     if value is None and type(None) in get_args(annotation):
         return None
     if is_declared(annotation):
@@ -242,6 +241,13 @@ def _normalize(name: str, value: Any, annotation: Any) -> Any:
         return number(name, value, "a number")
     _check_plain(name, value, annotation)
     return value
+
+
+def _own(value: Any) -> Any:
+    """A copy of dicts and lists: the recipe must not change when the caller's do."""
+    if type(value) is dict:
+        return {name: _own(x) for name, x in value.items()}
+    return [_own(x) for x in value] if type(value) is list else value
 
 
 # Types that say all there is to say of an argument.

@@ -5,6 +5,7 @@ import doctest
 import functools
 import importlib
 import importlib.util
+import inspect
 import json
 import math
 import pickle
@@ -14,6 +15,7 @@ from fractions import Fraction
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jopt
@@ -43,7 +45,8 @@ COUNTS += (2**30 + 1, LAST - 2, LAST - 1, LAST)
 
 def build(text):
     """The schedule that a table's text stands for."""
-    return eval(text, vars(jopt) | {"ODD": ODD, "LAST": LAST})
+    keys = jax.random.split(jax.random.key(0))
+    return eval(text, vars(jopt) | {"ODD": ODD, "LAST": LAST, "KEYS": keys})
 
 
 def in_width(width):
@@ -84,6 +87,34 @@ def test_golden_values_are_what_the_installed_library_gives(library):
         np.testing.assert_allclose(
             values, golden(library)[row], 1e-12, row.atol, err_msg=row.oracle
         )
+
+
+SCHEDULERS = {
+    "keras": "ExponentialDecay PiecewiseConstantDecay PolynomialDecay InverseTimeDecay"
+    " CosineDecay CosineDecayRestarts",
+    "torch": "LambdaLR MultiplicativeLR StepLR MultiStepLR ConstantLR LinearLR"
+    " ExponentialLR PolynomialLR CosineAnnealingLR CosineAnnealingWarmRestarts CyclicLR"
+    " OneCycleLR SequentialLR ChainedScheduler SWALR",
+    "optax": "constant_schedule linear_schedule polynomial_schedule exponential_decay"
+    " piecewise_constant_schedule piecewise_interpolate_schedule cosine_decay_schedule"
+    " cosine_onecycle_schedule linear_onecycle_schedule warmup_constant_schedule"
+    " warmup_cosine_decay_schedule warmup_exponential_decay_schedule sgdr_schedule"
+    " join_schedules",
+}
+
+
+@pytest.mark.parametrize("library", SCHEDULERS)
+def test_every_scheduler_of_the_library_has_a_row(library):
+    called = {row.oracle.partition("(")[0] for row in rows_of(library)}
+    assert called == set(SCHEDULERS[library].split())
+
+
+@pytest.mark.parametrize("name", SCHEDULERS["optax"].split())
+def test_the_arguments_of_optax_are_here_in_their_order(name):
+    wanted = inspect.signature(getattr(optax, name)).parameters.values()
+    ours = inspect.signature(getattr(jopt, name)).parameters.values()
+    found = [(p.name, p.default) for p in ours if p.kind is not p.KEYWORD_ONLY]
+    assert found == [(p.name, p.default) for p in wanted]
 
 
 # Exact numbers: every schedule again, in fractions, of steps that float32 cannot hold.
@@ -138,8 +169,99 @@ def one_cycle(t, total, peak_at):
     return curve(1.0, 4e-6, half_cosine(way(t, peak_at, total - 1)))
 
 
+def rex(gone):
+    """(1 - gone) / (1 - gone / 2)."""
+    return (1 - gone) / (1 - gone / 2)
+
+
+def swing(t, up, down, shape=Fraction):
+    """The way up of a cycle at step t, down again after its top."""
+    into = t % (up + down)
+    return shape(Fraction(into, up) if into <= up else Fraction(up + down - into, down))
+
+
+def waves(t, steps, periods, alpha, beta, noise=0.0):
+    """A line times a cosine."""
+    x = min(Fraction(t, steps), Fraction(1))
+    # The angle is reduced before it is rounded.
+    half, cycle = Fraction(1, 2), periods * x % 1
+    wave = math.cos(math.pi * float(cycle)) ** 2
+    if abs(cycle - half) < Fraction(1, 4):
+        wave = math.sin(math.pi * float(half - cycle)) ** 2
+    return (alpha + float(1 - x) + noise) * wave + beta
+
+
+def noise(t, steps, variance, decay, seed):
+    """What the noisy schedule adds to its line."""
+    key = jax.random.fold_in(jax.random.key(seed), t)
+    drawn = float(jax.random.normal(key, (), jnp.float32))
+    return math.sqrt(variance / (1 + min(t, steps)) ** decay) * drawn
+
+
+def warm_restart(t, lengths, peaks, warmup):
+    """Cosines to 0 with warmups from 0."""
+    i = 0
+    while i < len(lengths) - 1 and t >= lengths[i]:
+        t, i = t - lengths[i], i + 1
+    if t < warmup:
+        return peaks[i] * way(t, 0, warmup)
+    return peaks[i] * half_cosine(way(t, warmup, lengths[i]))
+
+
 EXACT = {
     "constant_schedule(0.1)": lambda t: 0.1,
+    "rex_schedule(1.0, 0.0, LAST)": lambda t: rex(way(t, 0, LAST)),
+    "rex_schedule(0.25, 1.0, ODD, ODD)": lambda t: between(
+        1, 0.25, rex(way(t, ODD, 2 * ODD))
+    ),
+    "power_schedule(1.0, ODD, 0.51, ODD)": lambda t: max(t / ODD, 1) ** -0.51,
+    "power_schedule(1.0, 3, 2.0)": lambda t: (1 + Fraction(t, 3)) ** -2,
+    # Keras 1's decay and TensorFlow's natural_exp_decay.
+    "inverse_time_decay(0.1, 1, 1e-6)": lambda t: 0.1 / (1 + 1e-6 * t),
+    "exponential_decay(0.1, ODD, 0.6065306597126334)": lambda t: (
+        0.1 * math.exp(-0.5 * t / ODD)
+    ),
+    # A power of what is left, late: the cooldown of a plateau.
+    "polynomial_schedule(1.0, 0.0, 1.2, 4 * 10**9, ODD)": lambda t: (
+        (1 - way(t, ODD, 4 * 10**9 + ODD)) ** 1.2
+    ),
+    "linear_cosine_decay(0.5, LAST)": lambda t: 0.5 * waves(t, LAST, 0.5, 0, 0.001),
+    "linear_cosine_decay(1.0, 2 * ODD, 1.5, 0.1, 0.0)": lambda t: waves(
+        t, 2 * ODD, Fraction(3, 2), 0.1, 0.0
+    ),
+    "linear_cosine_decay(1.0, LAST, 2.25)": lambda t: waves(
+        t, LAST, Fraction(9, 4), 0, 0.001
+    ),
+    "noisy_linear_cosine_decay(1.0, LAST, 0.01, key=3)": lambda t: waves(
+        t, LAST, 0.5, 0, 0.001, noise(t, LAST, 0.01, 0.55, 3)
+    ),
+    "noisy_linear_cosine_decay(1.0, ODD, 0.04, 0.1, 1.0, 0.5, 0.1, key=0)": (
+        lambda t: waves(t, ODD, 1, 0.5, 0.1, noise(t, ODD, 0.04, 0.1, 0))
+    ),
+    "cyclic_schedule(0.1, 1.0, 3, 4)": lambda t: between(0.1, 1, swing(t, 3, 4)),
+    "cyclic_schedule(0.0, 1.0, ODD)": lambda t: swing(t, ODD, ODD),
+    "cyclic_schedule(1.0, 0.0, ODD, LAST - ODD)": lambda t: (
+        1 - swing(t, ODD, LAST - ODD)
+    ),
+    "cyclic_schedule(1.0, 0.0, LAST, shape='cosine')": lambda t: half_cosine(
+        swing(t, LAST, LAST)
+    ),
+    "cyclic_schedule(0.0, 1.0, 10**12)": lambda t: Fraction(t, 10**12),
+    "cyclic_schedule(0.0, 1.0, ODD, 1, mode='triangular2')": lambda t: (
+        swing(t, ODD, 1) * Fraction(1, 2 ** (t // (ODD + 1)))
+    ),
+    "cyclic_schedule(1.0, 0.0, 2, mode='exp_range', gamma=0.9999999)": lambda t: (
+        1 - swing(t, 2, 2) - float(swing(t, 2, 2)) * math.expm1(t * math.log(0.9999999))
+    ),
+    "multiply_schedules([0.5, linear_schedule(0.0, 1.0, LAST),"
+    " inverse_time_decay(4.0, 1, 1.0)])": lambda t: 2 * way(t, 0, LAST) / (1 + t),
+    "multiplicative_schedule(3.0, exponential_decay(1.0, 100, 0.9), 1000)": lambda t: (
+        3 * 0.9 ** (min(t, 1000) * (min(t, 1000) + 1) / 200)
+    ),
+    "sgdr_schedule([dict(init_value=0.0, peak_value=p, warmup_steps=7, decay_steps=d)"
+    " for p, d in [(1.0, 999), (0.5, ODD - 999), (0.25, LAST - ODD)]])": lambda t: (
+        warm_restart(t, [999, ODD - 999, LAST - ODD], [1, 0.5, 0.25], 7)
+    ),
     "linear_schedule(0.0, 1.0, LAST)": lambda t: way(t, 0, LAST),
     "linear_schedule(1.0, 0.0, LAST)": lambda t: 1 - way(t, 0, LAST),
     "linear_schedule(0.1, 0.9, ODD, ODD)": lambda t: between(
@@ -223,6 +345,8 @@ EXACT = {
     " decay_shape='1-sqrt')": lambda t: (
         float(1 - way(t, 0, LAST)) / (1 + math.sqrt(way(t, 0, LAST)))
     ),
+    "warmup_stable_decay(1.0, warmup_steps=0, decay_steps=LAST, total_steps=LAST,"
+    " decay_shape='1-square')": lambda t: 1 - way(t, 0, LAST) ** 2,
     "warmup_stable_decay(1.0, warmup_steps=0, decay_steps=2, total_steps=LAST,"
     " decay_shape='cosine')": lambda t: half_cosine(way(t, LAST - 2, LAST)),
     "warmup_inverse_sqrt(1.0, warmup_steps=ODD)": lambda t: (
@@ -273,7 +397,11 @@ def test_steps_above_int32_count_where_the_integers_are_wide_enough():
 ENDS = (
     ("linear_schedule(0.3, 0.1, 13, 7)", 20, 0.1),
     ("polynomial_schedule(0.3, 0.1, 0.7, 13)", 13, 0.1),
+    ("rex_schedule(0.3, 0.1, 13, 7)", 20, 0.1),
     ("exponential_decay(0.3, 13, 0.5, end_value=0.1)", 40, 0.1),
+    ("linear_cosine_decay(0.3, 13, beta=0.0)", 13, 0.0),
+    ("linear_cosine_decay(1.0, 13, 2.5, beta=0.1)", 13, 0.1),
+    ("noisy_linear_cosine_decay(1.0, 13, beta=0.1, key=0)", 13, 0.1),
     ("cosine_decay_schedule(0.3, 13)", 13, 0.0),
     ("cosine_decay_schedule(0.2, 13, 0.5, 2.0)", 13, 0.1),
     ("warmup_constant_schedule(0.3, 0.1, 7)", 7, 0.1),
@@ -289,7 +417,7 @@ ENDS = (
             13,
             0.1,
         )
-        for shape in ("linear", "cosine", "1-sqrt")
+        for shape in ("linear", "cosine", "1-sqrt", "1-square")
     ),
 )
 
@@ -315,6 +443,8 @@ PEAKS = (
     ("linear_onecycle_schedule(10, 0.3)", 3),
     ("cosine_onecycle_schedule(10, 0.3)", 3),
     ("onecycle_schedule(0.3, total_steps=10)", 2),
+    ("cyclic_schedule(0.1, 0.3, 5, 9)", 5),
+    ("cyclic_schedule(0.1, 0.3, 5, 9, mode='triangular2')", 5),
 )
 
 
@@ -356,6 +486,70 @@ def test_joined_functions_count_from_their_own_boundary_in_signed_integers():
     assert joined(jnp.arange(4, 10)).tolist() == [7, -3, -2, -1, 0, 1]
     assert seen == [jnp.int32]
     assert jopt.join_schedules([after], [])(jnp.int8(100)) == 97
+
+
+# Products, noise, cycles.
+
+
+def test_a_product_takes_any_function_of_the_step():
+    schedule = jopt.multiply_schedules([2, lambda count: count + 1, jnp.float32(0.5)])
+    assert schedule(jnp.arange(3)).tolist() == [1, 2, 3]
+    assert schedule(4).dtype == jnp.float32
+    assert jopt.multiply_schedules([3])(jnp.arange(2)).tolist() == [3, 3]
+
+
+def test_a_factor_per_step_is_multiplied_in_double_precision_wherever_it_is_made():
+    def factor(step):
+        return jnp.where(step % 2 == 0, 0.9, 1.01)
+
+    expected = np.cumprod([0.9 if t % 2 == 0 else 1.01 for t in range(1, 1000)])
+    schedule = jopt.multiplicative_schedule(1.0, factor, 999)
+    values = np.asarray(schedule(jnp.arange(1, 1000)))
+    np.testing.assert_allclose(values, expected, 1e-7, 0)
+    assert values.dtype == np.float32
+
+    def made_while_tracing(count):
+        return jopt.multiplicative_schedule(1.0, factor, 999)(count)
+
+    steps = jnp.arange(1, 1000)
+    assert jax.jit(made_while_tracing)(steps).tolist() == values.tolist()
+    assert jax.vmap(made_while_tracing)(steps).tolist() == values.tolist()
+    constant = jopt.multiplicative_schedule(1.0, lambda step: 0.5, 3)
+    assert constant(jnp.arange(5)).tolist() == [1, 0.5, 0.25, 0.125, 0.125]
+
+
+def test_noise_follows_from_the_key_and_the_step_and_has_the_stated_variance():
+    def of(key, **options):
+        options = {"alpha": 1.0, "num_periods": 1e-9, **options}
+        return jopt.noisy_linear_cosine_decay(1.0, 4000, beta=0.0, key=key, **options)
+
+    steps = jnp.arange(4000)
+    line = 1 + np.arange(4000, 0, -1) / 4000
+    noise = np.asarray(of(0)(steps)) - line
+    for begin in (0, 1000):
+        keys = jax.random.split(jax.random.key(7), 2000)
+        many = np.asarray(jax.vmap(lambda key, t=begin: of(key)(t))(keys))
+        variance = (1 + begin) ** -0.55
+        assert abs(many.mean() - line[begin]) < 4 * math.sqrt(variance / 2000)
+        assert abs(many.var() / variance - 1) < 4 * math.sqrt(2 / 2000)
+    # White: neighbours know nothing of each other.
+    white = noise * (1 + np.arange(4000)) ** 0.275
+    assert abs(np.mean(white[1:] * white[:-1])) < 4 / math.sqrt(4000)
+    assert of(0)(7) == of(0)(steps)[7] == of(jax.random.key(0))(7)
+    assert of(0)(7) != of(1)(7)
+    old = jax.random.key_data(jax.random.key(0))
+    assert of(old)(7) == of(0)(7)
+    silent = of(0, initial_variance=0.0)(steps)
+    np.testing.assert_allclose(silent, line, 5e-7)
+
+
+def test_a_cycle_begins_where_the_one_before_ended():
+    schedule = jopt.cyclic_schedule(0.1, 0.3, 5, 9)
+    ends, tops = jnp.array([0, 14, 14 * 10**8]), jnp.array([5, 19, 14 * 10**8 + 5])
+    assert schedule(ends).tolist() == [np.float32(0.1)] * 3
+    assert schedule(tops).tolist() == [np.float32(0.3)] * 3
+    halved = jopt.cyclic_schedule(1.0, 3.0, 5, mode="triangular2")
+    assert halved(jnp.array([5, 15, 25, 10**9 + 5])).tolist() == [3, 2, 1.5, 1]
 
 
 # What holds for every schedule.
@@ -490,6 +684,85 @@ MISUSE = {
         "end_value must be >= init_value with decay_rate=1.5, got end_value=0.5,"
         " init_value=1.0"
     ),
+    "rex_schedule(1.0, 0.0, 0)": (
+        "transition_steps must be >= 1, got transition_steps=0"
+    ),
+    "rex_schedule(1.0, float('inf'), 5)": (
+        "end_value must be a finite number, got end_value=inf"
+    ),
+    "power_schedule(1.0, 0, 0.5)": "timescale must be >= 1, got timescale=0",
+    "power_schedule(1.0, 5, 0.0)": "exponent must be > 0 and finite, got exponent=0.0",
+    "power_schedule(1.0, 5, 0.5, -1)": (
+        "transition_begin must be >= 0, got transition_begin=-1"
+    ),
+    "cyclic_schedule(0.0, 1.0, 0)": "up_steps must be >= 1, got up_steps=0",
+    "cyclic_schedule(0.0, 1.0, 5, 0)": "down_steps must be >= 1, got down_steps=0",
+    "cyclic_schedule(0.0, 1.0, 5, 2.5)": (
+        "down_steps must be a whole number, got down_steps=2.5"
+    ),
+    "cyclic_schedule(0.0, float('nan'), 5)": (
+        "peak_value must be a finite number, got peak_value=nan"
+    ),
+    "cyclic_schedule(0.0, 1.0, 5, mode='triangular3')": (
+        "mode must be one of 'triangular', 'triangular2', 'exp_range', got"
+        " mode='triangular3'"
+    ),
+    "cyclic_schedule(0.0, 1.0, 5, gamma=0.9)": (
+        "gamma must be 1 with mode='triangular', got gamma=0.9"
+    ),
+    "cyclic_schedule(0.0, 1.0, 5, mode='exp_range', gamma=0.0)": (
+        "gamma must be > 0 and finite, got gamma=0.0"
+    ),
+    "cyclic_schedule(0.0, 1.0, 5, shape='sine')": (
+        "shape must be one of 'linear', 'cosine', got shape='sine'"
+    ),
+    "linear_cosine_decay(1.0, 0)": "decay_steps must be >= 1, got decay_steps=0",
+    "linear_cosine_decay(1.0, 5, 0.0)": (
+        "num_periods must be > 0 and finite, got num_periods=0.0"
+    ),
+    "linear_cosine_decay(1.0, 5, beta=-1.0)": (
+        "beta must be >= 0 and finite, got beta=-1.0"
+    ),
+    "noisy_linear_cosine_decay(1.0, 5, -1.0, key=0)": (
+        "initial_variance must be >= 0 and finite, got initial_variance=-1.0"
+    ),
+    "noisy_linear_cosine_decay(1.0, 5, key=0.5)": (
+        "key must be a whole number or an array, got key=0.5"
+    ),
+    "noisy_linear_cosine_decay(1.0, 5, key=KEYS)": "key must be one key, got 2 of them",
+    "multiply_schedules([])": "schedules must be one or more, got none",
+    "multiply_schedules([1.0, 'linear'])": (
+        "schedules[1] must be a schedule or a number, got 'linear'"
+    ),
+    "multiply_schedules([float('inf')])": (
+        "schedules[0] must be a finite number, got schedules[0]=inf"
+    ),
+    "multiply_schedules([constant_schedule])": (
+        "schedules[0] must be a number or a schedule, got the factory"
+        " constant_schedule. Call it: schedules[0]=constant_schedule(…)"
+    ),
+    "multiplicative_schedule(1.0, 0.9, 5)": (
+        "factor_fn must be a function of the step, got 0.9. For a number, use"
+        " jopt.exponential_decay(init_value, 1, number)."
+    ),
+    "multiplicative_schedule(1.0, constant_schedule(0.9), 0)": (
+        "total_steps must be >= 1, got total_steps=0"
+    ),
+    "multiplicative_schedule(1.0, constant_schedule(1e200), 5)": (
+        "factor_fn must have finite products, got inf at step 2"
+    ),
+    "multiplicative_schedule(1.0, lambda step: [0.9], 5)": (
+        "what factor_fn returns must be one number, got [0.9]"
+    ),
+    "sgdr_schedule([])": "cosine_kwargs must be one or more dicts, got none",
+    "sgdr_schedule([0.1])": (
+        "cosine_kwargs must be a list of dicts, the arguments of"
+        " warmup_cosine_decay_schedule, got [0.1]"
+    ),
+    "sgdr_schedule([dict(init_value=0.0, peak_value=1.0, warmup_steps=5,"
+    " decay_steps=5)])": (
+        "warmup_steps must be < decay_steps, got warmup_steps=5, decay_steps=5"
+    ),
     "inverse_time_decay(1.0, 0, 0.5)": (
         "transition_steps must be >= 1, got transition_steps=0"
     ),
@@ -603,7 +876,7 @@ MISUSE = {
     ),
     "warmup_stable_decay(1.0, warmup_steps=1, decay_steps=1, total_steps=9,"
     " decay_shape='sqrt')": (
-        "decay_shape must be one of 'linear', 'cosine', '1-sqrt', got"
+        "decay_shape must be one of 'linear', 'cosine', '1-sqrt', '1-square', got"
         " decay_shape='sqrt'"
     ),
     "warmup_inverse_sqrt(1.0, warmup_steps=0)": (

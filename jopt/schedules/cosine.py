@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import decimal
 import functools
+import itertools
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +22,8 @@ import numpy as np
 from jopt import checks
 from jopt.factory import schedule
 from jopt.schedules import ramp
+from jopt.schedules.join import join_schedules
+from jopt.schedules.warmup import warmup_cosine_decay_schedule
 from jopt.tree import scalar_dtype
 
 
@@ -112,6 +117,40 @@ def cosine_decay_restarts(
         return init_value * (height * ramp.half_cosine(left, 1 - left)[0] + alpha)
 
     return function
+
+
+@schedule
+def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> ramp.Function:
+    """One `warmup_cosine_decay_schedule` after the other.
+
+    Args:
+      cosine_kwargs: The arguments of each of them by name. Each lasts for its
+        ``decay_steps``, which count its warmup too.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range, or there are no arguments at all.
+      TypeError: ``cosine_kwargs`` is no list of dicts, or an argument is missing.
+
+    >>> import jopt
+    >>> cycle = {"init_value": 0.0, "warmup_steps": 1, "decay_steps": 3}
+    >>> peaks = [{"peak_value": 1.0, **cycle}, {"peak_value": 0.5, **cycle}]
+    >>> jopt.sgdr_schedule(peaks)(jnp.arange(7))
+    Array([0.  , 1.  , 0.5 , 0.  , 0.5 , 0.25, 0.  ], dtype=float32)
+    """
+    is_list = isinstance(cosine_kwargs, Sequence)
+    if not is_list or not all(isinstance(x, Mapping) for x in cosine_kwargs):
+        raise TypeError(
+            "cosine_kwargs must be a list of dicts, the arguments of "
+            f"warmup_cosine_decay_schedule, got {cosine_kwargs!r}"
+        )
+    if not cosine_kwargs:
+        raise ValueError("cosine_kwargs must be one or more dicts, got none")
+    cycles = [warmup_cosine_decay_schedule(**arguments) for arguments in cosine_kwargs]
+    ends = itertools.accumulate(int(x["decay_steps"]) for x in cosine_kwargs[:-1])
+    return join_schedules(cycles, list(ends))
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Schedules that go one way: constant, polynomial, exponential, inverse.
+"""Schedules that go one way, to an end: constant, polynomial, rational, exponential.
 
 All count from 0, the first update, and reach their end value exactly. A polynomial of
 power 1, the straight line to 0, is the usual choice for fine-tuning.
@@ -85,7 +85,8 @@ def polynomial_schedule(
     Args:
       init_value: The value up to ``transition_begin``.
       end_value: The value from ``transition_begin + transition_steps`` on.
-      power: > 0. Above 1 most of the change comes early, below 1 late.
+      power: > 0. Above 1 most of the change comes early, below 1 late. From a plateau
+        down (with ``transition_begin``) 1 and 1.2 are usual.
       transition_steps: The number of steps between them, > 0.
       transition_begin: The step that ``t`` counts from, >= 0.
       cycle: Instead of staying at the end value, stretch ``transition_steps`` to its
@@ -129,6 +130,43 @@ def polynomial_schedule(
 
 
 @schedule
+def rex_schedule(
+    init_value: float,
+    end_value: float,
+    transition_steps: int,
+    transition_begin: int = 0,
+) -> ramp.Function:
+    """From one value to another, slowly first: REX, for runs that are short of steps.
+
+        end_value + (init_value - end_value) (1 - x) / (1 - x / 2),
+        x = t / transition_steps, up to 1
+
+    Args:
+      init_value: The value up to ``transition_begin``.
+      end_value: The value from ``transition_begin + transition_steps`` on.
+      transition_steps: The number of steps between them, > 0.
+      transition_begin: The step that ``t`` counts from, >= 0.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Chen, Wolfe & Kyrillidis, "REX: revisiting budgeted training with an improved
+    schedule", 2022.
+
+    >>> import jopt
+    >>> jopt.rex_schedule(1.0, 0.0, 3)(jnp.arange(5))
+    Array([1. , 0.8, 0.5, 0. , 0. ], dtype=float32)
+    """
+    checks.finite(init_value=init_value, end_value=end_value)
+    _check_transition(transition_steps, transition_begin)
+    end = transition_begin + transition_steps
+    return ramp.ramp(init_value, end_value, transition_begin, end, ramp.rational)
+
+
+@schedule
 def exponential_decay(
     init_value: float,
     transition_steps: int,
@@ -140,6 +178,8 @@ def exponential_decay(
     """Multiply by ``decay_rate`` every ``transition_steps`` steps.
 
         init_value decay_rate^(t / transition_steps)
+
+    TensorFlow's ``natural_exp_decay`` has the rate ``math.exp(-decay_rate)``.
 
     Args:
       init_value: The value up to ``transition_begin``.
@@ -188,92 +228,6 @@ def exponential_decay(
     return function
 
 
-@schedule
-def inverse_time_decay(
-    init_value: float,
-    transition_steps: int,
-    decay_rate: float,
-    staircase: bool = False,
-) -> ramp.Function:
-    """The harmonic decay, Keras's InverseTimeDecay.
-
-        init_value / (1 + decay_rate t / transition_steps)
-
-    With ``transition_steps=1`` it is what ``decay`` (Keras) and ``lr_decay`` (torch's
-    Adagrad) mean.
-
-    Args:
-      init_value: The value at step 0.
-      transition_steps: > 0.
-      decay_rate: >= 0.
-      staircase: Use the whole part of ``t / transition_steps``: a stair instead of a
-        curve.
-
-    Returns:
-      A schedule.
-
-    Raises:
-      ValueError: A number is out of its range.
-
-    >>> import jopt
-    >>> jopt.inverse_time_decay(1.0, 1, 1.0)(jnp.array([0, 1, 3, 7]))
-    Array([1.   , 0.5  , 0.25 , 0.125], dtype=float32)
-    """
-    checks.finite(init_value=init_value)
-    checks.nonnegative(decay_rate=decay_rate)
-    _check_transition(transition_steps)
-
-    def function(count: jax.Array) -> jax.Array:
-        x = _quotient(ramp.since(count), transition_steps, staircase)
-        return init_value / (1 + decay_rate * x)
-
-    return function
-
-
-@schedule
-def inverse_sqrt_schedule(
-    init_value: float, timescale: int, transition_begin: int = 0
-) -> ramp.Function:
-    """The inverse square root decay, which knows no end.
-
-        init_value / sqrt(1 + t / timescale)
-
-    Args:
-      init_value: The value up to ``transition_begin``.
-      timescale: After 3 times as many steps the value is halved; > 0.
-      transition_begin: The step that ``t`` counts from, >= 0. If it is ``timescale``,
-        the schedule is T5's ``1 / sqrt(max(count, timescale))``, times a constant.
-
-    Returns:
-      A schedule.
-
-    Raises:
-      ValueError: A number is out of its range.
-
-    Vaswani et al., "Attention is all you need", 2017; see `warmup_inverse_sqrt`.
-
-    >>> import jopt
-    >>> jopt.inverse_sqrt_schedule(1.0, 5)(jnp.array([0, 15, 40]))
-    Array([1.        , 0.5       , 0.33333334], dtype=float32)
-    """
-    checks.finite(init_value=init_value)
-    checks.at_least(1, timescale=timescale)
-    checks.at_least(0, transition_begin=transition_begin)
-
-    def function(count: jax.Array) -> jax.Array:
-        x = _quotient(ramp.since(count, transition_begin), timescale)
-        return init_value / jnp.sqrt(1 + x)
-
-    return function
-
-
-def _quotient(t: jax.Array, steps: int, whole: bool = False) -> jax.Array:
-    """``t / steps``, or its whole part."""
-    if whole:
-        return ramp.to_float(ramp.periods(t, steps)[0])
-    return ramp.to_float(t) / float(steps)
-
-
-def _check_transition(transition_steps: int, transition_begin: int = 0) -> None:
+def _check_transition(transition_steps: int, transition_begin: int) -> None:
     checks.at_least(1, transition_steps=transition_steps)
     checks.at_least(0, transition_begin=transition_begin)

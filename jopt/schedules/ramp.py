@@ -132,6 +132,16 @@ def one_minus_sqrt(left: jax.Array, gone: jax.Array) -> Shares:
     return left / (1 + root), root
 
 
+def one_minus_square(left: jax.Array, gone: jax.Array) -> Shares:
+    """``1 - gone^2``, without its cancellation."""
+    return left * (1 + gone), gone**2
+
+
+def rational(left: jax.Array, gone: jax.Array) -> Shares:
+    """``left / (1 - gone / 2)``."""
+    return 2 * left / (1 + left), gone / (1 + left)
+
+
 # Functions of the step.
 
 

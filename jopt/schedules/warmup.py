@@ -14,7 +14,8 @@ from __future__ import annotations
 from jopt import checks
 from jopt.factory import schedule
 from jopt.schedules import ramp
-from jopt.schedules.decay import exponential_decay, inverse_sqrt_schedule
+from jopt.schedules.decay import exponential_decay
+from jopt.schedules.inverse import inverse_sqrt_schedule
 
 
 @schedule
@@ -39,7 +40,7 @@ def warmup_constant_schedule(
     >>> jopt.warmup_constant_schedule(0.0, 1.0, 2)(jnp.arange(4))
     Array([0. , 0.5, 1. , 1. ], dtype=float32)
     """
-    return _warmup(init_value, peak_value, warmup_steps, ramp.constant(peak_value))
+    return warmup(init_value, peak_value, warmup_steps, ramp.constant(peak_value))
 
 
 @schedule
@@ -79,7 +80,7 @@ def warmup_cosine_decay_schedule(
     checks.below("decay_steps", decay_steps, warmup_steps=warmup_steps)
     shape = ramp.cosine(exponent)
     decay = ramp.ramp(peak_value, end_value, warmup_steps, decay_steps, shape)
-    return _warmup(init_value, peak_value, warmup_steps, decay)
+    return warmup(init_value, peak_value, warmup_steps, decay)
 
 
 @schedule
@@ -121,7 +122,7 @@ def warmup_exponential_decay_schedule(
     decay = exponential_decay(
         peak_value, transition_steps, decay_rate, begin, staircase, end_value
     )
-    return _warmup(init_value, peak_value, warmup_steps, decay)
+    return warmup(init_value, peak_value, warmup_steps, decay)
 
 
 @schedule
@@ -158,7 +159,7 @@ def warmup_cosine(
     decay = ramp.ramp(
         peak_value, end_value, warmup_steps, total_steps, ramp.half_cosine
     )
-    return _warmup(init_value, peak_value, warmup_steps, decay)
+    return warmup(init_value, peak_value, warmup_steps, decay)
 
 
 @schedule
@@ -193,69 +194,7 @@ def warmup_linear(
     checks.finite(end_value=end_value)
     checks.below("total_steps", total_steps, warmup_steps=warmup_steps)
     decay = ramp.ramp(peak_value, end_value, warmup_steps, total_steps)
-    return _warmup(init_value, peak_value, warmup_steps, decay)
-
-
-@schedule
-def warmup_stable_decay(
-    peak_value: float,
-    *,
-    warmup_steps: int,
-    decay_steps: int,
-    total_steps: int,
-    init_value: float = 0.0,
-    end_value: float = 0.0,
-    decay_shape: str = "linear",
-) -> ramp.Function:
-    """Linear warmup, a plateau, and a short decay at the end: WSD.
-
-    Where to stop can be decided late: any step of the plateau is a good one to continue
-    from or to decay from. A decay over 10 to 20 percent of the steps is usual.
-
-    Args:
-      peak_value: The value of the plateau.
-      warmup_steps: >= 0.
-      decay_steps: The length of the decay, > 0: the plateau ends that many steps before
-        ``total_steps``.
-      total_steps: The step that the end value is reached at: all steps of the training.
-      init_value: The value at step 0.
-      end_value: The value from ``total_steps`` on.
-      decay_shape: ``"linear"``; ``"cosine"``, half of one; or ``"1-sqrt"``, one minus
-        the root of the share of the decay that is over, steepest first.
-
-    Returns:
-      A schedule.
-
-    Raises:
-      ValueError: A number is out of its range, or warmup and decay take more than all
-        steps.
-
-    Hu et al., "MiniCPM", 2024; the shapes are compared in Hägele et al., "Scaling laws
-    and compute-optimal training beyond fixed training durations", 2024.
-
-    >>> import jax.numpy as jnp
-    >>> import jopt
-    >>> steps = {"warmup_steps": 2, "decay_steps": 4, "total_steps": 8}
-    >>> jopt.warmup_stable_decay(1.0, **steps)(jnp.arange(9))
-    Array([0.  , 0.5 , 1.  , 1.  , 1.  , 0.75, 0.5 , 0.25, 0.  ], dtype=float32)
-    """
-    shapes = {
-        "linear": ramp.linear,
-        "cosine": ramp.half_cosine,
-        "1-sqrt": ramp.one_minus_sqrt,
-    }
-    checks.one_of(shapes, decay_shape=decay_shape)
-    checks.finite(end_value=end_value)
-    checks.at_least(0, warmup_steps=warmup_steps)
-    checks.at_least(1, decay_steps=decay_steps)
-    if warmup_steps + decay_steps > total_steps:
-        raise ValueError(
-            f"total_steps must be >= warmup_steps + decay_steps, got total_steps="
-            f"{total_steps}, warmup_steps={warmup_steps}, decay_steps={decay_steps}"
-        )
-    start, shape = total_steps - decay_steps, shapes[decay_shape]
-    decay = ramp.ramp(peak_value, end_value, start, total_steps, shape)
-    return _warmup(init_value, peak_value, warmup_steps, decay)
+    return warmup(init_value, peak_value, warmup_steps, decay)
 
 
 @schedule
@@ -298,12 +237,13 @@ def warmup_inverse_sqrt(
             raise ValueError("timescale must be given with warmup_steps=0")
         timescale = warmup_steps
     decay = inverse_sqrt_schedule(peak_value, timescale, warmup_steps)
-    return _warmup(init_value, peak_value, warmup_steps, decay)
+    return warmup(init_value, peak_value, warmup_steps, decay)
 
 
-def _warmup(
+def warmup(
     init_value: float, peak_value: float, warmup_steps: int, then: ramp.Function
 ) -> ramp.Function:
+    """A straight line up to ``then``, which begins at its peak."""
     checks.finite(init_value=init_value, peak_value=peak_value)
     checks.at_least(0, warmup_steps=warmup_steps)
     if warmup_steps == 0:

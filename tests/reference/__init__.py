@@ -23,6 +23,7 @@ from .distance import *  # noqa: F403
 from .factored import *  # noqa: F403
 from .modern import *  # noqa: F403
 from .muon import *  # noqa: F403
+from .plateau import *  # noqa: F403
 from .sgd_variants import *  # noqa: F403
 from .transforms import *  # noqa: F403
 from .wrappers import *  # noqa: F403

@@ -1,0 +1,88 @@
+"""Up and down for ever.
+
+Smith, "Cyclical learning rates for training neural networks", 2017: a rate that swings
+between a low and a high bound needs neither to be tuned nor to be decayed; the bounds
+come from a short test run. A half cycle takes 2 to 10 epochs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.factory import schedule
+from jopt.schedules import ramp
+
+
+@schedule
+def cyclic_schedule(
+    init_value: float,
+    peak_value: float,
+    up_steps: int,
+    down_steps: int | None = None,
+    *,
+    mode: str = "triangular",
+    gamma: float = 1.0,
+    shape: str = "linear",
+) -> ramp.Function:
+    """From one value to another and back, again and again, torch's CyclicLR.
+
+        init_value + (peak_value - init_value) h s
+
+    ``s`` goes from 0 to 1 in ``up_steps`` and back in ``down_steps``; ``h`` is 1
+    (``"triangular"``), ``2^-i`` after ``i`` whole cycles (``"triangular2"``), or
+    ``gamma^t`` (``"exp_range"``).
+
+    The momentum that torch swings against the rate is ``cyclic_schedule(0.9, 0.8, …)``,
+    and torch's CosineAnnealingLR, which rises again after ``T_max`` steps, is
+    ``cyclic_schedule(lr, eta_min, T_max, shape="cosine")``.
+
+    Args:
+      init_value: The value at step 0, and after each cycle.
+      peak_value: The value at ``up_steps``; it may be the lower one.
+      up_steps: The steps from ``init_value`` to ``peak_value``, > 0.
+      down_steps: The steps back, > 0; None is ``up_steps``.
+      mode: How the cycles shrink, see above.
+      gamma: > 0, for mode ``"exp_range"`` only.
+      shape: ``"linear"``, or ``"cosine"`` for half cosines.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range, or gamma is given to another mode.
+
+    >>> import jopt
+    >>> jopt.cyclic_schedule(0.0, 1.0, 2, mode="triangular2")(jnp.arange(8))
+    Array([0.  , 0.5 , 1.  , 0.5 , 0.  , 0.25, 0.5 , 0.25], dtype=float32)
+    """
+    checks.finite(init_value=init_value, peak_value=peak_value)
+    down_steps = up_steps if down_steps is None else down_steps
+    checks.at_least(1, up_steps=up_steps, down_steps=down_steps)
+    checks.one_of(("triangular", "triangular2", "exp_range"), mode=mode)
+    checks.positive(gamma=gamma)
+    if gamma != 1 and mode != "exp_range":
+        raise ValueError(f"gamma must be 1 with mode={mode!r}, got gamma={gamma}")
+    shapes = {"linear": ramp.linear, "cosine": ramp.half_cosine}
+    checks.one_of(shapes, shape=shape)
+
+    length = up_steps + down_steps
+    points = [(0, init_value), (up_steps, peak_value), (length, init_value)]
+    cycle = ramp.path(points, shapes[shape])
+
+    def function(count: jax.Array) -> jax.Array:
+        steps = ramp.whole_steps(count)
+        over, into, _ = ramp.periods(steps, length)
+        value = cycle(into)
+        if mode == "triangular":
+            return value
+        base, x = (0.5, over) if mode == "triangular2" else (gamma, steps)
+        x = ramp.to_float(x)
+        # 1 minus the height would be all error while almost nothing is lost.
+        lost = -jnp.expm1(x * math.log(base))
+        return init_value * lost + value * ramp.power(base, x)
+
+    return function

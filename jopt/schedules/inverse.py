@@ -1,0 +1,144 @@
+"""Decays that know no end: inverse powers of the step.
+
+They go on for as long as the training does, slower and slower, so that any step is a
+good one to stop at or to cool down from (`polynomial_schedule`, `warmup_stable_decay`).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.factory import schedule
+from jopt.schedules import ramp
+
+
+@schedule
+def inverse_time_decay(
+    init_value: float,
+    transition_steps: int,
+    decay_rate: float,
+    staircase: bool = False,
+) -> ramp.Function:
+    """The harmonic decay, Keras's InverseTimeDecay.
+
+        init_value / (1 + decay_rate t / transition_steps)
+
+    With ``transition_steps=1`` it is what ``decay`` (Keras) and ``lr_decay`` (torch's
+    Adagrad) mean.
+
+    Args:
+      init_value: The value at step 0.
+      transition_steps: > 0.
+      decay_rate: >= 0.
+      staircase: Use the whole part of ``t / transition_steps``: a stair instead of a
+        curve.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    >>> import jopt
+    >>> jopt.inverse_time_decay(1.0, 1, 1.0)(jnp.array([0, 1, 3, 7]))
+    Array([1.   , 0.5  , 0.25 , 0.125], dtype=float32)
+    """
+    checks.finite(init_value=init_value)
+    checks.nonnegative(decay_rate=decay_rate)
+    checks.at_least(1, transition_steps=transition_steps)
+
+    def function(count: jax.Array) -> jax.Array:
+        x = _quotient(ramp.since(count), transition_steps, staircase)
+        return init_value / (1 + decay_rate * x)
+
+    return function
+
+
+@schedule
+def inverse_sqrt_schedule(
+    init_value: float, timescale: int, transition_begin: int = 0
+) -> ramp.Function:
+    """The inverse square root decay, which knows no end.
+
+        init_value / sqrt(1 + t / timescale)
+
+    Args:
+      init_value: The value up to ``transition_begin``.
+      timescale: After 3 times as many steps the value is halved; > 0.
+      transition_begin: The step that ``t`` counts from, >= 0. If it is ``timescale``,
+        the schedule is T5's ``1 / sqrt(max(count, timescale))``, times a constant.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Vaswani et al., "Attention is all you need", 2017; see `warmup_inverse_sqrt`.
+
+    >>> import jopt
+    >>> jopt.inverse_sqrt_schedule(1.0, 5)(jnp.array([0, 15, 40]))
+    Array([1.        , 0.5       , 0.33333334], dtype=float32)
+    """
+    checks.finite(init_value=init_value)
+    checks.at_least(1, timescale=timescale)
+    checks.at_least(0, transition_begin=transition_begin)
+
+    def function(count: jax.Array) -> jax.Array:
+        x = _quotient(ramp.since(count, transition_begin), timescale)
+        return init_value / jnp.sqrt(1 + x)
+
+    return function
+
+
+@schedule
+def power_schedule(
+    init_value: float, timescale: int, exponent: float, transition_begin: int = 0
+) -> ramp.Function:
+    """The decay by any power, which knows no end.
+
+        init_value (1 + t / timescale)^-exponent
+
+    With ``transition_begin=timescale`` it is a power of the step itself, bounded above:
+    ``init_value max(1, count / timescale)^-exponent``, the Power scheduler, whose
+    exponent is 0.51. Exponent 0.5 is `inverse_sqrt_schedule`, exponent 1
+    `inverse_time_decay`.
+
+    Args:
+      init_value: The value up to ``transition_begin``.
+      timescale: > 0.
+      exponent: > 0.
+      transition_begin: The step that ``t`` counts from, >= 0.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Shen et al., "Power scheduler: a batch size and token number agnostic learning rate
+    scheduler", 2024.
+
+    >>> import jopt
+    >>> jopt.power_schedule(1.0, 5, 2.0, transition_begin=5)(jnp.array([0, 5, 10, 20]))
+    Array([1.    , 1.    , 0.25  , 0.0625], dtype=float32)
+    """
+    checks.finite(init_value=init_value)
+    checks.at_least(1, timescale=timescale)
+    checks.positive(exponent=exponent)
+    checks.at_least(0, transition_begin=transition_begin)
+
+    def function(count: jax.Array) -> jax.Array:
+        x = _quotient(ramp.since(count, transition_begin), timescale)
+        return init_value * (1 + x) ** -exponent
+
+    return function
+
+
+def _quotient(t: jax.Array, steps: int, whole: bool = False) -> jax.Array:
+    """``t / steps``, or its whole part."""
+    if whole:
+        return ramp.to_float(ramp.periods(t, steps)[0])
+    return ramp.to_float(t) / float(steps)

@@ -1,0 +1,127 @@
+"""Products: of schedules, and of a factor per step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jopt import checks
+from jopt.factory import schedule
+from jopt.schedules import ramp
+from jopt.tree import scalar_dtype
+
+
+@schedule
+def multiply_schedules(
+    schedules: Sequence[float | Callable[[Any], Any]],
+) -> ramp.Function:
+    """The product of schedules at the same step.
+
+    torch's LambdaLR is ``multiply_schedules([lr, function])``, and ChainedScheduler the
+    product of the learning rate and of what each scheduler makes of 1.
+
+    Args:
+      schedules: Schedules, other functions of the integer step, or numbers.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: There is none, or a number is not finite.
+      TypeError: One is neither a function nor a number.
+
+    >>> import jopt
+    >>> warmup = jopt.linear_schedule(0.0, 1.0, 2)
+    >>> decay = jopt.exponential_decay(1.0, 1, 0.5)
+    >>> jopt.multiply_schedules([2.0, warmup, decay])(jnp.arange(5))
+    Array([0.   , 0.5  , 0.5  , 0.25 , 0.125], dtype=float32)
+    """
+    if not schedules:
+        raise ValueError("schedules must be one or more, got none")
+    functions, numbers = [], []
+    for i, part in enumerate(schedules):
+        name = f"schedules[{i}]"
+        if callable(part):
+            checks.function_of_step(name, part)
+            functions.append(part)
+        elif checks.is_number(part):
+            checks.finite(**{name: part})
+            numbers.append(float(part))
+        else:
+            raise TypeError(f"{name} must be a schedule or a number, got {part!r}")
+    constant = ramp.constant(math.prod(numbers))
+
+    def function(count: jax.Array) -> jax.Array:
+        value = constant(count)
+        for part in functions:
+            value = value * jnp.asarray(part(count), scalar_dtype())
+        return value
+
+    return function
+
+
+@schedule
+def multiplicative_schedule(
+    init_value: float, factor_fn: Callable[[Any], Any], total_steps: int
+) -> ramp.Function:
+    """A value that each step multiplies by a factor, torch's MultiplicativeLR.
+
+        init_value factor_fn(1) factor_fn(2) … factor_fn(t)
+
+    The products are a table that is made once, in double precision; a compiled step
+    holds it, with 4 bytes for each of ``total_steps``. Where the product is known as a
+    formula, as a constant factor's is (`exponential_decay`), that is better.
+
+    Args:
+      init_value: The value at step 0.
+      factor_fn: A schedule, or another function of the integer step that JAX can trace.
+      total_steps: The last step that multiplies, > 0; then the value stays.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is out of its range, or a product is not finite.
+      TypeError: ``factor_fn`` is not a function of the step.
+
+    >>> import jopt
+    >>> factor = jopt.piecewise_constant([3], [0.5, 0.1])
+    >>> jopt.multiplicative_schedule(1.0, factor, 4)(jnp.arange(6))
+    Array([1.    , 0.5   , 0.25  , 0.025 , 0.0025, 0.0025], dtype=float32)
+    """
+    checks.finite(init_value=init_value)
+    checks.at_least(1, total_steps=total_steps)
+    if not callable(factor_fn):
+        raise TypeError(
+            f"factor_fn must be a function of the step, got {factor_fn!r}. For a "
+            "number, use jopt.exponential_decay(init_value, 1, number)."
+        )
+    checks.function_of_step("factor_fn", factor_fn)
+
+    def factor(step: jax.Array) -> jax.Array:
+        value = factor_fn(step)
+        checks.one_number("what factor_fn returns", value)
+        return jnp.asarray(value, float)
+
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        factors = np.asarray(jax.vmap(factor)(jnp.arange(1, total_steps + 1)))
+    with np.errstate(all="ignore"):
+        products = np.cumprod(factors, dtype=float)
+    values = init_value * np.concatenate([[1.0], products])
+    if not np.isfinite(values).all():
+        step = int(np.argmin(np.isfinite(values)))
+        raise ValueError(
+            f"factor_fn must have finite products, got {values[step]} at step {step}"
+        )
+
+    def function(count: jax.Array) -> jax.Array:
+        steps = ramp.whole_steps(count)
+        within = steps - ramp.since(steps, total_steps)
+        return jnp.asarray(values, scalar_dtype())[within]
+
+    return function
