@@ -86,18 +86,10 @@ def scale_by_adam(
     check_adam(b1, b2, eps, eps_root, eps_mode)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
-        if nesterov:
-            mu_scale, g_scale = (
-                b1 / bias_correction(b1, t + 1),
-                1 / bias_correction(b1, t),
-            )
-        else:
-            mu_scale, g_scale = 1 / bias_correction(b1, t), jnp.zeros_like(t)
         nu_scale = 1 / bias_correction(b2, t)
         return {
-            "mu_scale": mu_scale,
-            "g_scale": (1 - b1) * g_scale,
             "nu_scale": nu_scale,
+            **momentum_terms(b1, t, nesterov),
             **eps_terms(eps, eps_root, eps_mode, nu_scale),
         }
 
@@ -133,6 +125,14 @@ def check_adam(b1: Any, b2: Any, eps: Any, eps_root: Any, eps_mode: str) -> None
     checks.some_positive(eps=eps, eps_root=eps_root)
 
 
+def momentum_terms(b1: Any, t: jax.Array, nesterov: bool) -> dict[str, jax.Array]:
+    """What the corrected first moment takes of ``mu`` and, looking ahead, of ``g``."""
+    now = bias_correction(b1, t)
+    if not nesterov:
+        return {"mu_scale": 1 / now, "g_scale": jnp.zeros_like(t)}
+    return {"mu_scale": b1 / bias_correction(b1, t + 1), "g_scale": (1 - b1) / now}
+
+
 def eps_terms(
     eps: Any, eps_root: Any, eps_mode: str, nu_scale: jax.Array
 ) -> dict[str, jax.Array]:
@@ -141,6 +141,13 @@ def eps_terms(
         eps, eps_root = eps * jnp.sqrt(nu_scale), eps_root * nu_scale
     dtype = nu_scale.dtype
     return {"outside": jnp.asarray(eps, dtype), "inside": jnp.asarray(eps_root, dtype)}
+
+
+def decoupled_decay(weight_decay: Any, mask: Mask) -> list[GradientTransformation]:
+    """The members of a chain that decay the weights: none if the decay is zero."""
+    if isinstance(weight_decay, float) and weight_decay == 0:
+        return []
+    return [add_decayed_weights(weight_decay, mask)]
 
 
 @transformation

@@ -4,8 +4,10 @@
     v <- max(b2 v, |g|)
     u <- m / (1 - b1^t) / v
 
-Kingma & Ba, "Adam: a method for stochastic optimization", 2015, section 7.1. State: 8
-bytes per float32 parameter. A learning rate of 2e-3 is the paper's.
+`adamax`   Kingma & Ba, "Adam: a method for stochastic optimization", 2015, section 7.1
+`adamaxw`  with decoupled weight decay
+
+State: 8 bytes per float32 parameter. A learning rate of 2e-3 is the paper's.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from jopt.chain import chain
 from jopt.factory import StorageDtype, transformation
 from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import leafwise, zeros
+from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.tree import bias_correction
 
 
@@ -131,5 +135,54 @@ def adamax(
         scale_by_adamax(
             b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype, eps_in_max=eps_in_max
         ),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+@transformation
+def adamaxw(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    mask: Mask = None,
+    *,
+    mu_dtype: StorageDtype | None = None,
+    nu_dtype: StorageDtype | None = None,
+    eps_in_max: bool = True,
+) -> GradientTransformation:
+    """Adamax with decoupled weight decay.
+
+        p <- p - learning_rate (m^ / v + weight_decay p)
+
+    Args:
+      learning_rate: The step size, >= 0.
+      b1: See `scale_by_adamax`.
+      b2: See `scale_by_adamax`.
+      eps: See `scale_by_adamax`.
+      weight_decay: >= 0, multiplied by the learning rate.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      mu_dtype: What ``mu`` is stored in.
+      nu_dtype: What ``nu`` is stored in.
+      eps_in_max: True for optax's and torch's place of eps, False for Keras's.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Loshchilov & Hutter, "Decoupled weight decay regularization", 2019.
+
+    >>> import jopt
+    >>> jopt.adamaxw(2e-3, weight_decay=0.1)
+    adamaxw(learning_rate=0.002, weight_decay=0.1)
+    """
+    return chain(
+        scale_by_adamax(
+            b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype, eps_in_max=eps_in_max
+        ),
+        add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -4,8 +4,11 @@
     m^   <- mu_(t+1) m / (1 - mu_1...mu_(t+1)) + (1 - mu_t) g / (1 - mu_1...mu_t)
     u    <- m^ / (sqrt(v^) + eps)
 
-Dozat, "Incorporating Nesterov momentum into Adam", 2016. State: 8 bytes per float32
-parameter. Settings as for Adam; torch has the learning rate 2e-3.
+`nadam`   Dozat, "Incorporating Nesterov momentum into Adam", 2016
+`nadamw`  with decoupled weight decay
+
+State: 8 bytes per float32 parameter. Settings as for Adam and AdamW; torch has the
+learning rate 2e-3.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ from jopt.chain import chain
 from jopt.factory import StorageDtype, transformation
 from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import leafwise, zeros
+from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.tree import abs_sq, bias_correction
 
 
@@ -155,16 +160,80 @@ def nadam(
     >>> jopt.nadam(2e-3, momentum_decay=0.004)
     nadam(learning_rate=0.002, momentum_decay=0.004)
     """
+    return chain(
+        _moments(b1, b2, eps, eps_root, mu_dtype, nu_dtype, momentum_decay, eps_mode),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+@transformation
+def nadamw(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: StorageDtype | None = None,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    mask: Mask = None,
+    *,
+    nu_dtype: StorageDtype | None = None,
+    momentum_decay: ScalarOrSchedule | None = None,
+    eps_mode: EpsMode = "after",
+) -> GradientTransformation:
+    """Nadam with decoupled weight decay.
+
+    It is optax's; with ``momentum_decay=0.004`` torch's NAdam with
+    ``decoupled_weight_decay=True``.
+
+    Args:
+      learning_rate: The step size, >= 0.
+      b1: See `scale_by_nadam`, as for the other arguments.
+      b2: Decay of the second moment.
+      eps: Added to the root.
+      eps_root: Added under the root.
+      mu_dtype: What ``mu`` is stored in.
+      weight_decay: >= 0, multiplied by the learning rate.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      nu_dtype: What ``nu`` is stored in.
+      momentum_decay: See `nadam`.
+      eps_mode: See `scale_by_adam`.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Loshchilov & Hutter, "Decoupled weight decay regularization", 2019.
+
+    >>> import jopt
+    >>> jopt.nadamw(2e-3, weight_decay=0.1)
+    nadamw(learning_rate=0.002, weight_decay=0.1)
+    """
+    return chain(
+        _moments(b1, b2, eps, eps_root, mu_dtype, nu_dtype, momentum_decay, eps_mode),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def _moments(
+    b1: Any,
+    b2: Any,
+    eps: Any,
+    eps_root: Any,
+    mu_dtype: Any,
+    nu_dtype: Any,
+    momentum_decay: Any,
+    eps_mode: EpsMode,
+) -> GradientTransformation:
+    """Nesterov momentum, constant or with Dozat's schedule."""
     moments = (b1, b2, eps, eps_root, mu_dtype)
     if momentum_decay is None:
-        scaled = scale_by_adam(
+        return scale_by_adam(
             *moments, nu_dtype=nu_dtype, nesterov=True, eps_mode=eps_mode
         )
-    else:
-        scaled = scale_by_nadam(
-            *moments,
-            nu_dtype=nu_dtype,
-            momentum_decay=momentum_decay,
-            eps_mode=eps_mode,
-        )
-    return chain(scaled, scale_by_learning_rate(learning_rate))
+    return scale_by_nadam(
+        *moments, nu_dtype=nu_dtype, momentum_decay=momentum_decay, eps_mode=eps_mode
+    )

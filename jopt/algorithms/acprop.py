@@ -1,0 +1,149 @@
+"""ACProp: divide by how far the gradients before this one were from the expected.
+
+    m_t <- b1 m_(t-1) + (1 - b1) g_t
+    u_t <- g_t / (sqrt(s^_(t-1)) + eps)         g_1 in the first step
+    s_t <- b2 s_(t-1) + (1 - b2) (g_t - m_t)^2 + eps_root
+
+Zhuang et al., "Momentum centering and asynchronous update for adaptive gradient
+methods", 2021. State: 8 bytes per float32 parameter. Settings as for AdaBelief. The
+divisor does not know the gradient that it divides, so it converges where Adam does not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.algorithms.adam import check_adam, decoupled_decay
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise, zeros
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.tree import abs_sq, bias_correction
+
+
+class ScaleByAcpropState(NamedTuple):
+    """State of `scale_by_acprop`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    mu: Any  # first moment, like params
+    nu: Any  # mean square of g - m, like params, real
+
+
+@transformation
+def scale_by_acprop(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-16,
+    eps_root: ScalarOrSchedule = 1e-16,
+    *,
+    mu_dtype: StorageDtype | None = None,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Divide by last step's belief: ``u_t <- g_t / (sqrt(s^_(t-1)) + eps)``.
+
+    The first update is the gradient. optax takes ``g - m`` with m of the step before,
+    against its own documentation, so that its later updates are b1 times as large.
+
+    Args:
+      b1: Decay of the first moment, which is only for ``s``; in (0, 1).
+      b2: Decay of the mean square, in [0, 1).
+      eps: Added to the root, >= 0.
+      eps_root: Added to ``s`` in every step, >= 0.
+      mu_dtype: What ``mu`` is stored in.
+      nu_dtype: What ``nu`` is stored in.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range, or both eps are zero.
+
+    Zhuang et al., "Momentum centering and asynchronous update", 2021.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_acprop(b1=0.8)
+    >>> first, state = tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)))
+    >>> first, tx.update(jnp.array([3.2]), state)[0].round(4)  # 3.2 / (b1 2.0)
+    (Array([2.], dtype=float32), Array([2.], dtype=float32))
+    """
+    check_adam(b1, b2, eps, eps_root, "after")
+    checks.positive(b1=b1)  # with b1 = 0 the gradient is just what was expected
+
+    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+        before = jnp.maximum(t - 1, 1)  # in the first step it is not used
+        return {"t": t, "nu_scale": 1 / bias_correction(b2, before)}
+
+    def rule(
+        g: jax.Array,
+        mu: jax.Array,
+        nu: jax.Array,
+        *,
+        t: jax.Array,
+        nu_scale: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        root = jnp.where(t > 1, jnp.sqrt(nu_scale * nu) + eps, 1)
+        mu = b1 * mu + (1 - b1) * g
+        nu = b2 * nu + (1 - b2) * abs_sq(g - mu) + eps_root
+        return g / root, mu, nu
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleByAcpropState,
+        mu=zeros(mu_dtype),
+        nu=zeros(nu_dtype, real=True),
+    )
+
+
+@transformation
+def acprop(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-16,
+    eps_root: ScalarOrSchedule = 1e-16,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    *,
+    mu_dtype: StorageDtype | None = None,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """ACProp: centred like AdaBelief, and the divisor is one step behind.
+
+    The paper's, which is the authors' without rectification.
+
+    Args:
+      learning_rate: The step size, >= 0; that of the first, unscaled step too.
+      b1: See `scale_by_acprop`, as for the other arguments.
+      b2: Decay of the mean square.
+      eps: Added to the root.
+      eps_root: Added to ``s`` in every step.
+      weight_decay: >= 0, decoupled and multiplied by the learning rate.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      mu_dtype: What ``mu`` is stored in.
+      nu_dtype: What ``nu`` is stored in.
+
+    Returns:
+      A transformation; it needs params if there is a weight decay.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Zhuang et al., "Momentum centering and asynchronous update", 2021.
+
+    >>> import jopt
+    >>> jopt.acprop(1e-3, weight_decay=0.01)
+    acprop(learning_rate=0.001, weight_decay=0.01)
+    """
+    return chain(
+        scale_by_acprop(b1, b2, eps, eps_root, mu_dtype=mu_dtype, nu_dtype=nu_dtype),
+        *decoupled_decay(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

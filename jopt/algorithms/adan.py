@@ -1,0 +1,195 @@
+"""Adan: Nesterov momentum from the differences of gradients.
+
+    d <- g - g of the step before                   0 in the first step
+    m <- b1 m + (1 - b1) g
+    v <- b2 v + (1 - b2) d
+    n <- b3 n + (1 - b3) (g + b2 d)^2
+    u <- (m^ + b2 v^) / (sqrt(n^) + eps)
+    p <- (p - learning_rate u) / (1 + learning_rate weight_decay)
+
+Xie et al., "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep
+models", 2022. State: 16 bytes per float32 parameter, 14 with ``g_dtype="bfloat16"``,
+which loses nothing of bfloat16 gradients. It takes learning rates 5 to 10 times those
+of AdamW, and a weight decay of 0.02.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.algorithms.adam import decoupled_decay
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise, zeros
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.proximal import proximal_decay
+from jopt.tree import abs_sq, bias_correction
+
+
+class ScaleByAdanState(NamedTuple):
+    """State of `scale_by_adan`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    m: Any  # mean of the gradients, like params
+    v: Any  # mean of their differences, like params
+    n: Any  # mean square, like params, real
+    g: Any  # last gradient, like params
+
+
+@transformation
+def scale_by_adan(
+    b1: ScalarOrSchedule = 0.98,
+    b2: ScalarOrSchedule = 0.92,
+    b3: ScalarOrSchedule = 0.99,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    *,
+    m_dtype: StorageDtype | None = None,
+    v_dtype: StorageDtype | None = None,
+    n_dtype: StorageDtype | None = None,
+    g_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Rescale by Adan's moments: ``u <- (m^ + b2 v^) / (sqrt(n^ + eps_root) + eps)``.
+
+    The decays are those of the authors' code; the paper's are one minus these. optax
+    has ``1 - b2`` in the place of ``b2``, twice, and so almost no Nesterov momentum.
+
+    Args:
+      b1: Decay of the mean gradient, in [0, 1).
+      b2: Decay of the mean difference, and its weight, in [0, 1).
+      b3: Decay of the mean square, in [0, 1).
+      eps: Added to the root, >= 0.
+      eps_root: Added under the root, >= 0.
+      m_dtype: What ``m`` is stored in.
+      v_dtype: What ``v`` is stored in.
+      n_dtype: What ``n`` is stored in.
+      g_dtype: What the last gradient is stored in.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range, or both eps are zero.
+
+    Xie et al., "Adan", 2022, algorithm 1.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_adan()
+    >>> tx.update(jnp.array([2.0, -0.1]), tx.init(jnp.zeros(2)))[0].round(4)
+    Array([ 1., -1.], dtype=float32)
+    """
+    checks.decay_rate(b1=b1, b2=b2, b3=b3)
+    checks.nonnegative(eps=eps, eps_root=eps_root)
+    checks.some_positive(eps=eps, eps_root=eps_root)
+
+    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+        return {
+            "t": t,
+            "m_scale": 1 / bias_correction(b1, t),
+            "v_scale": b2 / bias_correction(b2, t),
+            "n_scale": 1 / bias_correction(b3, t),
+        }
+
+    def rule(
+        g: jax.Array,
+        m: jax.Array,
+        v: jax.Array,
+        n: jax.Array,
+        before: jax.Array,
+        *,
+        t: jax.Array,
+        m_scale: jax.Array,
+        v_scale: jax.Array,
+        n_scale: jax.Array,
+    ) -> tuple[jax.Array, ...]:
+        d = jnp.where(t > 1, g - before, 0)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * d
+        n = b3 * n + (1 - b3) * abs_sq(g + b2 * d)
+        root = jnp.sqrt(n_scale * n + eps_root) + eps
+        return (m_scale * m + v_scale * v) / root, m, v, n, g
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleByAdanState,
+        m=zeros(m_dtype),
+        v=zeros(v_dtype),
+        n=zeros(n_dtype, real=True),
+        g=zeros(g_dtype),
+    )
+
+
+@transformation
+def adan(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.98,
+    b2: ScalarOrSchedule = 0.92,
+    b3: ScalarOrSchedule = 0.99,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    *,
+    no_prox: bool = False,
+    m_dtype: StorageDtype | None = None,
+    v_dtype: StorageDtype | None = None,
+    n_dtype: StorageDtype | None = None,
+    g_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Adan: adaptive Nesterov momentum.
+
+    The authors'; optax's has other equations, see `scale_by_adan`, and decays as
+    ``no_prox`` does.
+
+    Args:
+      learning_rate: The step size, >= 0.
+      b1: See `scale_by_adan`, as for the other arguments.
+      b2: Decay and weight of the mean difference.
+      b3: Decay of the mean square.
+      eps: Added to the root.
+      eps_root: Added under the root; optax has 1e-8.
+      weight_decay: >= 0; multiplied by the learning rate.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      no_prox: Whether to decay as AdamW does, instead of by `proximal_decay`.
+      m_dtype: What ``m`` is stored in.
+      v_dtype: What ``v`` is stored in.
+      n_dtype: What ``n`` is stored in.
+      g_dtype: What the last gradient is stored in.
+
+    Returns:
+      A transformation; it needs params if there is a weight decay.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Xie et al., "Adan", 2022.
+
+    >>> import jopt
+    >>> jopt.adan(1e-2, weight_decay=0.02)
+    adan(learning_rate=0.01, weight_decay=0.02)
+    """
+    scaled = scale_by_adan(
+        b1,
+        b2,
+        b3,
+        eps,
+        eps_root,
+        m_dtype=m_dtype,
+        v_dtype=v_dtype,
+        n_dtype=n_dtype,
+        g_dtype=g_dtype,
+    )
+    decay = decoupled_decay(weight_decay, mask)
+    if no_prox or not decay:
+        return chain(scaled, *decay, scale_by_learning_rate(learning_rate))
+    # The same name for the same number, so that a decay can be added later.
+    step = proximal_decay(learning_rate, weight_decay, mask)
+    return chain(scaled, scale_by_learning_rate=step)

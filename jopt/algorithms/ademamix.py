@@ -1,0 +1,213 @@
+"""AdEMAMix: Adam with a second, very slow average of the gradients.
+
+    m1 <- b1 m1 + (1 - b1) g
+    m2 <- b3 m2 + (1 - b3) g            stays uncorrected: it fills slowly
+    v  <- b2 v + (1 - b2) g^2
+    u  <- (m1^ + alpha m2) / (sqrt(v^) + eps)
+
+Pagliardini, Ablin & Grangier, "The AdEMAMix optimizer: better, faster, older", 2024.
+State: 12 bytes per float32 parameter. For long trainings: b3 = 0.9999, alpha of 5 to 8,
+and both warmups as long as the training.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.algorithms.adam import check_adam, decoupled_decay
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise, zeros
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.tree import abs_sq, bias_correction, scalar
+
+
+class ScaleByAdemamixState(NamedTuple):
+    """State of `scale_by_ademamix`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    m1: Any  # fast average, like params
+    m2: Any  # slow average, like params
+    nu: Any  # second moment, like params, real
+
+
+@transformation
+def scale_by_ademamix(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    b3: ScalarOrSchedule = 0.9999,
+    alpha: ScalarOrSchedule = 5.0,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    b3_warmup: int | None = None,
+    alpha_warmup: int | None = None,
+    m2_dtype: StorageDtype | None = None,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Rescale a fast and a slow average: ``u <- (m1^ + alpha m2) / (sqrt(v^) + eps)``.
+
+    Args:
+      b1: Decay of the fast average, in [0, 1).
+      b2: Decay of the second moment, in [0, 1).
+      b3: Decay of the slow average, in [0, 1).
+      alpha: Weight of the slow average, >= 0; optax has 6.0 here, 5.0 in ``ademamix``.
+      eps: Added to the root, >= 0.
+      eps_root: Added under the root, >= 0.
+      mu_dtype: What ``m1`` is stored in.
+      b3_warmup: In how many steps the half-life of the slow average grows from that of
+        ``b1`` to that of ``b3``, > 0; None is from the beginning ``b3``.
+      alpha_warmup: In how many steps ``alpha`` grows linearly from zero, > 0.
+      m2_dtype: What ``m2`` is stored in. In bfloat16 a decay of 0.9999 stands still.
+      nu_dtype: What ``nu`` is stored in.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range, or both eps are zero.
+
+    Pagliardini, Ablin & Grangier, "The AdEMAMix optimizer", 2024, algorithm 1.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_ademamix(b3=0.5, alpha=2.0)
+    >>> tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)))[0].round(4)
+    Array([2.], dtype=float32)
+    """
+    check_adam(b1, b2, eps, eps_root, "after")
+    checks.decay_rate(b3=b3)
+    checks.nonnegative(alpha=alpha)
+    if b3_warmup is not None:
+        checks.at_least(1, b3_warmup=b3_warmup)
+    if alpha_warmup is not None:
+        checks.at_least(1, alpha_warmup=alpha_warmup)
+
+    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+        alpha_t = scalar(alpha)
+        if alpha_warmup is not None:
+            alpha_t = alpha_t * jnp.minimum(t / alpha_warmup, 1)
+        kept, added = scalar(b3), scalar(1 - b3)
+        if b3_warmup is not None:
+            # A half-life, in steps, is -log(2) / log(decay).
+            share = jnp.minimum(t / b3_warmup, 1)
+            log = 1 / ((1 - share) / _log(b1) + share / _log(b3))
+            kept, added = jnp.exp(log), -jnp.expm1(log)
+        return {
+            "alpha_t": alpha_t,
+            "kept": kept,
+            "added": added,
+            "m1_scale": 1 / bias_correction(b1, t),
+            "nu_scale": 1 / bias_correction(b2, t),
+        }
+
+    def rule(
+        g: jax.Array,
+        m1: jax.Array,
+        m2: jax.Array,
+        nu: jax.Array,
+        *,
+        alpha_t: jax.Array,
+        kept: jax.Array,
+        added: jax.Array,
+        m1_scale: jax.Array,
+        nu_scale: jax.Array,
+    ) -> tuple[jax.Array, ...]:
+        m1 = b1 * m1 + (1 - b1) * g
+        m2 = kept * m2 + added * g
+        nu = b2 * nu + (1 - b2) * abs_sq(g)
+        root = jnp.sqrt(nu_scale * nu + eps_root) + eps
+        return (m1_scale * m1 + alpha_t * m2) / root, m1, m2, nu
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleByAdemamixState,
+        m1=zeros(mu_dtype),
+        m2=zeros(m2_dtype),
+        nu=zeros(nu_dtype, real=True),
+    )
+
+
+def _log(decay: Any) -> Any:
+    # In float32 the logarithm of 0.9999 has three digits only.
+    given = isinstance(decay, float) and decay > 0
+    return math.log(decay) if given else jnp.log(decay)
+
+
+@transformation
+def ademamix(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    b3: ScalarOrSchedule = 0.9999,
+    alpha: ScalarOrSchedule = 5.0,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: StorageDtype | None = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    *,
+    b3_warmup: int | None = None,
+    alpha_warmup: int | None = None,
+    m2_dtype: StorageDtype | None = None,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """AdEMAMix: Adam that remembers tens of thousands of steps.
+
+    It is the authors', with their warmups, and optax's, which has none and stores all
+    three averages in ``mu_dtype``.
+
+    Args:
+      learning_rate: The step size, >= 0.
+      b1: See `scale_by_ademamix`, as for the other arguments.
+      b2: Decay of the second moment.
+      b3: Decay of the slow average.
+      alpha: Weight of the slow average.
+      eps: Added to the root.
+      eps_root: Added under the root.
+      mu_dtype: What ``m1`` is stored in.
+      weight_decay: >= 0, decoupled and multiplied by the learning rate.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      b3_warmup: In how many steps the half-life of the slow average grows.
+      alpha_warmup: In how many steps ``alpha`` grows.
+      m2_dtype: What ``m2`` is stored in.
+      nu_dtype: What ``nu`` is stored in.
+
+    Returns:
+      A transformation; it needs params if there is a weight decay.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Pagliardini, Ablin & Grangier, "The AdEMAMix optimizer", 2024.
+
+    >>> import jopt
+    >>> jopt.ademamix(1e-3, alpha=8.0, b3_warmup=100_000, alpha_warmup=100_000)
+    ademamix(learning_rate=0.001, alpha=8.0, b3_warmup=100000, alpha_warmup=100000)
+    """
+    return chain(
+        scale_by_ademamix(
+            b1,
+            b2,
+            b3,
+            alpha,
+            eps,
+            eps_root,
+            mu_dtype,
+            b3_warmup=b3_warmup,
+            alpha_warmup=alpha_warmup,
+            m2_dtype=m2_dtype,
+            nu_dtype=nu_dtype,
+        ),
+        *decoupled_decay(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,226 @@
+"""ADOPT: Adam that converges with any b2.
+
+    v_1 <- g_1^2, and no step
+    n_t <- g_t / max(sqrt(v_(t-1)), eps), each element at most (t - 1)^(1/4) in size
+    m_t <- b1 m_(t-1) + (1 - b1) n_t
+    u_t <- m_t
+    v_t <- b2 v_(t-1) + (1 - b2) g_t^2
+
+Taniguchi et al., "ADOPT: modified Adam can converge with any beta2 with the optimal
+rate", 2024. State: 8 bytes per float32 parameter, 6 with ``mu_dtype="bfloat16"``.
+Settings as for Adam, but b2 = 0.9999. The divisor does not know the gradient that it
+divides, and the average is taken afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.algorithms.adam import decoupled_decay
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise, zeros
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.tree import abs_sq, scalar
+
+
+class ScaleByAdoptState(NamedTuple):
+    """State of `scale_by_adopt`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    mu: Any  # mean of the normalized gradients, like params
+    nu: Any  # second moment, like params, real
+
+
+class SkipFirstState(NamedTuple):
+    """State of `skip_first`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+
+
+def fourth_root(count: jax.Array) -> jax.Array:
+    """ADOPT's clipping value after ``count`` updates."""
+    return scalar(count) ** 0.25
+
+
+@transformation
+def scale_by_adopt(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.9999,
+    eps: ScalarOrSchedule = 1e-6,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    nesterov: bool = False,
+    use_clipping: bool = True,
+    clip_value_fn: Callable[[jax.Array], Any] = fourth_root,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Average gradients that are divided by the root of the last second moment.
+
+    The first update is zero.
+
+    Args:
+      b1: Decay of the mean, in [0, 1).
+      b2: Decay of the second moment, in [0, 1).
+      eps: The least divisor, > 0.
+      mu_dtype: What ``mu`` is stored in.
+      nesterov: Whether to average once more towards the normalized gradient.
+      use_clipping: Whether to clip the elements of the normalized gradient.
+      clip_value_fn: At which value: a function of the number of updates so far, which
+        is 1 in the first step that moves.
+      nu_dtype: What ``nu`` is stored in.
+
+    Returns:
+      A transformation. With clipping, complex leaves are an error.
+
+    Raises:
+      ValueError: A number is out of its range.
+      TypeError: ``clip_value_fn`` is not a function.
+
+    Taniguchi et al., "ADOPT", 2024, and the clipping of its authors' code.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_adopt(b1=0.0)
+    >>> first, state = tx.update(jnp.array([2.0, 1.0]), tx.init(jnp.zeros(2)))
+    >>> first, tx.update(jnp.array([1.0, 9.0]), state)[0]
+    (Array([0., 0.], dtype=float32), Array([0.5, 1. ], dtype=float32))
+    """
+    checks.decay_rate(b1=b1, b2=b2)
+    checks.positive(eps=eps)
+    if not callable(clip_value_fn):
+        raise TypeError(
+            "clip_value_fn must be a function of the number of updates so far, got "
+            f"clip_value_fn={clip_value_fn!r}"
+        )
+
+    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+        bound = clip_value_fn((t - 1).astype(jnp.int32)) if use_clipping else jnp.inf
+        return {
+            "t": t,
+            "bound": scalar(bound),
+            "kept": jnp.where(t > 1, scalar(b2), 0),
+            "added": jnp.where(t > 1, scalar(1 - b2), 1),
+        }
+
+    def rule(
+        g: jax.Array,
+        mu: jax.Array,
+        nu: jax.Array,
+        *,
+        t: jax.Array,
+        bound: jax.Array,
+        kept: jax.Array,
+        added: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        n = jnp.where(t > 1, g / jnp.maximum(jnp.sqrt(nu), eps), 0)
+        if use_clipping:
+            n = jnp.clip(n, -bound, bound)
+        mu = b1 * mu + (1 - b1) * n
+        nu = kept * nu + added * abs_sq(g)
+        return b1 * mu + (1 - b1) * n if nesterov else mu, mu, nu
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleByAdoptState,
+        real_only=use_clipping,
+        mu=zeros(mu_dtype),
+        nu=zeros(nu_dtype, real=True),
+    )
+
+
+@transformation
+def skip_first(steps: int = 1) -> GradientTransformation:
+    """Zero updates in the first steps, in which an optimizer only gathers statistics.
+
+    Args:
+      steps: How many, >= 0.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: ``steps`` is negative.
+
+    >>> import jopt
+    >>> tx = jopt.skip_first()
+    >>> first, state = tx.update(jnp.ones(1), tx.init(jnp.ones(1)))
+    >>> first, tx.update(jnp.ones(1), state)[0]
+    (Array([0.], dtype=float32), Array([1.], dtype=float32))
+    """
+    checks.at_least(0, steps=steps)
+
+    def rule(g: jax.Array, *, t: jax.Array) -> jax.Array:
+        return jnp.where(t > steps, g, 0)
+
+    return leafwise(rule, lambda t: {"t": t}, SkipFirstState)
+
+
+@transformation
+def adopt(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.9999,
+    eps: ScalarOrSchedule = 1e-6,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    nesterov: bool = False,
+    use_clipping: bool = True,
+    clip_value_fn: Callable[[jax.Array], Any] = fourth_root,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """ADOPT: Adam that converges with any b2. The first step moves nothing.
+
+    It is optax's and the authors' (the package torch-adopt); pytorch_optimizer clips at
+    the value of the next step, and decays in the first.
+
+    Args:
+      learning_rate: The step size, >= 0.
+      b1: See `scale_by_adopt`, as for the other arguments.
+      b2: Decay of the second moment.
+      eps: The least divisor.
+      mu_dtype: What ``mu`` is stored in.
+      nesterov: Whether to average once more towards the normalized gradient.
+      use_clipping: Whether to clip the elements of the normalized gradient.
+      clip_value_fn: At which value, from the number of updates so far.
+      weight_decay: >= 0, decoupled and multiplied by the learning rate; from the second
+        step on.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      nu_dtype: What ``nu`` is stored in.
+
+    Returns:
+      A transformation; it needs params if there is a weight decay.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Taniguchi et al., "ADOPT", 2024.
+
+    >>> import jopt
+    >>> jopt.adopt(1e-3, weight_decay=0.1)
+    adopt(learning_rate=0.001, weight_decay=0.1)
+    """
+    scaled = scale_by_adopt(
+        b1,
+        b2,
+        eps,
+        mu_dtype,
+        nesterov=nesterov,
+        use_clipping=use_clipping,
+        clip_value_fn=clip_value_fn,
+        nu_dtype=nu_dtype,
+    )
+    decay = decoupled_decay(weight_decay, mask)
+    if decay:
+        decay.append(skip_first())
+    return chain(scaled, *decay, scale_by_learning_rate(learning_rate))

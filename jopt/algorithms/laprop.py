@@ -1,0 +1,158 @@
+"""LaProp: normalize each gradient first, then average.
+
+    v <- b2 v + (1 - b2) g^2
+    m <- b1 m + (1 - b1) g / (sqrt(v^) + eps)
+    u <- m / (1 - b1^t)
+
+Ziyin, Wang & Ueda, "LaProp: separating momentum and adaptivity in Adam", 2020. State:
+8 bytes per float32 parameter, 6 with ``mu_dtype="bfloat16"``. Each gradient is divided
+by what was known when it came, so any pair of decays is stable; a learning rate of
+4e-4.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt.algorithms.adam import EpsMode, check_adam, decoupled_decay, eps_terms
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise, zeros
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.tree import abs_sq, bias_correction
+
+
+class ScaleByLapropState(NamedTuple):
+    """State of `scale_by_laprop`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    mu: Any  # mean of the normalized gradients, like params
+    nu: Any  # second moment, like params, real
+
+
+@transformation
+def scale_by_laprop(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-15,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    nu_dtype: StorageDtype | None = None,
+    eps_mode: EpsMode = "after",
+) -> GradientTransformation:
+    """Average the normalized gradients: ``m <- b1 m + (1 - b1) g / (sqrt(v^) + eps)``.
+
+    Args:
+      b1: Decay of the mean, in [0, 1).
+      b2: Decay of the second moment, in [0, 1).
+      eps: Added to the root, >= 0.
+      eps_root: Added under the root, >= 0.
+      mu_dtype: What ``mu`` is stored in.
+      nu_dtype: What ``nu`` is stored in.
+      eps_mode: ``"after"`` the bias correction (the authors) or ``"before"``
+        (pytorch_optimizer, with 1e-15 for both eps); see `scale_by_adam`.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range, or both eps are zero.
+
+    Ziyin, Wang & Ueda, "LaProp", 2020, algorithm 1.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_laprop()
+    >>> tx.update(jnp.array([2.0, -0.1]), tx.init(jnp.zeros(2)))[0].round(4)
+    Array([ 1., -1.], dtype=float32)
+    """
+    check_adam(b1, b2, eps, eps_root, eps_mode)
+
+    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+        nu_scale = 1 / bias_correction(b2, t)
+        return {
+            "mu_scale": 1 / bias_correction(b1, t),
+            "nu_scale": nu_scale,
+            **eps_terms(eps, eps_root, eps_mode, nu_scale),
+        }
+
+    def rule(
+        g: jax.Array,
+        mu: jax.Array,
+        nu: jax.Array,
+        *,
+        mu_scale: jax.Array,
+        nu_scale: jax.Array,
+        outside: jax.Array,
+        inside: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        nu = b2 * nu + (1 - b2) * abs_sq(g)
+        root = jnp.sqrt(nu_scale * nu + inside) + outside
+        mu = b1 * mu + (1 - b1) * (g / root)
+        return mu_scale * mu, mu, nu
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleByLapropState,
+        mu=zeros(mu_dtype),
+        nu=zeros(nu_dtype, real=True),
+    )
+
+
+@transformation
+def laprop(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-15,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: StorageDtype | None = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    *,
+    nu_dtype: StorageDtype | None = None,
+    eps_mode: EpsMode = "after",
+) -> GradientTransformation:
+    """LaProp: Adam with the momentum behind the normalization.
+
+    The paper's. The authors' code and pytorch_optimizer differ under a schedule, which
+    they apply before the average, and by decaying after the step.
+
+    Args:
+      learning_rate: The step size, >= 0; 4e-4 is the authors'.
+      b1: See `scale_by_laprop`, as for the other arguments.
+      b2: Decay of the second moment.
+      eps: Added to the root.
+      eps_root: Added under the root.
+      mu_dtype: What ``mu`` is stored in.
+      weight_decay: >= 0, decoupled and multiplied by the learning rate.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      nu_dtype: What ``nu`` is stored in.
+      eps_mode: ``"after"`` the bias correction or ``"before"``.
+
+    Returns:
+      A transformation; it needs params if there is a weight decay.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Ziyin, Wang & Ueda, "LaProp", 2020.
+
+    >>> import jopt
+    >>> jopt.laprop(4e-4, weight_decay=0.1)
+    laprop(learning_rate=0.0004, weight_decay=0.1)
+    """
+    return chain(
+        scale_by_laprop(
+            b1, b2, eps, eps_root, mu_dtype, nu_dtype=nu_dtype, eps_mode=eps_mode
+        ),
+        *decoupled_decay(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,147 @@
+"""Simplified AdEMAMix: one decaying sum of the gradients, and the newest once more.
+
+    m <- b1 m + g
+    n <- b2 n + (1 - b2) g^2
+    u <- (m + alpha g) / (sqrt(n^) + eps)
+
+Morwani et al., "Connections between schedule-free optimizers, AdEMAMix, and accelerated
+SGD variants", 2025. State: 8 bytes per float32 parameter. A sum is about
+``1 / (1 - b1)`` times a mean, so the learning rate is that much smaller than Adam's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.algorithms.adam import check_adam, decoupled_decay
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise, zeros
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.tree import abs_sq, bias_correction
+
+
+class ScaleBySimplifiedAdemamixState(NamedTuple):
+    """State of `scale_by_simplified_ademamix`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    m: Any  # decaying sum of the gradients, like params
+    n: Any  # second moment, like params, real
+
+
+@transformation
+def scale_by_simplified_ademamix(
+    b1: ScalarOrSchedule = 0.99,
+    b2: ScalarOrSchedule = 0.95,
+    alpha: ScalarOrSchedule = 0.0,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    *,
+    m_dtype: StorageDtype | None = None,
+    n_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Rescale a sum and the gradient: ``u <- (m + alpha g) / (sqrt(v^) + eps)``.
+
+    Args:
+      b1: Decay of the sum, in [0, 1).
+      b2: Decay of the second moment, in [0, 1).
+      alpha: Weight of the gradient, >= 0.
+      eps: Added to the root, >= 0.
+      eps_root: Added under the root, >= 0.
+      m_dtype: What ``m`` is stored in.
+      n_dtype: What ``n`` is stored in.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range, or both eps are zero.
+
+    Morwani et al., "Connections between schedule-free optimizers, AdEMAMix, and
+    accelerated SGD variants", 2025.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_simplified_ademamix(alpha=2.0)
+    >>> tx.update(jnp.array([5.0]), tx.init(jnp.zeros(1)))[0].round(4)
+    Array([3.], dtype=float32)
+    """
+    check_adam(b1, b2, eps, eps_root, "after")
+    checks.nonnegative(alpha=alpha)
+
+    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+        return {"n_scale": 1 / bias_correction(b2, t)}
+
+    def rule(
+        g: jax.Array, m: jax.Array, n: jax.Array, *, n_scale: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        m = b1 * m + g
+        n = b2 * n + (1 - b2) * abs_sq(g)
+        root = jnp.sqrt(n_scale * n + eps_root) + eps
+        return (m + alpha * g) / root, m, n
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleBySimplifiedAdemamixState,
+        m=zeros(m_dtype),
+        n=zeros(n_dtype, real=True),
+    )
+
+
+@transformation
+def simplified_ademamix(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.99,
+    b2: ScalarOrSchedule = 0.95,
+    alpha: ScalarOrSchedule = 0.0,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    *,
+    m_dtype: StorageDtype | None = None,
+    n_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Simplified AdEMAMix: one sum of gradients, and the newest once more.
+
+    It is the authors' without their warmup of b1, and optax's.
+
+    Args:
+      learning_rate: The step size, >= 0; about ``1 - b1`` of Adam's.
+      b1: See `scale_by_simplified_ademamix`, as for the other arguments.
+      b2: Decay of the second moment.
+      alpha: Weight of the gradient.
+      eps: Added to the root.
+      eps_root: Added under the root.
+      weight_decay: >= 0, decoupled and multiplied by the learning rate.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      m_dtype: What ``m`` is stored in.
+      n_dtype: What ``n`` is stored in.
+
+    Returns:
+      A transformation; it needs params if there is a weight decay.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Morwani et al., "Connections between schedule-free optimizers, AdEMAMix, and
+    accelerated SGD variants", 2025.
+
+    >>> import jopt
+    >>> jopt.simplified_ademamix(1e-5, alpha=10.0)
+    simplified_ademamix(learning_rate=1e-05, alpha=10.0)
+    """
+    return chain(
+        scale_by_simplified_ademamix(
+            b1, b2, alpha, eps, eps_root, m_dtype=m_dtype, n_dtype=n_dtype
+        ),
+        *decoupled_decay(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,168 @@
+"""Yogi: Adam whose second moment moves by at most a share of the squared gradient.
+
+    m <- b1 m + (1 - b1) g
+    v <- v - (1 - b2) sign(v - g^2) g^2
+    u <- m^ / (sqrt(v^) + eps)
+
+Zaheer et al., "Adaptive methods for nonconvex optimization", 2018. State: 8 bytes per
+float32 parameter. Where squared gradients become small v follows slowly, so the step
+sizes do not jump. A learning rate of 0.01 and the large eps of 1e-3 are the paper's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.algorithms.adam import EpsMode, check_adam, eps_terms
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import full, leafwise
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.tree import abs_sq, bias_correction
+
+
+class ScaleByYogiState(NamedTuple):
+    """State of `scale_by_yogi`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    mu: Any  # first moment, like params
+    nu: Any  # second moment, like params, real
+
+
+@transformation
+def scale_by_yogi(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-3,
+    eps_root: ScalarOrSchedule = 0.0,
+    initial_accumulator_value: float = 1e-6,
+    *,
+    initial_mu: float = 0.0,
+    mu_dtype: StorageDtype | None = None,
+    nu_dtype: StorageDtype | None = None,
+    eps_mode: EpsMode = "after",
+) -> GradientTransformation:
+    """Rescale by Adam's first and Yogi's second moment.
+
+    Args:
+      b1: Decay of the first moment, in [0, 1).
+      b2: The second moment moves by ``1 - b2`` of the squared gradient; in [0, 1).
+      eps: Added to the root, >= 0.
+      eps_root: Added under the root, >= 0.
+      initial_accumulator_value: What the second moment starts at, >= 0.
+      initial_mu: What the first moment starts at: zero, as in the paper. optax and
+        pytorch_optimizer start it at 1e-6 like the second, which moves parameters that
+        have no gradient.
+      mu_dtype: What ``mu`` is stored in.
+      nu_dtype: What ``nu`` is stored in.
+      eps_mode: ``"after"`` the bias correction (optax) or ``"before"`` (TensorFlow
+        Addons); see `scale_by_adam`.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range, or both eps are zero.
+
+    Zaheer et al., "Adaptive methods for nonconvex optimization", 2018, algorithm 2.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_yogi(eps=1e-8)
+    >>> tx.update(jnp.array([2.0, 0.0]), tx.init(jnp.zeros(2)))[0].round(3)
+    Array([1., 0.], dtype=float32)
+    """
+    check_adam(b1, b2, eps, eps_root, eps_mode)
+    checks.nonnegative(initial_accumulator_value=initial_accumulator_value)
+    checks.finite(initial_mu=initial_mu)
+
+    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+        nu_scale = 1 / bias_correction(b2, t)
+        return {
+            "mu_scale": 1 / bias_correction(b1, t),
+            "nu_scale": nu_scale,
+            **eps_terms(eps, eps_root, eps_mode, nu_scale),
+        }
+
+    def rule(
+        g: jax.Array,
+        mu: jax.Array,
+        nu: jax.Array,
+        *,
+        mu_scale: jax.Array,
+        nu_scale: jax.Array,
+        outside: jax.Array,
+        inside: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        mu = b1 * mu + (1 - b1) * g
+        square = abs_sq(g)
+        step = (1 - b2) * square
+        # Not sign(nu - square): where both have overflowed, that is NaN.
+        nu = jnp.where(nu > square, nu - step, jnp.where(nu < square, nu + step, nu))
+        return mu_scale * mu / (jnp.sqrt(nu_scale * nu + inside) + outside), mu, nu
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleByYogiState,
+        mu=full(initial_mu, mu_dtype),
+        nu=full(initial_accumulator_value, nu_dtype, real=True),
+    )
+
+
+@transformation
+def yogi(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-3,
+    *,
+    initial_accumulator_value: float = 1e-6,
+    initial_mu: float = 0.0,
+    mu_dtype: StorageDtype | None = None,
+    nu_dtype: StorageDtype | None = None,
+    eps_mode: EpsMode = "after",
+) -> GradientTransformation:
+    """Yogi: ``p <- p - learning_rate m^ / (sqrt(v^) + eps)`` with additive steps of v.
+
+    Args:
+      learning_rate: The step size, >= 0; 0.01 is usual.
+      b1: See `scale_by_yogi`, as for the other arguments.
+      b2: The second moment moves by ``1 - b2`` of the squared gradient.
+      eps: Added to the root.
+      initial_accumulator_value: What the second moment starts at.
+      initial_mu: What the first moment starts at; 1e-6 gives optax's numbers.
+      mu_dtype: What ``mu`` is stored in.
+      nu_dtype: What ``nu`` is stored in.
+      eps_mode: ``"after"`` the bias correction or ``"before"``.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Zaheer et al., "Adaptive methods for nonconvex optimization", 2018.
+
+    >>> import jopt
+    >>> jopt.yogi(0.01)
+    yogi(learning_rate=0.01)
+    """
+    return chain(
+        scale_by_yogi(
+            b1,
+            b2,
+            eps,
+            initial_accumulator_value=initial_accumulator_value,
+            initial_mu=initial_mu,
+            mu_dtype=mu_dtype,
+            nu_dtype=nu_dtype,
+            eps_mode=eps_mode,
+        ),
+        scale_by_learning_rate(learning_rate),
+    )
