@@ -28,7 +28,10 @@ BEGIN, END = "<!-- optimizers: python -m tests.table -->\n", "<!-- end -->"
 TITLES = {"keras": "Keras"}
 # Arguments of those that have no learning rate first, or need more than one.
 CALLS = {
+    "dpsgd": "dpsgd(0.1, 1.0, 1.0, key=0)",
     "mechanize": "mechanize(sgd(1.0))",
+    "noisy_sgd": "noisy_sgd(0.1, key=0)",
+    "polyak_sgd": "polyak_sgd()",
     "schedule_free": "schedule_free(sgd(0.1), 0.1)",
 }
 SHAPE = (1024, 1024)
@@ -41,6 +44,10 @@ def optimizers() -> list[str]:
         for name in jopt.names()
         if registry._factories[name].__module__.startswith("jopt.algorithms.")
         and not name.startswith("scale_by_")
+        and (
+            "learning_rate" in registry._factories[name].hyperparameters
+            or name in CALLS
+        )
     ]
 
 

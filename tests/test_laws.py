@@ -431,8 +431,9 @@ def test_missing_params_and_misspelt_arguments_are_refused(case: Case) -> None:
     if case.needs_value:
         with pytest.raises(TypeError, match="needs the argument 'value'"):
             tx.update(grads, state, params)
-    without = _updates_or_error(lambda: update(tx, grads, state)[0])
-    ignored = _updates_or_error(lambda: update(tx, grads, state, loss=2.0)[0])
+    told = {"value": loss(params)}
+    without = _updates_or_error(lambda: update(tx, grads, state, **told)[0])
+    ignored = _updates_or_error(lambda: update(tx, grads, state, los=2.0, **told)[0])
     if isinstance(without, Exception):
         assert "needs the parameters: call update(updates, state, params)" in str(
             without

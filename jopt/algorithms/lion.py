@@ -1,7 +1,10 @@
-"""Lion: the sign of a momentum.
+"""Lion: the sign of a momentum, or something between the sign and the momentum.
 
-    u <- sign(b1 m + (1 - b1) g)
+    c <- b1 m + (1 - b1) g
     m <- b2 m + (1 - b2) g
+    u <- sign(c)                  hard
+    u <- tanh(smooth_beta c)      smooth
+    u <- clip(c, -1, 1)           refined
 
 Chen et al., "Symbolic discovery of optimization algorithms", 2023. State: 4 bytes per
 float32 parameter, 2 with ``mu_dtype="bfloat16"``. Every element moves by the learning
@@ -10,7 +13,7 @@ rate: take a third to a tenth of AdamW's, and three to ten times its weight deca
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +29,9 @@ from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 
 
+LionMode = Literal["hard", "smooth", "refined"]
+
+
 class ScaleByLionState(NamedTuple):
     """State of `scale_by_lion`."""
 
@@ -37,6 +43,9 @@ def scale_by_lion(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.99,
     mu_dtype: StorageDtype | None = None,
+    *,
+    mode: LionMode = "hard",
+    smooth_beta: ScalarOrSchedule = 1.0,
 ) -> GradientTransformation:
     """Take the sign of an interpolated momentum: ``u <- sign(b1 m + (1 - b1) g)``.
 
@@ -44,6 +53,10 @@ def scale_by_lion(
       b1: Weight of the momentum in the update, in [0, 1).
       b2: Decay of the momentum, in [0, 1).
       mu_dtype: What ``mu`` is stored in.
+      mode: ``"hard"`` is the sign, ``"smooth"`` the hyperbolic tangent, ``"refined"``
+        the clip to [-1, 1]. The last two make small steps for small gradients, so that
+        the size of gradients matters again, and are for real numbers.
+      smooth_beta: How steep the tangent is, > 0; the sign is its limit.
 
     Returns:
       A transformation.
@@ -51,7 +64,7 @@ def scale_by_lion(
     Raises:
       ValueError: A number is out of its range.
 
-    Chen et al., "Symbolic discovery of optimization algorithms", 2023.
+    Chen et al., "Symbolic discovery of optimization algorithms", 2023. As optax.
 
     >>> import jopt
     >>> tx = jopt.scale_by_lion()
@@ -59,11 +72,19 @@ def scale_by_lion(
     Array([ 1., -1.], dtype=float32)
     """
     checks.decay_rate(b1=b1, b2=b2)
+    checks.one_of(("hard", "smooth", "refined"), mode=mode)
+    checks.positive(smooth_beta=smooth_beta)
+
+    def squashed(c: jax.Array) -> jax.Array:
+        if mode == "smooth":
+            return jnp.tanh(smooth_beta * c)
+        return jnp.sign(c) if mode == "hard" else jnp.clip(c, -1, 1)
 
     def rule(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jnp.sign(b1 * m + (1 - b1) * g), b2 * m + (1 - b2) * g
+        return squashed(b1 * m + (1 - b1) * g), b2 * m + (1 - b2) * g
 
-    return leafwise(rule, state=ScaleByLionState, mu=zeros(mu_dtype))
+    real = mode != "hard"
+    return leafwise(rule, state=ScaleByLionState, real_only=real, mu=zeros(mu_dtype))
 
 
 @transformation
@@ -74,6 +95,9 @@ def lion(
     mu_dtype: StorageDtype | None = None,
     weight_decay: ScalarOrSchedule = 1e-3,
     mask: Mask = None,
+    *,
+    mode: LionMode = "hard",
+    smooth_beta: ScalarOrSchedule = 1.0,
 ) -> GradientTransformation:
     """Lion: ``p <- p - learning_rate (sign(b1 m + (1 - b1) g) + weight_decay p)``.
 
@@ -84,6 +108,8 @@ def lion(
       mu_dtype: What ``mu`` is stored in.
       weight_decay: >= 0, multiplied by the learning rate; Keras has none.
       mask: The leaves to decay; see `add_decayed_weights`.
+      mode: ``"hard"``, ``"smooth"`` or ``"refined"``; see `scale_by_lion`.
+      smooth_beta: How steep the smooth one is, > 0.
 
     Returns:
       A transformation; it needs params.
@@ -98,7 +124,7 @@ def lion(
     lion(learning_rate=0.0001, weight_decay=0.1)
     """
     return chain(
-        scale_by_lion(b1, b2, mu_dtype),
+        scale_by_lion(b1, b2, mu_dtype, mode=mode, smooth_beta=smooth_beta),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

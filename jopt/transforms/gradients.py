@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jopt.dynamic import NO_STATE
 from jopt.factory import transformation
 from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import leafwise
+from jopt.masks import Mask
 from jopt.tree import scalar
 
 
@@ -63,6 +64,47 @@ def stateless(
         updates: Updates, state: OptState, params: Params | None = None
     ) -> tuple[Updates, OptState]:
         return f(updates, params), state
+
+    return GradientTransformation(init, update)
+
+
+@transformation
+def stateless_with_tree_map(
+    f: Callable[[jax.Array, jax.Array | None], jax.Array],
+) -> GradientTransformation:
+    """Make a transformation of a function of one leaf.
+
+    Args:
+      f: ``f(update, param) -> update``, in the dtypes that they come in; ``param`` is
+        None if the caller gives no params. `leafwise` computes in float32 or wider.
+
+    Returns:
+      A transformation without state.
+
+    Raises:
+      TypeError: ``f`` is not a function.
+
+    >>> import jopt
+    >>> tx = jopt.stateless_with_tree_map(lambda g, p: jnp.tanh(g))
+    >>> tx.update({"w": jnp.zeros(1)}, ())[0]
+    {'w': Array([0.], dtype=float32)}
+    """
+    if not callable(f):
+        raise TypeError(f"f must be a function of a leaf and its param, got f={f!r}")
+
+    def init(params: Params) -> OptState:
+        del params
+        return NO_STATE
+
+    def update(
+        updates: Updates, state: OptState, params: Params | None = None
+    ) -> tuple[Updates, OptState]:
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
+        at = [None] * len(leaves)
+        if params is not None:
+            at = agreement.aligned(updates, leaves, treedef, params, "params")
+        new = [None if g is None else f(g, p) for g, p in zip(leaves, at, strict=True)]
+        return treedef.unflatten(new), state
 
     return GradientTransformation(init, update)
 
@@ -124,6 +166,9 @@ def scale_by_trust_ratio(
     min_norm: ScalarOrSchedule = 0.0,
     trust_coefficient: ScalarOrSchedule = 1.0,
     eps: ScalarOrSchedule = 0.0,
+    *,
+    mask: Mask = None,
+    bounded: bool = False,
 ) -> GradientTransformation:
     """Give each leaf's update the size of its parameter.
 
@@ -133,6 +178,9 @@ def scale_by_trust_ratio(
       min_norm: Norms count as at least this.
       trust_coefficient: The size relative to the parameter.
       eps: Added to the norm of the update.
+      mask: The leaves to do this to; see `add_decayed_weights`.
+      bounded: Whether the updates are below 1e3, as those of Adam are: their norm is
+        then one sum, and the step moves fewer bytes.
 
     Returns:
       A transformation without state; it needs params.
@@ -150,13 +198,29 @@ def scale_by_trust_ratio(
     checks.nonnegative(min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps)
 
     def rule(g: jax.Array, *, p: jax.Array) -> jax.Array:
-        p_norm = jnp.maximum(tree.norm_along(p, None), min_norm)
-        g_norm = jnp.maximum(tree.norm_along(g, None), min_norm)
-        both = (p_norm > 0) & (g_norm > 0)
-        ratio = trust_coefficient * p_norm / jnp.where(both, g_norm + eps, 1)
-        return jnp.where(both, ratio, 1) * g
+        norms = {"min_norm": min_norm, "bounded": bounded}
+        return trust_ratio(g, p, trust_coefficient, eps, **norms) * g
 
-    return leafwise(rule)
+    return leafwise(rule, mask=mask)
+
+
+def trust_ratio(
+    g: jax.Array,
+    p: jax.Array,
+    coefficient: Any = 1.0,
+    eps: Any = 0.0,
+    *,
+    min_norm: Any = 0.0,
+    weight_decay: Any = 0.0,
+    bounded: bool = False,
+) -> jax.Array:
+    """``coefficient |p| / (|g| + weight_decay |p| + eps)``; 1 where a norm is zero."""
+    p_norm = jnp.maximum(tree.norm_along(p, None), min_norm)
+    g_norm = tree.norm_of_bounded(g) if bounded else tree.norm_along(g, None)
+    g_norm = jnp.maximum(g_norm, min_norm)
+    both = (p_norm > 0) & (g_norm > 0)
+    divisor = jnp.where(both, g_norm + weight_decay * p_norm + eps, 1)
+    return jnp.where(both, coefficient * p_norm / divisor, 1)
 
 
 class AddNoiseState(NamedTuple):

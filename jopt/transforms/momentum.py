@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jopt import checks, tree
 from jopt.base import GradientTransformation
@@ -19,26 +20,38 @@ class TraceState(NamedTuple):
     trace: Any  # decayed sum of the updates, like params
 
 
+class DampenedTraceState(NamedTuple):
+    """State of `trace` with dampening."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    trace: Any  # decayed sum of the updates, like params
+
+
 @transformation
 def trace(
     decay: ScalarOrSchedule,
     nesterov: bool = False,
     accumulator_dtype: StorageDtype | None = None,
+    *,
+    dampening: ScalarOrSchedule | None = None,
 ) -> GradientTransformation:
     """Heavy-ball momentum, a decayed sum.
 
-        m <- g + decay m,   u <- m   (nesterov: u <- g + decay m)
+        m <- decay m + (1 - dampening) g,   u <- m   (nesterov: u <- g + decay m)
 
     Args:
       decay: The momentum, in [0, 1); 0.9 is usual.
       nesterov: Whether to look one step ahead.
       accumulator_dtype: What ``trace`` is stored in; None is float32 or wider.
+      dampening: What the gradient loses on its way into the sum, in [0, 1], but for
+        the first, which is taken whole (torch). None, the usual, keeps no count.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: The decay is not in [0, 1).
+      ValueError: The decay is not in [0, 1), or dampening not in [0, 1], or dampening
+        and nesterov are both given.
 
     Polyak, "Some methods of speeding up the convergence of iteration methods", 1964;
     Sutskever et al., "On the importance of initialization and momentum in deep
@@ -51,12 +64,80 @@ def trace(
     Array([1.9], dtype=float32)
     """
     checks.decay_rate(decay=decay)
+    slot = zeros(accumulator_dtype)
 
     def rule(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
         m = g + decay * m
         return (g + decay * m if nesterov else m), m
 
-    return leafwise(rule, state=TraceState, trace=zeros(accumulator_dtype))
+    if dampening is None:
+        return leafwise(rule, state=TraceState, trace=slot)
+    checks.fraction(dampening=dampening)
+    if nesterov:
+        raise ValueError(
+            "nesterov=True is defined without dampening only, got "
+            f"dampening={dampening!r}"
+        )
+
+    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+        return {"share": jnp.where(t == 1, 1.0, 1.0 - dampening)}
+
+    def dampened(
+        g: jax.Array, m: jax.Array, *, share: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        m = decay * m + share * g
+        return m, m
+
+    return leafwise(dampened, scalars, DampenedTraceState, trace=slot)
+
+
+class ApplyEveryState(NamedTuple):
+    """State of `apply_every`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    grad_acc: Any  # sum of the updates since the last that was let through, like params
+
+
+@transformation
+def apply_every(
+    k: int = 1, *, accumulator_dtype: StorageDtype | None = None
+) -> GradientTransformation:
+    """Let the sum of ``k`` updates through at every ``k``-th step, else zero.
+
+    What else is in the chain runs at every step; `accumulate` runs it at every
+    ``k``-th.
+
+    Args:
+      k: The number of steps, >= 1.
+      accumulator_dtype: What ``grad_acc`` is stored in; None is float32 or wider.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: ``k`` is less than 1.
+
+    As optax, where an infinite update makes those of the other steps NaN.
+
+    >>> import jopt
+    >>> tx = jopt.apply_every(2)
+    >>> first, state = tx.update(jnp.ones(1), tx.init(jnp.ones(1)))
+    >>> first, tx.update(jnp.ones(1), state)[0]
+    (Array([0.], dtype=float32), Array([2.], dtype=float32))
+    """
+    checks.at_least(1, k=k)
+
+    def scalars(count: jax.Array) -> dict[str, jax.Array]:
+        return {"position": count % k}
+
+    def rule(
+        g: jax.Array, acc: jax.Array, *, position: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        acc = jnp.where(position == 0, g, acc + g)
+        return jnp.where(position == k - 1, acc, 0.0), acc
+
+    slot = zeros(accumulator_dtype)
+    return leafwise(rule, scalars, ApplyEveryState, grad_acc=slot)
 
 
 class EmaState(NamedTuple):

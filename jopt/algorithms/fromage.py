@@ -1,0 +1,65 @@
+"""Fromage: steps as large as the parameters, which keep their size.
+
+    u <- g |p| / |g|
+    p <- (p - learning_rate u) / sqrt(1 + learning_rate^2)
+
+Bernstein, Vahdat, Yue & Liu, "On the distance between two neural networks and the
+stability of learning", 2020.
+
+State: none. The learning rate is the relative size of a step: 0.01 is usual, to be
+divided by ten when the loss stalls. The norms are those of whole leaves.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.base import GradientTransformation
+from jopt.factory import transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise
+from jopt.transforms.gradients import trust_ratio
+
+
+@transformation
+def fromage(
+    learning_rate: ScalarOrSchedule, min_norm: ScalarOrSchedule = 1e-6
+) -> GradientTransformation:
+    """Fromage: ``p <- (p - learning_rate g |p| / |g|) / sqrt(1 + learning_rate^2)``.
+
+    Args:
+      learning_rate: The size of a step relative to the parameters, >= 0; 0.01 is usual.
+      min_norm: Both norms count as at least this; with 0, a leaf that is zero makes a
+        plain gradient step.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is negative.
+
+    Bernstein, Vahdat, Yue & Liu, "On the distance between two neural networks and the
+    stability of learning", 2020. As optax; with ``min_norm=0`` as the authors' code.
+
+    >>> import jopt
+    >>> tx, params = jopt.fromage(0.75), jnp.array([3.0, 4.0])
+    >>> updates, _ = tx.update(jnp.array([0.0, 1.0]), tx.init(params), params)
+    >>> [f"{x:.3f}" for x in params + updates]
+    ['2.400', '0.200']
+    """
+    checks.nonnegative(learning_rate=learning_rate, min_norm=min_norm)
+
+    def scalars() -> dict[str, jax.Array]:
+        root = jnp.sqrt(1 + jnp.square(learning_rate))
+        # 1 / root - 1 keeps no digits of a small learning rate.
+        shrinkage = jnp.square(learning_rate) / (root * (root + 1))
+        return {"rate": learning_rate / root, "shrinkage": shrinkage}
+
+    def rule(
+        g: jax.Array, *, p: jax.Array, rate: jax.Array, shrinkage: jax.Array
+    ) -> jax.Array:
+        return -rate * trust_ratio(g, p, min_norm=min_norm) * g - shrinkage * p
+
+    return leafwise(rule, scalars)

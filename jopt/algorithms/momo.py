@@ -1,0 +1,293 @@
+"""MoMo: momentum, with a step size from a model of the loss.
+
+    d     <- beta d + (1 - beta) g                averages: of the gradient,
+    f     <- beta f + (1 - beta) value            of the loss,
+    gamma <- beta gamma + (1 - beta) <g, p>       of their inner product
+    tau   <- min(learning_rate, max(0, f - lb + <d, p> - gamma) / |d|^2)
+    p     <- p - tau d
+
+Schaipp, Ohana, Eickenberg, Defazio & Gower, "MoMo: momentum models for adaptive
+learning rates", 2024. In `momo_adam` steps and norm are those of Adam: ``d / D`` and
+``sum(d^2 / D)`` with ``D = sqrt(v^) + eps``.
+
+State: 4 bytes per float32 parameter, 8 for `momo_adam`. The loss is told to the update,
+``update(grads, state, params, value=loss)``, and has to be that of the gradient. The
+learning rate is the largest step size: choose it rather too large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks, tree
+from jopt.base import GradientTransformation, Params, Updates
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise, zeros
+
+
+class MomoState(NamedTuple):
+    """State of `momo`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    exp_avg: Any  # average of the gradients, like params
+    barf: jax.Array  # scalar, average of the loss
+    gamma: jax.Array  # scalar, average of <g, p>
+    lb: jax.Array  # scalar, lower bound of the loss
+
+
+@transformation
+def momo(
+    learning_rate: ScalarOrSchedule = 1.0,
+    beta: ScalarOrSchedule = 0.9,
+    lower_bound: float = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    adapt_lower_bound: bool = False,
+    *,
+    exp_avg_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """MoMo: gradient descent with momentum and an adaptive step size.
+
+        p <- (p - tau d) / (1 + learning_rate weight_decay)
+
+    Args:
+      learning_rate: The largest step size, >= 0.
+      beta: Decay of the averages, in [0, 1); they start at the first gradient.
+      lower_bound: A lower bound of the loss; the lowest one if it adapts.
+      weight_decay: >= 0, multiplied by the learning rate.
+      adapt_lower_bound: Whether to estimate the lower bound, which is ``lb`` in the
+        state.
+      exp_avg_dtype: What ``exp_avg`` is stored in.
+
+    Returns:
+      A transformation, for real numbers; its update needs params and ``value``.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Schaipp, Ohana, Eickenberg, Defazio & Gower, "MoMo: momentum models for adaptive
+    learning rates", 2024. As the authors' code; optax (0.2.8) does not divide the step
+    by ``1 + learning_rate weight_decay``.
+
+    >>> import jopt
+    >>> f = lambda p: jnp.sum(p**2)
+    >>> tx, params = jopt.momo(), jnp.array([1.0, 2.0, 3.0])
+    >>> value, grads = jax.value_and_grad(f)(params)
+    >>> updates, _ = tx.update(grads, tx.init(params), params, value=value)
+    >>> updates.round(4)
+    Array([-0.5, -1. , -1.5], dtype=float32)
+    """
+    checks.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
+    checks.decay_rate(beta=beta)
+    checks.finite(lower_bound=lower_bound)
+
+    def scalars(
+        t: jax.Array,
+        updates: Updates,
+        params: Params,
+        value: Any,
+        exp_avg: Any,
+        barf: jax.Array,
+        gamma: jax.Array,
+        lb: jax.Array,
+    ) -> dict[str, jax.Array]:
+        keep = jnp.where(t == 1, jnp.zeros_like(t), beta)
+        take = jnp.where(t == 1, jnp.ones_like(t), 1 - beta)
+        d = _on_leaves(lambda g, d: keep * d + take * g, updates, exp_avg)
+        barf = keep * barf + take * tree.scalar(value)
+        gamma = keep * gamma + take * _inner(updates, params)
+        decay = tree.scalar(learning_rate * weight_decay)
+        model = _Model(barf, gamma, _inner(d, params), tree.norm(d), 1 + decay)
+        tau, lb = model.step(learning_rate, lb, lower_bound, adapt_lower_bound)
+        averages = {"barf": barf, "gamma": gamma, "lb": lb}
+        return {**averages, "keep": keep, "take": take, "decay": decay, "tau": tau}
+
+    def rule(
+        g: jax.Array,
+        d: jax.Array,
+        *,
+        p: jax.Array,
+        keep: jax.Array,
+        take: jax.Array,
+        decay: jax.Array,
+        tau: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        d = keep * d + take * g
+        return -(tau * d + decay * p) / (1 + decay), d
+
+    return leafwise(
+        rule,
+        scalars,
+        MomoState,
+        carry={"barf": 0.0, "gamma": 0.0, "lb": lower_bound},
+        real_only=True,
+        exp_avg=zeros(exp_avg_dtype),
+    )
+
+
+class MomoAdamState(NamedTuple):
+    """State of `momo_adam`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    exp_avg: Any  # first moment, like params
+    exp_avg_sq: Any  # second moment, like params
+    barf: jax.Array  # scalar, average of the loss
+    gamma: jax.Array  # scalar, average of <g, p>
+    lb: jax.Array  # scalar, lower bound of the loss
+
+
+@transformation
+def momo_adam(
+    learning_rate: ScalarOrSchedule = 1e-2,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    lower_bound: float = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    adapt_lower_bound: bool = False,
+    *,
+    exp_avg_dtype: StorageDtype | None = None,
+    exp_avg_sq_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """MoMo-Adam: Adam with an adaptive step size.
+
+        p <- (p - tau d / D) / (1 + learning_rate weight_decay)
+
+    Args:
+      learning_rate: The largest step size, >= 0.
+      b1: Decay of the averages, in [0, 1); they start at zero.
+      b2: Decay of the second moment, in [0, 1).
+      eps: Added to the root, > 0.
+      lower_bound: A lower bound of the loss; the lowest one if it adapts.
+      weight_decay: >= 0, multiplied by the learning rate.
+      adapt_lower_bound: Whether to estimate the lower bound, which is ``lb`` in the
+        state.
+      exp_avg_dtype: What ``exp_avg`` is stored in.
+      exp_avg_sq_dtype: What ``exp_avg_sq`` is stored in.
+
+    Returns:
+      A transformation, for real numbers; its update needs params and ``value``.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Schaipp, Ohana, Eickenberg, Defazio & Gower, "MoMo: momentum models for adaptive
+    learning rates", 2024. As the authors' code; optax (0.2.8) does not divide the step
+    by ``1 + learning_rate weight_decay``.
+
+    >>> import jopt
+    >>> jopt.momo_adam(2e-2, weight_decay=0.1)
+    momo_adam(learning_rate=0.02, weight_decay=0.1)
+    """
+    checks.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
+    checks.decay_rate(b1=b1, b2=b2)
+    checks.positive(eps=eps)
+    checks.finite(lower_bound=lower_bound)
+
+    def moments(
+        g: jax.Array, d: jax.Array, v: jax.Array, scale: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        d = b1 * d + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g * g
+        return d, v, jnp.sqrt(scale * v) + eps
+
+    def scalars(
+        t: jax.Array,
+        updates: Updates,
+        params: Params,
+        value: Any,
+        exp_avg: Any,
+        exp_avg_sq: Any,
+        barf: jax.Array,
+        gamma: jax.Array,
+        lb: jax.Array,
+    ) -> dict[str, jax.Array]:
+        scale = 1 / tree.bias_correction(b2, t)
+
+        def scaled(g: jax.Array, d: jax.Array, v: jax.Array) -> jax.Array:
+            d, _, root = moments(g, d, v, scale)
+            return d / jnp.sqrt(root)
+
+        norm = tree.norm(_on_leaves(scaled, updates, exp_avg, exp_avg_sq))
+        d = _on_leaves(lambda g, d: b1 * d + (1 - b1) * g, updates, exp_avg)
+        barf = b1 * barf + (1 - b1) * tree.scalar(value)
+        gamma = b1 * gamma + (1 - b1) * _inner(updates, params)
+        decay = tree.scalar(learning_rate * weight_decay)
+        filled = tree.bias_correction(b1, t)
+        model = _Model(barf, gamma, _inner(d, params), norm, 1 + decay, filled)
+        tau, lb = model.step(learning_rate, lb, lower_bound, adapt_lower_bound)
+        averages = {"barf": barf, "gamma": gamma, "lb": lb}
+        return {**averages, "scale": scale, "decay": decay, "tau": tau}
+
+    def rule(
+        g: jax.Array,
+        d: jax.Array,
+        v: jax.Array,
+        *,
+        p: jax.Array,
+        scale: jax.Array,
+        decay: jax.Array,
+        tau: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        d, v, root = moments(g, d, v, scale)
+        return -(tau * (d / root) + decay * p) / (1 + decay), d, v
+
+    return leafwise(
+        rule,
+        scalars,
+        MomoAdamState,
+        carry={"barf": 0.0, "gamma": 0.0, "lb": lower_bound},
+        real_only=True,
+        exp_avg=zeros(exp_avg_dtype),
+        exp_avg_sq=zeros(exp_avg_sq_dtype),
+    )
+
+
+class _Model(NamedTuple):
+    """The lower model of the loss that the step size comes from; all are scalars."""
+
+    barf: jax.Array
+    gamma: jax.Array
+    inner: jax.Array  # <d, p>
+    norm: jax.Array  # of d
+    growth: jax.Array  # 1 + learning rate * weight decay
+    filled: jax.Array | float = 1.0  # the share of the averages that is filled
+
+    def step(
+        self, learning_rate: Any, lb: jax.Array, lower_bound: float, adapt: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """The step size, at most to where the model is ``lb``, and the next ``lb``."""
+        level = self.growth * (self.barf - self.gamma) + self.inner
+        share = self.growth * self.filled
+        if adapt:  # the model may be below the bound
+            lowered = jnp.maximum(level / (2 * share), lower_bound)
+            lb = jnp.where(level < share * lb, lowered, lb)
+        norm = self.norm
+        # Where the square of a small norm vanishes the largest step is meant.
+        square = jnp.maximum(norm * norm, jnp.finfo(norm.dtype).tiny)
+        gap = jnp.maximum(level - share * lb, 0)
+        tau = jnp.minimum(learning_rate / self.filled, gap / square)
+        tau = jnp.where(norm == 0, 0.0, tau)
+        if adapt:  # what the model says of the point that the step leads to
+            level = self.barf - self.gamma + self.inner - tau * norm * norm / 2
+            lb = jnp.maximum(level / self.filled, lower_bound)
+        return tau, lb
+
+
+def _on_leaves(f: Callable[..., jax.Array], updates: Any, *slots: Any) -> Any:
+    """A function of each gradient and its slots, in the dtype of scalars."""
+
+    def at(g: Any, *own: Any) -> Any:
+        return None if g is None else f(*map(tree.scalar, (g, *own)))
+
+    return jax.tree.map(at, updates, *slots, is_leaf=lambda x: x is None)
+
+
+def _inner(x: Any, y: Any) -> jax.Array:
+    """The inner product of two trees, where both have leaves."""
+    products = _on_leaves(lambda x, y: jnp.sum(x * y), x, y)
+    return sum(jax.tree.leaves(products), jnp.zeros((), tree.scalar_dtype()))

@@ -1,0 +1,126 @@
+"""Polyak's step size: as large as the loss that is left allows.
+
+    gamma <- min(max_learning_rate, (f(p) - f_min) / (|g|^2 + eps))
+    p     <- p - scaling gamma g
+
+Polyak, "Minimization of unsmooth functionals", 1969; Loizou, Vaswani, Laradji &
+Lacoste-Julien, "Stochastic Polyak step-size for SGD", 2021 (sps); Garrigos, Gower &
+Schaipp, "Function value learning", 2023 (sps+).
+
+State: none. The loss is told to the update, ``update(grads, state, params,
+value=loss)``, and has to be that of the gradient. For models that can fit every batch,
+so that ``f_min`` is zero; if it is too small, the steps are too large at the end.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks, tree
+from jopt.base import GradientTransformation, Updates
+from jopt.chain import chain
+from jopt.factory import transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise
+from jopt.transforms.learning_rate import scale_by_learning_rate
+
+
+@transformation
+def scale_by_polyak(
+    f_min: ScalarOrSchedule = 0.0,
+    max_learning_rate: ScalarOrSchedule = 1.0,
+    eps: ScalarOrSchedule = 0.0,
+    variant: Literal["sps", "sps+"] = "sps",
+) -> GradientTransformation:
+    """Multiply by Polyak's step size.
+
+        u <- g min(max_learning_rate, (value - f_min) / (|g|^2 + eps))
+
+    A gradient of zero stays zero.
+
+    Args:
+      f_min: A lower bound of the loss.
+      max_learning_rate: The largest step size, > 0.
+      eps: Added to the squared norm, >= 0.
+      variant: What a value below ``f_min`` does: ``"sps"`` steps back, ``"sps+"`` makes
+        no step.
+
+    Returns:
+      A transformation; its update needs ``value``, the loss of the gradient.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Loizou, Vaswani, Laradji & Lacoste-Julien, "Stochastic Polyak step-size for SGD",
+    2021. As optax, which makes no step if the norm is less than 1.5e-8.
+
+    >>> import jopt
+    >>> tx, grads = jopt.scale_by_polyak(), jnp.array([3.0, 4.0])
+    >>> tx.update(grads, tx.init(grads), value=5.0)[0]
+    Array([0.6, 0.8], dtype=float32)
+    """
+    checks.finite(f_min=f_min)
+    checks.positive(max_learning_rate=max_learning_rate)
+    checks.nonnegative(eps=eps)
+    checks.one_of(("sps", "sps+"), variant=variant)
+
+    def scalars(updates: Updates, value: Any) -> dict[str, jax.Array]:
+        norm = tree.norm(updates)
+        gap = tree.scalar(value) - f_min
+        if variant == "sps+":
+            gap = jnp.maximum(gap, 0)
+        # Where the square of a small norm vanishes the maximum is meant, which a step
+        # backwards does not have.
+        limits = jnp.finfo(norm.dtype)
+        square = jnp.maximum(norm * norm + eps, limits.tiny)
+        step = jnp.clip(gap / square, limits.min, max_learning_rate)
+        return {"step": jnp.where(norm == 0, 0.0, step)}
+
+    return leafwise(lambda g, *, step: step * g, scalars)
+
+
+@transformation
+def polyak_sgd(
+    max_learning_rate: ScalarOrSchedule = 1.0,
+    scaling: ScalarOrSchedule = 1.0,
+    f_min: ScalarOrSchedule = 0.0,
+    eps: ScalarOrSchedule = 0.0,
+    variant: Literal["sps", "sps+"] = "sps",
+) -> GradientTransformation:
+    """Gradient descent with Polyak's step size.
+
+        p <- p - scaling g min(max_learning_rate, (value - f_min) / (|g|^2 + eps))
+
+    Args:
+      max_learning_rate: The largest step size, > 0.
+      scaling: A factor for all step sizes, >= 0. In the state it has the name
+        ``learning_rate``, by which `scale_by_learning_rate` knows it.
+      f_min: A lower bound of the loss.
+      eps: Added to the squared norm, >= 0.
+      variant: What a value below ``f_min`` does: ``"sps"`` steps back, ``"sps+"`` makes
+        no step.
+
+    Returns:
+      A transformation; its update needs ``value``, the loss of the gradient.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Loizou, Vaswani, Laradji & Lacoste-Julien, "Stochastic Polyak step-size for SGD",
+    2021. As optax with ``scaling=1``: its other scalings divide the step (0.2.8).
+
+    >>> import jax, jopt
+    >>> f = lambda p: jnp.sum(p**2)
+    >>> tx, params = jopt.polyak_sgd(), jnp.array([1.0, 2.0, 3.0])
+    >>> value, grads = jax.value_and_grad(f)(params)
+    >>> updates, _ = tx.update(grads, tx.init(params), params, value=value)
+    >>> updates.round(4)
+    Array([-0.5, -1. , -1.5], dtype=float32)
+    """
+    return chain(
+        scale_by_polyak(f_min, max_learning_rate, eps, variant),
+        scale_by_learning_rate(scaling),
+    )

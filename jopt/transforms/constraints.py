@@ -1,0 +1,58 @@
+"""Constraints: what has to hold for the parameters after the update."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jopt import agreement, tree
+from jopt.base import GradientTransformation, OptState, Params, Updates
+from jopt.dynamic import NO_STATE
+from jopt.factory import transformation
+
+
+@transformation
+def keep_params_nonnegative() -> GradientTransformation:
+    """Stop at zero: ``u <- max(g, -p)``, so that ``p + u >= 0``.
+
+    It has to be the last of a chain. Where the updates have a narrower dtype than the
+    parameters, a parameter may stop just above zero. A negative one goes to zero.
+
+    Returns:
+      A transformation without state, for real numbers; it needs params.
+
+    >>> import jopt
+    >>> tx, params = jopt.keep_params_nonnegative(), jnp.array([1.0, 1.0])
+    >>> tx.update(jnp.array([-3.0, 0.5]), tx.init(params), params)[0]
+    Array([-1. ,  0.5], dtype=float32)
+    """
+
+    def init(params: Params) -> OptState:
+        leaves = jax.tree.leaves(params)
+        agreement.leaves(leaves, params, "params", ["keep_params_nonnegative"])
+        return NO_STATE
+
+    def update(
+        updates: Updates, state: OptState, params: Params
+    ) -> tuple[Updates, OptState]:
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
+        agreement.leaves(leaves, updates, "updates", ["keep_params_nonnegative"])
+        at = agreement.aligned(updates, leaves, treedef, params, "params")
+        new = [
+            None if g is None else _nonnegative(g, p)
+            for g, p in zip(leaves, at, strict=True)
+        ]
+        return treedef.unflatten(new), state
+
+    return GradientTransformation(init, update)
+
+
+@jax.jit
+def _nonnegative(g: jax.Array, p: jax.Array) -> jax.Array:
+    wide = np.promote_types(tree.compute_dtype(g.dtype), tree.compute_dtype(p.dtype))
+    p = p.astype(wide)
+    u = jnp.maximum(g.astype(wide), -p).astype(g.dtype)
+    # Not a rule of one leaf in float32: the rounding to g's dtype is what matters here.
+    above = jnp.nextafter(jax.lax.stop_gradient(u), jnp.full_like(u, jnp.inf))
+    return jnp.where(p + u.astype(wide) < 0, above, u)
