@@ -1,0 +1,122 @@
+"""Projections onto lines, planes and half-spaces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jopt import checks
+from jopt.tree.arithmetic import scale
+from jopt.tree.dtypes import promoted, rounded_once, scalar, wide
+from jopt.tree.norms import norm
+from jopt.tree.paths import map_leaves
+from jopt.tree.reductions import vdot
+
+
+def projection_vector(x: Any, a: Any) -> Any:
+    """The nearest multiple of ``a``: ``<a, x> / <a, a> a``; zero if ``a`` is.
+
+    Args:
+      x: Arrays, which may be complex; None stays None.
+      a: Of the same structure and shapes.
+
+    Returns:
+      A tree like ``x``, of floating point or complex numbers.
+
+    Raises:
+      ValueError: The trees have different structures, or leaves different shapes.
+
+    >>> projection_vector(jnp.array([1.0, 3.0]), jnp.array([2.0, 2.0]))
+    Array([2., 2.], dtype=float32)
+    """
+    a, square, _ = _scaled(x, a)
+    along = _quotient(vdot(a, x), square)
+
+    def multiple(_: jax.Array, along: jax.Array, a: jax.Array) -> jax.Array:
+        return along * a
+
+    return map_leaves(
+        lambda x, a: rounded_once(multiple, x, numbers=[along, a]), x=x, a=a
+    )
+
+
+def projection_hyperplane(x: Any, a: Any, b: ArrayLike) -> Any:
+    """The nearest tree with ``<a, y> = b``.
+
+    Args:
+      x: Arrays, which may be complex; None stays None.
+      a: The normal of the plane, not zero; of the same structure and shapes.
+      b: A real number.
+
+    Returns:
+      A tree like ``x``, of floating point or complex numbers.
+
+    Raises:
+      ValueError: The trees have different structures, or leaves different shapes.
+      TypeError: ``b`` is not one real number.
+
+    >>> projection_hyperplane(jnp.zeros(2), jnp.array([1.0, 1.0]), 4.0)
+    Array([2., 2.], dtype=float32)
+    """
+    a, square, offset = _scaled(x, a, b)
+    return _moved(x, _quotient(offset, square, minus=vdot(a, x)), a)
+
+
+def projection_halfspace(x: Any, a: Any, b: ArrayLike) -> Any:
+    """The nearest tree with ``<a, y> <= b``, of complex numbers in the real part.
+
+    Args:
+      x: Arrays, which may be complex; None stays None.
+      a: The normal, not zero; of the same structure and shapes.
+      b: A real number.
+
+    Returns:
+      A tree like ``x``, of floating point or complex numbers.
+
+    Raises:
+      ValueError: The trees have different structures, or leaves different shapes.
+      TypeError: ``b`` is not one real number.
+
+    >>> projection_halfspace(jnp.array([3.0, 1.0]), jnp.array([1.0, 0.0]), 2.0)
+    Array([2., 1.], dtype=float32)
+    """
+    a, square, offset = _scaled(x, a, b)
+    beyond = jax.nn.relu(jnp.real(vdot(a, x)) - offset)
+    return _moved(x, -beyond / square, a)
+
+
+def _scaled(x: Any, a: Any, b: Any = 0) -> tuple[Any, jax.Array, jax.Array]:
+    """``a`` and ``b`` times a power of two, and the square of that ``a``.
+
+    It is the power with which the largest element of ``a`` is near 1, so the square is
+    in range. Of a zero it is 1.
+    """
+    if not checks.is_number(b):
+        raise TypeError(f"b must be one real number, got b={checks.abbreviated(b)}")
+
+    def wide_like(x: Any, a: Any) -> jax.Array:
+        a = jnp.asarray(a).astype(wide(promoted(a, 0.0)))
+        return jnp.broadcast_to(a, np.shape(x))
+
+    a = map_leaves(wide_like, x=x, a=a)
+    _, exponent = jnp.frexp(jax.lax.stop_gradient(norm(a, ord=jnp.inf)))
+    power = jnp.ldexp(scalar(1), -exponent)
+    a = scale(power, a)
+    square = norm(a, squared=True)
+    return a, jnp.where(square > 0, square, 1), power * scalar(b)
+
+
+def _quotient(x: jax.Array, square: jax.Array, minus: Any = 0) -> jax.Array:
+    with jax.numpy_dtype_promotion("standard"):  # a real number and complex ones
+        return (x - minus) / square
+
+
+def _moved(x: Any, by: jax.Array, a: Any) -> Any:
+    def sum_of(x: jax.Array, by: jax.Array, a: jax.Array) -> jax.Array:
+        return x + by * a
+
+    return map_leaves(lambda x, a: rounded_once(sum_of, x, numbers=[by, a]), x=x, a=a)

@@ -1,0 +1,221 @@
+"""Arithmetic on the leaves of trees.
+
+Leaves of one place may have different dtypes: the result has the promoted one. It is
+computed in float32 or wider and rounded once. A number that a tree is scaled by never
+changes the dtype: a bfloat16 leaf stays one, and a float32 number is not rounded to
+bfloat16 before it is used.
+"""
+
+from __future__ import annotations
+
+import functools
+from numbers import Number
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jopt import checks
+from jopt.tree.dtypes import promoted, rounded_once
+from jopt.tree.paths import map_leaves
+
+
+def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
+    """The sum of two or more trees.
+
+    Args:
+      tree_x: Arrays; None stays None.
+      tree_y: Of the same structure and shapes.
+      *other_trees: More of them.
+
+    Returns:
+      A tree like ``tree_x``.
+
+    Raises:
+      ValueError: The trees have different structures, or leaves different shapes.
+
+    >>> add({"a": jnp.ones(2)}, {"a": jnp.ones(2)}, {"a": jnp.ones(2)})
+    {'a': Array([3., 3.], dtype=float32)}
+    """
+
+    def total(*leaves: jax.Array) -> jax.Array:
+        return functools.reduce(jnp.add, leaves)
+
+    others = {f"other_trees[{i}]": tree for i, tree in enumerate(other_trees)}
+    f = functools.partial(rounded_once, total, kind=0)  # True + True is 2
+    return map_leaves(f, tree_x=tree_x, tree_y=tree_y, **others)
+
+
+def sub(tree_x: Any, tree_y: Any) -> Any:
+    """The difference of two trees.
+
+    Args:
+      tree_x: Arrays; None stays None.
+      tree_y: Of the same structure and shapes.
+
+    Returns:
+      A tree like ``tree_x``.
+
+    Raises:
+      ValueError: The trees have different structures, or leaves different shapes.
+
+    >>> sub({"a": jnp.ones(2)}, {"a": jnp.ones(2)})
+    {'a': Array([0., 0.], dtype=float32)}
+    """
+    f = functools.partial(rounded_once, jnp.subtract)
+    return map_leaves(f, tree_x=tree_x, tree_y=tree_y)
+
+
+def mul(tree_x: Any, tree_y: Any) -> Any:
+    """The product of two trees, element by element.
+
+    Args:
+      tree_x: Arrays; None stays None.
+      tree_y: Of the same structure and shapes.
+
+    Returns:
+      A tree like ``tree_x``.
+
+    Raises:
+      ValueError: The trees have different structures, or leaves different shapes.
+
+    >>> mul({"a": jnp.arange(3.0)}, {"a": 2.0})
+    {'a': Array([0., 2., 4.], dtype=float32)}
+    """
+    f = functools.partial(rounded_once, jnp.multiply)
+    return map_leaves(f, tree_x=tree_x, tree_y=tree_y)
+
+
+def div(tree_x: Any, tree_y: Any) -> Any:
+    """The quotient of two trees, element by element.
+
+    Args:
+      tree_x: Arrays; None stays None.
+      tree_y: Of the same structure and shapes.
+
+    Returns:
+      A tree like ``tree_x``, of floating point or complex numbers.
+
+    Raises:
+      ValueError: The trees have different structures, or leaves different shapes.
+
+    >>> div({"a": jnp.array([1, 2])}, {"a": jnp.array([2, 2])})
+    {'a': Array([0.5, 1. ], dtype=float32)}
+    """
+    f = functools.partial(rounded_once, jnp.divide, kind=0.0)
+    return map_leaves(f, tree_x=tree_x, tree_y=tree_y)
+
+
+def scale(scalar: ArrayLike, tree: Any) -> Any:
+    """A number times a tree.
+
+    Args:
+      scalar: A number, of any dtype.
+      tree: Arrays; None stays None.
+
+    Returns:
+      A tree like ``tree``, with its dtypes.
+
+    Raises:
+      TypeError: ``scalar`` is not one number.
+
+    >>> scale(jnp.float32(0.5), {"a": jnp.ones(2, jnp.bfloat16)})
+    {'a': Array([0.5, 0.5], dtype=bfloat16)}
+    """
+    numbers = [_number("scalar", scalar)]
+    return map_leaves(
+        lambda x: rounded_once(jnp.multiply, x, numbers=numbers), tree=tree
+    )
+
+
+def add_scale(tree_x: Any, scalar: ArrayLike, tree_y: Any) -> Any:
+    """``tree_x + scalar * tree_y``.
+
+    Args:
+      tree_x: Arrays; where it has None, so has the result.
+      scalar: A number, of any dtype.
+      tree_y: Of the same structure and shapes.
+
+    Returns:
+      A tree like ``tree_x``.
+
+    Raises:
+      ValueError: The trees have different structures, or leaves different shapes.
+      TypeError: ``scalar`` is not one number.
+
+    >>> add_scale({"a": jnp.ones(2)}, 0.5, {"a": jnp.ones(2)})
+    {'a': Array([1.5, 1.5], dtype=float32)}
+    """
+    numbers = [_number("scalar", scalar)]
+
+    def sum_of(x: jax.Array, y: jax.Array, s: jax.Array) -> jax.Array:
+        return x + s * y
+
+    def f(x: Any, y: Any) -> Any:
+        return None if x is None else rounded_once(sum_of, x, y, numbers=numbers)
+
+    return map_leaves(f, gaps=True, tree_x=tree_x, tree_y=tree_y)
+
+
+def _number(name: str, value: Any) -> Any:
+    is_number = isinstance(value, Number) or hasattr(value, "dtype")
+    if is_number and getattr(value, "shape", ()) == ():
+        return value
+    raise TypeError(f"{name} must be one number, got {checks.abbreviated(value)}")
+
+
+def clip(
+    tree: Any,
+    min_value: ArrayLike | None = None,
+    max_value: ArrayLike | None = None,
+) -> Any:
+    """Every element moved into ``[min_value, max_value]``.
+
+    Args:
+      tree: Real arrays; None stays None.
+      min_value: The lower bound; None is none.
+      max_value: The upper bound; None is none.
+
+    Returns:
+      A tree like ``tree``, with its dtypes.
+
+    >>> clip({"a": jnp.arange(3.0)}, 0.5, 1.5)
+    {'a': Array([0.5, 1. , 1.5], dtype=float32)}
+    """
+    bounds = {"min": min_value, "max": max_value}
+    bounds = {name: x for name, x in bounds.items() if x is not None}
+
+    def between(x: jax.Array, *numbers: jax.Array) -> jax.Array:
+        return jnp.clip(x, **dict(zip(bounds, numbers, strict=True)))
+
+    return map_leaves(
+        lambda x: rounded_once(between, x, numbers=list(bounds.values())), tree=tree
+    )
+
+
+def where(condition: ArrayLike, tree_x: Any, tree_y: Any) -> Any:
+    """The leaves of one tree or the other.
+
+    Args:
+      condition: Where it is true, the result is ``tree_x``; one bool, or an array like
+        every leaf.
+      tree_x: Arrays; None stays None.
+      tree_y: Of the same structure and shapes.
+
+    Returns:
+      A tree like ``tree_x``.
+
+    Raises:
+      ValueError: The trees have different structures, or leaves different shapes.
+
+    >>> where(True, {"a": jnp.ones(2)}, {"a": jnp.zeros(2)})
+    {'a': Array([1., 1.], dtype=float32)}
+    """
+
+    def choose(x: Any, y: Any) -> jax.Array:
+        dtype = promoted(x, y)
+        x, y = jnp.asarray(x).astype(dtype), jnp.asarray(y).astype(dtype)
+        return jnp.where(condition, x, y)
+
+    return map_leaves(choose, tree_x=tree_x, tree_y=tree_y)

@@ -1,0 +1,154 @@
+"""Moving averages and counts, as optimizer states keep them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jopt.tree.dtypes import as_dtype, promoted, wide
+from jopt.tree.norms import abs_sq
+from jopt.tree.paths import map_leaves
+
+
+def safe_increment(count: jax.Array) -> jax.Array:
+    """``count + 1``, staying at the largest integer instead of overflowing.
+
+    Args:
+      count: A whole number.
+
+    >>> int(safe_increment(jnp.int32(2**31 - 1)))
+    2147483647
+    """
+    largest = jnp.iinfo(count.dtype).max
+    return jnp.where(count < largest, count + jnp.ones_like(count), count)
+
+
+def bias_correction(decay: float | jax.Array, t: jax.Array) -> jax.Array:
+    """``1 - decay**t``, the share of an average that its first ``t`` steps have filled.
+
+    In float32 ``0.999**t`` is so close to 1 that the difference keeps three digits
+    only; ``-expm1(t log decay)`` keeps all of them.
+
+    Unlike the function of this name in optax, it does not take the average:
+    ``tree.scale(1 / tree.bias_correction(decay, count), moment)`` corrects a tree.
+
+    Args:
+      decay: In [0, 1).
+      t: The number of steps, from 1.
+
+    >>> abs(float(bias_correction(0.999, jnp.float32(1))) / 0.001 - 1) < 1e-6
+    True
+    """
+    if isinstance(decay, float):
+        log = math.log(decay) if decay > 0 else -math.inf
+    else:
+        log = jnp.log(decay)
+    return -jnp.expm1(t * log)
+
+
+def update_moment(updates: Any, moments: Any, decay: ArrayLike, order: float) -> Any:
+    """``decay * moment + (1 - decay) * update^order``, for every leaf.
+
+    Args:
+      updates: Arrays; where it has None, the moment stays what it is.
+      moments: Of the same structure and shapes, each stored in its own dtype.
+      decay: The decay of the moving average, in [0, 1).
+      order: The power of the updates.
+
+    Returns:
+      A tree like ``moments``.
+
+    Raises:
+      ValueError: The trees have different structures, or leaves different shapes.
+
+    >>> update_moment({"a": jnp.array([2.0])}, {"a": jnp.zeros(1)}, 0.5, 2)
+    {'a': Array([2.], dtype=float32)}
+    """
+    return _averaged(lambda g: g**order, updates, moments, decay)
+
+
+def update_moment_per_elem_norm(
+    updates: Any, moments: Any, decay: ArrayLike, order: float
+) -> Any:
+    """``decay * moment + (1 - decay) * |update|^order``: real also if they are complex.
+
+    Args:
+      updates: Arrays; where it has None, the moment stays what it is.
+      moments: Real, of the same structure and shapes, each stored in its own dtype.
+      decay: The decay of the moving average, in [0, 1).
+      order: The power of the absolute values. (In optax odd powers of real updates
+        keep the sign.)
+
+    Returns:
+      A tree like ``moments``.
+
+    Raises:
+      ValueError: The trees have different structures, or leaves different shapes.
+
+    >>> updates = {"a": jnp.array([3 + 4j])}
+    >>> update_moment_per_elem_norm(updates, {"a": jnp.zeros(1)}, 0.5, 2)
+    {'a': Array([12.5], dtype=float32)}
+    """
+
+    def power(g: jax.Array) -> jax.Array:
+        return abs_sq(g) ** (order // 2) if order % 2 == 0 else jnp.abs(g) ** order
+
+    return _averaged(power, updates, moments, decay)
+
+
+def update_infinity_moment(
+    updates: Any, moments: Any, decay: ArrayLike, eps: ArrayLike
+) -> Any:
+    """``max(decay * moment, |update| + eps)``, for every element.
+
+    Args:
+      updates: Arrays; where it has None, the moment stays what it is.
+      moments: Real, of the same structure and shapes, each stored in its own dtype.
+      decay: What the maximum is multiplied by, in [0, 1).
+      eps: Added to the absolute values.
+
+    Returns:
+      A tree like ``moments``.
+
+    Raises:
+      ValueError: The trees have different structures, or leaves different shapes.
+
+    >>> update_infinity_moment({"a": jnp.array([-2.0])}, {"a": jnp.ones(1)}, 0.9, 0.0)
+    {'a': Array([2.], dtype=float32)}
+    """
+
+    def largest(g: Any, m: Any, decay: jax.Array, eps: jax.Array) -> jax.Array:
+        return jnp.maximum(jnp.abs(g) + eps, decay * m)
+
+    return _each(largest, updates, moments, [decay, eps])
+
+
+def _averaged(power: Callable[..., Any], updates: Any, moments: Any, decay: Any) -> Any:
+    # 1 - decay of a Python number is exact in a way that it is not in float32.
+    def average(g: Any, m: Any, decay: jax.Array, rest: jax.Array) -> jax.Array:
+        return decay * m + rest * power(g)
+
+    return _each(average, updates, moments, [decay, 1 - decay])
+
+
+def _each(f: Callable[..., Any], updates: Any, moments: Any, numbers: list[Any]) -> Any:
+    """``f`` of real numbers and two leaves, of which each may be complex."""
+
+    def one(g: Any, m: Any) -> Any:
+        if g is None:
+            return m
+        width = jnp.finfo(wide(promoted(g, m, 0.0))).dtype
+        widths = [promoted(x, width) for x in (g, m)] + [width for _ in numbers]
+        loaded = [
+            jnp.asarray(x).astype(dtype)
+            for x, dtype in zip((g, m, *numbers), widths, strict=True)
+        ]
+        with jax.numpy_dtype_promotion("standard"):  # a real number times complex ones
+            return as_dtype(f(*loaded), jnp.asarray(m).dtype)
+
+    return map_leaves(one, gaps=True, updates=updates, moments=moments)

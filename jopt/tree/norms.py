@@ -1,0 +1,194 @@
+"""Norms that are exact for numbers of any magnitude and dtype."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jopt.tree.dtypes import compute_dtype, scalar_dtype
+
+
+def abs_sq(x: jax.Array) -> jax.Array:
+    """``|x|^2``, real also for complex ``x``.
+
+    Args:
+      x: An array.
+
+    >>> float(abs_sq(jnp.complex64(3 + 4j)))
+    25.0
+    """
+    if jnp.iscomplexobj(x):
+        return jnp.real(x) ** 2 + jnp.imag(x) ** 2
+    return x * x
+
+
+Order = Literal[1, 2, "inf", "infinity"] | float | None
+
+
+@functools.partial(jax.jit, static_argnames=("ord", "squared"))
+def norm(tree: Any, ord: Order = None, squared: bool = False) -> jax.Array:
+    """The norm of all leaves together.
+
+    Computed in float32 (float64 if a leaf is) whatever the leaves' dtype. Squares of
+    numbers above 1e19 or below 1e-19 do not fit into float32: where the plain sum of
+    squares leaves its safe range, and only there, the tree is read again and scaled.
+    The gradient at zero is zero.
+
+    Args:
+      tree: Arrays; Nones count as absent.
+      ord: None or 2 for the Euclidean norm, 1 for the sum and ``jnp.inf`` for the
+        largest of the absolute values.
+      squared: Whether to return the square, which itself overflows above 1e38.
+
+    Returns:
+      A scalar.
+
+    Raises:
+      ValueError: There is no such ``ord``.
+
+    >>> float(norm({"a": jnp.full(4, 300.0, jnp.float16), "b": None}))
+    600.0
+    >>> float(norm(jnp.full(4, 1e30)) / 2e30)
+    1.0
+    >>> float(norm(jnp.array([3.0, -4.0]), ord=1))
+    7.0
+    """
+    leaves = [_inexact(x) for x in jax.tree.leaves(tree) if np.size(x)]
+    if ord in (None, 2):
+        found = _euclidean(leaves, squared) if leaves else jnp.zeros(())
+    elif ord == 1 or ord in (math.inf, "inf", "infinity"):
+        wide = [jnp.abs(x.astype(compute_dtype(x.dtype))) for x in leaves]
+        of_leaf, of_all = (jnp.sum, jnp.sum) if ord == 1 else (jnp.max, jnp.max)
+        width = np.result_type(scalar_dtype(), *(x.dtype for x in wide))
+        each = [of_leaf(x).astype(width) for x in wide]
+        found = of_all(jnp.stack(each)) if each else jnp.zeros(())
+        found = abs_sq(found) if squared else found
+    else:
+        raise ValueError(f"ord must be None, 1, 2 or jnp.inf, got ord={ord!r}")
+    return found.astype(scalar_dtype())
+
+
+def _inexact(x: Any) -> jax.Array:
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(scalar_dtype())
+
+
+def _euclidean(leaves: list[jax.Array], squared: bool) -> jax.Array:
+    wide = max(
+        (jnp.finfo(compute_dtype(x.dtype)) for x in leaves), key=lambda f: f.bits
+    )
+    groups = _equal_groups(leaves)
+    squares = jnp.zeros((), wide.dtype)
+    for group in groups:
+        squares = _add_squares(squares, group)
+    if squared:
+        return squares
+    # Below this bound, squares that vanished could matter.
+    lowest = sum(x.size for x in leaves) * float(wide.tiny) * 1e7
+
+    def scaled() -> jax.Array:
+        norms = jnp.concatenate([_norms(group, wide.dtype) for group in groups])
+        return _scaled_norm(norms)
+
+    safe = (squares > lowest) & (squares < jnp.inf)
+    return jax.lax.cond(safe, lambda: _root(squares), scaled)
+
+
+def _equal_groups(leaves: list[jax.Array], most: int = 16) -> list[list[jax.Array]]:
+    """Leaves of one shape and dtype together, a few at a time.
+
+    What is jitted for a group is traced once for all equal groups, so a tree of many
+    leaves takes few calls.
+    """
+    alike = collections.defaultdict(list)
+    for x in leaves:
+        alike[x.shape, x.dtype].append(x)
+    return [xs[i : i + most] for xs in alike.values() for i in range(0, len(xs), most)]
+
+
+@jax.jit
+def _add_squares(total: jax.Array, group: list[jax.Array]) -> jax.Array:
+    for x in group:
+        wide = x.astype(np.promote_types(x.dtype, total.dtype))
+        total = total + jnp.sum(abs_sq(wide))
+    return total
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _norms(group: list[jax.Array], dtype: Any) -> jax.Array:
+    wide = [x.astype(np.promote_types(x.dtype, dtype)) for x in group]
+    return jnp.concatenate([_scaled_norm(x).reshape(1) for x in wide])
+
+
+def _scaled_norm(x: jax.Array) -> jax.Array:
+    # Where norm falls back to this the tree is read again anyway, and reading a leaf
+    # twice takes fewer operations than summing it up at three scales.
+    largest = jnp.max(jnp.abs(x), initial=0)
+    # Neither the quotients nor 1 / divisor may leave the normal range.
+    tiny = jnp.finfo(largest.dtype).tiny
+    divisor = jax.lax.stop_gradient(jnp.clip(largest, tiny, 1 / tiny))
+    return divisor * _root(jnp.sum(abs_sq(x / divisor.astype(x.dtype))))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def norm_along(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
+    """The L2 norms of one array along axes, which are kept; any magnitude is exact.
+
+    The array is read once, for the sum of squares at three scales.
+
+    Args:
+      x: In float32 or wider.
+      axis: Which axes; None is all of them.
+
+    >>> norm_along(jnp.array([[3e30, 4e30]]), axis=1) / 1e30
+    Array([[5.]], dtype=float32)
+    """
+    real = jnp.finfo(x.dtype)
+    far = jnp.asarray(2.0 ** (0.75 * real.maxexp), real.dtype)
+    # XLA would multiply constants with each other before it does with x.
+    scales = jax.lax.optimization_barrier((far, 1 / far))
+    small, large = (
+        jnp.sum(abs_sq(x * s.astype(x.dtype)), axis=axis, keepdims=True) for s in scales
+    )
+    plain = jnp.sum(abs_sq(x), axis=axis, keepdims=True)
+    lowest = x.size * float(real.tiny) * 1e7  # below it, vanished squares matter
+    found = jnp.where(plain > lowest, jnp.sqrt(plain), jnp.sqrt(small) / far)
+    return jnp.where(plain < jnp.inf, found, jnp.sqrt(large) * far)
+
+
+def norm_of_bounded(x: jax.Array) -> jax.Array:
+    """The L2 norm of one array whose entries are above 1e-31 and below 1e3, or zero.
+
+    It is one sum, at one scale, which compilers fuse with what makes the array; the
+    three of `norm_along` they do not.
+
+    Args:
+      x: In float32 or wider.
+
+    >>> norm_of_bounded(jnp.full(4, 1e-30)) / 2e-30
+    Array(1., dtype=float32)
+    """
+    real = jnp.finfo(x.dtype)
+    far = jax.lax.optimization_barrier(jnp.asarray(2.0**40, real.dtype))
+    return _root(jnp.sum(abs_sq(x * far.astype(x.dtype)))) / far
+
+
+@norm_along.defjvp
+def _norm_along_jvp(axis: Any, primals: Any, tangents: Any) -> Any:
+    (x,), (dx,) = primals, tangents
+    norms = norm_along(x, axis)
+    direction = x / jnp.where(norms > 0, norms, 1).astype(x.dtype)
+    along = jnp.sum(jnp.real(jnp.conj(direction) * dx), axis=axis, keepdims=True)
+    return norms, along
+
+
+def _root(squares: jax.Array) -> jax.Array:
+    """The root, whose slope at zero, where there is none, is finite."""
+    positive = squares > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), squares)

@@ -1,0 +1,177 @@
+"""Whole trees as one number; accumulated in float32 or wider.
+
+Names of built-in functions are trees' here, as they are in optax.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jopt.tree.dtypes import promoted, scalar_dtype, wide
+from jopt.tree.paths import map_leaves
+
+
+def size(tree: Any) -> int:
+    """The number of elements of all leaves.
+
+    Args:
+      tree: Arrays, or what has a shape; Nones count as absent.
+
+    Returns:
+      A Python int.
+
+    >>> size({"a": jnp.ones((2, 3)), "b": None})
+    6
+    """
+    shapes = [np.shape(x) for x in jax.tree.leaves(tree)]
+    return functools.reduce(operator.add, map(math.prod, shapes), 0)
+
+
+def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
+    """The sum of all elements of all leaves.
+
+    Args:
+      tree: Arrays; Nones count as absent.
+      associative_reduction: Whether the sums of the leaves are added up as a binary
+        tree instead of one after the other.
+
+    Returns:
+      A scalar of the scalars' dtype or wider; a whole number if all leaves are.
+
+    >>> sum({"a": jnp.full(4, 30000.0, jnp.float16), "b": None})
+    Array(120000., dtype=float32)
+    """
+    sums = [jnp.sum(_wide(x)) for x in jax.tree.leaves(tree)]
+    if not associative_reduction:
+        return _total(sums)
+    while len(sums) > 1:
+        sums = [_total(sums[i : i + 2]) for i in range(0, len(sums), 2)]
+    return _total(sums)
+
+
+def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
+    """The inner product of two trees, the first of them conjugated.
+
+    Args:
+      tree_x: Arrays; Nones count as absent.
+      tree_y: Of the same structure and shapes.
+
+    Returns:
+      A scalar of the scalars' dtype or wider; a whole number if all leaves are.
+
+    Raises:
+      ValueError: The trees have different structures, or leaves different shapes.
+
+    >>> vdot({"a": jnp.full(2, 300.0, jnp.float16)}, {"a": jnp.full(2, 300.0)})
+    Array(180000., dtype=float32)
+    """
+
+    def product(x: Any, y: Any) -> jax.Array:
+        dtype = promoted(_wide(x), _wide(y))
+        x, y = (jnp.asarray(z).astype(dtype) for z in (x, y))
+        return jnp.sum(jnp.conj(x) * y)
+
+    return _total(jax.tree.leaves(map_leaves(product, tree_x=tree_x, tree_y=tree_y)))
+
+
+def max(tree: Any) -> jax.Array:
+    """The largest element of all leaves.
+
+    Args:
+      tree: Arrays; Nones count as absent.
+
+    Returns:
+      A scalar of the scalars' dtype or wider, NaN if any element is; a whole number if
+      all are; minus infinity if there are none.
+
+    >>> max({"a": jnp.arange(3.0), "b": jnp.ones(2, jnp.bfloat16)})
+    Array(2., dtype=float32)
+    """
+    return _extreme(jnp.max, jnp.maximum, tree, -math.inf)
+
+
+def min(tree: Any) -> jax.Array:
+    """The smallest element of all leaves.
+
+    Args:
+      tree: Arrays; Nones count as absent.
+
+    Returns:
+      A scalar of the scalars' dtype or wider, NaN if any element is; a whole number if
+      all are; infinity if there are none.
+
+    >>> min({"a": jnp.arange(3.0), "b": jnp.ones(2, jnp.bfloat16)})
+    Array(0., dtype=float32)
+    """
+    return _extreme(jnp.min, jnp.minimum, tree, math.inf)
+
+
+def allclose(
+    a: Any,
+    b: Any,
+    rtol: ArrayLike = 1e-05,
+    atol: ArrayLike = 1e-08,
+    equal_nan: bool = False,
+) -> jax.Array:
+    """Whether all elements are close: ``|a - b| <= atol + rtol |b|``.
+
+    Args:
+      a: Arrays; Nones count as absent.
+      b: Of the same structure and shapes; the dtypes may differ.
+      rtol: The relative tolerance.
+      atol: The absolute tolerance.
+      equal_nan: Whether NaN is close to NaN.
+
+    Returns:
+      One bool, as an array.
+
+    Raises:
+      ValueError: The trees have different structures, or leaves different shapes.
+
+    >>> allclose({"a": jnp.ones(2)}, {"a": jnp.ones(2, jnp.bfloat16)})
+    Array(True, dtype=bool)
+    """
+
+    def close(x: Any, y: Any) -> jax.Array:
+        dtype = wide(promoted(x, y))
+        x, y = (jnp.asarray(z).astype(dtype) for z in (x, y))
+        with jax.numpy_dtype_promotion("standard"):  # of the tolerances
+            return jnp.allclose(x, y, rtol, atol, equal_nan)
+
+    found = jax.tree.leaves(map_leaves(close, a=a, b=b))
+    return functools.reduce(operator.and_, found, jnp.asarray(True))
+
+
+def _wide(x: Any) -> jax.Array:
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return x.astype(np.promote_types(wide(x.dtype), scalar_dtype()))
+    one = jax.ShapeDtypeStruct((), x.dtype)
+    return x.astype(jax.eval_shape(jnp.sum, one).dtype)  # int8 adds up in int32
+
+
+def _total(numbers: list[jax.Array]) -> jax.Array:
+    if not numbers:
+        return jnp.zeros((), scalar_dtype())
+    dtype = promoted(*numbers)
+    return functools.reduce(operator.add, [x.astype(dtype) for x in numbers])
+
+
+def _extreme(
+    of_leaf: Callable[..., Any], of_two: Callable[..., Any], tree: Any, none: float
+) -> jax.Array:
+    leaves = [_wide(x) for x in jax.tree.leaves(tree)]
+    found = [of_leaf(x) for x in leaves if x.size]
+    if not found:
+        return jnp.asarray(none, scalar_dtype())
+    dtype = promoted(*found)
+    return functools.reduce(of_two, [x.astype(dtype) for x in found])
