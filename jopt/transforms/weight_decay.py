@@ -1,11 +1,30 @@
 """Weight decay: pull the parameters towards zero.
 
-Before the learning rate it is AdamW's decoupled decay, ``p <- p - lr * wd * p``
-(Loshchilov & Hutter, "Decoupled weight decay regularization", 2019); before everything
-else it is an L2 penalty, which the optimizer then rescales like any gradient.
+What it does to a parameter depends on where it stands. With d for an optimizer's
+direction, such as ``scale_by_adam()``, eta for the learning rate of the step, eta_max
+for its peak, and w for the number given:
+
+    L2            chain(add_decayed_weights(w), d, scale_by_learning_rate(eta))
+    decoupled     chain(d, add_decayed_weights(w), scale_by_learning_rate(eta))
+    cautious      chain(d, cautious_weight_decay(w), scale_by_learning_rate(eta))
+    independent   chain(d, independent_weight_decay(w, eta_max), scale_by_…(eta))
+    corrected     chain(d, corrected_weight_decay(w, eta, eta_max), scale_by_…(eta))
+    unscaled      chain(d, scale_by_learning_rate(eta, flip_sign=False),
+                        add_decayed_weights(w), scale(-1.0))
+
+L2           is a penalty in the loss, which d rescales like any gradient.
+decoupled    takes ``eta w p`` from p, beside the update: AdamW. Keras and torch take it
+             before the update, which is the same, unless d looks at p.
+cautious     does so where the update points away from zero, or nowhere.
+independent  takes ``eta / eta_max w p``: another peak leaves the decay as it is.
+corrected    takes ``eta^2 / eta_max w p``: AdamC, for layers that are normalized.
+unscaled     takes ``w p``, whatever the learning rate.
 """
 
 from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
 
 from jopt import checks
 from jopt.base import GradientTransformation
@@ -21,6 +40,9 @@ def add_decayed_weights(
 ) -> GradientTransformation:
     """Add a multiple of the parameters: ``u <- g + weight_decay * p``.
 
+    Before the learning rate it is AdamW's decoupled decay; before everything else it is
+    an L2 penalty.
+
     Args:
       weight_decay: The multiple, >= 0.
       mask: The leaves to decay: a regular expression on the path, a function
@@ -32,7 +54,9 @@ def add_decayed_weights(
     Raises:
       ValueError: The decay is negative or not finite.
 
-    >>> import jopt, jax.numpy as jnp
+    Loshchilov & Hutter, "Decoupled weight decay regularization", 2019.
+
+    >>> import jopt
     >>> tx = jopt.add_decayed_weights(0.1, mask="kernel")
     >>> params = {"bias": jnp.ones(1), "kernel": jnp.ones(1)}
     >>> zero = {"bias": jnp.zeros(1), "kernel": jnp.zeros(1)}
@@ -41,3 +65,131 @@ def add_decayed_weights(
     """
     checks.nonnegative(weight_decay=weight_decay)
     return leafwise(lambda g, *, p: g + weight_decay * p, mask=mask)
+
+
+@transformation
+def cautious_weight_decay(
+    weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None
+) -> GradientTransformation:
+    """Decay the elements that the update moves towards zero too.
+
+        u <- g + weight_decay p [g p >= 0]
+
+    It does not pull against the loss, so it has minima of the loss as its fixed points.
+    It stands where AdamW's decay stands, before `scale_by_learning_rate`, and takes the
+    same number.
+
+    Args:
+      weight_decay: The multiple, >= 0.
+      mask: The leaves to decay; see `add_decayed_weights`.
+
+    Returns:
+      A transformation; it needs params. An element of a complex leaf decays where the
+      update and the parameter are at most 90 degrees apart.
+
+    Raises:
+      ValueError: The decay is negative or not finite.
+
+    Chen et al., "Cautious weight decay", 2025. The ``cautious_wd`` of
+    adam_atan2_pytorch leaves out elements without an update (> 0).
+
+    >>> import jopt
+    >>> tx, params = jopt.cautious_weight_decay(0.1), jnp.array([1.0, 1.0])
+    >>> tx.update(jnp.array([0.5, -0.5]), tx.init(params), params)[0]
+    Array([ 0.6, -0.5], dtype=float32)
+    """
+    checks.nonnegative(weight_decay=weight_decay)
+
+    def rule(g: jax.Array, *, p: jax.Array) -> jax.Array:
+        cosine = jnp.real(jnp.sign(g) * jnp.conj(jnp.sign(p)))
+        return g + jnp.where(cosine >= 0, weight_decay, 0) * p
+
+    return leafwise(rule, mask=mask)
+
+
+@transformation
+def independent_weight_decay(
+    weight_decay: ScalarOrSchedule,
+    peak_rate: ScalarOrSchedule,
+    mask: Mask = None,
+) -> GradientTransformation:
+    """Decay by a number that the learning rate's peak does not change.
+
+        u <- g + weight_decay / peak_rate p
+
+    Before `scale_by_learning_rate` a step then takes ``weight_decay p`` from p while
+    the learning rate is at its peak, and less as it decays. Peaks that are compared, or
+    transferred to wider models, need no new decay.
+
+    Args:
+      weight_decay: What a step at the peak takes, >= 0; 1e-4 is usual, AdamW's
+        ``weight_decay`` times its learning rate.
+      peak_rate: The largest learning rate, > 0.
+      mask: The leaves to decay; see `add_decayed_weights`.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Loshchilov & Hutter, "Decoupled weight decay regularization", 2019 (so the paper has
+    it, but not AdamW in torch, Keras or optax); Wortsman et al., "Small-scale proxies
+    for large-scale transformer training instabilities", 2023. optimi's
+    ``decouple_lr=True``.
+
+    >>> import jopt
+    >>> tx = jopt.chain(
+    ...     jopt.scale_by_adam(),
+    ...     jopt.independent_weight_decay(1e-4, peak_rate=3e-3),
+    ...     jopt.scale_by_learning_rate(jopt.cosine_decay_schedule(3e-3, 1000)),
+    ... )
+    """
+    checks.nonnegative(weight_decay=weight_decay)
+    checks.positive(peak_rate=peak_rate)
+    return leafwise(lambda g, *, p: g + weight_decay / peak_rate * p, mask=mask)
+
+
+@transformation
+def corrected_weight_decay(
+    weight_decay: ScalarOrSchedule,
+    rate: ScalarOrSchedule,
+    peak_rate: ScalarOrSchedule,
+    mask: Mask = None,
+) -> GradientTransformation:
+    """Decay with the square of the learning rate: AdamC.
+
+        u <- g + weight_decay rate / peak_rate p
+
+    Behind a normalization the norm of a layer tends to one that depends on the learning
+    rate over the decay. As the rate decays, this keeps that ratio, and so the norm of
+    the gradient does not rise towards the end of a run.
+
+    Args:
+      weight_decay: AdamW's, >= 0.
+      rate: The learning rate, >= 0: the number, schedule or tunable that is given to
+        `scale_by_learning_rate` as well. One that is set by hand is set in both.
+      peak_rate: The largest learning rate, > 0.
+      mask: The leaves to decay; see `add_decayed_weights`. The paper corrects those
+        that a normalization follows, and decays the output layer as AdamW does.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Defazio, "Why gradients rapidly increase near the end of training", 2025. Behind
+    Adam it is pytorch_optimizer's AdamC for groups with ``normalized=True``.
+
+    >>> import jopt
+    >>> rate = jopt.cosine_decay_schedule(1e-3, 1000)
+    >>> tx = jopt.chain(
+    ...     jopt.scale_by_adam(),
+    ...     jopt.corrected_weight_decay(0.1, rate, peak_rate=1e-3),
+    ...     jopt.scale_by_learning_rate(rate),
+    ... )
+    """
+    checks.nonnegative(weight_decay=weight_decay, rate=rate)
+    checks.positive(peak_rate=peak_rate)
+    return leafwise(lambda g, *, p: g + weight_decay * rate / peak_rate * p, mask=mask)

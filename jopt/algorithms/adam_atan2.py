@@ -1,0 +1,149 @@
+"""Adam-atan2: Adam without an eps, indifferent to the scale of the gradient.
+
+    m, v as in Adam
+    u <- a atan2(m^, b sqrt(v^))
+
+Everett et al., "Scaling exponents across parameterizations and optimizers", 2024. Where
+gradients are as small as Adam's eps, as in wide models, Adam stops normalizing them;
+this never does, and no element of an update is above a pi / 2. With a = 4 / pi and
+b = 1 a steady gradient gives 1 as in Adam. State: 8 bytes per float32 parameter, and
+AdamW's hyperparameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise, zeros
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.tree import abs_sq, bias_correction
+
+
+class ScaleByAdamAtan2State(NamedTuple):
+    """State of `scale_by_adam_atan2`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    mu: Any  # first moment, like params
+    nu: Any  # second moment, like params, real
+
+
+@transformation
+def scale_by_adam_atan2(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.99,
+    a: ScalarOrSchedule = 1.27,
+    b: ScalarOrSchedule = 1.0,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Rescale by Adam's moments without an eps: ``u <- a atan2(m^, b sqrt(v^))``.
+
+    Args:
+      b1: Decay of the first moment, in [0, 1).
+      b2: Decay of the second moment, in [0, 1).
+      a: The size of an update, > 0; 1.27 is 4 / pi.
+      b: Where it bends, > 0: a large one is Adam divided by b, a small one the sign.
+      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
+      nu_dtype: What ``nu`` is stored in; None is float32 or wider.
+
+    Returns:
+      A transformation. A complex update has the phase of its first moment.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Everett et al., "Scaling exponents across parameterizations and optimizers", 2024.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_adam_atan2(a=1.0)
+    >>> tx.update(jnp.array([1e-12, -5.0]), tx.init(jnp.zeros(2)))[0].round(4)
+    Array([ 0.7854, -0.7854], dtype=float32)
+    """
+    checks.decay_rate(b1=b1, b2=b2)
+    checks.positive(a=a, b=b)
+
+    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+        return {
+            "mu_scale": 1 / bias_correction(b1, t),
+            "nu_scale": 1 / bias_correction(b2, t),
+        }
+
+    def rule(
+        g: jax.Array,
+        mu: jax.Array,
+        nu: jax.Array,
+        *,
+        mu_scale: jax.Array,
+        nu_scale: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        mu = b1 * mu + (1 - b1) * g
+        nu = b2 * nu + (1 - b2) * abs_sq(g)
+        angle = jnp.arctan2(mu_scale * jnp.abs(mu), b * jnp.sqrt(nu_scale * nu))
+        return a * angle * jnp.sign(mu), mu, nu
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleByAdamAtan2State,
+        mu=zeros(mu_dtype),
+        nu=zeros(nu_dtype, real=True),
+    )
+
+
+@transformation
+def adam_atan2(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.99,
+    a: ScalarOrSchedule = 1.27,
+    b: ScalarOrSchedule = 1.0,
+    mu_dtype: StorageDtype | None = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    *,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Adam-atan2, with decoupled weight decay.
+
+        p <- p - learning_rate (a atan2(m^, b sqrt(v^)) + weight_decay p)
+
+    Args:
+      learning_rate: The step size, >= 0.
+      b1: See `scale_by_adam_atan2`.
+      b2: See `scale_by_adam_atan2`.
+      a: See `scale_by_adam_atan2`.
+      b: See `scale_by_adam_atan2`.
+      mu_dtype: What ``mu`` is stored in.
+      weight_decay: >= 0, multiplied by the learning rate.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      nu_dtype: What ``nu`` is stored in.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Everett et al., "Scaling exponents across parameterizations and optimizers", 2024.
+    Equal to adam_atan2_pytorch's AdamAtan2.
+
+    >>> import jopt
+    >>> jopt.adam_atan2(1e-3, weight_decay=0.1)
+    adam_atan2(learning_rate=0.001, weight_decay=0.1)
+    """
+    return chain(
+        scale_by_adam_atan2(b1, b2, a, b, mu_dtype, nu_dtype=nu_dtype),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

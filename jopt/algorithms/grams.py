@@ -1,0 +1,71 @@
+"""Grams: how far is Adam's, which way is the gradient's.
+
+    m, v as in Adam
+    u <- |m^ / (sqrt(v^) + eps)| sign(g)
+
+Cao, Li & Song, "Grams: gradient descent with adaptive momentum scaling", 2024. State: 8
+bytes per float32 parameter, that of Adam, and Adam's hyperparameters.
+"""
+
+from __future__ import annotations
+
+from jopt.algorithms.adam import scale_by_adam
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.masks import Mask
+from jopt.transforms.cautious import gradient_sign
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import add_decayed_weights
+
+
+@transformation
+def grams(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_root: ScalarOrSchedule = 0.0,
+    mu_dtype: StorageDtype | None = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    *,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Grams: AdamW whose updates have the sign of the gradient.
+
+        p <- p - learning_rate (|m^ / (sqrt(v^) + eps)| sign(g) + weight_decay p)
+
+    Args:
+      learning_rate: The step size, >= 0; 1e-3 is usual.
+      b1: Decay of the first moment, in [0, 1).
+      b2: Decay of the second moment, in [0, 1).
+      eps: Added to the root; pytorch_optimizer has 1e-6.
+      eps_root: Added under the root.
+      mu_dtype: What ``mu`` is stored in.
+      weight_decay: >= 0, multiplied by the learning rate.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      nu_dtype: What ``nu`` is stored in.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Cao, Li & Song, "Grams: gradient descent with adaptive momentum scaling", 2024.
+    Equal to pytorch_optimizer's Grams.
+
+    >>> import jopt, jax.numpy as jnp
+    >>> tx, params = jopt.grams(0.1), jnp.zeros(1)
+    >>> _, state = tx.update(jnp.array([1.0]), tx.init(params), params)
+    >>> tx.update(jnp.array([-0.1]), state, params)[0] > 0  # adam(0.1) goes on down
+    Array([ True], dtype=bool)
+    """
+    adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype=nu_dtype)
+    return chain(
+        gradient_sign(adam),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,142 @@
+"""MARS-Lion: the sign of a momentum of gradients with less variance.
+
+    c <- g + gamma b1 / (1 - b1) (g - g_before),   c <- c / max(|c|, 1) for each leaf
+    m <- b1 m + (1 - b1) c
+    u <- sign(m)
+
+Yuan, Liu, Wu, Zhou & Gu, "MARS: unleashing the power of variance reduction for training
+large models", 2024. Unlike Lion it has one b1 for both the update and the momentum.
+State: 8 bytes per float32 parameter. Every element moves by the learning rate: take a
+tenth of MARS-AdamW's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise, zeros
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.mars_correction import (
+    check_correction,
+    corrected,
+    previous_gradients,
+)
+from jopt.transforms.weight_decay import add_decayed_weights
+
+
+class ScaleByMarsLionState(NamedTuple):
+    """State of `scale_by_mars_lion`."""
+
+    mu: Any  # momentum of the corrected gradients, like params
+    previous_gradient: Any  # of the step before, like params
+
+
+@transformation
+def scale_by_mars_lion(
+    b1: ScalarOrSchedule = 0.95,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    gamma: ScalarOrSchedule = 0.025,
+    max_norm: ScalarOrSchedule | None = 1.0,
+    matrices_only: bool = False,
+    previous_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Take the sign of a momentum of the corrected gradients.
+
+    Args:
+      b1: Decay of the momentum, in [0, 1).
+      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
+      gamma: How much of the correction, >= 0.
+      max_norm: The bound of the norm of each corrected leaf; None does not clip.
+      matrices_only: Whether the gradients of leaves with another number of axes than
+        two stay as they are.
+      previous_dtype: What ``previous_gradient`` is stored in.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Yuan, Liu, Wu, Zhou & Gu, "MARS", 2024.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_mars_lion()
+    >>> tx.update(jnp.array([2.0, -0.1]), tx.init(jnp.zeros(2)))[0]
+    Array([ 1., -1.], dtype=float32)
+    """
+    check_correction(gamma, b1, max_norm)
+
+    def rule(
+        g: jax.Array, mu: jax.Array, before: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        mu = b1 * mu + (1 - b1) * corrected(g, before, gamma, b1, max_norm)
+        return jnp.sign(mu), mu, None if before is None else g
+
+    return leafwise(
+        rule,
+        state=ScaleByMarsLionState,
+        mu=zeros(mu_dtype),
+        previous_gradient=previous_gradients(previous_dtype, matrices_only),
+    )
+
+
+@transformation
+def mars_lion(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.95,
+    mu_dtype: StorageDtype | None = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    *,
+    gamma: ScalarOrSchedule = 0.025,
+    max_norm: ScalarOrSchedule | None = 1.0,
+    matrices_only: bool = False,
+    previous_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """MARS-Lion: ``p <- p - learning_rate (sign(m) + weight_decay p)``.
+
+    Args:
+      learning_rate: The step size, >= 0; 3e-4 is usual.
+      b1: See `scale_by_mars_lion`, as for the other arguments.
+      mu_dtype: What ``mu`` is stored in.
+      weight_decay: >= 0, multiplied by the learning rate.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      gamma: How much of the correction.
+      max_norm: The bound of the norm of each corrected leaf; None does not clip.
+      matrices_only: Whether the gradients of other leaves stay as they are.
+      previous_dtype: What ``previous_gradient`` is stored in.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Yuan, Liu, Wu, Zhou & Gu, "MARS", 2024. Equal to pytorch_optimizer's MARS with
+    ``mars_type="lion"``.
+
+    >>> import jopt
+    >>> jopt.mars_lion(3e-4, weight_decay=0.1)
+    mars_lion(learning_rate=0.0003, weight_decay=0.1)
+    """
+    return chain(
+        scale_by_mars_lion(
+            b1,
+            mu_dtype,
+            gamma=gamma,
+            max_norm=max_norm,
+            matrices_only=matrices_only,
+            previous_dtype=previous_dtype,
+        ),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

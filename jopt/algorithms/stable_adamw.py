@@ -1,0 +1,178 @@
+"""StableAdamW: AdamW that takes smaller steps when its second moment is out of date.
+
+    m, v as in Adam
+    rms <- sqrt(mean(g^2 / max(v^, eps^2)))             of each leaf
+    u   <- (m^ / (sqrt(v^) + eps) + weight_decay p) / max(1, rms)
+
+Wortsman, Dettmers, Zettlemoyer, Morcos, Farhadi & Schmidt, "Stable and low-precision
+training for large-scale vision-language models", 2023, algorithm 2: the update clipping
+of Adafactor for AdamW. Gradients that grow suddenly, as those of embeddings do, give
+loss spikes with a slow b2; with this no gradient clipping is needed. State: 8 bytes per
+float32 parameter. AdamW's learning rate and decay, b2 = 0.95 to 0.99.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks, masks
+from jopt.base import GradientTransformation, OptState, Params, Updates
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise, zeros
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.tree import abs_sq, bias_correction
+
+
+class ScaleByStableAdamwState(NamedTuple):
+    """State of `scale_by_stable_adamw`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    mu: Any  # first moment, like params
+    nu: Any  # second moment, like params, real
+
+
+@transformation
+def scale_by_stable_adamw(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.99,
+    eps: ScalarOrSchedule = 1e-6,
+    mu_dtype: StorageDtype | None = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Rescale by Adam's moments, and by how far the gradient exceeds them.
+
+        u <- (m^ / (sqrt(v^) + eps) + weight_decay p) / max(1, rms(g / sqrt(v^)))
+
+    Args:
+      b1: Decay of the first moment, in [0, 1).
+      b2: Decay of the second moment, in [0, 1).
+      eps: Added to the root, and the least that the root counts as in rms; > 0.
+      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
+      weight_decay: >= 0; it is here because the paper's smaller steps decay less.
+      nu_dtype: What ``nu`` is stored in; None is float32 or wider.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Wortsman et al., "Stable and low-precision training for large-scale vision-language
+    models", 2023.
+
+    >>> import jopt
+    >>> tx, p = jopt.scale_by_stable_adamw(b1=0.0), jnp.zeros(1)
+    >>> _, state = tx.update(jnp.array([1.0]), tx.init(p), p)
+    >>> tx.update(jnp.array([100.0]), state, p)[0].round(4)  # scale_by_adam: 1.4107
+    Array([1.], dtype=float32)
+    """
+    checks.decay_rate(b1=b1, b2=b2)
+    checks.positive(eps=eps)
+    checks.nonnegative(weight_decay=weight_decay)
+
+    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+        return {
+            "mu_scale": 1 / bias_correction(b1, t),
+            "nu_scale": 1 / bias_correction(b2, t),
+        }
+
+    def rule(
+        g: jax.Array,
+        mu: jax.Array,
+        nu: jax.Array,
+        *,
+        mu_scale: jax.Array,
+        nu_scale: jax.Array,
+        p: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        mu = b1 * mu + (1 - b1) * g
+        nu = b2 * nu + (1 - b2) * abs_sq(g)
+        root = jnp.sqrt(nu_scale * nu)
+        ratio = jnp.abs(g) / jnp.maximum(root, eps)
+        mean_square = jnp.sum(ratio * ratio) / max(g.size, 1)
+        u = mu_scale * mu / (root + eps) + weight_decay * p
+        return u / jnp.sqrt(jnp.maximum(mean_square, 1)), mu, nu
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleByStableAdamwState,
+        mu=zeros(mu_dtype),
+        nu=zeros(nu_dtype, real=True),
+    )
+
+
+@transformation
+def stable_adamw(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.99,
+    eps: ScalarOrSchedule = 1e-6,
+    mu_dtype: StorageDtype | None = None,
+    weight_decay: ScalarOrSchedule = 1e-2,
+    mask: Mask = None,
+    *,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """StableAdamW: AdamW with the update clipping of Adafactor.
+
+    Args:
+      learning_rate: The step size, >= 0.
+      b1: See `scale_by_stable_adamw`.
+      b2: See `scale_by_stable_adamw`.
+      eps: See `scale_by_stable_adamw`; pytorch_optimizer has 1e-8.
+      mu_dtype: What ``mu`` is stored in.
+      weight_decay: >= 0, multiplied by the learning rate of the step as it is reduced.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      nu_dtype: What ``nu`` is stored in.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Wortsman et al., "Stable and low-precision training for large-scale vision-language
+    models", 2023. Equal to optimi's and pytorch_optimizer's StableAdamW.
+
+    >>> import jopt
+    >>> jopt.stable_adamw(1e-3, weight_decay=0.1, mask="kernel")
+    stable_adamw(learning_rate=0.001, weight_decay=0.1, mask='kernel')
+    """
+    core = scale_by_stable_adamw(b1, b2, eps, mu_dtype, weight_decay, nu_dtype=nu_dtype)
+    return chain(
+        core if mask is None else _with_zeros(core, mask),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def _with_zeros(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
+    """``inner``, which sees zeros for the parameters that it is not to decay."""
+
+    def init(params: Params) -> OptState:
+        masks.select(mask, params)  # what is wrong with it is said early
+        return inner.init(params)
+
+    def update(
+        updates: Updates, state: OptState, params: Params
+    ) -> tuple[Updates, OptState]:
+        leaves, treedef = jax.tree.flatten(params, is_leaf=lambda x: x is None)
+        chosen = masks.select(mask, params)
+        decayed = treedef.unflatten(
+            p if on or p is None else jnp.zeros_like(p)
+            for p, on in zip(leaves, chosen, strict=True)
+        )
+        return inner.update(updates, state, decayed)
+
+    update.__qualname__ = f"{inner.name}.update"  # its name in a chain
+    tx = GradientTransformation(init, update, needs=inner.needs)
+    tx.dynamic = inner.dynamic
+    return tx
