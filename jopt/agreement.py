@@ -82,27 +82,16 @@ def aligned(
             continue
         shape = getattr(leaf, "shape", None)
         wanted = shapes(shape) if shapes and shape is not None else shape
-        if wanted is None or _shapes(twin) != wanted:
+        if wanted is None or getattr(twin, "shape", None) != wanted:
             _check_pair(leaf, twin, updates, i, other, name, shapes)
     return found
-
-
-def _shapes(leaf: Any) -> Any:
-    """The shape of an array, the shapes of a tuple of them."""
-    if isinstance(leaf, tuple):
-        return tuple(map(_shapes, leaf))
-    return getattr(leaf, "shape", None)
 
 
 def _check_pair(
     leaf: Any, twin: Any, updates: Any, i: int, other: Any, name: str, shapes: Any
 ) -> None:
     wanted = shapes(np.shape(leaf)) if shapes else np.shape(leaf)
-    many = isinstance(wanted, list | tuple) and any(
-        isinstance(x, tuple) for x in wanted
-    )
-    arrays = twin if many and isinstance(twin, tuple) else [twin]
-    if twin is not None and not jax.tree_util.all_leaves(arrays):
+    if twin is not None and not jax.tree_util.all_leaves([twin]):
         raise ValueError(_structure_message(updates, other, name))
     if leaf is None:
         return
@@ -112,10 +101,10 @@ def _check_pair(
             f"leaf {path!r} has an update, but it is None in {name}. Take gradients "
             "with respect to these params, and init with them."
         )
-    for what, x in (("updates", leaf), *((name, x) for x in arrays)):
+    for what, x in (("updates", leaf), (name, twin)):
         if not hasattr(x, "shape") and not isinstance(x, Real):
             raise TypeError(f"{what} leaf {path!r} {_problem(x, ())}.")
-    found = tuple(map(np.shape, arrays)) if arrays is twin else np.shape(twin)
+    found = np.shape(twin)
     if found != wanted:
         raise ValueError(
             f"leaf {path!r}: updates have shape {np.shape(leaf)}, but {name} has "

@@ -57,11 +57,16 @@ def run(
     agreement.leaves(leaves, updates, "updates", owners)
     aligned = functools.partial(agreement.aligned, updates, leaves, treedef)
     at = [None] * len(leaves) if params is None else aligned(params, "params")
+    leaf_shapes = [None if g is None else np.shape(g) for g in leaves]
+
+    def loaded(name: str, slot: Any, kept: Any) -> list[Any]:
+        def column(tree: Any, shapes: Any) -> Any:
+            return aligned(tree, f"the state's {name}", shapes=shapes)
+
+        return slot.loaded(kept, leaf_shapes, column)
+
     slots = [
-        [
-            aligned(own[n], f"the state's {n}", shapes=slot.shapes)
-            for n, slot in m.declaration.slots.items()
-        ]
+        [loaded(n, slot, own[n]) for n, slot in m.declaration.slots.items()]
         for m, own in zip(members, fields, strict=True)
     ]
     # A mask is about the parameters, where there are any.
@@ -100,7 +105,9 @@ def run(
         for j, leaf_slots in zip(on, own, strict=True):
             declared = members[j].declaration.slots.values()
             for slot, x in zip(declared, leaf_slots, strict=True):
-                if x is None and slot.shapes(np.shape(g)) is not None:
+                found = x if isinstance(x, tuple) else (x,)
+                wanted = slot.shapes(np.shape(g)) is not None
+                if wanted and any(array is None for array in found):
                     agreement.no_slot(updates, i)
         if on not in kernels:
             kernels[on] = _kernel(tuple(parts[j] for j in on))
@@ -116,7 +123,12 @@ def run(
     new_states = [
         m.state_class(
             **own,
-            **dict(zip(m.declaration.slots, map(treedef.unflatten, s), strict=True)),
+            **{
+                name: slot.stored(treedef, values)
+                for (name, slot), values in zip(
+                    m.declaration.slots.items(), s, strict=True
+                )
+            },
         )
         if m.state_class
         else NO_STATE

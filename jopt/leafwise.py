@@ -127,9 +127,12 @@ class Leafwise(GradientTransformation):
         if self.state_class is None:
             return NO_STATE
         fields: dict[str, Any] = {
-            name: treedef.unflatten(
-                slot.init(x) if on else None
-                for x, on in zip(leaves, chosen, strict=True)
+            name: slot.stored(
+                treedef,
+                [
+                    slot.init(x) if on else None
+                    for x, on in zip(leaves, chosen, strict=True)
+                ],
             )
             for name, slot in self.declaration.slots.items()
         }

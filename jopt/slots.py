@@ -15,8 +15,9 @@ from jopt import checks, tree
 
 
 # Which axes of a leaf a slot has averaged away, from the leaf's shape: ``(-1,)`` keeps
-# one number per row. None is no slot for this leaf, a list a tuple of arrays.
-Over = Callable[[tuple[int, ...]], tuple[int, ...] | list[tuple[int, ...]] | None]
+# one number per row. None is no slot for this leaf.
+Over = Callable[[tuple[int, ...]], tuple[int, ...] | None]
+Each = Callable[[tuple[int, ...]], list[tuple[int, ...]]]  # of several arrays
 
 
 class Slot(NamedTuple):
@@ -26,6 +27,7 @@ class Slot(NamedTuple):
     dtype: str | None
     real: bool
     over: Over | None = None
+    each: Each | None = None
 
     def init(self, param: Any) -> Any:
         dtype = tree.compute_dtype(jnp.result_type(param))
@@ -40,7 +42,7 @@ class Slot(NamedTuple):
         )
 
     def shapes(self, shape: tuple[int, ...]) -> Any:
-        """The shape of the slot of a leaf of this shape."""
+        """The shape of the slot of a leaf of this shape; a tuple of several."""
 
         def kept(axes: tuple[int, ...]) -> tuple[int, ...]:
             gone = {axis % len(shape) for axis in axes}
@@ -49,10 +51,36 @@ class Slot(NamedTuple):
         return self._for_each(shape, kept)
 
     def _for_each(self, shape: tuple[int, ...], make: Callable[..., Any]) -> Any:
+        if self.each:
+            return tuple(map(make, self.each(shape)))
         axes = self.over(shape) if self.over else ()
-        if isinstance(axes, list):
-            return tuple(make(a) for a in axes)
         return None if axes is None else make(axes)
+
+    # Several arrays of a leaf are kept as several trees like the parameters, for not
+    # every container of parameters can have a tuple in the place of an array.
+
+    def stored(self, treedef: Any, values: list[Any]) -> Any:
+        """What the state keeps, from what there is for each leaf."""
+        if not self.each:
+            return treedef.unflatten(values)
+        most = max((len(x) for x in values if x is not None), default=0)
+        padded = [(*(x or ()), *[None] * most) for x in values]
+        return tuple(treedef.unflatten(x[k] for x in padded) for k in range(most))
+
+    def loaded(self, kept: Any, shapes: list[Any], aligned: Callable[..., Any]) -> list:
+        """What there is for each leaf, of these shapes, from what the state keeps."""
+        if not self.each:
+            return aligned(kept, self.shapes)
+
+        def nth(k: int) -> Callable[..., Any]:
+            return lambda shape: dict(enumerate(self.shapes(shape))).get(k)
+
+        columns = [aligned(tree, nth(k)) for k, tree in enumerate(kept)]
+        rows = zip(*columns, strict=True) if columns else [()] * len(shapes)
+        return [
+            row if shape is None else row[: len(self.shapes(shape))]
+            for row, shape in zip(rows, shapes, strict=True)
+        ]
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
@@ -70,7 +98,11 @@ def _copied(param: jax.Array, dtype: Any) -> jax.Array:
 
 
 def zeros(
-    dtype: DTypeLike | None = None, *, real: bool = False, over: Over | None = None
+    dtype: DTypeLike | None = None,
+    *,
+    real: bool = False,
+    over: Over | None = None,
+    each: Each | None = None,
 ) -> Slot:
     """A slot that starts at zero.
 
@@ -80,18 +112,20 @@ def zeros(
       real: Whether it is real also for complex parameters, as squares are.
       over: A function of the leaf's shape that gives the axes along which the slot has
         one number only (they are kept, with length 1). It may give None, for a leaf
-        without this slot: the rule then gets None and returns None; or a list of such
-        axes, for a tuple of arrays.
+        without this slot: the rule then gets None and returns None.
+      each: A function of the leaf's shape that gives a list of such axes, for a slot of
+        several arrays: the rule gets and returns a tuple of them, the state has a tuple
+        of trees.
 
     Returns:
       A slot for `leafwise`.
 
     >>> zeros("bfloat16")
-    Slot(fill=0.0, dtype='bfloat16', real=False, over=None)
+    Slot(fill=0.0, dtype='bfloat16', real=False, over=None, each=None)
     >>> zeros(over=lambda shape: (-1,)).init(jnp.ones((2, 3))).shape
     (2, 1)
     """
-    return full(0.0, dtype, real=real, over=over)
+    return full(0.0, dtype, real=real, over=over, each=each)
 
 
 def full(
@@ -100,6 +134,7 @@ def full(
     *,
     real: bool = False,
     over: Over | None = None,
+    each: Each | None = None,
 ) -> Slot:
     """A slot that starts at ``fill``.
 
@@ -108,6 +143,7 @@ def full(
       dtype: What it is stored in; see `zeros`.
       real: Whether it is real also for complex parameters.
       over: The axes it has one number for; see `zeros`.
+      each: The same for several arrays; see `zeros`.
 
     Returns:
       A slot for `leafwise`.
@@ -115,7 +151,7 @@ def full(
     >>> full(0.1).fill
     0.1
     """
-    return Slot(fill, _storage(dtype), real, over)
+    return Slot(fill, _storage(dtype), real, over, each)
 
 
 def copied(dtype: DTypeLike | None = None) -> Slot:

@@ -134,5 +134,5 @@ def grokfast_ma(
         window = tuple(jnp.where(oldest == i, g, x) for i, x in enumerate(window))
         return g + share * sum(window[1:], window[0]), window
 
-    kept = zeros(accumulator_dtype, over=lambda shape: [()] * window_size)
+    kept = zeros(accumulator_dtype, each=lambda shape: [()] * window_size)
     return leafwise(rule, scalars, GrokfastMaState, window=kept)

@@ -28,6 +28,8 @@ class Case:
     complex_leaves: bool = True
     rate_for_descent: float = 0.05  # at which a quadratic and Rosenbrock go down
     needs_value: bool = False  # the twin then takes value=loss
+    moves_without_gradient: bool = False  # by a decay that its arguments do not name
+    part: bool = False  # the core of an optimizer that has a row of its own
 
     @property
     def id(self) -> str:
@@ -80,6 +82,7 @@ def core_of(optimizer: Callable[..., Iterator[Any]], **fixed: Any) -> Any:
             yield after - before
             before = after
 
+    updates.of_part = True  # type: ignore[attr-defined]
     return updates
 
 
@@ -89,4 +92,5 @@ def times(factor: float) -> Any:
 
 
 def transform(name: str, /, twin: Any = None, **options: Any) -> Case:
-    return Case(name, options, learning_rate=None, twin=twin)
+    part = getattr(twin, "of_part", False)
+    return Case(name, options, learning_rate=None, twin=twin, part=part)

@@ -1,19 +1,8 @@
 """Relatives of gradient descent."""
 
-from dataclasses import dataclass
-
 from tests import reference
 
 from .case import Case, core_of, transform
-
-
-@dataclass(frozen=True)
-class Decaying(Case):
-    """A row whose parameters move without a gradient, which its id has to say."""
-
-    @property
-    def id(self) -> str:
-        return f"{super().id} with decay"
 
 
 def of_all_leaves(name: str, **options: object) -> Case:
@@ -32,11 +21,11 @@ ROWS = [
     ),
     Case("lion", {"mode": "refined"}, twin=reference.soft_lion, complex_leaves=False),
     Case("rprop", complex_leaves=False),
-    Decaying("asgd", {"lambd": 0.1, "t0": 5.0}),
+    Case("asgd", {"lambd": 0.1, "t0": 5.0}, moves_without_gradient=True),
     Case("optimistic_gradient_descent", {"beta": 0.5}, rate_for_descent=0.02),
     Case("optimistic_adam"),
     Case("optimistic_adam_v2", {"alpha": 0.8, "beta": 0.3, "nesterov": False}),
-    Decaying("fromage"),
+    Case("fromage", moves_without_gradient=True),
     Case("lars", {"trust_coefficient": 0.1}),
     Case("lars", {"trust_coefficient": 0.1, "norm": "together", "nesterov": True}),
     Case("lamb"),
@@ -87,7 +76,12 @@ ROWS = [
     transform("scale_by_novograd", core_of(reference.novograd), eps=1e-6),
     transform("scale_by_madgrad", learning_rate=0.1),
     transform("apply_every", k=4),
-    Decaying("keep_params_nonnegative", learning_rate=None, complex_leaves=False),
+    Case(
+        "keep_params_nonnegative",
+        learning_rate=None,
+        complex_leaves=False,
+        moves_without_gradient=True,
+    ),
     of_all_leaves("normalize"),
     of_all_leaves("normalize_by_update_norm", scale_factor=-2.0),
     transform("scale_by_param_block_rms"),
