@@ -1,6 +1,0 @@
-"""More transformations of a gradient."""
-
-from .case import Case
-
-
-ROWS: list[Case] = []

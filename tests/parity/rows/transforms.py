@@ -1,6 +1,0 @@
-"""More transformations of a gradient."""
-
-from .row import Row
-
-
-ROWS: tuple[Row, ...] = ()

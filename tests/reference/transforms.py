@@ -1,1 +1,0 @@
-"""More transformations of a gradient."""
