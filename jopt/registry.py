@@ -39,8 +39,8 @@ def names(pattern: str = "*") -> list[str]:
       The names, sorted.
 
     >>> import jopt
-    >>> jopt.names("adam*")
-    ['adam', 'adamax', 'adamw']
+    >>> jopt.names("adamax*")
+    ['adamax', 'adamaxw']
     """
     return sorted(fnmatch.filter(_factories, pattern))
 

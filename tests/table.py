@@ -1,8 +1,8 @@
 """The README's table of optimizers, from the registry and the parity tests.
 
-`python -m tests.table` measures every parity row against its golden numbers, keeps the
-largest deviations in parity/deviations.json, and writes the table into the README.
-Names and papers are read from the docstrings, what is stored and needed is asked of the
+`python -m tests.table` measures every parity row against the golden numbers, keeps the
+deviations in parity/golden/deviations.json, and writes the table into the README. Names
+and papers are read from the docstrings, what is stored and needed is asked of the
 optimizers themselves.
 """
 
@@ -12,6 +12,7 @@ import collections
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ import jax.numpy as jnp
 
 import jopt
 from jopt import registry
+from tests.parity.generate import DEVIATIONS
+from tests.parity.rows import GROUPS, ROWS, WIDTHS, key
 
 
 ROOT = Path(__file__).parent.parent
-DEVIATIONS = Path(__file__).with_name("parity") / "deviations.json"
 BEGIN, END = "<!-- optimizers: python -m tests.table -->\n", "<!-- end -->"
 TITLES = {"keras": "Keras"}
 # Arguments of those that have no learning rate first, or need more than one.
@@ -45,7 +47,7 @@ def optimizers() -> list[str]:
         if registry._factories[name].__module__.startswith("jopt.algorithms.")
         and not name.startswith("scale_by_")
         and (
-            "learning_rate" in registry._factories[name].hyperparameters
+            "learning_rate" in registry._factories[name].__signature__.parameters
             or name in CALLS
         )
     ]
@@ -59,9 +61,13 @@ def made(name: str) -> Any:
 
 def paper(name: str) -> str:
     """Authors and year, as the docstring has them last: Authors, "Title", year."""
-    text = " ".join((registry._factories[name].__doc__ or "").split(">>>")[0].split())
-    text = text.replace("et al.", "et al")
-    found = re.findall(r'(?:^|[.;:] )([^.;:"]+?),? "[^"]+", (?:\w+ )?(\d{4})', text)
+    factory = registry._factories[name]
+    pattern = r'([A-Z][^.;:"`()<>=]*?),? "[^"]+", (?:\w+ )?(\d{4})'
+    for text in (factory.__doc__, sys.modules[factory.__module__].__doc__):
+        text = " ".join((text or "").split(">>>")[0].replace("et al.", "et al").split())
+        found = re.findall(pattern, text)
+        if found:
+            break
     if not found:
         raise ValueError(
             f'the docstring of {name} has no source: Authors, "Title", year'
@@ -83,7 +89,7 @@ def needed(name: str) -> str:
     params = {"kernel": jnp.ones((8, 8))}
     tx, given = made(name), {}
     state = tx.init(params)
-    known = {"params": params, "value": jnp.ones(())}
+    known = {"params": params, "value": jnp.ones(()), "obj_fn": jopt.tree.norm}
     for _ in range(4):
         try:
             jax.eval_shape(lambda: tx.update(params, state, **given))
@@ -93,16 +99,15 @@ def needed(name: str) -> str:
             )
             assert missing, error
             word = "params" if missing[1] else missing[2]
-            given[word] = known.get(word, lambda *_: params)
+            given[word] = known[word]
         else:
             break
-    return ", ".join(given) or "-"
+    words = {"obj_fn": "the loss, for second gradients"}
+    return ", ".join(words.get(word, word) for word in given) or "-"
 
 
 def compared() -> dict[str, list[Any]]:
     """The parity rows of each optimizer."""
-    from tests.parity.rows import ROWS
-
     known = set(optimizers())
     found = collections.defaultdict(list)
     for row in ROWS:
@@ -146,19 +151,14 @@ def table(deviations: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def key(row: Any) -> str:
-    """What a row's deviation is kept under."""
-    return f"{row.library}: {row.recipe} = {row.jopt}"
-
-
 def main() -> None:
     """Measure, and write the numbers and the table."""
-    from tests.parity.rows import GROUPS, WIDTHS
-    from tests.parity.test_parity import deviation
+    from tests.parity.test_parity import both, deviation
 
     measured = {
         key(row): {
-            width: float(f"{deviation(group, row, width):.1e}") for width in WIDTHS
+            width: float(f"{deviation(*both(group, row, width)):.1e}")
+            for width in WIDTHS
         }
         for group, rows in GROUPS.items()
         for row in rows

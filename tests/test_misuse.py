@@ -628,7 +628,8 @@ CALLS = [
     ("a slot that is a number",
      lambda: jopt.leafwise(lambda g, total: (g, total), state=Sums, total=0.0),
      TypeError,
-     "total=0.0 is no option of leafwise, and no slot made by zeros(), full() or copied()"),
+     "total=0.0 is no option of leafwise, and no slot made by zeros(), full() or "
+     "copied()"),
 ]  # fmt: skip
 
 

@@ -107,14 +107,15 @@ def _examples(grads: Updates) -> int:
     """How many examples there are."""
     named = tree.leaves_with_names(grads)
     agreement.leaves([g for _, g in named], grads, "updates")
-    counts = {path: (np.shape(g) or (None,))[0] for path, g in named}
-    if len(set(counts.values())) != 1 or None in counts.values():
+    counts = {path: g.shape[0] if np.ndim(g) else None for path, g in named}
+    examples = next(iter(counts.values()), None)
+    if examples is None or set(counts.values()) != {examples}:
         raise ValueError(
             "gradients per example are needed, with the examples along the first axis "
             f"of each leaf, but these have the lengths {counts}. Take them with "
             "jax.vmap(jax.grad(loss), in_axes=(None, 0))(params, batch)"
         )
-    return next(iter(counts.values()))
+    return examples
 
 
 @jax.jit

@@ -132,6 +132,20 @@ def centralize() -> GradientTransformation:
 
 
 @transformation
+def set_to_zero() -> GradientTransformation:
+    """Make all updates zero, so that the parameters stay what they are.
+
+    Returns:
+      A transformation without state.
+
+    >>> import jopt
+    >>> jopt.set_to_zero().update(jnp.array([jnp.nan, 1.0]), ())[0]
+    Array([0., 0.], dtype=float32)
+    """
+    return leafwise(lambda g: jnp.zeros_like(g))
+
+
+@transformation
 def zero_nans() -> GradientTransformation:
     """Replace NaN by zero; infinities stay, for a clip to see.
 

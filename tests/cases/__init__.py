@@ -16,7 +16,6 @@ from . import (
     muon,
     plateau,
     sgd_variants,
-    transforms,
     wrappers,
 )
 from .case import Case
@@ -33,7 +32,6 @@ GROUPS = (
     muon,
     plateau,
     sgd_variants,
-    transforms,
     wrappers,
 )
 CASES: list[Case] = [case for group in GROUPS for case in group.ROWS]

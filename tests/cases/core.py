@@ -78,5 +78,6 @@ ROWS = [
     transform("scale_by_stddev", core_of(reference.rmsprop, centered=True)),
     transform("scale_by_trust_ratio"),
     transform("trace", decay=0.9, nesterov=True),
+    transform("set_to_zero", times(0.0)),
     transform("zero_nans"),
 ]

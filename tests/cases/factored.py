@@ -46,6 +46,7 @@ ROWS: list[Case] = [
         None,
         looks_at_all_leaves=True,
         complex_leaves=False,
+        part=True,
     ),
     Case(
         "scale_by_came",
@@ -53,6 +54,7 @@ ROWS: list[Case] = [
         None,
         core_of(reference.came),
         complex_leaves=False,
+        part=True,
     ),
     transform("scale_by_factored_rms", min_dim_size_to_factor=3),
     Case(
@@ -61,7 +63,15 @@ ROWS: list[Case] = [
         None,
         core_of(reference.galore),
         complex_leaves=False,
+        part=True,
     ),
     transform("scale_by_relative_step", learning_rate=0.3),
-    Case("scale_by_sm3", {"b1": 0.5}, None, _sm3_updates, complex_leaves=False),
+    Case(
+        "scale_by_sm3",
+        {"b1": 0.5},
+        None,
+        _sm3_updates,
+        complex_leaves=False,
+        part=True,
+    ),
 ]

@@ -6,6 +6,7 @@ Golden numbers stand in for the libraries; the installed ones are run again.
 import contextlib
 import functools
 import importlib.util
+import json
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,9 @@ import pytest
 
 import jopt
 
-from .generate import GOLDEN, libraries, oracle, rows_of
+from .generate import DEVIATIONS, GOLDEN, libraries, oracle, rows_of
 from .problem import GRADS, HESSIAN, PARAMS, VALUES, flat
-from .rows import GROUPS, ROWS, WIDTHS
+from .rows import GROUPS, ROWS, WIDTHS, key
 
 
 SOURCES = [(group, library) for group in GROUPS for library in libraries(group)]
@@ -78,9 +79,8 @@ def both(group, row, width):
         return trajectory(tx, width, row.leaves), expected
 
 
-def deviation(group, row, width):
+def deviation(actual, expected):
     """How far we are from the library: relative for numbers above one."""
-    actual, expected = both(group, row, width)
     return np.max(np.abs(actual - expected) / np.maximum(np.abs(expected), 1))
 
 
@@ -105,7 +105,12 @@ def test_rows_have_names_of_their_own():
     ids=lambda x: x if isinstance(x, str) else f"{x.library}-{x.name}",
 )
 def test_every_step_equals_the_library(group, row, width):
-    assert_same(*both(group, row, width), row, width)
+    actual, expected = both(group, row, width)
+    assert_same(actual, expected, row, width)
+    # The README has what was measured; another machine rounds a little differently.
+    listed = json.loads(DEVIATIONS.read_text())[key(row)][width]
+    least = {"float32": 1e-7, "float64": 1e-15}[width]
+    assert deviation(actual, expected) <= 4 * max(listed, least)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

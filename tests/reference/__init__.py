@@ -25,5 +25,4 @@ from .modern import *  # noqa: F403
 from .muon import *  # noqa: F403
 from .plateau import *  # noqa: F403
 from .sgd_variants import *  # noqa: F403
-from .transforms import *  # noqa: F403
 from .wrappers import *  # noqa: F403

@@ -15,7 +15,6 @@ from . import (
     modern,
     muon,
     sgd_variants,
-    transforms,
     wrappers,
 )
 from .row import WIDTHS, Row
@@ -33,7 +32,6 @@ GROUPS = {
         modern,
         muon,
         sgd_variants,
-        transforms,
         wrappers,
     )
 }
@@ -45,4 +43,9 @@ def rows_of(library):
     return tuple(row for row in ROWS if row.library == library)
 
 
-__all__ = ["GROUPS", "ROWS", "WIDTHS", "Row", "rows_of"]
+def key(row):
+    """What the deviation of a row is kept under."""
+    return f"{row.library}: {row.recipe} = {row.jopt}"
+
+
+__all__ = ["GROUPS", "ROWS", "WIDTHS", "Row", "key", "rows_of"]

@@ -1,0 +1,285 @@
+"""Adam-mini: Adam with one second moment for a block of parameters.
+
+    m <- b1 m + (1 - b1) g
+    v <- b2 v + (1 - b2) mean(g^2 over the block)
+    u <- m^ / (sqrt(v^) + eps)        with m^ = m / (1 - b1^t), v^ = v / (1 - b2^t)
+
+Zhang et al., "Adam-mini: use fewer learning rates to gain more", 2024. A block is what
+the Hessian has as a dense block: the weights of one output of a layer, of one token of
+an embedding, of one head of queries and keys. State: 4 bytes per float32 parameter, 2
+with ``mu_dtype="bfloat16"``. For AdamW's recipes with half its state; take b2 = 0.95
+and weight decay 0.1 for language models.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jopt import agreement, checks, masks, tree
+from jopt.base import GradientTransformation, OptState, Params, Updates
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import zeros
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.wrappers.precision import rounded_once
+
+
+# What shares a second moment: all of one index of the last axis ("output"), of the
+# first ("input"), of all axes but the first ("neuron"), of the last axis but one, or of
+# one head_dim of the last ("head"); the whole leaf ("tensor"); or nothing ("element").
+Block = Literal["element", "head", "input", "neuron", "output", "tensor"]
+
+
+class ScaleByAdamMiniState(NamedTuple):
+    """State of `scale_by_adam_mini`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    mu: Any  # first moment, like params
+    nu: Any  # second moment, with length 1 in the axes that a block extends over
+
+
+@transformation
+def scale_by_adam_mini(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    blocks: Callable[[str, Any], Block] | None = None,
+    head_dim: int | None = None,
+) -> GradientTransformation:
+    """Adam with a second moment per block: ``u <- m^ / (sqrt(v^) + eps)``.
+
+    Args:
+      b1: Decay of the first moment, in [0, 1).
+      b2: Decay of the second moment, in [0, 1).
+      eps: Added to the root, > 0.
+      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
+      blocks: ``blocks(path, leaf)`` says what shares a second moment: all of one
+        ``"output"``, an index of the last axis, as in kernels (in, out) and (h, w, in,
+        out); all of one ``"input"``, an index of the first axis, as in an embedding
+        (token, features); all of one ``"neuron"``, a number along the first axis, as in
+        (in, heads, features); all of one ``"head"``, an index of the last axis but one
+        of the same, or ``head_dim`` indices of the last axis of (in, heads * features);
+        the whole ``"tensor"``; nothing but the ``"element"``. None is `default_block`,
+        which knows embeddings, queries, keys and values by their usual names.
+      head_dim: The length of a head, where heads have no axis of their own.
+
+    Returns:
+      A transformation, for real numbers.
+
+    Raises:
+      ValueError: A number is out of its range; or, when the leaves are seen, a leaf
+        cannot have the blocks it is said to have.
+
+    Zhang et al., "Adam-mini: use fewer learning rates to gain more", 2024.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_adam_mini()
+    >>> params = {"bias": jnp.ones(3), "embedding": jnp.ones((5, 2))}
+    >>> params |= {"kernel": jnp.ones((2, 3)), "scale": jnp.ones(3)}
+    >>> {name: x.shape for name, x in tx.init(params).nu.items()}
+    {'bias': (3,), 'embedding': (5, 1), 'kernel': (1, 3), 'scale': (1,)}
+    """
+    checks.decay_rate(b1=b1, b2=b2)
+    checks.positive(eps=eps)
+    if head_dim is not None:
+        checks.at_least(1, head_dim=head_dim)
+    if blocks is not None and not callable(blocks):
+        raise TypeError(f"blocks must be a function of (path, leaf), got {blocks!r}")
+    told = blocks or functools.partial(default_block, head_dim=head_dim)
+
+    def init(params: Params) -> OptState:
+        leaves, treedef = jax.tree.flatten(params, is_leaf=_is_none)
+        agreement.leaves(leaves, params, "params", ["scale_by_adam_mini"])
+        mu, nu = [], []
+        for p, block in zip(leaves, masks.labels(told, params), strict=True):
+            if p is None:
+                mu.append(None)
+                nu.append(None)
+                continue
+            axes = axes_of(block, jnp.shape(p), head_dim)
+            mu.append(zeros(mu_dtype).init(p))
+            nu.append(zeros(over=lambda _, axes=axes: axes).init(p))
+        count = jnp.zeros((), jnp.int32)
+        return ScaleByAdamMiniState(count, treedef.unflatten(mu), treedef.unflatten(nu))
+
+    def update(
+        updates: Updates, state: OptState, params: Params | None = None
+    ) -> tuple[Updates, OptState]:
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+        agreement.leaves(leaves, updates, "updates", ["scale_by_adam_mini"])
+        aligned = functools.partial(agreement.aligned, updates, leaves, treedef)
+        mu = aligned(state.mu, "the state's mu")
+        nu = treedef.flatten_up_to(state.nu)
+        count = tree.safe_increment(state.count)
+        # Constants are compiled in, as Python's doubles; others are arguments.
+        numbers = (b1, b2, eps)
+        constant = tuple(x if isinstance(x, float) else None for x in numbers)
+        given = tuple(None if isinstance(x, float) else x for x in numbers)
+        told_of = masks.labels(told, updates if params is None else params)
+        for i, (g, block) in enumerate(zip(leaves, told_of, strict=True)):
+            if g is not None:
+                axes = axes_of(block, jnp.shape(g), head_dim)
+                length = head_dim if block == "head" else None
+                leaves[i], mu[i], nu[i] = _step(
+                    g, mu[i], nu[i], count, given, constant, axes, length
+                )
+        new = ScaleByAdamMiniState(count, treedef.unflatten(mu), treedef.unflatten(nu))
+        return treedef.unflatten(leaves), new
+
+    return GradientTransformation(init, update)
+
+
+@functools.partial(jax.jit, static_argnums=(5, 6, 7))
+def _step(
+    g: jax.Array,
+    mu: jax.Array,
+    nu: jax.Array,
+    count: jax.Array,
+    given: tuple[Any, ...],
+    constant: tuple[Any, ...],
+    axes: tuple[int, ...],
+    length: int | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Adam's step of one leaf, with squares averaged over the axes.
+
+    With ``length``, also over that many neighbours in the last axis.
+    """
+    agreement.dtypes(g, None, (mu, nu))
+    wide = functools.reduce(np.promote_types, (g.dtype, mu.dtype, nu.dtype), np.float32)
+    b1, b2, eps = (
+        x if y is None else y.astype(wide) for x, y in zip(constant, given, strict=True)
+    )
+    t = tree.scalar(count)
+    filled = [tree.bias_correction(b, t.astype(wide)) for b in (b1, b2)]
+    u = g.astype(wide)
+    squares = jnp.sum(u * u, axes, keepdims=True) / max(g.size // max(nu.size, 1), 1)
+    if length is not None:
+        heads = squares.reshape(-1, length)
+        mean = jnp.mean(heads, 1, keepdims=True)
+        squares = jnp.broadcast_to(mean, heads.shape).reshape(nu.shape)
+    new_mu = b1 * mu.astype(wide) + (1 - b1) * u
+    new_nu = b2 * nu.astype(wide) + (1 - b2) * squares
+    u = new_mu / filled[0] / (jnp.sqrt(new_nu / filled[1]) + eps)
+    return u.astype(g.dtype), new_mu.astype(mu.dtype), new_nu.astype(nu.dtype)
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+_HEADS = re.compile(r"(^|[/_.])(query|key|[qk]_proj|w[qk])([/_.]|$)")
+_VALUES = re.compile(r"(^|[/_.])(value|v_proj|wv)([/_.]|$)")
+_EMBEDDINGS = re.compile(r"embed|embd|(^|[/_.])wte([/_.]|$)")
+
+
+def default_block(path: str, leaf: Any, head_dim: int | None = None) -> Block:
+    """The block of a leaf by its name and number of axes.
+
+    Biases have a second moment per element, other vectors one; an embedding has one per
+    token; queries and keys one per head, if heads have an axis, or there is a
+    ``head_dim``; values with heads one per neuron; everything else one per output.
+
+    >>> default_block("attn/query/kernel", jnp.ones((8, 2, 4)))
+    'head'
+    """
+    path, ndim = path.lower(), jnp.ndim(leaf)
+    if "bias" in path:
+        return "element"
+    if ndim < 2:
+        return "tensor"
+    if _EMBEDDINGS.search(path):
+        return "input"
+    if _HEADS.search(path) and (ndim == 3 or head_dim is not None):
+        return "head"
+    return "neuron" if ndim == 3 and _VALUES.search(path) else "output"
+
+
+def axes_of(
+    block: str, shape: tuple[int, ...], head_dim: int | None
+) -> tuple[int, ...]:
+    """The axes that a block extends over; a head of ``head_dim`` is part of the last.
+
+    Raises:
+      ValueError: It is no block, or the leaf has no heads.
+    """
+    checks.one_of(get_args(Block), block=block)
+    axes = tuple(range(len(shape)))
+    if block == "head" and head_dim is not None:
+        if not shape or shape[-1] % head_dim:
+            raise ValueError(
+                f"a leaf of shape {shape} has no heads of head_dim={head_dim} in its "
+                "last axis; let blocks say something else of it"
+            )
+        return axes[:-1]
+    if block == "head" and len(shape) < 2:
+        raise ValueError(
+            f"a leaf of shape {shape} has no axis for heads; let blocks say something "
+            "else of it, or give head_dim"
+        )
+    return {
+        "element": (),
+        "head": axes[:-2] + axes[-1:],
+        "input": axes[1:],
+        "neuron": axes[:1],
+        "output": axes[:-1],
+        "tensor": axes,
+    }[block]
+
+
+@transformation
+def adam_mini(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    mu_dtype: StorageDtype | None = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    *,
+    blocks: Callable[[str, Any], Block] | None = None,
+    head_dim: int | None = None,
+) -> GradientTransformation:
+    """Adam-mini: ``p <- p - learning_rate (m^ / (sqrt(v^) + eps) + weight_decay p)``.
+
+    Args:
+      learning_rate: The step size, >= 0; as for AdamW.
+      b1: See `scale_by_adam_mini`, as for the other arguments.
+      b2: Decay of the second moment; 0.95 for language models.
+      eps: Added to the root.
+      mu_dtype: What ``mu`` is stored in.
+      weight_decay: >= 0, multiplied by the learning rate; 0.1 in the paper.
+      mask: The leaves to decay; the authors leave out norms and biases.
+      blocks: ``blocks(path, leaf)`` says what shares a second moment.
+      head_dim: The length of a head, where heads have no axis of their own.
+
+    Returns:
+      A transformation, for real numbers; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Zhang et al., "Adam-mini: use fewer learning rates to gain more", 2024. Exactly the
+    authors' numbers for equal blocks; their torch kernels are (out, in).
+
+    >>> import jopt
+    >>> jopt.adam_mini(1e-3, b2=0.95, weight_decay=0.1, mask="kernel")
+    adam_mini(learning_rate=0.001, b2=0.95, weight_decay=0.1, mask='kernel')
+    """
+    members: Any = chain(
+        scale_by_adam_mini(b1, b2, eps, mu_dtype, blocks=blocks, head_dim=head_dim),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )
+    return rounded_once(members).recorded(members.recipe)

@@ -1,0 +1,177 @@
+"""CAME: Adafactor with momentum, which trusts momentum where updates are steady.
+
+    u <- g / sqrt(V)                  V factored from row and column means of g^2 + eps1
+    u <- u / max(1, rms(u) / d)
+    m <- b1 m + (1 - b1) u
+    u <- m / sqrt(S)                  S factored from those of (u - m)^2 + eps2
+
+V and S are averages with the decays b2 and b3. Vectors have V per element, and no S.
+
+Luo, Ren, Zheng, Jiang, Jiang & You, "CAME: confidence-guided adaptive memory efficient
+optimization", 2023. State: 4 bytes per float32 parameter and ``8 (m + n) / (m n)`` more
+of an (m, n) matrix; 2 with ``mu_dtype="bfloat16"``. For language models where Adam's
+state does not fit and Adafactor trains too slowly; learning rate 1e-4 to 5e-4.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.algorithms.factored_rms import divide_by_rms, two_axes
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise, zeros
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import add_decayed_weights
+
+
+class ScaleByCameState(NamedTuple):
+    """State of `scale_by_came`; rows and columns are None for vectors."""
+
+    mu: Any  # momentum of the updates, like params
+    v_row: Any  # mean squares of the gradient's rows
+    v_col: Any  # mean squares of its columns
+    v: Any  # mean squares of its elements; None but for vectors
+    res_row: Any  # mean squares of the rows of updates less momentum
+    res_col: Any  # mean squares of their columns
+
+
+@transformation
+def scale_by_came(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    b3: ScalarOrSchedule = 0.9999,
+    eps1: ScalarOrSchedule = 1e-30,
+    eps2: ScalarOrSchedule = 1e-16,
+    clipping_threshold: ScalarOrSchedule = 1.0,
+    mu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Divide momentum by its instability: ``u <- m / sqrt(S)``.
+
+    The last two axes of a leaf are its rows and columns.
+
+    Args:
+      b1: Decay of the momentum, in [0, 1).
+      b2: Decay of the gradient's mean squares, in [0, 1).
+      b3: Decay of the instability's, in [0, 1).
+      eps1: Added to the squares of the gradient, > 0.
+      eps2: Added to the squares of the instability, > 0.
+      clipping_threshold: Bounds the root mean square of ``u`` before momentum, > 0.
+      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
+
+    Returns:
+      A transformation, for real numbers.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Luo et al., "CAME: confidence-guided adaptive memory efficient optimization", 2023.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_came()
+    >>> updates, state = tx.update(jnp.array([2.0, -2.0]), tx.init(jnp.zeros(2)))
+    >>> (10 * updates).round(4)
+    Array([ 1., -1.], dtype=float32)
+    """
+    checks.decay_rate(b1=b1, b2=b2, b3=b3)
+    checks.positive(eps1=eps1, eps2=eps2, clipping_threshold=clipping_threshold)
+
+    def rule(
+        g: jax.Array,
+        mu: jax.Array,
+        v_row: Any,
+        v_col: Any,
+        v: Any,
+        res_row: Any,
+        res_col: Any,
+    ) -> tuple[Any, ...]:
+        axes = _axes(g.shape)
+        u, rms, *v = divide_by_rms(g, v_row, v_col, v, axes, 1 - b2, eps1)
+        u = u * (1 / jnp.maximum(1, rms / clipping_threshold))
+        mu = b1 * mu + (1 - b1) * u
+        if axes is None:
+            return mu, mu, *v, None, None
+        squares = jnp.square(u - mu) + eps2
+        res_row, res_col = (
+            b3 * old + (1 - b3) * jnp.mean(squares, axis, keepdims=True)
+            for old, axis in ((res_row, axes[0]), (res_col, axes[1]))
+        )
+        whole = jnp.mean(res_row, axes[1], keepdims=True)
+        u = mu * (1 / jnp.sqrt(res_row)) * (jnp.sqrt(whole) / jnp.sqrt(res_col))
+        return u, mu, *v, res_row, res_col
+
+    def over(which: int) -> Any:
+        return lambda shape: (found[which],) if (found := _axes(shape)) else None
+
+    def vector(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        return () if _axes(shape) is None else None
+
+    return leafwise(
+        rule,
+        state=ScaleByCameState,
+        real_only=True,
+        mu=zeros(mu_dtype),
+        v_row=zeros(over=over(0)),
+        v_col=zeros(over=over(1)),
+        v=zeros(over=vector),
+        res_row=zeros(over=over(0)),
+        res_col=zeros(over=over(1)),
+    )
+
+
+def _axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
+    return two_axes(shape, least=1, which="last")
+
+
+@transformation
+def came(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    b3: ScalarOrSchedule = 0.9999,
+    eps1: ScalarOrSchedule = 1e-30,
+    eps2: ScalarOrSchedule = 1e-16,
+    clipping_threshold: ScalarOrSchedule = 1.0,
+    mu_dtype: StorageDtype | None = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+) -> GradientTransformation:
+    """CAME: ``p <- p - learning_rate (m / sqrt(S) + weight_decay p)``.
+
+    Args:
+      learning_rate: The step size, >= 0; 2e-4 in the paper.
+      b1: See `scale_by_came`, as for the other arguments.
+      b2: Decay of the gradient's mean squares.
+      b3: Decay of the instability's.
+      eps1: Added to the squares of the gradient.
+      eps2: Added to the squares of the instability.
+      clipping_threshold: Bounds the root mean square of ``u`` before momentum.
+      mu_dtype: What ``mu`` is stored in.
+      weight_decay: >= 0, multiplied by the learning rate.
+      mask: The leaves to decay; see `add_decayed_weights`.
+
+    Returns:
+      A transformation, for real numbers; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Luo et al., "CAME: confidence-guided adaptive memory efficient optimization", 2023.
+    Exactly the authors' numbers.
+
+    >>> import jopt
+    >>> jopt.came(2e-4, weight_decay=0.01)
+    came(learning_rate=0.0002, weight_decay=0.01)
+    """
+    return chain(
+        scale_by_came(b1, b2, b3, eps1, eps2, clipping_threshold, mu_dtype),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,147 @@
+"""COCOB: bet on the sign of each gradient, and the gain is the step.
+
+    L <- max(L, |g|)                       the largest gradient so far
+    G <- G + |g|
+    R <- max(R - g (w - w_1), 0)           the gain so far
+    C <- C - g
+    w <- w_1 + C / (L max(G + L, alpha L)) (L + R)
+
+Orabona & Tommasi, "Training deep networks without learning rates through coin betting",
+2017.
+
+State: 20 bytes per float32 parameter. There is no learning rate, and the scale of the
+gradients is of no account; it is for problems where there is nothing to tune it on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.algorithms.adam import decoupled_decay
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import copied, leafwise, zeros
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+
+
+class ScaleByCocobState(NamedTuple):
+    """State of `scale_by_cocob`."""
+
+    init_particles: Any  # w_1, like params
+    cumulative_gradients: Any  # C, like params
+    scale: Any  # L, like params
+    subgradients: Any  # G, like params
+    reward: Any  # R, like params
+
+
+@transformation
+def scale_by_cocob(
+    alpha: ScalarOrSchedule = 100.0,
+    eps: ScalarOrSchedule = 1e-8,
+    *,
+    param_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """From each parameter to where its bets would have led it.
+
+    It takes gradients and gives steps, with their sign: nothing is to come after it.
+
+    Args:
+      alpha: The first bets are of ``1 / alpha``, > 0.
+      eps: The least ``L``, > 0.
+      param_dtype: What ``init_particles`` is stored in; None is float32 or wider.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+      TypeError: A leaf is complex.
+
+    Orabona & Tommasi, "Training deep networks without learning rates through coin
+    betting", 2017, algorithm 2.
+
+    >>> import jopt
+    >>> tx, params = jopt.scale_by_cocob(), jnp.ones(2)
+    >>> tx.update(jnp.array([3.0, -1e-4]), tx.init(params), params)[0].round(4)
+    Array([-0.01,  0.01], dtype=float32)
+    """
+    checks.positive(alpha=alpha, eps=eps)
+
+    def rule(
+        g: jax.Array,
+        start: jax.Array,
+        cumulated: jax.Array,
+        largest: jax.Array,
+        sizes: jax.Array,
+        reward: jax.Array,
+        *,
+        p: jax.Array,
+    ) -> tuple[jax.Array, ...]:
+        size = jnp.abs(g)
+        largest = jnp.maximum(jnp.maximum(largest, size), eps)
+        sizes = sizes + size
+        reward = jnp.maximum(reward - g * (p - start), 0)
+        cumulated = cumulated - g
+        bet = cumulated / jnp.maximum(sizes + largest, alpha * largest)
+        # With quotients only, nothing depends on the scale of the gradients.
+        target = start + bet * (1 + reward / largest)
+        return target - p, start, cumulated, largest, sizes, reward
+
+    return leafwise(
+        rule,
+        state=ScaleByCocobState,
+        real_only=True,
+        init_particles=copied(param_dtype),
+        cumulative_gradients=zeros(),
+        scale=zeros(),
+        subgradients=zeros(),
+        reward=zeros(),
+    )
+
+
+@transformation
+def cocob(
+    learning_rate: ScalarOrSchedule = 1.0,
+    alpha: ScalarOrSchedule = 100.0,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    *,
+    param_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Optimize by coin betting, without a learning rate.
+
+    Args:
+      learning_rate: A factor for the gradients, >= 0. A constant changes nothing; a
+        schedule gives weights to the steps.
+      alpha: See `scale_by_cocob`, as for the other arguments.
+      eps: The least ``L``, > 0.
+      weight_decay: >= 0; added to the gradient, times the parameters.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      param_dtype: What ``init_particles`` is stored in.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+      TypeError: A leaf is complex.
+
+    Equal to optax and to algorithm 2 of the paper.
+
+    >>> import jopt
+    >>> jopt.cocob(weight_decay=1e-4)
+    cocob(weight_decay=0.0001)
+    """
+    return chain(
+        *decoupled_decay(weight_decay, mask),
+        scale_by_learning_rate(learning_rate, flip_sign=False),
+        scale_by_cocob(alpha, eps, param_dtype=param_dtype),
+    )

@@ -1,0 +1,144 @@
+"""DoWG, distance over weighted gradients.
+
+    r_t^2 <- max(r_(t-1)^2, |x_t - x_0|^2)
+    v_t   <- v_(t-1) + r_t^2 |g_t|^2
+    x     <- x - g r_t^2 / (sqrt(v_t) + eps)
+
+Khaled, Mishchenko & Jin, "DoWG unleashed: an efficient universal parameter-free
+gradient descent method", 2023.
+
+State: 4 bytes per float32 parameter, the initial point. The learning rate stays 1. It
+gives the late gradients the larger weight, so that it is bolder than `dog`; meant for
+full gradients, or batches with little noise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks, tree
+from jopt.algorithms.adam import decoupled_decay
+from jopt.algorithms.distance import squared_distance
+from jopt.base import GradientTransformation, Params, Updates
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import copied, leafwise
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+
+
+class ScaleByDowgState(NamedTuple):
+    """State of `scale_by_dowg`."""
+
+    estim_sq_dist: jax.Array  # float32 scalar, r_t^2
+    weighted_sq_norm_grads: jax.Array  # float32 scalar, v_t
+    init_params: Any  # x_0, like params
+
+
+@transformation
+def scale_by_dowg(
+    init_estim_sq_dist: ScalarOrSchedule | None = None,
+    eps: ScalarOrSchedule = 1e-4,
+    *,
+    param_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Multiply by distance over gradients: ``u <- g r_t^2 / (sqrt(v_t) + eps)``.
+
+    Args:
+      init_estim_sq_dist: The least ``r_t^2``, > 0; None is eps.
+      eps: Added to the root, > 0.
+      param_dtype: What ``init_params`` is stored in; None is float32 or wider.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Khaled, Mishchenko & Jin, "DoWG unleashed", 2023.
+
+    >>> import jopt
+    >>> tx, params = jopt.scale_by_dowg(25.0), jnp.zeros(2)
+    >>> tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)[0].round()
+    Array([3., 4.], dtype=float32)
+    """
+    checks.positive(eps=eps)
+    if init_estim_sq_dist is None:
+        least = eps
+    else:
+        checks.positive(init_estim_sq_dist=init_estim_sq_dist)
+        least = init_estim_sq_dist
+
+    def scalars(
+        updates: Updates,
+        params: Params,
+        init_params: Params,
+        estim_sq_dist: jax.Array,
+        weighted_sq_norm_grads: jax.Array,
+    ) -> dict[str, jax.Array]:
+        now = jnp.maximum(squared_distance(params, init_params), least)
+        r2 = jnp.maximum(estim_sq_dist, now)
+        v = weighted_sq_norm_grads + r2 * tree.norm(updates, squared=True)
+        return {
+            "eta": r2 / (jnp.sqrt(v) + eps),
+            "estim_sq_dist": r2,
+            "weighted_sq_norm_grads": v,
+        }
+
+    def rule(
+        g: jax.Array, init_params: jax.Array, *, eta: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return eta * g, init_params
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleByDowgState,
+        carry={"estim_sq_dist": 0.0, "weighted_sq_norm_grads": 0.0},
+        init_params=copied(param_dtype),
+    )
+
+
+@transformation
+def dowg(
+    learning_rate: ScalarOrSchedule = 1.0,
+    init_estim_sq_dist: ScalarOrSchedule | None = None,
+    eps: ScalarOrSchedule = 1e-4,
+    weight_decay: ScalarOrSchedule | None = None,
+    mask: Mask = None,
+    *,
+    param_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Gradient descent with a step size of distance over weighted gradients.
+
+        p <- p - learning_rate g r_t^2 / (sqrt(v_t) + eps)
+
+    Args:
+      learning_rate: A factor for all steps, >= 0; 1 in the paper.
+      init_estim_sq_dist: See `scale_by_dowg`, as for the other arguments.
+      eps: Added to the root, > 0.
+      weight_decay: >= 0; added to the gradient, times the parameters.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      param_dtype: What ``init_params`` is stored in.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Equal to optax and, without its ``eps``, to the paper.
+
+    >>> import jopt
+    >>> jopt.dowg(init_estim_sq_dist=1e-3)
+    dowg(init_estim_sq_dist=0.001)
+    """
+    return chain(
+        *decoupled_decay(0.0 if weight_decay is None else weight_decay, mask),
+        scale_by_dowg(init_estim_sq_dist, eps, param_dtype=param_dtype),
+        scale_by_learning_rate(learning_rate),
+    )

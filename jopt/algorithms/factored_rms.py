@@ -1,0 +1,205 @@
+"""Factored second moments: row and column means instead of a moment per element.
+
+    R <- b R + (1 - b) mean_j(g^2),   C <- b C + (1 - b) mean_i(g^2)
+    u <- g / sqrt(V)                  with V = R C^T / mean(R), b = 1 - t^-0.8
+
+Shazeer & Stern, "Adafactor: adaptive learning rates with sublinear memory cost", 2018,
+algorithm 4. State: ``4 (m + n) / (m n)`` bytes per float32 parameter of an (m, n)
+matrix, 4 of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jopt import checks
+from jopt.base import GradientTransformation
+from jopt.factory import transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise, zeros
+from jopt.tree import abs_sq
+
+
+FactoredAxes = Literal["largest", "last"]
+FactoredEpsMode = Literal["add", "clamp"]
+
+
+class ScaleByFactoredRmsState(NamedTuple):
+    """State of `scale_by_factored_rms`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    v_row: Any  # mean squares along the larger axis; None where not factored
+    v_col: Any  # mean squares along the smaller axis; None where not factored
+    v: Any  # mean squares of the elements; None where factored
+
+
+@transformation
+def scale_by_factored_rms(
+    factored: bool = True,
+    decay_rate: ScalarOrSchedule = 0.8,
+    step_offset: int = 0,
+    min_dim_size_to_factor: int = 128,
+    epsilon: ScalarOrSchedule | None = 1e-30,
+    decay_rate_fn: Callable[..., Any] | None = None,
+    *,
+    clipping_threshold: ScalarOrSchedule | None = None,
+    factored_axes: FactoredAxes = "largest",
+    eps_mode: FactoredEpsMode = "add",
+) -> GradientTransformation:
+    """Divide by a factored root mean square: ``u <- g / sqrt(R C^T / mean(R))``.
+
+    The averages decay with ``b_t = 1 - t^-decay_rate``, which needs no bias correction.
+
+    Args:
+      factored: Whether to keep means of rows and columns only.
+      decay_rate: > 0; the larger, the longer the memory.
+      step_offset: Steps up to this one do not count for ``b_t``: the length of an
+        earlier phase of training.
+      min_dim_size_to_factor: A leaf is factored if its two axes are at least this long.
+      epsilon: > 0, added to the squares. None is the machine epsilon, for "clamp".
+      decay_rate_fn: ``decay_rate_fn(step, decay_rate)`` gives another ``b_t``, in
+        [0, 1]; the step is 0 at first.
+      clipping_threshold: Bounds the root mean square of each leaf's update. It is the
+        same as `clip_by_block_rms` behind this, with less memory traffic.
+      factored_axes: Of a leaf with more than two axes, factor the two ``"largest"``
+        (optax) or the two ``"last"`` (torch, Keras).
+      eps_mode: ``"add"`` epsilon to the squares (paper, optax, Keras), or ``"clamp"``
+        mean(R) and the divisor to at least epsilon (torch).
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Shazeer & Stern, "Adafactor", 2018. A ``step_offset`` > 0 makes optax give NaN.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_factored_rms(min_dim_size_to_factor=2)
+    >>> state = tx.init(jnp.ones((2, 3)))
+    >>> state.v_row.shape, state.v_col.shape, state.v
+    ((2, 1), (1, 3), None)
+    >>> tx.update(jnp.full((2, 3), 5.0), state)[0].round(4)
+    Array([[1., 1., 1.],
+           [1., 1., 1.]], dtype=float32)
+    """
+    checks.positive(decay_rate=decay_rate, epsilon=epsilon)
+    checks.at_least(0, step_offset=step_offset)
+    checks.at_least(1, min_dim_size_to_factor=min_dim_size_to_factor)
+    checks.positive(clipping_threshold=clipping_threshold)
+    checks.one_of(("largest", "last"), factored_axes=factored_axes)
+    checks.one_of(("add", "clamp"), eps_mode=eps_mode)
+    if epsilon is None and eps_mode == "add":
+        raise ValueError("epsilon=None is for eps_mode='clamp', got eps_mode='add'")
+
+    def axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
+        return two_axes(shape, min_dim_size_to_factor, factored_axes, factored)
+
+    def over(which: int) -> Callable[[tuple[int, ...]], tuple[int, ...] | None]:
+        return lambda shape: (found[which],) if (found := axes(shape)) else None
+
+    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+        t = jnp.maximum(t - step_offset, 1)
+        if decay_rate_fn is None:
+            return {"share": t**-decay_rate}
+        return {"share": 1 - decay_rate_fn(t - 1, decay_rate)}
+
+    def rule(
+        g: jax.Array, v_row: Any, v_col: Any, v: Any, *, share: jax.Array
+    ) -> tuple[jax.Array, Any, Any, Any]:
+        eps = jnp.finfo(g.dtype).eps if epsilon is None else epsilon
+        added, floor = (eps, None) if eps_mode == "add" else (0.0, eps)
+        u, rms, *v = divide_by_rms(
+            g, v_row, v_col, v, axes(g.shape), share, added, floor
+        )
+        if clipping_threshold is not None:
+            u = u * (1 / jnp.maximum(1, rms / clipping_threshold))
+        return u, *v
+
+    def unfactored(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        return () if axes(shape) is None else None
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleByFactoredRmsState,
+        v_row=zeros(real=True, over=over(0)),
+        v_col=zeros(real=True, over=over(1)),
+        v=zeros(real=True, over=unfactored),
+    )
+
+
+def two_axes(
+    shape: tuple[int, ...], least: int, which: FactoredAxes, factored: bool = True
+) -> tuple[int, int] | None:
+    """The axes that rows and columns are averaged along, if a leaf is factored."""
+    if not factored or len(shape) < 2:
+        return None
+    order = np.argsort(shape, kind="stable")
+    smaller, larger = order[-2:].tolist() if which == "largest" else (-2, -1)
+    return (larger, smaller) if min(shape[larger], shape[smaller]) >= least else None
+
+
+def divide_by_rms(
+    g: jax.Array,
+    v_row: Any,
+    v_col: Any,
+    v: Any,
+    axes: tuple[int, int] | None,
+    share: Any,
+    added: Any,
+    floor: Any = None,
+) -> tuple[jax.Array, jax.Array, Any, Any, Any]:
+    """One step of the averages, and the gradient divided by their root.
+
+    Squares are formed anew for every sum, and so is the update for its norm and for the
+    result: what is cheap and has one use is fused into it, and nothing of the size of
+    the gradient is written. An (m, n) gradient is read three times.
+
+    Args:
+      g: The gradient.
+      v_row: Mean squares along the first of the axes, if factored.
+      v_col: Mean squares along the second.
+      v: Mean squares of the elements, if not factored.
+      axes: From `two_axes`.
+      share: What part of the averages is new, in [0, 1].
+      added: Added to the squares.
+      floor: None, or the least mean(R) and the least divisor.
+
+    Returns:
+      The update, its root mean square, and the new ``v_row``, ``v_col``, ``v``.
+    """
+    finfo = jnp.finfo(g.dtype)
+
+    def averaged(old: jax.Array, squares: jax.Array, largest: Any) -> jax.Array:
+        # Squares of huge gradients are inf; a number leaves a direction to go.
+        return (1 - share) * old + share * (jnp.minimum(squares, largest) + added)
+
+    def mean(x: jax.Array, axis: int) -> jax.Array:
+        return jnp.mean(x, axis, keepdims=True)
+
+    if axes is None:
+        v = averaged(v, abs_sq(g), finfo.max)
+        u = g / jnp.maximum(jnp.sqrt(v), finfo.tiny if floor is None else floor)
+        return u, jnp.sqrt(jnp.sum(abs_sq(u)) / max(g.size, 1)), v_row, v_col, v
+    along_row, along_col = axes
+    v_row = averaged(v_row, mean(abs_sq(g), along_row), finfo.max / g.size)
+    v_col = averaged(v_col, mean(abs_sq(g), along_col), finfo.max / g.size)
+    whole, row = mean(v_row, along_col), 1 / jnp.sqrt(v_row)
+    if floor is None:
+        col = jnp.sqrt(whole) / jnp.sqrt(v_col)
+        u = (g * row) * col
+        # The mean square of u is a sum over columns, of what the same pass can give
+        # that gives their mean squares.
+        in_columns = mean(abs_sq(g * row), along_col)
+        mean_square = jnp.mean((in_columns * col) * col)
+    else:
+        col = jnp.sqrt(jnp.maximum(whole, floor)) / jnp.sqrt(v_col)
+        u = g * jnp.minimum(row * col, 1 / floor)
+        mean_square = jnp.mean(abs_sq(u))
+    return u, jnp.sqrt(mean_square), v_row, v_col, v

@@ -1,0 +1,285 @@
+"""GaLore: another optimizer's moments in a small subspace of the gradient.
+
+    P <- the first r singular vectors of G         (every T steps; else P stays)
+    N <- the update of another optimizer for P^T G
+    u <- scale P N
+
+for an (m, n) gradient with m < n; G P and N P^T if m >= n: the shorter side is
+projected. The moments stay as they are when P changes.
+
+Zhao et al., "GaLore: memory-efficient LLM training by gradient low-rank projection",
+2024. State with Adam: ``4 (min(m, n) r + 2 max(m, n) r) / (m n)`` bytes per float32
+parameter of a matrix, Adam's 8 of all other leaves. For training all weights of a large
+model where Adam's moments do not fit: rank a quarter of the width, a gap of 200, scale
+0.25, learning rate 0.01.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jopt import agreement, checks, tree
+from jopt.algorithms.adam import scale_by_adam
+from jopt.base import GradientTransformation, OptState, Params, Updates
+from jopt.chain import as_transformation, chain
+from jopt.factory import transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import zeros
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.wrappers.precision import rounded_once
+
+
+Side = Literal["shorter", "longer"]
+
+
+class ScaleByGaloreState(NamedTuple):
+    """State of `scale_by_galore`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    base_optimizer_state: Any  # of leaves that are projected where they are matrices
+    projector: Any  # singular vectors, (side, rank); None of leaves without
+
+
+@transformation
+def scale_by_galore(
+    rank: int = 128,
+    update_proj_gap: int = 200,
+    scale: ScalarOrSchedule = 1.0,
+    base_optimizer: GradientTransformation | None = None,
+    *,
+    side: Side = "shorter",
+) -> GradientTransformation:
+    """Let another optimizer see matrices through their main singular vectors.
+
+    Leaves with two axes are projected. The base optimizer sees all others as they are.
+    Singular vectors have an arbitrary sign, which cancels; new ones take that of the
+    vectors before them, so that the moments fit them.
+
+    Args:
+      rank: How many singular vectors, at most all.
+      update_proj_gap: The number of steps between two decompositions. They are done
+        for each matrix at the first step and whenever the gap is over, at no other.
+      scale: What the update of a matrix is multiplied by; 0.25 in the paper.
+      base_optimizer: A transformation that does not look at params; None is
+        `scale_by_adam`. The authors' is ``scale_by_adam(eps=1e-6, eps_mode="before")``.
+      side: ``"shorter"`` is projected by the authors, ``"longer"`` by optax, which has
+        less state where the rank is small.
+
+    Returns:
+      A transformation, for real numbers.
+
+    Raises:
+      ValueError: A number is out of its range, or the base optimizer needs params.
+
+    Zhao et al., "GaLore: memory-efficient LLM training by gradient low-rank
+    projection", 2024.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_galore(rank=2)
+    >>> state = tx.init(jnp.ones((8, 4)))
+    >>> state.projector.shape, state.base_optimizer_state.mu.shape
+    ((4, 2), (8, 2))
+    """
+    checks.at_least(1, rank=rank, update_proj_gap=update_proj_gap)
+    checks.finite(scale=scale)
+    checks.one_of(("shorter", "longer"), side=side)
+    base = scale_by_adam() if base_optimizer is None else base_optimizer
+    base = as_transformation(base, "scale_by_galore: base_optimizer")
+    if _needs_params(base):
+        raise ValueError(
+            f"base_optimizer={base!r} needs params, but it sees projected gradients. "
+            "Take its scale_by_… here, and what needs params (weight decay) after it, "
+            "in a chain"
+        )
+
+    def shapes(shape: tuple[int, ...]) -> tuple[int, int] | None:
+        """The shape of the projector of a leaf, if it has one."""
+        if len(shape) != 2 or not min(shape):
+            return None
+        return shape[0 if on_the_left(shape) else 1], min(rank, *shape)
+
+    def on_the_left(shape: tuple[int, ...]) -> bool:
+        return (shape[0] < shape[1]) == (side == "shorter")
+
+    def init(params: Params) -> OptState:
+        leaves, treedef = jax.tree.flatten(params, is_leaf=_is_none)
+        agreement.leaves(leaves, params, "params", ["scale_by_galore"])
+        projectors: list[Any] = [None] * len(leaves)
+        for i, p in enumerate(leaves):
+            if p is not None and (own := shapes(jnp.shape(p))):
+                left = on_the_left(jnp.shape(p))
+                one = zeros(over=lambda _, left=left: (0,) if left else (1,)).init(p)
+                shape = (own[1], one.shape[1]) if left else (one.shape[0], own[1])
+                leaves[i] = jnp.broadcast_to(one, shape)
+                projectors[i] = jnp.zeros(own, one.dtype)
+        return ScaleByGaloreState(
+            jnp.zeros((), jnp.int32),
+            base.init(treedef.unflatten(leaves)),
+            treedef.unflatten(projectors),
+        )
+
+    def update(
+        updates: Updates,
+        state: OptState,
+        params: Params | None = None,
+        **extra: Any,
+    ) -> tuple[Updates, OptState]:
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+        agreement.leaves(leaves, updates, "updates", ["scale_by_galore"])
+        aligned = functools.partial(agreement.aligned, updates, leaves, treedef)
+        if params is not None:  # of other shapes than what the base optimizer sees
+            aligned(params, "params")
+        projectors = aligned(state.projector, "the state's projector", shapes=shapes)
+        due = state.count % update_proj_gap == 0
+        # What lies between two transformations is not to be rounded to bfloat16.
+        seen = [
+            g if g is None else jnp.asarray(g, tree.compute_dtype(jnp.result_type(g)))
+            for g in leaves
+        ]
+        for i, (g, projector) in enumerate(zip(leaves, projectors, strict=True)):
+            if g is not None and projector is not None:
+                left = on_the_left(g.shape)
+                seen[i], projectors[i] = _project(g, projector, due, left)
+        new, own = base.update(
+            treedef.unflatten(seen), state.base_optimizer_state, **extra
+        )
+        new = treedef.flatten_up_to(new)
+        for i, (g, projector) in enumerate(zip(leaves, projectors, strict=True)):
+            if g is not None and projector is not None:
+                left = on_the_left(g.shape)
+                new[i] = _unproject(new[i], projector, scale, g, left)
+            elif g is not None:
+                new[i] = new[i].astype(g.dtype)
+        count = tree.safe_increment(state.count)
+        state = ScaleByGaloreState(count, own, treedef.unflatten(projectors))
+        return treedef.unflatten(new), state
+
+    return GradientTransformation(init, update, children={"base_optimizer_state": base})
+
+
+def _needs_params(tx: GradientTransformation) -> bool:
+    inner = tx.children.values()
+    return "params" in tx.needs.requires or any(map(_needs_params, inner))
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def _project(
+    g: jax.Array, old: jax.Array, due: jax.Array, left: bool
+) -> tuple[jax.Array, jax.Array]:
+    """The projected gradient, and the projector, which is new if that is due."""
+    run = functools.partial(_projected, left=left)
+    spec = jax.typeof(g).sharding.spec
+    low = PartitionSpec(*((None, spec[1]) if left else (spec[0], None)))
+    return _spread(run, g, low, PartitionSpec(None, None))(g, old, due)
+
+
+def _unproject(
+    n: jax.Array, projector: jax.Array, scale: Any, like: jax.Array, left: bool
+) -> jax.Array:
+    """The update of the whole matrix from that of the projected one."""
+    run = functools.partial(_unprojected, dtype=like.dtype, left=left)
+    return _spread(run, like, jax.typeof(like).sharding.spec)(n, projector, scale)
+
+
+def _spread(run: Any, like: jax.Array, *specs: PartitionSpec) -> Any:
+    """The function, with these shardings of its results where they are types.
+
+    How it gets there, with products and decompositions of matrices that are spread over
+    devices, is left to the compiler.
+    """
+    mesh = jax.typeof(like).sharding.mesh
+    if not mesh.explicit_axes:
+        return run
+    shardings = tuple(NamedSharding(mesh, spec) for spec in specs)
+    auto: Any = jax.sharding.auto_axes
+    return auto(run, out_sharding=shardings if len(specs) > 1 else shardings[0])
+
+
+@functools.partial(jax.jit, static_argnames="left")
+def _projected(
+    g: jax.Array, old: jax.Array, due: jax.Array, *, left: bool
+) -> tuple[jax.Array, jax.Array]:
+    agreement.dtypes(g, None, old)
+    g = g.astype(np.promote_types(tree.compute_dtype(g.dtype), old.dtype))
+
+    def renewed(g: jax.Array) -> jax.Array:
+        u, _, vh = jnp.linalg.svd(g, full_matrices=False)
+        vectors = (u if left else vh.T)[:, : old.shape[1]]
+        agree = jnp.sum(vectors * old, axis=0) >= 0
+        return jnp.where(agree, vectors, -vectors).astype(old.dtype)
+
+    # The subspace is no function of the gradient to differentiate.
+    new = jax.lax.cond(due, renewed, lambda g: old, jax.lax.stop_gradient(g))
+    wide = new.astype(g.dtype)
+    return (_dot(wide.T, g) if left else _dot(g, wide)), new
+
+
+@functools.partial(jax.jit, static_argnames=("dtype", "left"))
+def _unprojected(
+    n: jax.Array, projector: jax.Array, scale: Any, *, dtype: Any, left: bool
+) -> jax.Array:
+    projector = projector.astype(n.dtype)
+    u = _dot(projector, n) if left else _dot(n, projector.T)
+    return (jnp.asarray(scale, u.dtype) * u).astype(dtype)
+
+
+def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b, precision="highest")
+
+
+@transformation
+def galore(
+    learning_rate: ScalarOrSchedule,
+    rank: int = 128,
+    update_proj_gap: int = 200,
+    scale: ScalarOrSchedule = 1.0,
+    base_optimizer: GradientTransformation | None = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    *,
+    side: Side = "shorter",
+) -> GradientTransformation:
+    """GaLore: ``p <- p - learning_rate (scale P N + weight_decay p)``.
+
+    Args:
+      learning_rate: The step size, >= 0; 0.01 in the paper, with a scale of 0.25.
+      rank: See `scale_by_galore`, as for the other arguments.
+      update_proj_gap: The number of steps between two decompositions.
+      scale: What the update of a matrix is multiplied by.
+      base_optimizer: A transformation that does not look at params; None is
+        `scale_by_adam`.
+      weight_decay: >= 0, multiplied by the learning rate; of the whole parameter. The
+        authors' code decays after the step, by ``lr wd (p - lr u)``.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      side: ``"shorter"`` (the authors) or ``"longer"`` (optax).
+
+    Returns:
+      A transformation, for real numbers; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range, or the base optimizer needs params.
+
+    Zhao et al., "GaLore: memory-efficient LLM training by gradient low-rank
+    projection", 2024.
+
+    >>> import jopt
+    >>> jopt.galore(0.01, rank=256, scale=0.25)
+    galore(learning_rate=0.01, rank=256, scale=0.25)
+    """
+    members: Any = chain(
+        scale_by_galore(rank, update_proj_gap, scale, base_optimizer, side=side),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )
+    return rounded_once(members).recorded(members.recipe)

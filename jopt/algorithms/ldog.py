@@ -1,0 +1,137 @@
+"""L-DoG: distance over gradients (`dog`), leaf by leaf.
+
+    r_t <- max(r_(t-1), |x_t - x_0|)
+    x   <- x - g r_t / sqrt(|g_1|^2 + ... + |g_t|^2)            with the norms of a leaf
+
+Ivgi, Hinder & Carmon, "DoG is SGD's best friend: a parameter-free dynamic step size
+schedule", 2023, which finds it near tuned Adam. State: 4 bytes per float32 parameter.
+Like DoG it wants an average to evaluate with (`params_ema`, `params_mean`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.algorithms.adam import decoupled_decay
+from jopt.algorithms.distance import root
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import copied, leafwise, zeros
+from jopt.masks import Mask
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.tree import abs_sq
+
+
+def _one_number(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(range(len(shape)))
+
+
+class ScaleByDistanceOverGradientsState(NamedTuple):
+    """State of `scale_by_distance_over_gradients`."""
+
+    max_dist: Any  # r_t of each leaf, one number
+    grad_sum_of_squares: Any  # of each leaf, one number
+    init_params: Any  # x_0, like params
+
+
+@transformation
+def scale_by_distance_over_gradients(
+    reps_rel: ScalarOrSchedule = 1e-6,
+    eps: ScalarOrSchedule = 1e-8,
+    param_dtype: StorageDtype | None = None,
+    global_scale: ScalarOrSchedule = 1.0,
+) -> GradientTransformation:
+    """DoG leaf by leaf: ``u <- g r_t / sqrt(sum |g|^2 + eps)``, with a leaf's norms.
+
+    Args:
+      reps_rel: ``r_0 = reps_rel (1 + |x_0|)``, > 0; 1e-4 with batch normalization.
+      eps: Added to the sum of squares, > 0.
+      param_dtype: What ``init_params`` is stored in; None is float32 or wider.
+      global_scale: A factor for all updates.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Ivgi, Hinder & Carmon, "DoG is SGD's best friend", 2023, where it is called L-DoG.
+
+    >>> import jopt
+    >>> tx, params = jopt.scale_by_distance_over_gradients(5.0), jnp.zeros(2)
+    >>> tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)[0].round()
+    Array([3., 4.], dtype=float32)
+    """
+    checks.positive(reps_rel=reps_rel, eps=eps)
+    checks.finite(global_scale=global_scale)
+
+    def rule(
+        g: jax.Array,
+        max_dist: jax.Array,
+        grad_sum_of_squares: jax.Array,
+        init_params: jax.Array,
+        *,
+        p: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        start = reps_rel * (1 + root(jnp.sum(abs_sq(init_params))))
+        dist = jnp.maximum(root(jnp.sum(abs_sq(p - init_params))), start)
+        max_dist = jnp.maximum(max_dist, dist.reshape(max_dist.shape))
+        squares = jnp.sum(abs_sq(g)).reshape(max_dist.shape)
+        grad_sum_of_squares = grad_sum_of_squares + squares
+        eta = global_scale * max_dist / jnp.sqrt(grad_sum_of_squares + eps)
+        return eta * g, max_dist, grad_sum_of_squares, init_params
+
+    return leafwise(
+        rule,
+        state=ScaleByDistanceOverGradientsState,
+        max_dist=zeros(real=True, over=_one_number),
+        grad_sum_of_squares=zeros(real=True, over=_one_number),
+        init_params=copied(param_dtype),
+    )
+
+
+@transformation
+def ldog(
+    learning_rate: ScalarOrSchedule = 1.0,
+    reps_rel: ScalarOrSchedule = 1e-6,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule | None = None,
+    mask: Mask = None,
+    *,
+    param_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """SGD with a step size of distance over gradients for each leaf.
+
+        p <- p - learning_rate g r_t / sqrt(sum |g|^2 + eps)
+
+    Args:
+      learning_rate: A factor for all steps, >= 0; the authors advise 1.
+      reps_rel: See `scale_by_distance_over_gradients`, as for the other arguments.
+      eps: Added to the sum of squares, > 0.
+      weight_decay: >= 0; added to the gradient, times the parameters.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      param_dtype: What ``init_params`` is stored in.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Equal to the authors' ``LDoG``, and to optax's `scale_by_distance_over_gradients`.
+
+    >>> import jopt
+    >>> jopt.ldog(reps_rel=1e-4)
+    ldog(reps_rel=0.0001)
+    """
+    return chain(
+        *decoupled_decay(0.0 if weight_decay is None else weight_decay, mask),
+        scale_by_distance_over_gradients(reps_rel, eps, param_dtype),
+        scale_by_learning_rate(learning_rate),
+    )

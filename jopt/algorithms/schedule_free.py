@@ -1,0 +1,299 @@
+"""Schedule-Free learning: an average in the place of a learning rate decay.
+
+    y   <- (1 - b1) z + b1 x                 what is trained, where gradients are taken
+    z   <- z - lr_t u(y)                     u is what an optimizer makes of a gradient
+    x   <- (1 - c_t) x + c_t z               what is evaluated: `jopt.eval_params`
+    c_t <- w_t / (w_1 + ... + w_t)           with w_t = t^r max(lr_1, ..., lr_t)^power
+
+The parameters are y; x is not kept, as it follows from y and z. With the new z the step
+of y is ``c_t (z - y) - (1 - c_t) (1 - b1) lr_t u``: b1 does what momentum does.
+
+Defazio, Yang, Mehta, Mishchenko, Khaled & Cutkosky, "The road less scheduled", 2024.
+
+State: 8 bytes per float32 parameter with Adam (as AdamW), 4 with SGD. The learning rate
+is constant after a warmup, and 1 to 10 times that of a decaying schedule; b1 is 0.95 to
+0.98 for long runs. Batch normalization has to see some batches at x before it is
+evaluated there. The later steps of y are too small for bfloat16 parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.algorithms.adam import decoupled_decay
+from jopt.algorithms.radam import _length as average_length
+from jopt.algorithms.rmsprop import scale_by_rms
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import copied, leafwise
+from jopt.masks import Mask
+
+
+class ScaleByScheduleFreeState(NamedTuple):
+    """State of `scale_by_schedule_free`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    weight_sum: jax.Array  # float32 scalar, of the average's weights
+    max_lr: jax.Array  # float32 scalar, the largest learning rate so far
+    z: Any  # where the steps are made, like params
+
+
+@transformation
+def scale_by_schedule_free(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    weight_lr_power: ScalarOrSchedule = 2.0,
+    state_dtype: StorageDtype | None = None,
+    *,
+    r: ScalarOrSchedule = 0.0,
+    warmup_steps: int = 0,
+    rectify_b2: ScalarOrSchedule | None = None,
+    rescale: bool = True,
+) -> GradientTransformation:
+    """The last word of a schedule-free optimizer: the learning rate and the average.
+
+        z <- z - lr_t g
+        u <- c_t (z - p) - (1 - c_t) (1 - b1) lr_t g
+
+    Args:
+      learning_rate: The step size, >= 0.
+      b1: The share of the average in what is trained, in (0, 1).
+      weight_lr_power: Power of the largest learning rate so far in the weights.
+      state_dtype: What ``z`` is stored in; None is float32 or wider. The average comes
+        from a difference of ``z`` and the parameters, with few digits in bfloat16.
+      r: Power of the step in the weights, >= 0; more than 0 forgets early steps sooner.
+      warmup_steps: ``lr_t`` is the learning rate times ``min(1, t / warmup_steps)``.
+      rectify_b2: If given, the decay of a second moment for which RAdam rectifies
+        ``lr_t``: another way to warm up.
+      rescale: False if the updates are steps already, so that the learning rate is for
+        the weights only.
+
+    Returns:
+      A transformation, to be the last of a chain; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Defazio et al., "The road less scheduled", 2024.
+
+    >>> import jopt
+    >>> tx, params = jopt.scale_by_schedule_free(1.0), jnp.zeros(1)
+    >>> state = tx.init(params)
+    >>> for _ in range(2):
+    ...     updates, state = tx.update(jnp.ones(1), state, params)
+    ...     params = jopt.apply_updates(params, updates)
+    >>> params, jopt.eval_params(tx, state, params)
+    (Array([-1.55], dtype=float32), Array([-1.5], dtype=float32))
+    """
+    checks.nonnegative(learning_rate=learning_rate, r=r)
+    checks.decay_rate(b1=b1)
+    checks.positive(b1=b1)
+    checks.finite(weight_lr_power=weight_lr_power)
+    checks.at_least(0, warmup_steps=warmup_steps)
+
+    def scalars(
+        t: jax.Array, weight_sum: jax.Array, max_lr: jax.Array
+    ) -> dict[str, jax.Array]:
+        lr = learning_rate * jnp.minimum(t / max(warmup_steps, 1), 1)
+        if rectify_b2 is not None:
+            lr = lr * _rectification(rectify_b2, t)
+        max_lr = jnp.maximum(max_lr, lr)
+        weight = t**r * max_lr**weight_lr_power
+        weight_sum = weight_sum + weight
+        # As long as the learning rate is zero, so are both.
+        c = weight / jnp.where(weight_sum > 0, weight_sum, 1)
+        return {"c": c, "lr": lr, "max_lr": max_lr, "weight_sum": weight_sum}
+
+    def rule(
+        g: jax.Array, z: jax.Array, *, p: jax.Array, c: jax.Array, lr: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        step = -lr * g if rescale else g
+        z = z + step
+        return c * (z - p) + (1 - c) * (1 - b1) * step, z
+
+    def readout(p: jax.Array, z: jax.Array) -> jax.Array:
+        return (p - (1 - b1) * z) / b1
+
+    return leafwise(
+        rule,
+        scalars,
+        ScaleByScheduleFreeState,
+        carry={"weight_sum": 0.0, "max_lr": 0.0},
+        readout=readout,
+        z=copied(state_dtype),
+    )
+
+
+def _rectification(b2: Any, t: jax.Array) -> jax.Array:
+    """RAdam's ``r_t``, and zero while there is none."""
+    length, longest = average_length(b2, t), 2 / (1 - b2) - 1
+    share = (length - 4) * (length - 2) * longest / length
+    share = jnp.where(length > 4, share / ((longest - 4) * (longest - 2)), 0)
+    return jnp.sqrt(share)
+
+
+@transformation
+def schedule_free(
+    base_optimizer: GradientTransformation,
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    weight_lr_power: ScalarOrSchedule = 2.0,
+    state_dtype: StorageDtype | None = None,
+    *,
+    r: ScalarOrSchedule = 0.0,
+) -> GradientTransformation:
+    """Make an optimizer schedule-free: ``z`` takes its steps, the parameters follow.
+
+    Args:
+      base_optimizer: An optimizer without momentum, which b1 stands for.
+      learning_rate: The learning rate of ``base_optimizer``, or its schedule: here it
+        weighs the average only.
+      b1: See `scale_by_schedule_free`, as for the other arguments.
+      weight_lr_power: Power of the learning rate in the weights.
+      state_dtype: What ``z`` is stored in.
+      r: Power of the step in the weights.
+
+    Returns:
+      A chain of the base optimizer and `scale_by_schedule_free`; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Equal to the authors' ``ScheduleFreeWrapper``, and to optax with a constant learning
+    rate: with a schedule, optax (0.2.8) weighs each step by the next one's rate. Its
+    ``schedule_free_eval_params(state, params)`` is `jopt.eval_params`.
+
+    >>> import jopt
+    >>> rate = jopt.warmup_constant_schedule(0.0, 0.1, 100)
+    >>> tx = jopt.schedule_free(jopt.sgd(rate), rate)
+    >>> list(tx.init(jnp.ones(3)))
+    ['scale_by_learning_rate', 'scale_by_schedule_free']
+    """
+    return chain(
+        base_optimizer,
+        scale_by_schedule_free(
+            learning_rate, b1, weight_lr_power, state_dtype, r=r, rescale=False
+        ),
+    )
+
+
+@transformation
+def schedule_free_sgd(
+    learning_rate: ScalarOrSchedule = 1.0,
+    warmup_steps: int | None = None,
+    b1: ScalarOrSchedule = 0.9,
+    weight_decay: ScalarOrSchedule | None = None,
+    weight_lr_power: ScalarOrSchedule = 2.0,
+    state_dtype: StorageDtype | None = None,
+    *,
+    r: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+) -> GradientTransformation:
+    """Schedule-Free SGD: ``z <- z - lr_t (g + weight_decay y)``.
+
+    Args:
+      learning_rate: The step size, >= 0; 10 to 50 times that of SGD with momentum.
+      warmup_steps: ``lr_t`` grows linearly, from ``learning_rate / warmup_steps`` in
+        the first step to ``learning_rate`` in this one. (In optax it starts at zero.)
+      b1: See `scale_by_schedule_free`, as for the other arguments.
+      weight_decay: >= 0, multiplied by the learning rate.
+      weight_lr_power: Power of the learning rate in the weights.
+      state_dtype: What ``z`` is stored in.
+      r: Power of the step in the weights.
+      mask: The leaves to decay; see `add_decayed_weights`.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Equal to the authors' ``SGDScheduleFree``; to optax without a warmup.
+
+    >>> import jax, jopt
+    >>> f = lambda p: jnp.sum(p**2)
+    >>> tx, params = jopt.schedule_free_sgd(), jnp.array([1.0, 2.0, 3.0])
+    >>> state = tx.init(params)
+    >>> for _ in range(5):
+    ...     updates, state = tx.update(jax.grad(f)(params), state, params)
+    ...     params = jopt.apply_updates(params, updates)
+    >>> jopt.eval_params(tx, state, params).round(2)
+    Array([0.13, 0.26, 0.39], dtype=float32)
+    """
+    return chain(
+        *decoupled_decay(0.0 if weight_decay is None else weight_decay, mask),
+        scale_by_schedule_free(
+            *(learning_rate, b1, weight_lr_power, state_dtype),
+            r=r,
+            warmup_steps=warmup_steps or 0,
+        ),
+    )
+
+
+@transformation
+def schedule_free_adamw(
+    learning_rate: ScalarOrSchedule = 0.0025,
+    warmup_steps: int | None = None,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_lr_power: ScalarOrSchedule = 2.0,
+    state_dtype: StorageDtype | None = None,
+    *,
+    r: ScalarOrSchedule = 0.0,
+    rectify: bool = False,
+    mask: Mask = None,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Schedule-Free AdamW: ``z <- z - lr_t (g / (sqrt(v^) + eps) + weight_decay y)``.
+
+    Args:
+      learning_rate: The step size, >= 0.
+      warmup_steps: See `schedule_free_sgd`; the authors recommend a warmup.
+      b1: See `scale_by_schedule_free`, as for the other arguments.
+      b2: Decay of the second moment, in [0, 1).
+      eps: Added to the root, > 0.
+      weight_decay: >= 0, multiplied by the learning rate.
+      weight_lr_power: Power of the learning rate in the weights; Keras has 0.
+      state_dtype: What ``z`` is stored in.
+      r: Power of the step in the weights.
+      rectify: Whether ``lr_t`` is rectified as in RAdam, which takes the place of a
+        warmup: there is no step before the second moment has seen five gradients.
+      mask: The leaves to decay; see `add_decayed_weights`.
+      nu_dtype: What ``nu`` is stored in.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Equal to the authors' ``AdamWScheduleFree``, and ``RAdamScheduleFree`` if rectified;
+    to optax without a warmup; with ``weight_lr_power=0`` to Keras's
+    ``ScheduleFreeAdamW`` without decay (not on torch, where it takes the new z for the
+    old one).
+
+    >>> import jopt
+    >>> tx = jopt.schedule_free_adamw(0.01, warmup_steps=100)
+    >>> list(tx.init(jnp.ones(3)))
+    ['scale_by_rms', 'scale_by_schedule_free']
+    """
+    return chain(
+        scale_by_rms(
+            b2, eps, eps_in_sqrt=False, bias_correction=True, nu_dtype=nu_dtype
+        ),
+        *decoupled_decay(weight_decay, mask),
+        scale_by_schedule_free(
+            *(learning_rate, b1, weight_lr_power, state_dtype),
+            r=r,
+            warmup_steps=warmup_steps or 0,
+            rectify_b2=b2 if rectify else None,
+        ),
+    )

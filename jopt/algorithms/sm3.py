@@ -1,0 +1,135 @@
+"""SM3: AdaGrad with an accumulator per row, column, ... instead of per element.
+
+    v     <- min_r a_r + g^2          a_r belongs to one index of one axis
+    a_r   <- max of v over its slice
+    u     <- g / sqrt(v)              0 where v = 0
+    m     <- b1 m + (1 - b1) u        and m is the update
+
+Anil, Gupta, Koren & Singer, "Memory-efficient adaptive optimization", 2019, algorithm
+SM3-II. State: ``4 (m + n) / (m n)`` bytes per float32 parameter of an (m, n) matrix, 4
+of a vector, and 4 more of either for momentum. For large embeddings and sparse
+gradients, as AdaGrad is; learning rate 0.1 to 1 with warmup and no decay.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.factory import StorageDtype, transformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.leafwise import leafwise, zeros
+from jopt.transforms.learning_rate import scale_by_learning_rate
+
+
+class ScaleBySm3State(NamedTuple):
+    """State of `scale_by_sm3`."""
+
+    mu: Any  # accumulators: a tuple of trees, the first with those of first axes
+    nu: Any  # momentum, like params; None without
+
+
+@transformation
+def scale_by_sm3(
+    b1: ScalarOrSchedule | None = 0.9,
+    b2: ScalarOrSchedule = 1.0,
+    eps: ScalarOrSchedule = 1e-8,
+    *,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """Divide by the root of the least accumulator: ``u <- g / sqrt(v + eps)``.
+
+    Args:
+      b1: Decay of the momentum, in [0, 1); None keeps no momentum.
+      b2: 1 sums squares; in [0, 1) it is the decay of their average.
+      eps: Added under the root, >= 0; the paper has none.
+      nu_dtype: What the momentum is stored in; None is float32 or wider.
+
+    Returns:
+      A transformation, for real numbers.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Anil, Gupta, Koren & Singer, "Memory-efficient adaptive optimization", 2019. optax
+    fails for leaves without axes.
+
+    >>> import jopt
+    >>> tx = jopt.scale_by_sm3()
+    >>> [a.shape for a in tx.init(jnp.ones((2, 3))).mu]
+    [(2, 1), (1, 3)]
+    """
+    checks.decay_rate(b1=b1)
+    checks.fraction(b2=b2)
+    checks.nonnegative(eps=eps)
+
+    def rule(g: jax.Array, mu: Any, nu: Any) -> tuple[jax.Array, Any, Any]:
+        share = jnp.where(b2 == 1, 1, 1 - b2)
+        v = b2 * functools.reduce(jnp.minimum, mu) + share * g * g
+        seen = v > 0
+        u = jnp.where(seen, g / jnp.sqrt(jnp.where(seen, v, 1) + eps), 0)
+        mu = tuple(
+            jnp.max(v, axes, keepdims=True, initial=0) if axes else v
+            for axes in other_axes(g.shape)
+        )
+        if b1 is None:
+            return u, mu, None
+        nu = b1 * nu + (1 - b1) * u
+        return nu, mu, nu
+
+    return leafwise(
+        rule,
+        state=ScaleBySm3State,
+        real_only=True,
+        mu=zeros(each=other_axes),
+        nu=zeros(nu_dtype, over=None if b1 is not None else lambda shape: None),
+    )
+
+
+def other_axes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """For every axis all others; no axes at all for a leaf without."""
+    axes = range(len(shape))
+    return [tuple(i for i in axes if i != kept) for kept in axes] or [()]
+
+
+@transformation
+def sm3(
+    learning_rate: ScalarOrSchedule,
+    momentum: ScalarOrSchedule | None = 0.9,
+    *,
+    b2: ScalarOrSchedule = 1.0,
+    eps: ScalarOrSchedule = 1e-8,
+    nu_dtype: StorageDtype | None = None,
+) -> GradientTransformation:
+    """SM3: ``p <- p - learning_rate g / sqrt(min_r a_r + g^2)``, with momentum.
+
+    Args:
+      learning_rate: The step size, >= 0.
+      momentum: In [0, 1), of the rescaled gradients; None keeps no state for it. In
+        the state a tunable or scheduled one is called ``b1``.
+      b2: See `scale_by_sm3`, as for the other arguments.
+      eps: Added under the root; pytorch_optimizer has 1e-30.
+      nu_dtype: What the momentum is stored in.
+
+    Returns:
+      A transformation, for real numbers.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    Anil, Gupta, Koren & Singer, "Memory-efficient adaptive optimization", 2019.
+
+    >>> import jopt
+    >>> jopt.sm3(0.1, momentum=None)
+    sm3(learning_rate=0.1, momentum=None)
+    """
+    return chain(
+        scale_by_sm3(momentum, b2, eps, nu_dtype=nu_dtype),
+        scale_by_learning_rate(learning_rate),
+    )
