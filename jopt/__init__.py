@@ -146,7 +146,6 @@ from jopt.transforms.clipping import (
 )
 from jopt.transforms.constraints import keep_params_nonnegative
 from jopt.transforms.gradients import (
-    add_noise,
     centralize,
     identity,
     scale_by_sign,
@@ -165,6 +164,7 @@ from jopt.transforms.learning_rate import (
 )
 from jopt.transforms.mars_correction import mars_correction
 from jopt.transforms.momentum import apply_every, ema, trace
+from jopt.transforms.noise import add_noise
 from jopt.transforms.norms import (
     normalize,
     normalize_by_update_norm,

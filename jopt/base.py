@@ -213,7 +213,8 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
             assert inner.readout is not None
             return inner.readout(own, params)
 
-        tx = GradientTransformation(init, update, needs=self.needs)
+        own = {"needs": self.needs, "children": self.children}
+        tx = GradientTransformation(init, update, **own)
         tx.dynamic = dynamic
         tx.readout = readout if self.readout else None
         return tx

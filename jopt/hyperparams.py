@@ -124,11 +124,8 @@ def _located(state: Any) -> dict[str, tuple[str, jax.Array]]:
             f"{state!r}"
         )
     found = []
-    holders = jax.tree_util.tree_leaves_with_path(
-        state, is_leaf=lambda x: hasattr(x, "hyperparameters")
-    )
-    for path, holder in holders:
-        for name in getattr(holder, "hyperparameters", ()):
+    for path, holder in _holders(state):
+        for name in holder.hyperparameters:
             prefix = tree.path_name(path)
             (value,) = jax.tree.leaves(getattr(holder, name))  # nnx wraps arrays
             found.append((f"{prefix}/{name}" if prefix else name, name, value))
@@ -137,6 +134,21 @@ def _located(state: Any) -> dict[str, tuple[str, jax.Array]]:
         (name if names[name] == 1 else path): (path, value)
         for path, name, value in found
     }
+
+
+def _holders(state: Any) -> Any:
+    """``(path, state)`` of each state that holds hyperparameters, outer ones first."""
+
+    def holds(x: Any) -> bool:
+        return hasattr(x, "hyperparameters")
+
+    for path, x in jax.tree_util.tree_leaves_with_path(state, is_leaf=holds):
+        if holds(x):
+            yield path, x
+            for name, field in zip(x._fields, x, strict=True):
+                inside = (*path, jax.tree_util.GetAttrKey(name))
+                for deeper, inner in _holders(field):
+                    yield (*inside, *deeper), inner
 
 
 def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:

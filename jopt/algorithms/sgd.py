@@ -17,9 +17,9 @@ from jopt.base import GradientTransformation
 from jopt.chain import chain
 from jopt.factory import StorageDtype, transformation
 from jopt.hyperparams import ScalarOrSchedule
-from jopt.transforms.gradients import add_noise
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.momentum import trace
+from jopt.transforms.noise import add_noise
 
 
 @transformation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,6 @@ from jopt.factory import transformation
 from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import leafwise
 from jopt.masks import Mask
-from jopt.tree import scalar
 
 
 @transformation
@@ -235,69 +234,3 @@ def trust_ratio(
     both = (p_norm > 0) & (g_norm > 0)
     divisor = jnp.where(both, g_norm + weight_decay * p_norm + eps, 1)
     return jnp.where(both, coefficient * p_norm / divisor, 1)
-
-
-class AddNoiseState(NamedTuple):
-    """State of `add_noise`."""
-
-    count: jax.Array  # int32 scalar, updates so far
-    key: jax.Array  # uint32, the key's data: every checkpoint format can hold it
-
-
-@transformation
-def add_noise(
-    eta: ScalarOrSchedule, gamma: ScalarOrSchedule, key: int | jax.Array
-) -> GradientTransformation:
-    """Add Gaussian noise that fades: ``u <- g + N(0, eta / t^gamma)``, t = 1, 2, ….
-
-    Args:
-      eta: The variance at the first step, >= 0.
-      gamma: How fast it fades, >= 0; 0.55 in the paper.
-      key: A key of ``jax.random``, or the seed of one.
-
-    Returns:
-      A transformation. Its state holds the key of the next step.
-
-    Raises:
-      ValueError: ``eta`` or ``gamma`` is negative, or there is more than one key.
-
-    Neelakantan et al., "Adding gradient noise improves learning for very deep
-    networks", 2015.
-
-    >>> import jopt
-    >>> tx = jopt.add_noise(0.01, 0.55, key=0)
-    >>> updates, state = tx.update(jnp.zeros(2), tx.init(jnp.zeros(2)))
-    """
-    checks.nonnegative(eta=eta, gamma=gamma)
-    typed = jax.random.key(key) if isinstance(key, int) else key
-    if not jnp.issubdtype(typed.dtype, jax.dtypes.prng_key):
-        typed = jax.random.wrap_key_data(typed)
-    if typed.shape:
-        raise ValueError(f"key must be one key, got {len(typed)} of them")
-    impl = jax.random.key_impl(typed)
-
-    def init(params: Params) -> OptState:
-        del params
-        data = jnp.copy(jax.random.key_data(typed))
-        return AddNoiseState(jnp.zeros((), jnp.int32), data)
-
-    def update(updates: Updates, state: OptState) -> tuple[Updates, OptState]:
-        count = tree.safe_increment(state.count)
-        key = jax.random.wrap_key_data(state.key, impl=impl)
-        leaves, treedef = jax.tree.flatten(updates)
-        agreement.leaves(leaves, updates, "updates")
-        next_key, *keys = jax.random.split(key, len(leaves) + 1)
-        deviation = jnp.sqrt(eta * scalar(count) ** -gamma)
-        noisy = [_noisy(g, k, deviation) for g, k in zip(leaves, keys, strict=True)]
-        state = AddNoiseState(count, jax.random.key_data(next_key))
-        return treedef.unflatten(noisy), state
-
-    return GradientTransformation(init, update)
-
-
-@jax.jit
-def _noisy(g: jax.Array, key: jax.Array, deviation: jax.Array) -> jax.Array:
-    wide = tree.compute_dtype(g.dtype)
-    noise = jax.random.normal(key, g.shape, wide)
-    noise = noise * deviation.astype(wide)
-    return (g.astype(wide) + noise).astype(g.dtype)

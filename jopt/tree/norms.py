@@ -150,8 +150,9 @@ def norm_along(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
     Array([[5.]], dtype=float32)
     """
     real = jnp.finfo(x.dtype)
-    far = jnp.asarray(2.0 ** (0.75 * real.maxexp), real.dtype)
-    # XLA would multiply constants with each other before it does with x.
+    # Its square is finite, for XLA may multiply scales before it does with x; the barrier
+    # keeps it from doing so.
+    far = jnp.asarray(2.0 ** (real.maxexp // 2 - 1), real.dtype)
     scales = jax.lax.optimization_barrier((far, 1 / far))
     small, large = (
         jnp.sum(abs_sq(x * s.astype(x.dtype)), axis=axis, keepdims=True) for s in scales
