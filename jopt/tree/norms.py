@@ -150,7 +150,7 @@ def norm_along(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
     Array([[5.]], dtype=float32)
     """
     real = jnp.finfo(x.dtype)
-    # XLA would multiply scales with each other before it does with x, hence the barrier;
+    # XLA would multiply the scales before it multiplies with x, hence the barrier;
     # where it still does, their squares are finite.
     far = jnp.asarray(2.0 ** (real.maxexp // 2 - 1), real.dtype)
     scales = jax.lax.optimization_barrier((far, 1 / far))
