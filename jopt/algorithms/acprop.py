@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jopt import checks
-from jopt.algorithms.adam import check_adam, decoupled_decay
+from jopt.algorithms.adam import check_adam
 from jopt.base import GradientTransformation
 from jopt.chain import chain
 from jopt.factory import StorageDtype, transformation
@@ -25,7 +25,8 @@ from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import leafwise, zeros
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.tree import abs_sq, bias_correction
+from jopt.transforms.weight_decay import decoupled_decay
+from jopt.tree import abs_sq, one_minus_power
 
 
 class ScaleByAcpropState(NamedTuple):
@@ -78,7 +79,7 @@ def scale_by_acprop(
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         before = jnp.maximum(t - 1, 1)  # in the first step it is not used
-        return {"t": t, "nu_scale": 1 / bias_correction(b2, before)}
+        return {"t": t, "nu_scale": 1 / one_minus_power(b2, before)}
 
     def rule(
         g: jax.Array,

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jopt import checks
-from jopt.algorithms.adam import check_adam, decoupled_decay, momentum_terms
+from jopt.algorithms.adam import check_adam, momentum_terms
 from jopt.base import GradientTransformation
 from jopt.chain import chain
 from jopt.factory import StorageDtype, transformation
@@ -25,7 +25,8 @@ from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import leafwise, zeros
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.tree import abs_sq, bias_correction
+from jopt.transforms.weight_decay import decoupled_decay
+from jopt.tree import abs_sq, one_minus_power
 
 
 class ScaleByBeliefState(NamedTuple):
@@ -75,7 +76,7 @@ def scale_by_belief(
     checks.positive(b1=b1)  # with b1 = 0 the gradient is just what was expected
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
-        nu_scale = 1 / bias_correction(b2, t)
+        nu_scale = 1 / one_minus_power(b2, t)
         return {"nu_scale": nu_scale, **momentum_terms(b1, t, nesterov)}
 
     def rule(

@@ -28,7 +28,7 @@ from jopt.leafwise import leafwise, zeros
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
-from jopt.tree import abs_sq, bias_correction
+from jopt.tree import abs_sq, one_minus_power
 
 
 EpsMode = Literal["after", "before"]
@@ -86,7 +86,7 @@ def scale_by_adam(
     check_adam(b1, b2, eps, eps_root, eps_mode)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
-        nu_scale = 1 / bias_correction(b2, t)
+        nu_scale = 1 / one_minus_power(b2, t)
         return {
             "nu_scale": nu_scale,
             **momentum_terms(b1, t, nesterov),
@@ -127,10 +127,10 @@ def check_adam(b1: Any, b2: Any, eps: Any, eps_root: Any, eps_mode: str) -> None
 
 def momentum_terms(b1: Any, t: jax.Array, nesterov: bool) -> dict[str, jax.Array]:
     """What the corrected first moment takes of ``mu`` and, looking ahead, of ``g``."""
-    now = bias_correction(b1, t)
+    now = one_minus_power(b1, t)
     if not nesterov:
         return {"mu_scale": 1 / now, "g_scale": jnp.zeros_like(t)}
-    return {"mu_scale": b1 / bias_correction(b1, t + 1), "g_scale": (1 - b1) / now}
+    return {"mu_scale": b1 / one_minus_power(b1, t + 1), "g_scale": (1 - b1) / now}
 
 
 def eps_terms(
@@ -141,13 +141,6 @@ def eps_terms(
         eps, eps_root = eps * jnp.sqrt(nu_scale), eps_root * nu_scale
     dtype = nu_scale.dtype
     return {"outside": jnp.asarray(eps, dtype), "inside": jnp.asarray(eps_root, dtype)}
-
-
-def decoupled_decay(weight_decay: Any, mask: Mask) -> list[GradientTransformation]:
-    """The members of a chain that decay the weights: none if the decay is zero."""
-    if isinstance(weight_decay, float) and weight_decay == 0:
-        return []
-    return [add_decayed_weights(weight_decay, mask)]
 
 
 @transformation

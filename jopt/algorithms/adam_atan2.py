@@ -26,7 +26,7 @@ from jopt.leafwise import leafwise, zeros
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
-from jopt.tree import abs_sq, bias_correction
+from jopt.tree import abs_sq, one_minus_power
 
 
 class ScaleByAdamAtan2State(NamedTuple):
@@ -75,8 +75,8 @@ def scale_by_adam_atan2(
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         return {
-            "mu_scale": 1 / bias_correction(b1, t),
-            "nu_scale": 1 / bias_correction(b2, t),
+            "mu_scale": 1 / one_minus_power(b1, t),
+            "nu_scale": 1 / one_minus_power(b2, t),
         }
 
     def rule(

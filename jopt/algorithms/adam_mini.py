@@ -31,7 +31,7 @@ from jopt.leafwise import zeros
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
-from jopt.wrappers.precision import rounded_once
+from jopt.wrappers.precision import widened
 
 
 # What shares a second moment: all of one index of the last axis ("output"), of the
@@ -162,7 +162,7 @@ def _step(
         x if y is None else y.astype(wide) for x, y in zip(constant, given, strict=True)
     )
     t = tree.scalar(count)
-    filled = [tree.bias_correction(b, t.astype(wide)) for b in (b1, b2)]
+    filled = [tree.one_minus_power(b, t.astype(wide)) for b in (b1, b2)]
     u = g.astype(wide)
     squares = jnp.sum(u * u, axes, keepdims=True) / max(g.size // max(nu.size, 1), 1)
     if length is not None:
@@ -282,4 +282,4 @@ def adam_mini(
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
-    return rounded_once(members).recorded(members.recipe)
+    return widened(members).recorded(members.recipe)

@@ -26,7 +26,7 @@ from jopt.leafwise import leafwise, zeros
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
-from jopt.tree import bias_correction
+from jopt.tree import one_minus_power
 
 
 class ScaleByAdamaxState(NamedTuple):
@@ -75,7 +75,7 @@ def scale_by_adamax(
     checks.positive(eps=eps)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
-        return {"mu_scale": 1 / bias_correction(b1, t)}
+        return {"mu_scale": 1 / one_minus_power(b1, t)}
 
     def rule(
         g: jax.Array, mu: jax.Array, nu: jax.Array, *, mu_scale: jax.Array

@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 
 from jopt import checks
-from jopt.algorithms.adam import decoupled_decay
 from jopt.base import GradientTransformation
 from jopt.chain import chain
 from jopt.factory import StorageDtype, transformation
@@ -30,7 +29,8 @@ from jopt.leafwise import leafwise, zeros
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.proximal import proximal_decay
-from jopt.tree import abs_sq, bias_correction
+from jopt.transforms.weight_decay import decoupled_decay
+from jopt.tree import abs_sq, one_minus_power
 
 
 class ScaleByAdanState(NamedTuple):
@@ -92,9 +92,9 @@ def scale_by_adan(
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         return {
             "t": t,
-            "m_scale": 1 / bias_correction(b1, t),
-            "v_scale": b2 / bias_correction(b2, t),
-            "n_scale": 1 / bias_correction(b3, t),
+            "m_scale": 1 / one_minus_power(b1, t),
+            "v_scale": b2 / one_minus_power(b2, t),
+            "n_scale": 1 / one_minus_power(b3, t),
         }
 
     def rule(

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jopt import checks
-from jopt.algorithms.adam import check_adam, decoupled_decay
+from jopt.algorithms.adam import check_adam
 from jopt.base import GradientTransformation
 from jopt.chain import chain
 from jopt.factory import StorageDtype, transformation
@@ -27,7 +27,8 @@ from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import leafwise, zeros
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.tree import abs_sq, bias_correction, scalar
+from jopt.transforms.weight_decay import decoupled_decay
+from jopt.tree import abs_sq, one_minus_power, scalar
 
 
 class ScaleByAdemamixState(NamedTuple):
@@ -105,8 +106,8 @@ def scale_by_ademamix(
             "alpha_t": alpha_t,
             "kept": kept,
             "added": added,
-            "m1_scale": 1 / bias_correction(b1, t),
-            "nu_scale": 1 / bias_correction(b2, t),
+            "m1_scale": 1 / one_minus_power(b1, t),
+            "nu_scale": 1 / one_minus_power(b2, t),
         }
 
     def rule(

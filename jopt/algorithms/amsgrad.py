@@ -24,7 +24,7 @@ from jopt.factory import StorageDtype, transformation
 from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import leafwise, zeros
 from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.tree import abs_sq, bias_correction
+from jopt.tree import abs_sq, one_minus_power
 
 
 class ScaleByAmsgradState(NamedTuple):
@@ -83,9 +83,9 @@ def scale_by_amsgrad(
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         one = jnp.ones_like(t)
-        nu_scale = 1 / bias_correction(b2, t) if bias_correction_nu else one
+        nu_scale = 1 / one_minus_power(b2, t) if bias_correction_nu else one
         return {
-            "mu_scale": 1 / bias_correction(b1, t) if bias_correction_mu else one,
+            "mu_scale": 1 / one_minus_power(b1, t) if bias_correction_mu else one,
             "nu_scale": nu_scale,
             **eps_terms(eps, eps_root, eps_mode, nu_scale),
         }

@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 
 from jopt import checks
-from jopt.algorithms.adam import decoupled_decay
 from jopt.base import GradientTransformation
 from jopt.chain import chain
 from jopt.factory import StorageDtype, transformation
@@ -29,6 +28,7 @@ from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import copied, leafwise, zeros
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import decoupled_decay
 
 
 class ScaleByCocobState(NamedTuple):

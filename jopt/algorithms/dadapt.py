@@ -27,7 +27,7 @@ from jopt.base import GradientTransformation, Updates
 from jopt.factory import StorageDtype, transformation
 from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import leafwise, zeros
-from jopt.tree import bias_correction
+from jopt.tree import one_minus_power
 
 
 class DAdaptAdamWState(NamedTuple):
@@ -164,7 +164,7 @@ def check_betas(betas: Any) -> tuple[float, float]:
 
 def adam_correction(b1: float, b2: float, t: jax.Array) -> jax.Array:
     """What Adam's bias corrections multiply an update by."""
-    return jnp.sqrt(bias_correction(b2, t)) / bias_correction(b1, t)
+    return jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t)
 
 
 def quotient(numerator: jax.Array, denominator: jax.Array) -> jax.Array:

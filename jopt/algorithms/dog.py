@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 
 from jopt import checks, tree
-from jopt.algorithms.adam import decoupled_decay
 from jopt.algorithms.distance import distance
 from jopt.base import GradientTransformation, Params, Updates
 from jopt.chain import chain
@@ -28,6 +27,7 @@ from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import copied, leafwise
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import decoupled_decay
 
 
 InitStep = tuple[Literal["distance", "learning_rate", "heuristic"], float]

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 
 from jopt import checks, tree
-from jopt.algorithms.adam import decoupled_decay
 from jopt.algorithms.distance import squared_distance
 from jopt.base import GradientTransformation, Params, Updates
 from jopt.chain import chain
@@ -29,6 +28,7 @@ from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import copied, leafwise
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import decoupled_decay
 
 
 class ScaleByDowgState(NamedTuple):

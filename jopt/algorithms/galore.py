@@ -34,7 +34,7 @@ from jopt.leafwise import zeros
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
-from jopt.wrappers.precision import rounded_once
+from jopt.wrappers.precision import widened
 
 
 Side = Literal["shorter", "longer"]
@@ -282,4 +282,4 @@ def galore(
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
-    return rounded_once(members).recorded(members.recipe)
+    return widened(members).recorded(members.recipe)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt.algorithms.adam import EpsMode, check_adam, decoupled_decay, eps_terms
+from jopt.algorithms.adam import EpsMode, check_adam, eps_terms
 from jopt.base import GradientTransformation
 from jopt.chain import chain
 from jopt.factory import StorageDtype, transformation
@@ -25,7 +25,8 @@ from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import leafwise, zeros
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.tree import abs_sq, bias_correction
+from jopt.transforms.weight_decay import decoupled_decay
+from jopt.tree import abs_sq, one_minus_power
 
 
 class ScaleByLapropState(NamedTuple):
@@ -75,9 +76,9 @@ def scale_by_laprop(
     check_adam(b1, b2, eps, eps_root, eps_mode)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
-        nu_scale = 1 / bias_correction(b2, t)
+        nu_scale = 1 / one_minus_power(b2, t)
         return {
-            "mu_scale": 1 / bias_correction(b1, t),
+            "mu_scale": 1 / one_minus_power(b1, t),
             "nu_scale": nu_scale,
             **eps_terms(eps, eps_root, eps_mode, nu_scale),
         }

@@ -33,7 +33,7 @@ from jopt.transforms.mars_correction import (
     previous_gradients,
 )
 from jopt.transforms.weight_decay import add_decayed_weights
-from jopt.tree import abs_sq, bias_correction
+from jopt.tree import abs_sq, one_minus_power
 
 
 class ScaleByMarsState(NamedTuple):
@@ -93,9 +93,9 @@ def scale_by_mars(
     check_correction(gamma, b1, max_norm)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
-        nu_scale = 1 / bias_correction(b2, t)
+        nu_scale = 1 / one_minus_power(b2, t)
         return {
-            "mu_scale": 1 / bias_correction(b1, t),
+            "mu_scale": 1 / one_minus_power(b1, t),
             "nu_scale": nu_scale,
             **eps_terms(eps, eps_root, eps_mode, nu_scale),
         }

@@ -206,7 +206,7 @@ def momo_adam(
         gamma: jax.Array,
         lb: jax.Array,
     ) -> dict[str, jax.Array]:
-        scale = 1 / tree.bias_correction(b2, t)
+        scale = 1 / tree.one_minus_power(b2, t)
 
         def scaled(g: jax.Array, d: jax.Array, v: jax.Array) -> jax.Array:
             d, _, root = moments(g, d, v, scale)
@@ -217,7 +217,7 @@ def momo_adam(
         barf = b1 * barf + (1 - b1) * tree.scalar(value)
         gamma = b1 * gamma + (1 - b1) * _inner(updates, params)
         decay = tree.scalar(learning_rate * weight_decay)
-        filled = tree.bias_correction(b1, t)
+        filled = tree.one_minus_power(b1, t)
         model = _Model(barf, gamma, _inner(d, params), norm, 1 + decay, filled)
         tau, lb = model.step(learning_rate, lb, lower_bound, adapt_lower_bound)
         averages = {"barf": barf, "gamma": gamma, "lb": lb}

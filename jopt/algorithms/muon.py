@@ -50,7 +50,7 @@ from jopt.transforms.gradients import identity
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.wrappers.masking import partition
-from jopt.wrappers.precision import rounded_once
+from jopt.wrappers.precision import widened
 
 
 class ScaleByMuonState(NamedTuple):
@@ -289,4 +289,4 @@ def muon(
         treedef = jax.tree.structure(params, is_leaf=lambda x: x is None)
         return treedef.unflatten("muon" if on else "adam" for on in chosen)
 
-    return partition({"muon": rounded_once(for_matrices), "adam": for_others}, labels)
+    return partition({"muon": widened(for_matrices), "adam": for_others}, labels)

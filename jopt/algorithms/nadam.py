@@ -28,7 +28,7 @@ from jopt.leafwise import leafwise, zeros
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
-from jopt.tree import abs_sq, bias_correction
+from jopt.tree import abs_sq, one_minus_power
 
 
 class ScaleByNadamState(NamedTuple):
@@ -86,7 +86,7 @@ def scale_by_nadam(
     def scalars(t: jax.Array, mu_product: jax.Array) -> dict[str, jax.Array]:
         now, ahead = scheduled(t), scheduled(t + 1)
         mu_product = mu_product * now
-        nu_scale = 1 / bias_correction(b2, t)
+        nu_scale = 1 / one_minus_power(b2, t)
         return {
             "mu_product": mu_product,
             "mu_scale": ahead / (1 - mu_product * ahead),

@@ -7,7 +7,7 @@ so that U = P S Q^T becomes P p(S) Q^T with p(S) near 1: the polar factor P Q^T,
 the singular values that are exactly zero, or too small for the number of steps.
 
 Matrices of one shape, in whatever leaves, are orthogonalized together: they are
-stacked, up to sixteen at a time, so that two hundred equal leaves are one trace.
+stacked, up to eight at a time, so that two hundred equal leaves are one trace.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ PRESETS: Mapping[str, tuple[int, tuple[Triple, ...]]] = {
 }
 
 # More matrices in one stack make no device faster, but take memory, and compile slower.
-_MOST_LEAVES, _MOST_NUMBERS = 16, 2**22
+_MOST_LEAVES, _MOST_NUMBERS = 8, 2**22
 
 
 def coefficients(ns_coeffs: Any, ns_steps: int | None) -> tuple[Triple, ...]:

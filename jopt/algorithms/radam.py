@@ -19,13 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jopt import checks
-from jopt.algorithms.adam import (
-    EpsMode,
-    check_adam,
-    decoupled_decay,
-    eps_terms,
-    momentum_terms,
-)
+from jopt.algorithms.adam import EpsMode, check_adam, eps_terms, momentum_terms
 from jopt.base import GradientTransformation
 from jopt.chain import chain
 from jopt.factory import StorageDtype, transformation
@@ -33,7 +27,8 @@ from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import leafwise, zeros
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.tree import abs_sq, bias_correction
+from jopt.transforms.weight_decay import decoupled_decay
+from jopt.tree import abs_sq, one_minus_power
 
 
 class ScaleByRadamState(NamedTuple):
@@ -90,8 +85,8 @@ def scale_by_radam(
     checks.at_least(4, threshold=threshold)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
-        nu_scale = 1 / bias_correction(b2, t)
-        length, longest = _length(b2, t), 2 / (1 - b2) - 1
+        nu_scale = 1 / one_minus_power(b2, t)
+        length, longest = average_length(b2, t), 2 / (1 - b2) - 1
         share = (length - 4) * (length - 2) / length
         rectified = length >= threshold
         return {
@@ -134,7 +129,7 @@ def scale_by_radam(
     )
 
 
-def _length(b2: Any, t: jax.Array) -> jax.Array:
+def average_length(b2: Any, t: jax.Array) -> jax.Array:
     """The length rho_t of a simple average that varies as ``v^`` does.
 
     ``rho_inf - 2 t b2^t / (1 - b2^t)`` is t, nearly, after a few steps: the difference

@@ -25,7 +25,7 @@ from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import full, leafwise, zeros
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.momentum import trace
-from jopt.tree import abs_sq, bias_correction
+from jopt.tree import abs_sq, one_minus_power
 
 
 class ScaleByRmsState(NamedTuple):
@@ -151,7 +151,7 @@ def scale_by_stddev(
 
 def _scalars(decay: Any, corrected: bool) -> Any:
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
-        filled = bias_correction(decay, t) if corrected else jnp.ones_like(t)
+        filled = one_minus_power(decay, t) if corrected else jnp.ones_like(t)
         return {"scale": 1 / filled}
 
     return scalars

@@ -24,8 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from jopt import checks
-from jopt.algorithms.adam import decoupled_decay
-from jopt.algorithms.radam import _length as average_length
+from jopt.algorithms.radam import average_length
 from jopt.algorithms.rmsprop import scale_by_rms
 from jopt.base import GradientTransformation
 from jopt.chain import chain
@@ -33,6 +32,7 @@ from jopt.factory import StorageDtype, transformation
 from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import copied, leafwise
 from jopt.masks import Mask
+from jopt.transforms.weight_decay import decoupled_decay
 
 
 class ScaleByScheduleFreeState(NamedTuple):

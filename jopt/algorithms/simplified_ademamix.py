@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jopt import checks
-from jopt.algorithms.adam import check_adam, decoupled_decay
+from jopt.algorithms.adam import check_adam
 from jopt.base import GradientTransformation
 from jopt.chain import chain
 from jopt.factory import StorageDtype, transformation
@@ -25,7 +25,8 @@ from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import leafwise, zeros
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.tree import abs_sq, bias_correction
+from jopt.transforms.weight_decay import decoupled_decay
+from jopt.tree import abs_sq, one_minus_power
 
 
 class ScaleBySimplifiedAdemamixState(NamedTuple):
@@ -76,7 +77,7 @@ def scale_by_simplified_ademamix(
     checks.nonnegative(alpha=alpha)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
-        return {"n_scale": 1 / bias_correction(b2, t)}
+        return {"n_scale": 1 / one_minus_power(b2, t)}
 
     def rule(
         g: jax.Array, m: jax.Array, n: jax.Array, *, n_scale: jax.Array

@@ -26,7 +26,7 @@ from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import leafwise, zeros
 from jopt.masks import Mask
 from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.tree import abs_sq, bias_correction
+from jopt.tree import abs_sq, one_minus_power
 
 
 class ScaleByStableAdamwState(NamedTuple):
@@ -80,8 +80,8 @@ def scale_by_stable_adamw(
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         return {
-            "mu_scale": 1 / bias_correction(b1, t),
-            "nu_scale": 1 / bias_correction(b2, t),
+            "mu_scale": 1 / one_minus_power(b1, t),
+            "nu_scale": 1 / one_minus_power(b2, t),
         }
 
     def rule(

@@ -24,7 +24,7 @@ from jopt.factory import StorageDtype, transformation
 from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import full, leafwise
 from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.tree import abs_sq, bias_correction
+from jopt.tree import abs_sq, one_minus_power
 
 
 class ScaleByYogiState(NamedTuple):
@@ -82,9 +82,9 @@ def scale_by_yogi(
     checks.finite(initial_mu=initial_mu)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
-        nu_scale = 1 / bias_correction(b2, t)
+        nu_scale = 1 / one_minus_power(b2, t)
         return {
-            "mu_scale": 1 / bias_correction(b1, t),
+            "mu_scale": 1 / one_minus_power(b1, t),
             "nu_scale": nu_scale,
             **eps_terms(eps, eps_root, eps_mode, nu_scale),
         }

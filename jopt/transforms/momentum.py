@@ -176,7 +176,7 @@ def ema(
     checks.decay_rate(decay=decay)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
-        return {"filled": tree.bias_correction(decay, t)}
+        return {"filled": tree.one_minus_power(decay, t)}
 
     def rule(
         g: jax.Array, m: jax.Array, *, filled: jax.Array

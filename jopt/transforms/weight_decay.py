@@ -23,6 +23,8 @@ unscaled     takes ``w p``, whatever the learning rate.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -65,6 +67,13 @@ def add_decayed_weights(
     """
     checks.nonnegative(weight_decay=weight_decay)
     return leafwise(lambda g, *, p: g + weight_decay * p, mask=mask)
+
+
+def decoupled_decay(weight_decay: Any, mask: Mask) -> list[GradientTransformation]:
+    """The members of a chain that decay the weights: none if the decay is zero."""
+    if isinstance(weight_decay, float) and weight_decay == 0:
+        return []
+    return [add_decayed_weights(weight_decay, mask)]
 
 
 @transformation

@@ -28,6 +28,7 @@ from jopt.tree.like import (
 )
 from jopt.tree.moments import (
     bias_correction,
+    one_minus_power,
     safe_increment,
     update_infinity_moment,
     update_moment,
@@ -37,6 +38,7 @@ from jopt.tree.norms import abs_sq, norm, norm_along, norm_of_bounded
 from jopt.tree.parameters import map_params
 from jopt.tree.paths import leaves_with_names, path_name
 from jopt.tree.reductions import allclose, max, min, size, sum, vdot
+from jopt.tree.rows import is_leaf
 from jopt.tree.states import NamedTupleKey, get, get_all_with_path, set
 
 
@@ -83,6 +85,7 @@ __all__ = [  # noqa: RUF022, by subject
     "update_moment_per_elem_norm",
     "update_infinity_moment",
     "bias_correction",
+    "one_minus_power",
     "safe_increment",
     # Optimizer states.
     "get",
@@ -93,4 +96,5 @@ __all__ = [  # noqa: RUF022, by subject
     # Paths.
     "path_name",
     "leaves_with_names",
+    "is_leaf",
 ]

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jopt.tree.dtypes import as_dtype, promoted, wide
+from jopt.tree.arithmetic import scale
+from jopt.tree.dtypes import as_dtype, promoted, scalar, wide
 from jopt.tree.norms import abs_sq
 from jopt.tree.paths import map_leaves
 
@@ -28,20 +29,17 @@ def safe_increment(count: jax.Array) -> jax.Array:
     return jnp.where(count < largest, count + jnp.ones_like(count), count)
 
 
-def bias_correction(decay: float | jax.Array, t: jax.Array) -> jax.Array:
+def one_minus_power(decay: float | jax.Array, t: jax.Array) -> jax.Array:
     """``1 - decay**t``, the share of an average that its first ``t`` steps have filled.
 
     In float32 ``0.999**t`` is so close to 1 that the difference keeps three digits
     only; ``-expm1(t log decay)`` keeps all of them.
 
-    Unlike the function of this name in optax, it does not take the average:
-    ``tree.scale(1 / tree.bias_correction(decay, count), moment)`` corrects a tree.
-
     Args:
       decay: In [0, 1).
       t: The number of steps, from 1.
 
-    >>> abs(float(bias_correction(0.999, jnp.float32(1))) / 0.001 - 1) < 1e-6
+    >>> abs(float(one_minus_power(0.999, jnp.float32(1))) / 0.001 - 1) < 1e-6
     True
     """
     if isinstance(decay, float):
@@ -49,6 +47,23 @@ def bias_correction(decay: float | jax.Array, t: jax.Array) -> jax.Array:
     else:
         log = jnp.log(decay)
     return -jnp.expm1(t * log)
+
+
+def bias_correction(moment: Any, decay: float | jax.Array, count: ArrayLike) -> Any:
+    """``moment / (1 - decay**count)``: an average that started at zero, corrected.
+
+    Args:
+      moment: Arrays.
+      decay: The decay of the moving average, in [0, 1).
+      count: The number of updates so far, from 1.
+
+    Returns:
+      A tree like ``moment``.
+
+    >>> bias_correction({"a": jnp.array([0.5])}, 0.5, 1)
+    {'a': Array([1.], dtype=float32)}
+    """
+    return scale(1 / one_minus_power(decay, scalar(jnp.asarray(count))), moment)
 
 
 def update_moment(updates: Any, moments: Any, decay: ArrayLike, order: float) -> Any:

@@ -11,7 +11,7 @@ from jopt import tree
 from jopt.base import GradientTransformation, OptState, Params, Updates
 
 
-def rounded_once(inner: GradientTransformation) -> GradientTransformation:
+def widened(inner: GradientTransformation) -> GradientTransformation:
     """The same, with updates in the compute dtype from the first member to the last.
 
     Leafwise neighbours in a chain hand their updates on as they are; what is not
