@@ -27,6 +27,7 @@ from jopt.algorithms.dadapt import dadapt_adamw
 from jopt.algorithms.dog import dog, scale_by_dog
 from jopt.algorithms.dowg import dowg, scale_by_dowg
 from jopt.algorithms.dpsgd import (
+    clipped_grad_sum,
     differentially_private_aggregate,
     dpsgd,
     per_example_global_norm_clip,
@@ -42,6 +43,7 @@ from jopt.algorithms.laprop import laprop, scale_by_laprop
 from jopt.algorithms.lars import lars, scale_by_lars
 from jopt.algorithms.ldog import ldog, scale_by_distance_over_gradients
 from jopt.algorithms.lion import lion, scale_by_lion
+from jopt.algorithms.looksam import looksam
 from jopt.algorithms.madgrad import madgrad, scale_by_madgrad
 from jopt.algorithms.mars import mars_adamw, scale_by_mars
 from jopt.algorithms.mars_lion import mars_lion, scale_by_mars_lion
@@ -62,6 +64,7 @@ from jopt.algorithms.prodigy import prodigy
 from jopt.algorithms.radam import radam, scale_by_radam
 from jopt.algorithms.rmsprop import rmsprop, scale_by_rms, scale_by_stddev
 from jopt.algorithms.rprop import rprop, scale_by_rprop
+from jopt.algorithms.sam import asam, sam
 from jopt.algorithms.schedule_free import (
     scale_by_schedule_free,
     schedule_free,
@@ -98,7 +101,11 @@ from jopt.hyperparams import (
 )
 from jopt.leafwise import copied, full, leafwise, zeros
 from jopt.masks import Mask
+from jopt.metrics import metrics, monitor
+from jopt.micro_batch import micro_batch
 from jopt.registry import from_config, get, names, to_config
+from jopt.rules import glob, is_bias_or_norm, ndim_at_least, optional, rules
+from jopt.schedules.averaging import ema_warmup_schedule, swa_schedule
 from jopt.schedules.cosine import (
     cosine_decay_restarts,
     cosine_decay_schedule,
@@ -119,6 +126,7 @@ from jopt.schedules.inverse import (
 )
 from jopt.schedules.join import join_schedules
 from jopt.schedules.linear_cosine import linear_cosine_decay, noisy_linear_cosine_decay
+from jopt.schedules.micro_steps import micro_step_schedule
 from jopt.schedules.onecycle import (
     cosine_onecycle_schedule,
     linear_onecycle_schedule,
@@ -136,6 +144,8 @@ from jopt.schedules.warmup import (
     warmup_inverse_sqrt,
     warmup_linear,
 )
+from jopt.sparse import densify, sparse_value_and_grad
+from jopt.transforms.aggregate import aggregate
 from jopt.transforms.cautious import cautious, gradient_sign
 from jopt.transforms.clipping import (
     adaptive_grad_clip,
@@ -147,6 +157,7 @@ from jopt.transforms.clipping import (
 from jopt.transforms.constraints import keep_params_nonnegative
 from jopt.transforms.gradients import (
     centralize,
+    freeze,
     identity,
     scale_by_sign,
     scale_by_trust_ratio,
@@ -159,6 +170,7 @@ from jopt.transforms.grokfast import grokfast_ema, grokfast_ma
 from jopt.transforms.growth import limit_norm_growth
 from jopt.transforms.learning_rate import (
     scale,
+    scale_by_group,
     scale_by_learning_rate,
     scale_by_schedule,
 )
@@ -180,9 +192,29 @@ from jopt.transforms.weight_decay import (
     independent_weight_decay,
 )
 from jopt.transforms.zclip import zclip
+from jopt.tree.rows import RowSparse
 from jopt.wrappers.accumulation import accumulate
 from jopt.wrappers.averaging import params_ema, params_mean
-from jopt.wrappers.masking import masked, partition
+from jopt.wrappers.catching_up import catch_up, caught_up
+from jopt.wrappers.conditionally import conditionally_mask, conditionally_transform
+from jopt.wrappers.guards import apply_if_finite, skip_nonfinite
+from jopt.wrappers.lawa import params_lawa
+from jopt.wrappers.lookahead import lookahead
+from jopt.wrappers.loss_scale import dynamic_loss_scale, scale_loss
+from jopt.wrappers.masking import (
+    masked,
+    multi_transform,
+    partition,
+    selective_transform,
+)
+from jopt.wrappers.micro_steps import skip_large_updates, skip_not_finite
+from jopt.wrappers.multi_steps import (
+    MultiSteps,
+    accumulate_grads,
+    emit,
+    has_updated,
+)
+from jopt.wrappers.spikes import skip_spikes
 
 
 __version__ = "0.1.0"
@@ -193,6 +225,10 @@ __all__ = [  # noqa: RUF022, by subject
     "GradientTransformation", "chain", "apply_updates", "step", "transformation",
     "schedule", "Schedule", "StorageDtype", "leafwise", "zeros", "full", "copied",
     "Mask", "eval_params",
+    # Which leaves.
+    "rules", "optional", "glob", "ndim_at_least", "is_bias_or_norm",
+    # Metrics.
+    "monitor", "metrics",
     # Hyperparameters.
     "ScalarOrSchedule", "Tunable", "tunable", "hyperparams", "set_hyperparams",
     "inject_hyperparams",
@@ -221,21 +257,29 @@ __all__ = [  # noqa: RUF022, by subject
     "mars_adamw", "scale_by_mars", "mars_lion", "scale_by_mars_lion", "muon",
     "scale_by_muon", "normalize_neurons",
     # Transformations.
-    "scale", "scale_by_learning_rate", "scale_by_schedule", "add_decayed_weights",
-    "proximal_decay", "skip_first", "cautious_weight_decay", "independent_weight_decay",
-    "corrected_weight_decay", "trace", "ema", "apply_every", "clip",
-    "clip_by_global_norm", "clip_by_norm", "clip_by_block_rms", "adaptive_grad_clip",
-    "zclip", "limit_norm_growth", "cautious", "gradient_sign", "mars_correction",
-    "grokfast_ema", "grokfast_ma", "identity", "stateless", "stateless_with_tree_map",
-    "centralize", "set_to_zero", "zero_nans", "scale_by_sign", "scale_by_trust_ratio",
-    "normalize", "normalize_by_update_norm", "scale_by_param_block_norm",
-    "scale_by_param_block_rms", "keep_params_nonnegative", "add_noise",
-    "reduce_on_plateau", "differentially_private_aggregate", "dpsgd",
-    "per_example_global_norm_clip", "per_example_layer_norm_clip",
-    "gauss_newton_bartlett", "hutchinson_estimator_diag_hessian", "scale_by_sophia",
-    "sophia",
+    "scale", "scale_by_learning_rate", "scale_by_group", "scale_by_schedule",
+    "add_decayed_weights", "proximal_decay", "skip_first", "cautious_weight_decay",
+    "independent_weight_decay", "corrected_weight_decay", "trace", "ema", "apply_every",
+    "clip", "clip_by_global_norm", "clip_by_norm", "clip_by_block_rms",
+    "adaptive_grad_clip", "zclip", "limit_norm_growth", "cautious", "gradient_sign",
+    "mars_correction", "grokfast_ema", "grokfast_ma", "identity", "stateless",
+    "stateless_with_tree_map", "centralize", "set_to_zero", "freeze", "zero_nans",
+    "scale_by_sign", "scale_by_trust_ratio", "normalize", "normalize_by_update_norm",
+    "scale_by_param_block_norm", "scale_by_param_block_rms", "keep_params_nonnegative",
+    "add_noise", "reduce_on_plateau", "differentially_private_aggregate", "dpsgd",
+    "per_example_global_norm_clip", "per_example_layer_norm_clip", "clipped_grad_sum",
+    "aggregate", "gauss_newton_bartlett", "hutchinson_estimator_diag_hessian",
+    "scale_by_sophia", "sophia",
+    # Functions that give value and gradient.
+    "sam", "asam", "looksam", "micro_batch",
     # Wrappers.
-    "masked", "partition", "accumulate", "params_ema", "params_mean",
+    "masked", "partition", "multi_transform", "selective_transform", "accumulate",
+    "accumulate_grads", "emit", "has_updated", "MultiSteps", "skip_not_finite",
+    "skip_large_updates", "params_ema", "params_mean", "params_lawa", "lookahead",
+    "skip_nonfinite", "apply_if_finite", "skip_spikes", "dynamic_loss_scale",
+    "scale_loss", "conditionally_mask", "conditionally_transform",
+    # Row-sparse leaves.
+    "RowSparse", "sparse_value_and_grad", "densify", "catch_up", "caught_up",
     # Schedules.
     "constant_schedule", "linear_schedule", "polynomial_schedule", "rex_schedule",
     "exponential_decay", "inverse_time_decay", "inverse_sqrt_schedule",
@@ -245,8 +289,9 @@ __all__ = [  # noqa: RUF022, by subject
     "warmup_cosine_decay_schedule", "warmup_exponential_decay_schedule",
     "warmup_cosine", "warmup_linear", "warmup_stable_decay", "warmup_inverse_sqrt",
     "cosine_onecycle_schedule", "linear_onecycle_schedule", "onecycle_schedule",
-    "piecewise_interpolate_schedule", "cyclic_schedule", "join_schedules",
-    "multiply_schedules", "multiplicative_schedule",
+    "piecewise_interpolate_schedule", "cyclic_schedule", "swa_schedule",
+    "ema_warmup_schedule", "join_schedules", "multiply_schedules",
+    "multiplicative_schedule", "micro_step_schedule",
     # PyTree arithmetic.
     "tree", "projections",
 ]

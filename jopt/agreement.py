@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt import checks, tree
+from jopt.tree.rows import is_rows
 
 
 def leaves(
@@ -32,9 +33,19 @@ def leaves(
     for i, leaf in enumerate(found):
         problem = leaf is not None and _problem(leaf, real_only)
         if problem:
+            rows = [n for n, x in tree.leaves_with_names(whole) if is_rows(x)]
+            if rows and not any(map(is_rows, found)):
+                raise TypeError(_row_sparse(name, rows[0]))
             with_nones = any(x is None for x in found)
             path = tree.leaves_with_names(whole, none=with_nones)[i][0]
             raise TypeError(f"{name} leaf {path!r} {problem}.")
+
+
+def _row_sparse(name: str, path: str) -> str:
+    return (
+        f"{name} leaf {path!r} is row-sparse, and this takes dense arrays only. Put "
+        "jopt.densify() before it"
+    )
 
 
 def _problem(leaf: Any, real_only: Sequence[str]) -> str | None:
@@ -130,6 +141,9 @@ def _structure_message(updates: Any, other: Any, name: str) -> str:
     extra = [path for path in theirs if path not in ours]
     parts = [f"only in the updates: {_some(missing)}"] if missing else []
     parts += [f"only in {name}: {_some(extra)}"] if extra else []
+    rows = [n for n, x in tree.leaves_with_names(updates) if is_rows(x)]
+    if rows and not parts:
+        return _row_sparse("updates", rows[0])
     if not parts:
         parts = [_other_containers(*map(jax.tree.structure, (updates, other)))]
     return (
@@ -166,6 +180,17 @@ def scalars(name: str, found: Any, needed: Collection[str]) -> None:
         )
     for key, value in found.items():
         checks.one_number(f"{name}: the scalar {key!r}", value)
+
+
+def scalars_of_rows(name: str, known: Mapping[str, Any], error: Exception) -> None:
+    """Raise if ``scalars`` failed where it was given a row-sparse leaf."""
+    for what, whole in known.items():
+        rows = [n for n, x in tree.leaves_with_names(whole) if is_rows(x)]
+        if rows:
+            raise TypeError(
+                f"{name} computes a number from all {what}, and leaf {rows[0]!r} is "
+                "row-sparse, which it does not know. Put jopt.densify() before it"
+            ) from error
 
 
 def dtypes(update: Any, param: Any, slots: Any = ()) -> None:

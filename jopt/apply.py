@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from jopt import agreement, checks, tree
 from jopt.base import GradientTransformation, OptState, Params, Updates
+from jopt.tree.rows import RowSparse, is_rows
 
 
 def apply_updates(params: Params, updates: Updates) -> Params:
@@ -22,7 +23,7 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     Args:
       params: The parameters.
       updates: Updates of the same structure and shapes; a parameter whose update is
-        None stays what it is.
+        None stays what it is, as do the rows that a `RowSparse` update does not have.
 
     Returns:
       The new parameters, in the dtypes of the old.
@@ -33,12 +34,15 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     >>> apply_updates({"w": jnp.ones(2)}, {"w": jnp.full(2, -0.5)})
     {'w': Array([0.5, 0.5], dtype=float32)}
     """
-    leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
     old = agreement.aligned(updates, leaves, treedef, params, "params")
     new = []
     try:
         for p, u in zip(old, leaves, strict=True):
-            new.append(p if u is None else _add(p, u))
+            if is_rows(u):
+                new.append(_add_rows(p, u.coalesced()))
+            else:
+                new.append(p if u is None else _add(p, u))
     except Exception as error:
         agreement.note_leaf(error, updates, len(new))
         raise
@@ -58,6 +62,11 @@ def _add_wide(p: jax.Array, u: jax.Array) -> jax.Array:
     agreement.dtypes(u, p)
     wide = np.promote_types(tree.compute_dtype(p.dtype), u.dtype)
     return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
+
+
+@jax.jit
+def _add_rows(p: jax.Array, u: RowSparse) -> jax.Array:
+    return u.scattered(p, _add_wide(u.gathered(p), u.rows))
 
 
 def step(

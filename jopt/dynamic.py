@@ -108,6 +108,7 @@ def _extended(base: Any, owner: str, hyperparameters: tuple[str, ...]) -> Any:
     extended: Any = collections.namedtuple(name, own + tuple(extra))
     extended.base = base
     extended.hyperparameters = hyperparameters
+    extended.metrics = getattr(base, "metrics", ())
     # Pickle cannot find a class that is made here by its name.
     make = (base, owner, hyperparameters)
     extended.__reduce__ = lambda self: (_rebuild_state, (make, tuple(self)))

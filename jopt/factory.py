@@ -15,6 +15,7 @@ from typing import (
     Any,
     ParamSpec,
     TypeAlias,
+    TypeVar,
     get_args,
     get_origin,
 )
@@ -32,6 +33,7 @@ from jopt.recipe import Recipe, Recorded, freeze
 
 
 P = ParamSpec("P")
+Value = TypeVar("Value", bound=Recorded)
 
 # Declares an argument to be the dtype that a slot is stored in.
 if TYPE_CHECKING:
@@ -158,20 +160,39 @@ def schedule(
     >>> harmonic(1), float(harmonic(1)(3))
     (harmonic(init_value=1.0), 0.25)
     """
-    signature = inspect.signature(factory, eval_str=True)
 
     @functools.wraps(factory)
-    def make(*args: P.args, **kwargs: P.kwargs) -> Schedule:
-        bound = _bind(factory, signature, args, kwargs)
-        function = factory(*bound.args, **bound.kwargs)
+    def made(*args: P.args, **kwargs: P.kwargs) -> Schedule:
+        function = factory(*args, **kwargs)
         if not callable(function):
             raise TypeError(
                 f"{factory.__name__} must return a function of the step, got "
                 f"{function!r}"
             )
-        made = Schedule(function)
-        made.recipe = Recipe(make, bound.arguments)
-        return made
+        return Schedule(function)
+
+    return recorded(made)
+
+
+def recorded(factory: Callable[P, Value]) -> Callable[P, Value]:
+    """Decorates a factory of other values that are to know their call.
+
+    Args:
+      factory: A function that returns a `Recorded`; its arguments are checked and
+        normalized by their annotations.
+
+    Returns:
+      The factory, with ``repr``, ``==``, ``hash``, ``pickle`` and config for its
+      results.
+    """
+    signature = inspect.signature(factory, eval_str=True)
+
+    @functools.wraps(factory)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Value:
+        bound = _bind(factory, signature, args, kwargs)
+        value = factory(*bound.args, **bound.kwargs)
+        value.recipe = Recipe(make, bound.arguments)
+        return value
 
     return _register(make, signature)
 

@@ -124,8 +124,8 @@ def _located(state: Any) -> dict[str, tuple[str, jax.Array]]:
             f"{state!r}"
         )
     found = []
-    for path, holder in _holders(state):
-        for name in holder.hyperparameters:
+    for path, holder in holders(state, "hyperparameters"):
+        for name in type(holder).hyperparameters:
             prefix = tree.path_name(path)
             (value,) = jax.tree.leaves(getattr(holder, name))  # nnx wraps arrays
             found.append((f"{prefix}/{name}" if prefix else name, name, value))
@@ -136,18 +136,18 @@ def _located(state: Any) -> dict[str, tuple[str, jax.Array]]:
     }
 
 
-def _holders(state: Any) -> Any:
-    """``(path, state)`` of each state that holds hyperparameters, outer ones first."""
+def holders(state: Any, what: str) -> Any:
+    """``(path, state)`` of each state whose class names fields so, outer ones first."""
 
     def holds(x: Any) -> bool:
-        return hasattr(x, "hyperparameters")
+        return hasattr(x, "_fields") and isinstance(getattr(type(x), what, 0), tuple)
 
     for path, x in jax.tree_util.tree_leaves_with_path(state, is_leaf=holds):
         if holds(x):
             yield path, x
             for name, field in zip(x._fields, x, strict=True):
                 inside = (*path, jax.tree_util.GetAttrKey(name))
-                for deeper, inner in _holders(field):
+                for deeper, inner in holders(field, what):
                     yield (*inside, *deeper), inner
 
 

@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jopt import agreement, checks, masks, tree
+from jopt import agreement, checks, rowwise, tree
 from jopt.base import OptState, Params, Updates
 from jopt.dynamic import NO_STATE, scheduled
 from jopt.tree import scalar
+from jopt.tree.rows import is_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +50,12 @@ def run(
     """One step of neighbouring leafwise transformations.
 
     Only the first of them may look at the tree of updates: those that the others get
-    exist within the kernels only.
+    exist within the kernels only. A row-sparse leaf is one leaf, and its rows are
+    summed up before anything sees them.
     """
     fields = [_fields(m, state) for m, state in zip(members, states, strict=True)]
-    leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
+    leaves = [g.coalesced() if is_rows(g) else g for g in leaves]
     owners = [m.name for m in members if m.declaration.real_only]
     agreement.leaves(leaves, updates, "updates", owners)
     aligned = functools.partial(agreement.aligned, updates, leaves, treedef)
@@ -75,9 +78,9 @@ def run(
         for p, g in zip(at, leaves, strict=True)
     ]
     chosen = [
-        [True] * len(leaves)
+        [1.0] * len(leaves)
         if m.declaration.mask is None
-        else masks.select(m.declaration.mask, treedef.unflatten(shown))
+        else m.declaration.multiples(treedef.unflatten(shown))
         for m in members
     ]
 
@@ -88,7 +91,7 @@ def run(
         for m, own in zip(members, fields, strict=True)
     ]
     inputs = frozenset[str]().union(*(m.declaration.inputs for m in members))
-    trees = {"updates": updates, "params": params, **extra}
+    trees = {"updates": treedef.unflatten(leaves), "params": params, **extra}
     trees = {name: x for name, x in trees.items() if name in inputs}
     slot_trees = [
         {n: own[n] for n in m.declaration.inputs & m.declaration.slots.keys()}
@@ -96,9 +99,9 @@ def run(
     ]
     scalar_fields, scalars = _prologue(parts)(scalar_fields, trees, slot_trees)
 
-    kernels: dict[tuple[int, ...], Callable[..., Any]] = {}
+    kernels: dict[Any, Callable[..., Any]] = {}
     for i, g in enumerate(leaves):
-        on = tuple(j for j in range(len(parts)) if chosen[j][i])
+        on = tuple(j for j in range(len(parts)) if chosen[j][i] is not None)
         if g is None or not on:
             continue
         own = [[slot[i] for slot in slots[j]] for j in on]
@@ -109,10 +112,12 @@ def run(
                 wanted = slot.shapes(np.shape(g)) is not None
                 if wanted and any(array is None for array in found):
                     agreement.no_slot(updates, i)
-        if on not in kernels:
-            kernels[on] = _kernel(tuple(parts[j] for j in on))
+        which = on, is_rows(g)
+        if which not in kernels:
+            kernels[which] = _kernel(tuple(parts[j] for j in on), is_rows(g))
         try:
-            leaves[i], own = kernels[on](g, at[i], own, [scalars[j] for j in on])
+            given = [_with_multiple(scalars[j], chosen[j][i]) for j in on]
+            leaves[i], own = kernels[which](g, at[i], own, given)
         except Exception as error:
             agreement.note_leaf(error, updates, i)
             raise
@@ -137,8 +142,11 @@ def run(
     return treedef.unflatten(leaves), new_states
 
 
-def _is_none(x: Any) -> bool:
-    return x is None
+def _with_multiple(scalars: dict[str, Any], multiple: float) -> dict[str, Any]:
+    # As an argument, so that one kernel serves all numbers; 1 costs nothing.
+    if multiple == 1:
+        return scalars
+    return scalars | {"multiple": np.asarray(multiple, tree.scalar_dtype())}
 
 
 def _fields(member: Any, state: OptState) -> dict[str, Any]:
@@ -165,6 +173,10 @@ def _prologue(parts: tuple[Part, ...]) -> Callable[..., Any]:
         trees: dict[str, Any],
         slot_trees: list[dict[str, Any]],
     ) -> tuple[list[dict[str, jax.Array]], list[dict[str, jax.Array]]]:
+        # One leaf also for what does not know of rows, which must not see their ids.
+        trees = jax.tree.map(
+            lambda x: x.as_leaf() if is_rows(x) else x, trees, is_leaf=is_rows
+        )
         new_fields, scalars = [], []
         for part, own, slots in zip(parts, fields, slot_trees, strict=True):
             agreement.state_numbers(part.name, own)
@@ -181,9 +193,14 @@ def _prologue(parts: tuple[Part, ...]) -> Callable[..., Any]:
                 known = trees | own | slots
                 if "t" in declared.inputs:
                     known["t"] = scalar(new["count"])
-                results = declared.scalars(**{n: known[n] for n in declared.inputs})
-            needed = declared.asks | declared.carry.keys()
-            agreement.scalars(part.name, results, needed - {"p", *numbers})
+                known = {n: known[n] for n in declared.inputs}
+                try:
+                    results = declared.scalars(**known)
+                except Exception as error:
+                    agreement.scalars_of_rows(part.name, known, error)
+                    raise
+            needed = declared.wanted | declared.carry.keys()
+            agreement.scalars(part.name, results, needed - numbers.keys())
             new |= {n: scalar(results[n]) for n in declared.carry}
             new_fields.append(new)
             scalars.append({**results, **numbers})
@@ -201,8 +218,10 @@ def _mixing_real_and_complex(u: jax.Array) -> Any:
 
 
 @functools.lru_cache(maxsize=4096)
-def _kernel(parts: tuple[Part, ...]) -> Callable[..., Any]:
+def _kernel(parts: tuple[Part, ...], row_sparse: bool = False) -> Callable[..., Any]:
     """The rules of these parts, one after the other, for one leaf."""
+    if row_sparse:
+        return rowwise.kernel(_kernel(parts), parts, _kernel)
 
     def kernel(
         g: jax.Array,
@@ -221,7 +240,8 @@ def _kernel(parts: tuple[Part, ...]) -> Callable[..., Any]:
         u = load(g)
         new_slots = []
         for part, own, results in zip(parts, slots, scalars, strict=True):
-            given = {name: x.astype(real) for name, x in results.items()}
+            given = {"multiple": 1.0}
+            given |= {name: x.astype(real) for name, x in results.items()}
             declared = part.declare(**{name: given[name] for name in part.numbers})
             if "p" in declared.asks:
                 given["p"] = load(p)

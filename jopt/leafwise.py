@@ -49,6 +49,17 @@ class Declaration(NamedTuple):
         return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
     @property
+    def wanted(self) -> frozenset[str]:
+        """Those of them that ``scalars`` or the state have to give."""
+        return self.asks - {"p", "multiple"}
+
+    def multiples(self, params: Params) -> list[float | None]:
+        """The mask's number for each leaf; None where the rule is not for the leaf."""
+        if "multiple" in self.asks:
+            return masks.multiples(self.mask, params)
+        return [1.0 if on else None for on in masks.select(self.mask, params)]
+
+    @property
     def inputs(self) -> frozenset[str]:
         """What the scalars are computed from."""
         return frozenset(
@@ -123,14 +134,14 @@ class Leafwise(GradientTransformation):
         leaves, treedef = jax.tree.flatten(params, is_leaf=lambda x: x is None)
         owners = [self.name] if self.declaration.real_only else []
         agreement.leaves(leaves, params, "params", owners)
-        chosen = masks.select(self.declaration.mask, params)
+        chosen = self.declaration.multiples(params)
         if self.state_class is None:
             return NO_STATE
         fields: dict[str, Any] = {
             name: slot.stored(
                 treedef,
                 [
-                    slot.init(x) if on else None
+                    None if on is None else slot.init(x)
                     for x, on in zip(leaves, chosen, strict=True)
                 ],
             )
@@ -188,7 +199,8 @@ def leafwise(
       rule: ``rule(g, *slots, **scalars)`` gives the update of one leaf, or the update
         followed by the new slots. ``g`` is the incoming update; the slots come in the
         order of ``slots``; a keyword-only argument gets the scalar of its name, and
-        ``p`` the parameter. Everything arrives in the compute dtype (float32 or wider)
+        ``p`` the parameter, ``multiple`` the number that the mask has for the leaf.
+        Everything arrives in the compute dtype (float32 or wider)
         and is stored in its own.
       scalars: Computed once per step: ``scalars(**wanted)`` gives numbers by name. Its
         arguments may be ``t`` (the number of this step: 1, 2, …, as a float), ``count``

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import jax
@@ -43,12 +45,7 @@ def select(mask: Mask, params: Any) -> list[bool]:
     if mask is None or isinstance(mask, bool):
         return [mask is not False and leaf is not None for _, leaf in named]
     if isinstance(mask, str):
-        try:
-            pattern = re.compile(mask)
-        except re.error as error:
-            raise ValueError(
-                f"mask {mask!r} is not a regular expression: {error}"
-            ) from None
+        pattern = expression(mask)
         chosen = [pattern.search(path) is not None for path, _ in named]
         if named and not any(chosen):
             paths = ", ".join(repr(path) for path, _ in named[:8])
@@ -57,6 +54,58 @@ def select(mask: Mask, params: Any) -> list[bool]:
             x and leaf is not None for x, (_, leaf) in zip(chosen, named, strict=True)
         ]
     return [bool(x) for x in _told(mask, params, named, "mask", _bool)]
+
+
+def multiples(mask: Mask, params: Any) -> list[float | None]:
+    """For each leaf the mask's number: 1 for True, and None where it is not selected.
+
+    Args:
+      mask: A mask that may have numbers in the place of bools.
+      params: The tree that the mask is about.
+
+    Returns:
+      One number per leaf, Nones included, in the tree's order.
+
+    Raises:
+      ValueError: As `select`.
+      TypeError: Something else than bools and finite numbers in a mask.
+
+    >>> multiples({"a": 0.5, "b": True, "c": False}, {"a": 0.0, "b": 0.0, "c": 0.0})
+    [0.5, 1.0, None]
+    """
+    if mask is None or isinstance(mask, bool | str):
+        return [1.0 if on else None for on in select(mask, params)]
+    named = tree.leaves_with_names(params, none=True)
+    return _told(mask, params, named, "mask", _multiple)
+
+
+def only(whole: Any, chosen: list[bool]) -> Any:
+    """The tree with None in the place of the leaves that are not chosen.
+
+    >>> only({"a": 1.0, "b": 2.0}, [False, True])
+    {'a': None, 'b': 2.0}
+    """
+    leaves, treedef = jax.tree.flatten(whole, is_leaf=tree.is_leaf)
+    if whole is None:
+        return None
+    return treedef.unflatten(
+        x if on else None for x, on in zip(leaves, chosen, strict=True)
+    )
+
+
+def expression(mask: str) -> re.Pattern[str]:
+    """A mask that is a text, as the regular expression that it is.
+
+    Raises:
+      ValueError: It is none.
+    """
+    try:
+        return re.compile(mask)
+    except re.error as error:
+        raise ValueError(
+            f"mask {mask!r} is not a regular expression: {error}. A pattern with * for "
+            "any text is jopt.glob(…)"
+        ) from None
 
 
 def labels(told: Callable[..., Any] | Any, params: Any) -> list[Any]:
@@ -147,6 +196,17 @@ def _bool(path: str, value: Any) -> bool:
     raise TypeError(
         f"a mask is made of True and False, got {value!r} for {where}. To choose "
         "leaves by name, give a regular expression"
+    )
+
+
+def _multiple(path: str, value: Any) -> float | None:
+    if isinstance(value, bool | np.bool_):
+        return 1.0 if value else None
+    if isinstance(value, Real) and math.isfinite(value):
+        return float(value)
+    where = f"leaf {path!r}" if path else "the whole tree"
+    raise TypeError(
+        f"a multiple is a finite number or a bool, got {value!r} for {where}"
     )
 
 

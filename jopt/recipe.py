@@ -111,6 +111,8 @@ def _show(value: Any) -> str:
         return value.__qualname__
     if isinstance(value, jax.Array) and value.ndim == 0:
         return str(value)
+    if type(value) is tuple:
+        return f"({', '.join(map(_show, value))}{',' * (len(value) == 1)})"
     return repr(value)
 
 

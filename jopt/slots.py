@@ -38,7 +38,7 @@ class Slot(NamedTuple):
         if self.fill is None:
             return _copied(param, dtype)
         return self._for_each(
-            jnp.shape(param), lambda axes: _filled(param, self.fill, dtype, axes)
+            jnp.shape(param), lambda axes: filled(param, self.fill, dtype, axes)
         )
 
     def shapes(self, shape: tuple[int, ...]) -> Any:
@@ -84,7 +84,7 @@ class Slot(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _filled(
+def filled(
     param: jax.Array, fill: float, dtype: Any, axes: tuple[int, ...]
 ) -> jax.Array:
     like = jnp.sum(param, axes, keepdims=True) if axes else param

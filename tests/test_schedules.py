@@ -210,6 +210,9 @@ def warm_restart(t, lengths, peaks, warmup):
 
 EXACT = {
     "constant_schedule(0.1)": lambda t: 0.1,
+    "micro_step_schedule(inverse_time_decay(0.05, 2, 0.5), 7)": lambda t: (
+        0.05 / (1 + 0.5 * (7 * min(t, (2**31 - 7) // 7) + 6) / 2)
+    ),
     "rex_schedule(1.0, 0.0, LAST)": lambda t: rex(way(t, 0, LAST)),
     "rex_schedule(0.25, 1.0, ODD, ODD)": lambda t: between(
         1, 0.25, rex(way(t, ODD, 2 * ODD))
@@ -358,6 +361,19 @@ EXACT = {
     "join_schedules([linear_schedule(1.0, 0.0, LAST), linear_schedule(5.0, 0.0, 5)],"
     " [ODD])": lambda t: (
         1 - way(t, 0, LAST) if t < ODD else 5 - 5 * way(t, ODD, ODD + 5)
+    ),
+    "swa_schedule(linear_schedule(1.0, 0.0, LAST), ODD, 0.5, 2)": lambda t: between(
+        0.5, 1 - way(min(t, ODD), 0, LAST), half_cosine(way(t, ODD, ODD + 2))
+    ),
+    "swa_schedule(constant_schedule(1.0), 5, 0.25, ODD, 'linear')": lambda t: between(
+        1, 0.25, way(t, 5, ODD + 5)
+    ),
+    # TensorFlow's, and the one of timm and diffusers.
+    "ema_warmup_schedule(0.9999999)": lambda t: min(
+        Fraction(0.9999999), Fraction(1 + t, 10 + t)
+    ),
+    "ema_warmup_schedule(0.9999, 0.0, 1, 2 / 3)": lambda t: min(
+        0.9999, -math.expm1(-2 / 3 * math.log1p(t))
     ),
 }
 
@@ -573,20 +589,28 @@ def test_every_schedule_is_in_the_tables():
 @pytest.mark.parametrize("text", EACH)
 def test_one_step_an_array_of_steps_jit_and_vmap_give_the_same(text, width):
     with in_width(width):
-        schedule, counts = build(text), jnp.array(STEPS)
-        values = schedule(counts)
-        assert values.dtype == width
+        schedule = build(text)
+
+        @jax.jit
+        def compiled(counts):
+            table = schedule(counts[:, None])
+            return (
+                schedule(counts),
+                schedule(counts[3]),
+                table,
+                jax.vmap(schedule)(counts),
+            )
+
+        values, single, table, mapped = compiled(jnp.array(STEPS))
+        assert values.dtype == single.dtype == width
         assert not values.weak_type
-        single = schedule(STEPS[3])
         assert single.shape == ()
-        assert single.dtype == width
-        table = schedule(counts[:, None])
         assert table.shape == (len(STEPS), 1)
         tolerance = RTOL[width]
         np.testing.assert_allclose(values[3], single, tolerance)
+        np.testing.assert_allclose(values[3], schedule(STEPS[3]), tolerance)
         np.testing.assert_allclose(values, table[:, 0], tolerance)
-        np.testing.assert_allclose(values, jax.jit(schedule)(counts), tolerance)
-        np.testing.assert_allclose(values, jax.vmap(schedule)(counts), tolerance)
+        np.testing.assert_allclose(values, mapped, tolerance)
 
 
 @pytest.mark.parametrize("text", EACH)
@@ -894,6 +918,23 @@ MISUSE = {
     "join_schedules([constant_schedule(1.0), 0.1], [5])": (
         "schedules[1] must be a function of the step, got 0.1. For a number, use"
         " jopt.constant_schedule(number)."
+    ),
+    "swa_schedule(0.1, 5, 0.05)": (
+        "schedule must be a function of the step, got 0.1. For a number, use"
+        " jopt.constant_schedule(number)."
+    ),
+    "swa_schedule(constant_schedule(0.1), 5, 0.05, 0)": (
+        "anneal_steps must be >= 1, got anneal_steps=0"
+    ),
+    "swa_schedule(constant_schedule(0.1), 5, 0.05, 3, 'cosine')": (
+        "anneal_strategy must be one of 'cos', 'linear', got anneal_strategy='cosine'"
+    ),
+    "swa_schedule(constant_schedule(0.1), 5, -0.05)": (
+        "swa_lr must be >= 0 and finite, got swa_lr=-0.05"
+    ),
+    "ema_warmup_schedule(1.0)": "decay must be in [0, 1), got decay=1.0",
+    "ema_warmup_schedule(0.9, power=0.0)": (
+        "power must be > 0 and finite, got power=0.0"
     ),
 }
 

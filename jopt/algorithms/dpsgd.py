@@ -10,13 +10,15 @@ differential privacy", 2016.
 
 State: the key of the noise; 4 bytes per float32 parameter with momentum. The updates
 that go in are gradients per example, ``jax.vmap(jax.grad(loss), (None, 0))``, with the
-examples along the first axis of each leaf. What privacy a run has given follows from
-sigma, the batch size and the number of steps, by an accountant; batches have to be
-drawn at random for it to hold.
+examples along the first axis of each leaf; where these are too many to be kept at
+once, `clipped_grad_sum` adds them up in micro-batches. What privacy a run has given
+follows from sigma, the batch size and the number of steps, by an accountant; batches
+have to be drawn at random for it to hold.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +31,7 @@ from jopt.base import GradientTransformation, OptState, Params, Updates
 from jopt.chain import chain
 from jopt.factory import transformation
 from jopt.hyperparams import ScalarOrSchedule
+from jopt.micro_batch import micro_batch
 from jopt.prng import KeyStream
 
 
@@ -103,6 +106,54 @@ def per_example_layer_norm_clip(
     return treedef.unflatten(sums), treedef.unflatten(clipped)
 
 
+def clipped_grad_sum(
+    grad_fn: Callable[..., Updates],
+    l2_norm_clip: float | jax.Array,
+    micro_batches: int = 1,
+    *,
+    argnums: int | Sequence[int] = 1,
+) -> Callable[..., tuple[Updates, jax.Array]]:
+    """The sum of the examples' clipped gradients, from a function for one example.
+
+    Gradients per example exist for one micro-batch at a time only. Give the sum to
+    `dpsgd` with the number of examples: ``update(sums, state, params, examples=n)``.
+
+    Args:
+      grad_fn: The gradient of the loss of one example, such as ``jax.grad(loss)``, a
+        function of params and that example.
+      l2_norm_clip: The largest norm of one example's gradient, over all leaves, > 0;
+        the one that `dpsgd` has.
+      micro_batches: In how many parts the batch is taken, >= 1; see `micro_batch`.
+      argnums: Which arguments have the examples, along the first axis of each leaf.
+
+    Returns:
+      A function of params and a batch that gives the sums, in float32 or wider, and the
+      number of examples that were clipped.
+
+    Raises:
+      ValueError: A number is out of its range, or the batch cannot be divided.
+
+    Abadi et al., "Deep learning with differential privacy", 2016.
+
+    >>> import jopt
+    >>> grad = jax.grad(lambda w, x: w * x)
+    >>> sums, clipped = jopt.clipped_grad_sum(grad, 1.0, micro_batches=2)(
+    ...     jnp.float32(0.0), jnp.array([0.5, -9.0, 0.25, 0.0])
+    ... )
+    >>> sums, int(clipped)
+    (Array(-0.25, dtype=float32), 1)
+    """
+    checks.positive(l2_norm_clip=l2_norm_clip)
+    split = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+    def clipped(*args: Any, **kwargs: Any) -> tuple[Updates, jax.Array]:
+        axes = tuple(0 if i in split else None for i in range(len(args)))
+        grads = jax.vmap(lambda *one: grad_fn(*one, **kwargs), axes)(*args)
+        return per_example_global_norm_clip(grads, l2_norm_clip)
+
+    return micro_batch(clipped, micro_batches, argnums=argnums, reduce="sum")
+
+
 def _examples(grads: Updates) -> int:
     """How many examples there are."""
     named = tree.leaves_with_names(grads)
@@ -149,7 +200,9 @@ def differentially_private_aggregate(
 
     Returns:
       A transformation, to be the first of a chain. The updates that go in have the
-      examples along the first axis of each leaf, those that come out do not.
+      examples along the first axis of each leaf, those that come out do not. With
+      ``update(…, examples=n)`` they are the sum over n examples that
+      `clipped_grad_sum` gave, and nothing is clipped here.
 
     Raises:
       ValueError: A number is out of its range, or there is more than one key.
@@ -169,9 +222,19 @@ def differentially_private_aggregate(
         agreement.leaves(jax.tree.leaves(params), params, "params")
         return DifferentiallyPrivateAggregateState(keys.initial())
 
-    def update(updates: Updates, state: OptState) -> tuple[Updates, OptState]:
-        examples = _examples(updates)
-        sums, _ = per_example_global_norm_clip(updates, l2_norm_clip)
+    def update(
+        updates: Updates, state: OptState, *, examples: int | jax.Array | None = None
+    ) -> tuple[Updates, OptState]:
+        sums = updates
+        if examples is None:
+            examples = _examples(updates)
+            sums, _ = per_example_global_norm_clip(updates, l2_norm_clip)
+        else:
+            checks.one_number("examples", examples)
+            checks.positive(examples=examples)
+            agreement.leaves(jax.tree.leaves(updates), updates, "updates")
+            wide = tree.compute_dtype
+            sums = jax.tree.map(lambda g: g.astype(wide(g.dtype)), updates)
         leaves, treedef = jax.tree.flatten(sums)
         data, drawn = keys.split(state.key, len(leaves))
         deviation = l2_norm_clip * noise_multiplier
@@ -184,10 +247,11 @@ def differentially_private_aggregate(
     return GradientTransformation(init, update)
 
 
-def _private(total: Any, deviation: Any, key: Any, examples: int, dtype: Any) -> Any:
+def _private(total: Any, deviation: Any, key: Any, examples: Any, dtype: Any) -> Any:
+    real = jnp.finfo(total.dtype).dtype
     noise = jax.random.normal(key, total.shape, total.dtype)
-    noise = noise * jnp.asarray(deviation, jnp.finfo(total.dtype).dtype)
-    return ((total + noise) / examples).astype(dtype)
+    noise = noise * jnp.asarray(deviation, real)
+    return ((total + noise) / jnp.asarray(examples).astype(total.dtype)).astype(dtype)
 
 
 @transformation

@@ -145,6 +145,29 @@ def set_to_zero() -> GradientTransformation:
 
 
 @transformation
+def freeze(mask: Mask) -> GradientTransformation:
+    """Make the updates of some leaves zero; the others pass unchanged.
+
+    What comes before it in a chain keeps state for these leaves all the same; an
+    optimizer that does not is `selective_transform`.
+
+    Args:
+      mask: The leaves to freeze; see `jopt.masks.Mask`.
+
+    Returns:
+      A transformation without state.
+
+    Raises:
+      ValueError: The mask does not fit the parameters.
+
+    >>> import jopt
+    >>> jopt.freeze("b").update({"b": jnp.ones(1), "w": jnp.ones(1)}, ())[0]
+    {'b': Array([0.], dtype=float32), 'w': Array([1.], dtype=float32)}
+    """
+    return leafwise(lambda g: jnp.zeros_like(g), mask=mask)
+
+
+@transformation
 def zero_nans() -> GradientTransformation:
     """Replace NaN by zero; infinities stay, for a clip to see.
 

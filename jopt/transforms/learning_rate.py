@@ -15,6 +15,7 @@ from jopt.base import GradientTransformation
 from jopt.factory import transformation
 from jopt.hyperparams import ScalarOrSchedule
 from jopt.leafwise import leafwise
+from jopt.masks import Mask
 
 
 @transformation
@@ -67,6 +68,36 @@ def scale_by_learning_rate(
     if flip_sign:
         return leafwise(lambda g: -learning_rate * g)
     return leafwise(lambda g: learning_rate * g)
+
+
+@transformation
+def scale_by_group(multiples: Mask) -> GradientTransformation:
+    """Multiply each leaf by its own number: ``u <- multiple * g``.
+
+    After an optimizer it multiplies the learning rates of groups, and with them what is
+    decoupled of the weight decay, as ``lr`` in the parameter groups of torch does.
+
+    Args:
+      multiples: The number of each leaf: `rules`, a tree of numbers (or a prefix of
+        one), or a function ``params -> tree`` or ``(path, leaf) -> number``. True is 1;
+        False leaves a leaf unchanged as well. 0 makes the updates zero; to keep no
+        state for such leaves, see `selective_transform`.
+
+    Returns:
+      A transformation without state.
+
+    Raises:
+      TypeError: Something else than numbers.
+      ValueError: It does not fit the parameters.
+
+    >>> import jopt, jax.numpy as jnp
+    >>> multiples = jopt.rules(("head", 10.0), ("", 1.0))
+    >>> tx = jopt.chain(jopt.sgd(0.1), jopt.scale_by_group(multiples))
+    >>> params = {"body": jnp.ones(1), "head": jnp.ones(1)}
+    >>> tx.update(params, tx.init(params), params)[0]
+    {'body': Array([-0.1], dtype=float32), 'head': Array([-1.], dtype=float32)}
+    """
+    return leafwise(lambda g, *, multiple: multiple * g, mask=multiples)
 
 
 @transformation

@@ -48,7 +48,8 @@ def add_decayed_weights(
     Args:
       weight_decay: The multiple, >= 0.
       mask: The leaves to decay: a regular expression on the path, a function
-        ``(path, leaf) -> bool``, a tree of bools, or ``params -> tree of bools``.
+        ``(path, leaf) -> bool``, a tree of bools, or ``params -> tree of bools``. A
+        number in the place of a bool multiplies the decay of its leaf: see `rules`.
 
     Returns:
       A transformation; without state if the decay is a constant. It needs params.
@@ -66,7 +67,11 @@ def add_decayed_weights(
     {'bias': Array([0.], dtype=float32), 'kernel': Array([0.1], dtype=float32)}
     """
     checks.nonnegative(weight_decay=weight_decay)
-    return leafwise(lambda g, *, p: g + weight_decay * p, mask=mask)
+
+    def rule(g: jax.Array, *, p: jax.Array, multiple: Any) -> jax.Array:
+        return g + (multiple * weight_decay) * p
+
+    return leafwise(rule, mask=mask)
 
 
 def decoupled_decay(weight_decay: Any, mask: Mask) -> list[GradientTransformation]:
@@ -109,9 +114,9 @@ def cautious_weight_decay(
     """
     checks.nonnegative(weight_decay=weight_decay)
 
-    def rule(g: jax.Array, *, p: jax.Array) -> jax.Array:
+    def rule(g: jax.Array, *, p: jax.Array, multiple: Any) -> jax.Array:
         cosine = jnp.real(jnp.sign(g) * jnp.conj(jnp.sign(p)))
-        return g + jnp.where(cosine >= 0, weight_decay, 0) * p
+        return g + jnp.where(cosine >= 0, multiple * weight_decay, 0) * p
 
     return leafwise(rule, mask=mask)
 
@@ -156,7 +161,11 @@ def independent_weight_decay(
     """
     checks.nonnegative(weight_decay=weight_decay)
     checks.positive(peak_rate=peak_rate)
-    return leafwise(lambda g, *, p: g + weight_decay / peak_rate * p, mask=mask)
+
+    def rule(g: jax.Array, *, p: jax.Array, multiple: Any) -> jax.Array:
+        return g + multiple * weight_decay / peak_rate * p
+
+    return leafwise(rule, mask=mask)
 
 
 @transformation
@@ -201,4 +210,8 @@ def corrected_weight_decay(
     """
     checks.nonnegative(weight_decay=weight_decay, rate=rate)
     checks.positive(peak_rate=peak_rate)
-    return leafwise(lambda g, *, p: g + weight_decay * rate / peak_rate * p, mask=mask)
+
+    def rule(g: jax.Array, *, p: jax.Array, multiple: Any) -> jax.Array:
+        return g + multiple * weight_decay * rate / peak_rate * p
+
+    return leafwise(rule, mask=mask)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt.tree.dtypes import compute_dtype, scalar_dtype
+from jopt.tree.rows import is_rows, touched
 
 
 def abs_sq(x: jax.Array) -> jax.Array:
@@ -31,7 +32,6 @@ def abs_sq(x: jax.Array) -> jax.Array:
 Order = Literal[1, 2, "inf", "infinity"] | float | None
 
 
-@functools.partial(jax.jit, static_argnames=("ord", "squared"))
 def norm(tree: Any, ord: Order = None, squared: bool = False) -> jax.Array:
     """The norm of all leaves together.
 
@@ -41,7 +41,7 @@ def norm(tree: Any, ord: Order = None, squared: bool = False) -> jax.Array:
     The gradient at zero is zero.
 
     Args:
-      tree: Arrays; Nones count as absent.
+      tree: Arrays; Nones count as absent, `RowSparse` leaves as what they stand for.
       ord: None or 2 for the Euclidean norm, 1 for the sum and ``jnp.inf`` for the
         largest of the absolute values.
       squared: Whether to return the square, which itself overflows above 1e38.
@@ -59,7 +59,13 @@ def norm(tree: Any, ord: Order = None, squared: bool = False) -> jax.Array:
     >>> float(norm(jnp.array([3.0, -4.0]), ord=1))
     7.0
     """
-    leaves = [_inexact(x) for x in jax.tree.leaves(tree) if np.size(x)]
+    leaves = [touched(x) for x in jax.tree.leaves(tree, is_leaf=is_rows)]
+    return _norm(leaves, ord, squared)
+
+
+@functools.partial(jax.jit, static_argnames=("ord", "squared"))
+def _norm(leaves: list[Any], ord: Order, squared: bool) -> jax.Array:
+    leaves = [_inexact(x) for x in leaves if np.size(x)]
     if ord in (None, 2):
         found = _euclidean(leaves, squared) if leaves else jnp.zeros(())
     elif ord == 1 or ord in (math.inf, "inf", "infinity"):
@@ -158,7 +164,8 @@ def norm_along(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
         jnp.sum(abs_sq(x * s.astype(x.dtype)), axis=axis, keepdims=True) for s in scales
     )
     plain = jnp.sum(abs_sq(x), axis=axis, keepdims=True)
-    lowest = x.size * float(real.tiny) * 1e7  # below it, vanished squares matter
+    # Below this bound, squares that vanished could matter.
+    lowest = x.size / max(plain.size, 1) * float(real.tiny) * 1e7
     found = jnp.where(plain > lowest, jnp.sqrt(plain), jnp.sqrt(small) / far)
     return jnp.where(plain < jnp.inf, found, jnp.sqrt(large) * far)
 

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jopt.tree.rows import is_leaf, is_rows
+
 
 def path_name(path: tuple[Any, ...]) -> str:
     """A key path as text: ``dense/kernel``, alike for every container.
@@ -39,7 +41,7 @@ def leaves_with_names(tree: Any, none: bool = False) -> list[tuple[str, Any]]:
     [('a', None), ('b/0', 1.0)]
     """
     found, _ = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=is_none if none else None
+        tree, is_leaf=is_leaf if none else is_rows
     )
     return [(path_name(path), leaf) for path, leaf in found]
 
@@ -74,7 +76,7 @@ def map_leaves(
     {'a': 2, 'b': None}
     """
     (name, first), *others = trees.items()
-    leaves, treedef = jax.tree.flatten(first, is_leaf=is_none)
+    leaves, treedef = jax.tree.flatten(first, is_leaf=is_leaf)
     columns = [aligned(name, first, n, other, gaps=gaps) for n, other in others]
     results = []
     for i, row in enumerate(zip(leaves, *columns, strict=True)):
@@ -111,7 +113,7 @@ def aligned(
     Raises:
       ValueError: They have different structures; the error says where.
     """
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
     try:
         found = treedef.flatten_up_to(other)
     except ValueError:
@@ -132,7 +134,7 @@ def _alike(leaf: Any, other: Any) -> bool:
 
 
 def _is_leaf(x: Any) -> bool:
-    return jax.tree_util.all_leaves([x])
+    return is_rows(x) or jax.tree_util.all_leaves([x])
 
 
 def children(node: Any) -> list[tuple[Any, Any]]:

@@ -1,6 +1,7 @@
 """Whole trees as one number; accumulated in float32 or wider.
 
-Names of built-in functions are trees' here, as they are in optax.
+Names of built-in functions are trees' here, as they are in optax. `RowSparse` leaves
+count as the tables they stand for.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from jax.typing import ArrayLike
 
 from jopt.tree.dtypes import promoted, scalar_dtype, wide
 from jopt.tree.paths import map_leaves
+from jopt.tree.rows import is_rows, touched
 
 
 def size(tree: Any) -> int:
@@ -32,7 +34,7 @@ def size(tree: Any) -> int:
     >>> size({"a": jnp.ones((2, 3)), "b": None})
     6
     """
-    shapes = [np.shape(x) for x in jax.tree.leaves(tree)]
+    shapes = [np.shape(x) for x in jax.tree.leaves(tree, is_leaf=is_rows)]
     return functools.reduce(operator.add, map(math.prod, shapes), 0)
 
 
@@ -50,7 +52,7 @@ def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
     >>> sum({"a": jnp.full(4, 30000.0, jnp.float16), "b": None})
     Array(120000., dtype=float32)
     """
-    sums = [jnp.sum(_wide(x)) for x in jax.tree.leaves(tree)]
+    sums = [jnp.sum(_wide(touched(x))) for x in jax.tree.leaves(tree, is_leaf=is_rows)]
     if not associative_reduction:
         return _total(sums)
     while len(sums) > 1:
@@ -76,6 +78,7 @@ def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
     """
 
     def product(x: Any, y: Any) -> jax.Array:
+        x, y = _rows_of_both(x, y)
         dtype = promoted(_wide(x), _wide(y))
         x, y = (jnp.asarray(z).astype(dtype) for z in (x, y))
         return jnp.sum(jnp.conj(x) * y)
@@ -113,6 +116,24 @@ def min(tree: Any) -> jax.Array:
     Array(0., dtype=float32)
     """
     return _extreme(jnp.min, jnp.minimum, tree, math.inf)
+
+
+def _rows_of_both(x: Any, y: Any) -> tuple[Any, Any]:
+    """What of two leaves can have a product that is not zero."""
+    if not is_rows(x):
+        return _rows_of_both(y, x)[::-1] if is_rows(y) else (x, y)
+    x = x.coalesced()
+    y = x.gathered(y.todense() if is_rows(y) else y)
+    return x.rows, jnp.where(x.is_row, y, 0)
+
+
+def _with_a_zero(x: Any) -> Any:
+    """The elements of a leaf, with one zero for those of rows that are not there."""
+    if not is_rows(x):
+        return x
+    rows = touched(x)
+    zeros = jnp.zeros((int(len(rows) < x.num_rows), *rows.shape[1:]), rows.dtype)
+    return jnp.concatenate([rows, zeros])
 
 
 def allclose(
@@ -169,8 +190,8 @@ def _total(numbers: list[jax.Array]) -> jax.Array:
 def _extreme(
     of_leaf: Callable[..., Any], of_two: Callable[..., Any], tree: Any, none: float
 ) -> jax.Array:
-    leaves = [_wide(x) for x in jax.tree.leaves(tree)]
-    found = [of_leaf(x) for x in leaves if x.size]
+    leaves = [_with_a_zero(x) for x in jax.tree.leaves(tree, is_leaf=is_rows)]
+    found = [of_leaf(x) for x in map(_wide, leaves) if x.size]
     if not found:
         return jnp.asarray(none, scalar_dtype())
     dtype = promoted(*found)

@@ -1,56 +1,116 @@
 """Gradient accumulation: one optimizer step for several gradients.
 
-    acc <- acc + g;   every ``steps`` gradients:  u <- inner(acc / steps),  acc <- 0
+    acc <- acc + w g,  W <- W + w;   every ``steps`` gradients:  u <- inner(acc / W),
+    acc <- 0,  W <- 0
+
+w is the weight of a micro-batch, such as its tokens; without weights it is 1.
 
 State: 4 bytes per float32 parameter beyond the inner transformation's. The inner
-transformation runs only in the step that emits, and counts those steps.
+transformation runs only in the step that emits, and counts those steps. All other steps
+read the gradient and the sum and write the sum, 12 bytes per float32 parameter. What
+the contract asks for costs 16 more in a training step: updates, which are zero, and the
+parameters that they are added to. `accumulate_grads` and `emit` do without; so does
+`micro_batch`, where the micro-batches are at hand together.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from numbers import Number
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jopt import agreement, checks, tree
-from jopt.base import GradientTransformation, OptState, Params, Updates
+from jopt.base import GradientTransformation, Needs, OptState, Params, Updates
 from jopt.chain import as_transformation
 from jopt.evaluation import eval_params, has_readout
-from jopt.factory import transformation
+from jopt.factory import StorageDtype, transformation
 from jopt.leafwise import zeros
+from jopt.tree import scalar
+from jopt.wrappers.micro_steps import check_skip, skips, whole_numbers
+from jopt.wrappers.once import once_if
 
 
 class AccumulateState(NamedTuple):
     """State of `accumulate`."""
 
-    mini_step: jax.Array  # int32 scalar, gradients since the last emission
+    mini_step: jax.Array  # int32 scalar, gradients added since the last emission
     gradient_step: jax.Array  # int32 scalar, emissions so far
     inner_opt_state: Any  # of the inner transformation
-    acc_grads: Any  # sum of the gradients since then, like params
+    acc_grads: Any  # weighted sum of the gradients since then, like params
+    total_weight: jax.Array  # float scalar, sum of their weights
+    skipped: jax.Array  # int32 scalar, gradients skipped since the last emission
+    total_skipped: jax.Array  # int32 scalar, gradients ever skipped
+
+    metrics = ("mini_step", "gradient_step", "total_skipped")
+
+
+class Accumulation(GradientTransformation):
+    """What `accumulate` returns: the whole, and its two halves."""
+
+    add: Callable[..., tuple[AccumulateState, Any]]
+    emit: Callable[..., tuple[Updates, AccumulateState]]
+
+    def gradient_transformation(self) -> Accumulation:
+        """Itself; what optax's `MultiSteps` turns into a transformation by."""
+        return self
+
+    def has_updated(self, state: AccumulateState) -> jax.Array:
+        """Whether the last gradient made a step; see `jopt.has_updated`."""
+        return (state.mini_step == 0) & (state.skipped == 0) & (state.gradient_step > 0)
 
 
 @transformation
 def accumulate(
-    inner: GradientTransformation, steps: int, use_grad_mean: bool = True
+    inner: GradientTransformation,
+    steps: int | Callable[[jax.Array], Any],
+    use_grad_mean: bool = True,
+    *,
+    grads_are_sums: bool = False,
+    should_skip_update_fn: Callable[..., Any] | None = None,
+    accumulator_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
     """Run a transformation on the mean of several gradients in a row.
 
-    All other updates are zero, and cost no more than the addition.
+    All other updates are zero. ``update(…, weight=w)`` weights a gradient, such as by
+    the tokens of its micro-batch; the result is then that of one large batch:
+
+        use_grad_mean  grads_are_sums  a gradient is of         the inner one gets
+        True           False           the mean over w tokens   sum w g / sum w
+        True           True            the sum over w tokens    sum g / sum w
+        False          False           the mean over w tokens   sum w g
+        False          True            the sum over w tokens    sum g
+
+    A gradient of weight 0 adds nothing, be it NaN. Where all gradients of a step had
+    weight 0, the step waits for one that has more.
 
     Args:
       inner: A transformation.
-      steps: How many gradients one step is made of, >= 1.
+      steps: How many gradients one step is made of, >= 1; or a function of the emitted
+        steps so far, whose values are rounded (below 1 is 1).
       use_grad_mean: Whether it gets the mean of them, or the sum.
+      grads_are_sums: Whether each gradient is a sum over what its weight counts.
+      should_skip_update_fn: ``f(updates, gradient_step, params)`` gives whether this
+        gradient is skipped (or a tuple of that and anything), such as
+        `skip_not_finite`. What is skipped did not happen: the step waits for another.
+        It is counted in the state, as ``skipped`` and ``total_skipped``.
+      accumulator_dtype: What the sum is stored in; None is float32 or wider.
 
     Returns:
-      A transformation. Extra arguments of the last gradient go to the inner one.
+      A transformation. Extra arguments of the last gradient go to the inner one; if
+      that takes a weight too, it gets the sum of them.
 
     Raises:
       ValueError: ``steps`` is below 1.
+      TypeError: ``steps`` is neither a whole number nor a function of the step.
 
-    Equal to Keras's ``gradient_accumulation_steps`` at a constant learning rate (its
-    schedules count gradients, these count steps) and to ``optax.MultiSteps``.
+    Equal to ``optax.MultiSteps``, and to Keras's ``gradient_accumulation_steps`` but
+    for its schedules, which count gradients where these count steps; see
+    `micro_step_schedule`.
 
     >>> import jopt
     >>> tx = jopt.accumulate(jopt.sgd(1.0), steps=2)
@@ -62,73 +122,178 @@ def accumulate(
     [-2.]
     """
     inner = as_transformation(inner, "accumulate: inner")
-    checks.at_least(1, steps=steps)
+    every = whole_numbers(steps)
+    check_skip(should_skip_update_fn)
 
     def init(params: Params) -> OptState:
         agreement.leaves(jax.tree.leaves(params), params, "params")
-        zero = jnp.zeros((), jnp.int32)
-        sums = jax.tree.map(zeros().init, params)
-        return AccumulateState(zero, jnp.copy(zero), inner.init(params), sums)
+        sums = jax.tree.map(zeros(accumulator_dtype).init, params)
+
+        def zero() -> jax.Array:  # each a buffer of its own, so all can be donated
+            return jnp.zeros((), jnp.int32)
+
+        own = inner.init(params)
+        return AccumulateState(zero(), zero(), own, sums, scalar(0), zero(), zero())
+
+    def added(
+        updates: Updates, state: AccumulateState, params: Params | None, weight: Any
+    ) -> tuple[AccumulateState, Any]:
+        """The state with one gradient more, and whether that was skipped."""
+        _check(updates, state, weight)
+        skip = skips(should_skip_update_fn, updates, state.gradient_step, params)
+        leaves, treedef, sums = _aligned(updates, state)
+        new = list(sums)
+        for i, g in enumerate(leaves):
+            if g is not None:
+                try:
+                    new[i] = _added(sums[i], g, weight, skip, not grads_are_sums)
+                except Exception as error:
+                    agreement.note_leaf(error, updates, i)
+                    raise
+        w = scalar(1 if weight is None else weight)
+        taken = state._replace(
+            mini_step=tree.safe_increment(state.mini_step),
+            total_weight=state.total_weight + w,
+            acc_grads=treedef.unflatten(new),
+        )
+        if skip is None:
+            return taken, False
+        return taken._replace(
+            mini_step=jnp.where(skip, state.mini_step, taken.mini_step),
+            total_weight=jnp.where(skip, state.total_weight, taken.total_weight),
+            skipped=state.skipped + skip.astype(jnp.int32),
+            total_skipped=jnp.where(
+                skip, tree.safe_increment(state.total_skipped), state.total_skipped
+            ),
+        ), skip
+
+    def emitted(
+        like: Any, state: AccumulateState, params: Params | None, extra: dict[str, Any]
+    ) -> tuple[Updates, AccumulateState]:
+        """The inner step, with updates in the dtypes of ``like``."""
+        leaves, treedef, sums = _aligned(like, state)
+        divisor = state.total_weight if use_grad_mean else None
+        # The inner transformation gets the sums as wide as they are computed.
+        grads = [
+            None if g is None else _divided(s, divisor)
+            for s, g in zip(sums, leaves, strict=True)
+        ]
+        new, own = inner.update(
+            treedef.unflatten(grads), state.inner_opt_state, params, **extra
+        )
+        new = [
+            None if g is None else u.astype(g.dtype)
+            for u, g in zip(treedef.flatten_up_to(new), leaves, strict=True)
+        ]
+        # Zeros that are made, not 0 * acc: what was not finite must not stay.
+        return treedef.unflatten(new), state._replace(
+            mini_step=jnp.zeros_like(state.mini_step),
+            gradient_step=tree.safe_increment(state.gradient_step),
+            inner_opt_state=own,
+            acc_grads=_zeros(state.acc_grads),
+            total_weight=jnp.zeros_like(state.total_weight),
+            skipped=jnp.zeros_like(state.skipped),
+        )
 
     def update(
         updates: Updates,
         state: OptState,
         params: Params | None = None,
+        weight: Any = None,
         **extra: Any,
     ) -> tuple[Updates, OptState]:
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        agreement.leaves(leaves, updates, "updates")
-        sums = agreement.aligned(
-            updates, leaves, treedef, state.acc_grads, "the state's acc_grads"
+        now, skip = added(updates, state, params, weight)
+        if weight is not None and "weight" in inner.needs.accepts:
+            extra["weight"] = now.total_weight
+        due = now.mini_step >= every(now.gradient_step)
+        due = due & (now.total_weight != 0) & jnp.logical_not(skip)
+        arrays = {n: x for n, x in extra.items() if _is_data(x)}
+        functions = {n: x for n, x in extra.items() if n not in arrays}
+
+        def step(carry: Any, given: Any) -> Any:
+            (like, own), (params, arrays) = carry, given
+            return emitted(like, own, params, functions | arrays)
+
+        return once_if(due, step, (_zeros(updates), now), (params, arrays))
+
+    def emit(
+        state: AccumulateState, params: Params | None, extra: dict[str, Any]
+    ) -> tuple[Updates, AccumulateState]:
+        # With nothing to divide by, the step is computed and dropped: selections are
+        # part of the inner kernels, and a conditional is none.
+        some = state.total_weight != 0
+        known = state._replace(
+            total_weight=jnp.where(some, state.total_weight, scalar(1))
         )
-        sums = [
-            s if g is None else _added(s, g) for s, g in zip(sums, leaves, strict=True)
-        ]
-        divisor = steps if use_grad_mean else 1
-
-        def emit(own: OptState) -> tuple[list[Any], OptState, list[Any]]:
-            # The inner transformation gets the sums as wide as they are kept.
-            grads = [
-                None if g is None else s / divisor
-                for s, g in zip(sums, leaves, strict=True)
-            ]
-            new, own = inner.update(treedef.unflatten(grads), own, params, **extra)
-            new = [
-                None if g is None else u.astype(g.dtype)
-                for u, g in zip(treedef.flatten_up_to(new), leaves, strict=True)
-            ]
-            return new, own, _zeros(sums)
-
-        def wait(own: OptState) -> tuple[list[Any], OptState, list[Any]]:
-            return _zeros(leaves), own, sums
-
-        last = state.mini_step == steps - 1
-        new, own, sums = jax.lax.cond(last, emit, wait, state.inner_opt_state)
-        state = AccumulateState(
-            jnp.where(last, 0, state.mini_step + 1),
-            jnp.where(
-                last, tree.safe_increment(state.gradient_step), state.gradient_step
-            ),
-            own,
-            treedef.unflatten(sums),
-        )
-        return treedef.unflatten(new), state
+        like = state.acc_grads if params is None else params
+        new = emitted(like, known, params, extra)
+        old = (_zeros(new[0]), state)
+        return jax.tree.map(lambda x, y: jnp.where(some, x, y), new, old)
 
     def readout(state: OptState, params: Params) -> Params:
         return eval_params(inner, state.inner_opt_state, params)
 
-    return GradientTransformation(
+    tx = Accumulation(
         init,
         update,
         children={"inner_opt_state": inner},
+        needs=Needs(
+            inner.needs.accepts | {"params", "weight"},
+            frozenset(),
+            inner.needs.anything,
+        ),
         readout=readout if has_readout(inner) else None,
     )
+    tx.add, tx.emit = added, emit
+    return tx
+
+
+def _check(updates: Updates, state: Any, weight: Any) -> None:
+    if not isinstance(state, AccumulateState):
+        raise TypeError(
+            "accumulate expects the state that its init made, an AccumulateState, but "
+            f"got {checks.abbreviated(state)}. The order is update(updates, state, "
+            "params)."
+        )
+    agreement.leaves(jax.tree.leaves(updates), updates, "updates")
+    if weight is not None:
+        checks.one_number("weight", weight)
+        checks.nonnegative(weight=weight)
+
+
+def _aligned(whole: Any, state: AccumulateState) -> tuple[list[Any], Any, list[Any]]:
+    leaves, treedef = jax.tree.flatten(whole, is_leaf=lambda x: x is None)
+    kept, name = state.acc_grads, "the state's acc_grads"
+    return leaves, treedef, agreement.aligned(whole, leaves, treedef, kept, name)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _added(
+    total: jax.Array, g: jax.Array, weight: Any, skip: Any, times: bool
+) -> jax.Array:
+    agreement.dtypes(g, total)
+    wide = np.promote_types(tree.compute_dtype(total.dtype), g.dtype)
+    g = g.astype(wide)
+    if weight is not None:
+        w = jnp.asarray(weight).astype(wide)
+        g = jnp.where(w == 0, jnp.zeros_like(g), w * g if times else g)
+    new = (total.astype(wide) + g).astype(total.dtype)
+    return new if skip is None else jnp.where(skip, total, new)
 
 
 @jax.jit
-def _added(total: jax.Array, g: jax.Array) -> jax.Array:
-    return total + g.astype(total.dtype)
+def _divided(total: jax.Array, divisor: jax.Array | None) -> jax.Array:
+    total = total.astype(tree.compute_dtype(total.dtype))
+    return total if divisor is None else total / divisor.astype(total.dtype)
 
 
-def _zeros(arrays: list[Any]) -> list[Any]:
-    return [None if x is None else jnp.zeros_like(x) for x in arrays]
+def _zeros(whole: Any) -> Any:
+    return jax.tree.map(jnp.zeros_like, whole)
+
+
+def _is_data(x: Any) -> bool:
+    """Whether it is arrays and numbers, which can be an operand, and no function."""
+    return all(
+        isinstance(leaf, jax.Array | np.ndarray | np.generic | Number)
+        for leaf in jax.tree.leaves(x)
+    )

@@ -6,7 +6,8 @@
 `params_mean` w_t = 1 / k for the k-th parameters taken: stochastic weight averaging
 
 They stand last in a chain, where the updates are what will be added, and leave the
-updates alone; `jopt.eval_params` gives the average.
+updates alone; `jopt.eval_params` gives the average. `params_lawa` (lawa.py) is the mean
+of the latest few.
 
 State: 4 bytes per float32 parameter. A decay of 0.999 to 0.9999 averages over the last
 thousand to ten thousand steps; stochastic weight averaging takes the last quarter of a
@@ -48,10 +49,11 @@ def params_ema(
         avg <- decay avg + (1 - decay) (p + u),   avg_1 = p_1
 
     Args:
-      decay: In [0, 1); 0.999 is usual, Keras has 0.99. A schedule such as
-        ``min(0.999, (1 + t) / (10 + t))`` warms up.
+      decay: In [0, 1); 0.999 is usual, Keras has 0.99. With the schedule
+        `jopt.ema_warmup_schedule` the average is short at first.
       debias: Whether the first parameters count no more than the later ones, as in an
-        average that starts at zero and is divided by ``1 - decay^t``.
+        average that starts at zero and is divided by ``1 - decay^t``. It is for a
+        decay that does not change; a warmup serves the same purpose.
       overwrite_every: After how many steps the parameters become the average, again and
         again; None never.
       accumulator_dtype: What ``ema`` is stored in; None is float32 or wider.
@@ -83,7 +85,7 @@ def params_ema(
     def scalars(count: jax.Array, t: jax.Array) -> dict[str, jax.Array]:
         w = (1 - decay) * jnp.ones_like(t)
         if debias:
-            w = w / tree.bias_correction(decay, t)
+            w = w / tree.one_minus_power(decay, t)
         due = (count + 1) % overwrite_every == 0 if overwrite_every else count < 0
         return {"w": jnp.where(count > 0, w, 1), "overwrite": due.astype(t.dtype)}
 

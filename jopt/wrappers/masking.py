@@ -17,6 +17,7 @@ from jopt.chain import as_transformation
 from jopt.evaluation import eval_params, has_readout
 from jopt.factory import transformation
 from jopt.masks import Mask
+from jopt.transforms.gradients import set_to_zero
 
 
 class MaskedState(NamedTuple):
@@ -48,7 +49,7 @@ def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
     inner = as_transformation(inner, "masked: inner")
 
     def init(params: Params) -> OptState:
-        return MaskedState(inner.init(_only(params, masks.select(mask, params))))
+        return MaskedState(inner.init(masks.only(params, masks.select(mask, params))))
 
     def update(
         updates: Updates,
@@ -58,13 +59,16 @@ def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
     ) -> tuple[Updates, OptState]:
         chosen = masks.select(mask, _known(updates, params))
         new, own = inner.update(
-            _only(updates, chosen), state.inner_state, _only(params, chosen), **extra
+            masks.only(updates, chosen),
+            state.inner_state,
+            masks.only(params, chosen),
+            **extra,
         )
         return _merged(updates, [(chosen, new)]), MaskedState(own)
 
     def readout(state: OptState, params: Params) -> Params:
         chosen = masks.select(mask, params)
-        own = eval_params(inner, state.inner_state, _only(params, chosen))
+        own = eval_params(inner, state.inner_state, masks.only(params, chosen))
         return _merged(params, [(chosen, own)])
 
     return GradientTransformation(
@@ -83,8 +87,9 @@ def partition(
 
     Args:
       transforms: Transformations by label.
-      param_labels: The label of each leaf: a function ``(path, leaf) -> label``, a
-        function ``params -> tree of labels``, or a tree of labels (or a prefix of one).
+      param_labels: The label of each leaf: `rules`, a function ``(path, leaf) ->
+        label``, a function ``params -> tree of labels``, or a tree of labels (or a
+        prefix of one). For leaves to stay what they are, `set_to_zero` has a label.
 
     Returns:
       A transformation; its state is a dict by label.
@@ -121,7 +126,7 @@ def partition(
 
     def init(params: Params) -> OptState:
         return {
-            name: inner[name].init(_only(params, chosen))
+            name: inner[name].init(masks.only(params, chosen))
             for name, chosen in chosen_by_label(params).items()
         }
 
@@ -137,14 +142,17 @@ def partition(
             tx = inner[name]
             needed = tx.needs.chosen(extra)
             new, new_state[name] = tx.update(
-                _only(updates, chosen), state[name], _only(params, chosen), **needed
+                masks.only(updates, chosen),
+                state[name],
+                masks.only(params, chosen),
+                **needed,
             )
             found.append((chosen, new))
         return _merged(updates, found), new_state
 
     def readout(state: OptState, params: Params) -> Params:
         found = [
-            (chosen, eval_params(inner[name], state[name], _only(params, chosen)))
+            (chosen, eval_params(inner[name], state[name], masks.only(params, chosen)))
             for name, chosen in chosen_by_label(params).items()
         ]
         return _merged(params, found)
@@ -157,32 +165,69 @@ def partition(
     )
 
 
-def _is_none(x: Any) -> bool:
-    return x is None
+@transformation
+def multi_transform(
+    transforms: Mapping[str, GradientTransformation], param_labels: Callable | Any
+) -> GradientTransformation:
+    """`partition` under its older name.
+
+    Args:
+      transforms: Transformations by label.
+      param_labels: The label of each leaf; see `partition`.
+
+    Returns:
+      A transformation; its state is a dict by label.
+
+    >>> import jopt
+    >>> list(jopt.multi_transform({"all": jopt.sgd(0.1)}, "all").init({})["all"])
+    ['scale_by_learning_rate']
+    """
+    return partition(transforms, param_labels)
+
+
+@transformation
+def selective_transform(
+    optimizer: GradientTransformation, *, freeze_mask: Mask
+) -> GradientTransformation:
+    """An optimizer for all leaves but the frozen ones, which it keeps no state for.
+
+    Args:
+      optimizer: A transformation.
+      freeze_mask: The leaves whose updates are zero; see `jopt.masks.Mask`.
+
+    Returns:
+      A transformation, a `partition` into ``"train"`` and ``"freeze"``.
+
+    Raises:
+      ValueError: The mask does not fit the parameters.
+
+    >>> import jopt, jax.numpy as jnp
+    >>> tx = jopt.selective_transform(jopt.sgd(1.0, 0.9), freeze_mask="embed")
+    >>> tx.init({"embed": jnp.ones(9), "w": jnp.ones(1)})["train"]["trace"].trace
+    {'embed': None, 'w': Array([0.], dtype=float32)}
+    """
+
+    def labels(params: Params) -> Any:
+        treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
+        frozen = masks.select(freeze_mask, params)
+        return treedef.unflatten("freeze" if on else "train" for on in frozen)
+
+    optimizer = as_transformation(optimizer, "selective_transform: optimizer")
+    return partition({"train": optimizer, "freeze": set_to_zero()}, labels)
 
 
 def _known(updates: Updates, params: Params | None) -> Params:
     """The tree that masks are about: the parameters, where there are any."""
     if params is None:
         return updates
-    leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
     agreement.aligned(updates, leaves, treedef, params, "params")
     return params
 
 
-def _only(whole: Any, chosen: list[bool]) -> Any:
-    """The tree with None in the place of the leaves that are not chosen."""
-    leaves, treedef = jax.tree.flatten(whole, is_leaf=_is_none)
-    if whole is None:
-        return None
-    return treedef.unflatten(
-        x if on else None for x, on in zip(leaves, chosen, strict=True)
-    )
-
-
 def _merged(whole: Any, found: list[tuple[list[bool], Any]]) -> Any:
     """The tree with each chosen leaf from the tree that it was chosen for."""
-    leaves, treedef = jax.tree.flatten(whole, is_leaf=_is_none)
+    leaves, treedef = jax.tree.flatten(whole, is_leaf=tree.is_leaf)
     for chosen, new in found:
         for i, x in enumerate(treedef.flatten_up_to(new)):
             leaves[i] = x if chosen[i] else leaves[i]

@@ -5,6 +5,7 @@ import jopt
 from .case import Case, transform
 
 
+MOMENTUM = jopt.chain(jopt.trace(0.9), jopt.scale(-0.1))
 ROWS = [
     Case("schedule_free_adamw"),
     Case(
@@ -19,4 +20,13 @@ ROWS = [
         r=1.0,
     ),
     transform("scale_by_schedule_free", learning_rate=0.2),
+    transform("params_lawa", window_size=3, every=2),
+    transform("lookahead", fast_optimizer=MOMENTUM, sync_period=2, slow_step_size=0.5),
+    transform(
+        "lookahead",
+        fast_optimizer=MOMENTUM,
+        sync_period=3,
+        slow_step_size=0.8,
+        reset_state=True,
+    ),
 ]

@@ -3,17 +3,37 @@
 import jopt
 from tests import reference
 
-from .case import core_of, transform
+from .case import core_of, times, transform
 
 
 SGD = jopt.sgd(0.1, 0.9)
 ROWS = [
     transform("accumulate", reference.accumulate_sgd, inner=SGD, steps=3),
     transform(
+        "accumulate",
+        reference.accumulate_sgd,
+        inner=SGD,
+        steps=jopt.piecewise_interpolate_schedule("linear", 1.0, {4: 4.0}),
+        use_grad_mean=False,
+    ),
+    transform(
+        "catch_up",
+        lambda p, grads, **_: core_of(reference.adagrad)(p, grads),
+        inner=jopt.scale_by_rss(),
+        tables=True,
+    ),
+    transform("densify", times(1.0)),
+    transform(
         "masked",
         lambda p, grads, **_: core_of(reference.adam)(p, grads),
         inner=jopt.scale_by_adam(),
         mask=True,
+    ),
+    transform(
+        "monitor",
+        lambda p, grads, **_: core_of(reference.adam)(p, grads),
+        inner=jopt.scale_by_adam(),
+        keep=True,
     ),
     transform("params_ema", decay=0.9, debias=True),
     transform("params_mean", start=2),
@@ -23,4 +43,16 @@ ROWS = [
         transforms={"all": jopt.scale_by_adam()},
         param_labels="all",
     ),
+    transform("freeze", times(0.0), mask=True),
+    transform("scale_by_group", times(0.5), multiples=0.5),
+    transform(
+        "selective_transform",
+        lambda p, grads, **_: core_of(reference.adam)(p, grads),
+        optimizer=jopt.scale_by_adam(),
+        freeze_mask=False,
+    ),
 ]
+WITHOUT_ROW = {
+    "multi_transform": "is partition",
+    "aggregate": "there has to be a mapped axis; test_aggregate.py",
+}

@@ -21,6 +21,7 @@ from .core import *  # noqa: F403
 from .curvature import *  # noqa: F403
 from .distance import *  # noqa: F403
 from .factored import *  # noqa: F403
+from .guards import *  # noqa: F403
 from .modern import *  # noqa: F403
 from .muon import *  # noqa: F403
 from .plateau import *  # noqa: F403

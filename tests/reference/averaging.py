@@ -89,6 +89,38 @@ def schedule_free(
         yield run.send(lambda y, g=g: -0.1 * g) - p
 
 
+def params_lawa(p: Array, grads: Iterable[Array], **_: Any) -> Iterator[Array]:
+    """Kaddour, 2022: the mean of the latest parameters changes no update."""
+    yield from (double(g) for g in grads)
+
+
+def lookahead(
+    p: Array,
+    grads: Iterable[Array],
+    *,
+    fast_optimizer: Any,
+    sync_period: int,
+    slow_step_size: Scalar,
+    reset_state: bool = False,
+) -> Iterator[Array]:
+    """Zhang et al., 2019, algorithm 1, with steps ``-0.1 b``, ``b = 0.9 b + g``.
+
+    The parameters stay where they are: each step sets out from there.
+    """
+    del fast_optimizer
+    p = double(p)
+    slow, b = p, np.zeros_like(p)
+    for t, g in steps(grads):
+        b = 0.9 * b + g
+        fast = p - 0.1 * b
+        if t % sync_period == 0:
+            alpha = at(slow_step_size, t)
+            slow = (1 - alpha) * slow + alpha * fast
+            fast = slow
+            b = np.zeros_like(p) if reset_state else b
+        yield fast - p
+
+
 def _three_points(
     p: Array,
     learning_rate: Scalar,

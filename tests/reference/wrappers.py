@@ -40,18 +40,19 @@ def accumulate_sgd(
     p: Array,
     grads: Iterable[Array],
     *,
-    steps: int,
+    steps: Any,
     use_grad_mean: bool = True,
     **_: Any,
 ) -> Iterator[Array]:
     """Momentum 0.9 on the mean, or sum, of as many gradients as one step has."""
     b = np.zeros_like(double(p))
     waiting: list[Array] = []
+    done = 0
     for g in grads:
         waiting.append(double(g))
-        if len(waiting) < steps:
+        if len(waiting) < (round(float(steps(done))) if callable(steps) else steps):
             yield np.zeros_like(b)
             continue
-        b = 0.9 * b + sum(waiting) / (steps if use_grad_mean else 1)
-        waiting = []
+        b = 0.9 * b + sum(waiting) / (len(waiting) if use_grad_mean else 1)
+        waiting, done = [], done + 1
         yield -0.1 * b

@@ -34,6 +34,12 @@ ROWS = (
         "scale_by_learning_rate(0.05)), 4)",
     ),
     keras(
+        "gradient-accumulation-schedule",
+        "Adam(DECAY, gradient_accumulation_steps=3)",
+        'accumulate(adam(micro_step_schedule(DECAY, 3), eps=1e-7, eps_mode="before"), '
+        "3)",
+    ),
+    keras(
         "loss-scale-factor",
         "SGD(0.05, loss_scale_factor=1024.0, global_clipnorm=1e-3)",
         "chain(scale(1 / 1024), clip_by_global_norm(1e-3), sgd(0.05))",

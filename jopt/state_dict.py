@@ -1,0 +1,378 @@
+"""States as flat dicts of arrays by path, and back, also if the recipe has changed.
+
+A path is made of the names of a chain's members, of a state's fields and of the
+parameter: ``scale_by_adam/mu/dense/kernel``. It does not depend on the containers that
+the parameters are in, nor on what stands beside a member in its chain. So a checkpoint
+of such entries is restored by name, and what does not fit is listed.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jopt import checks, tree
+from jopt.base import GradientTransformation, OptState, Params
+from jopt.chain import Chain, as_transformation
+from jopt.hyperparams import Tunable
+from jopt.migration import Rule, likely, migrated
+from jopt.recipe import Recorded
+from jopt.registry import to_config
+
+
+VERSION = 1  # of what `schema` returns
+
+
+def state_dict(state: OptState) -> dict[str, jax.Array]:
+    """The arrays of a state, or of any tree, by path.
+
+    Args:
+      state: Any tree of arrays. Of ``jax.ShapeDtypeStruct``, it gives those.
+
+    Returns:
+      Arrays by path, ``"scale_by_adam/mu/dense/kernel"``, as they are: neither copied
+      nor moved. A None has no entry; a typed random key is the array of its numbers.
+
+    Raises:
+      TypeError: A leaf is no array and no number.
+      ValueError: Two leaves have the same path.
+
+    >>> import jopt
+    >>> params = {"dense": {"kernel": jnp.ones((2, 3))}}
+    >>> list(jopt.state_dict(jopt.adam(1e-3).init(params)))  # doctest: +ELLIPSIS
+    ['scale_by_adam/count', 'scale_by_adam/mu/dense/kernel', ...]
+    """
+    if isinstance(state, Recorded):
+        raise TypeError(
+            f"a state is needed, what init and update return, got the transformation "
+            f"{state!r}"
+        )
+    flat: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name = tree.path_name(path)
+        if name in flat:
+            raise ValueError(f"two leaves have the path {name!r}; rename one of them")
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+            raise TypeError(f"leaf {name!r} is no array: {checks.abbreviated(leaf)}")
+        if _is_key(leaf):
+            is_abstract = isinstance(leaf, jax.ShapeDtypeStruct)
+            data = jax.random.key_data
+            leaf = jax.eval_shape(data, leaf) if is_abstract else data(leaf)
+        flat[name] = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+    return flat
+
+
+def schema(tx: GradientTransformation, state: OptState) -> dict[str, Any]:
+    """What a state is, for the file beside its arrays.
+
+    Args:
+      tx: The transformation.
+      state: Its state; shapes are enough.
+
+    Returns:
+      A dict for ``json.dumps``:
+
+      - ``version``: 1, of this layout
+      - ``jopt``: the version of the library
+      - ``recipe``: `to_config` of the transformation; None if it cannot be written, and
+        then ``recipe_error`` says why
+      - ``entries``: ``{"shape": …, "dtype": …}`` by path, as `state_dict` has them
+      - ``hyperparams``: the recipe's numbers and schedules by path, defaults included
+
+    >>> import jopt
+    >>> tx = jopt.sgd(0.1)
+    >>> found = jopt.state_dict.schema(tx, tx.init(jnp.ones(3)))
+    >>> found["entries"]["scale_by_learning_rate/count"], found["hyperparams"]
+    ({'shape': [], 'dtype': 'int32'}, {'scale_by_learning_rate/learning_rate': 0.1})
+    """
+    import jopt
+
+    tx = as_transformation(tx, "schema: tx")
+    try:
+        recipe = {"recipe": to_config(tx)}
+    except TypeError as error:
+        recipe = {"recipe": None, "recipe_error": str(error)}
+    return {
+        "version": VERSION,
+        "jopt": jopt.__version__,
+        **recipe,
+        "entries": {
+            path: {"shape": list(x.shape), "dtype": jnp.dtype(x.dtype).name}
+            for path, x in state_dict(state).items()
+        },
+        "hyperparams": _declared(tx),
+    }
+
+
+def load_state_dict(
+    tx: GradientTransformation,
+    params: Params,
+    flat: Mapping[str, Any],
+    *,
+    strict: bool = True,
+    migrate: Sequence[Rule] = (),
+    hyperparams: Literal["checkpoint", "recipe"] = "checkpoint",
+    schema: Mapping[str, Any] | None = None,
+) -> OptState:
+    """The state that `state_dict` made a flat dict of, for a recipe that may be new.
+
+    Args:
+      tx: The transformation.
+      params: The parameters, for the state's structure and shardings; shapes will do
+        if no entry has to start from ``init``.
+      flat: Arrays of JAX or NumPy by path. Those that are where the state has to be are
+        not copied.
+      strict: Whether a missing or unexpected entry is an error. If not, the missing
+        start from ``init``, the unexpected are not used, and a warning lists both.
+        Entries of another shape or dtype are an error in any case.
+      migrate: Rules, in this order: `Rename`, `Drop`, `Reset`, `Cast`.
+      hyperparams: Whose numbers to take where the checkpoint's differ from the
+        recipe's, which a warning lists. What is compiled in or scheduled is always the
+        recipe's.
+      schema: The checkpoint's `schema`. Then ``flat`` is checked against it, and
+        numbers that are not in the state are compared too.
+
+    Returns:
+      A state as of ``tx.init(params)``, with its structure, dtypes and shardings.
+
+    Raises:
+      ValueError: Entries are missing, unexpected, or of another shape or dtype; the
+        message lists all.
+
+    >>> import jopt
+    >>> params = {"w": jnp.ones(2)}
+    >>> flat = jopt.state_dict(jopt.adam(1e-3).init(params))
+    >>> tx = jopt.chain(jopt.clip_by_global_norm(1.0), jopt.adamw(1e-3))
+    >>> state = jopt.load_state_dict(tx, params, flat)
+    """
+    tx = as_transformation(tx, "load_state_dict: tx")
+    checks.one_of(("checkpoint", "recipe"), hyperparams=hyperparams)
+    _check_flat(flat, schema)
+    template = jax.eval_shape(tx.init, params)
+    wanted = state_dict(template)
+    flat, fresh = migrated(flat, tuple(migrate), wanted)
+    missing = [n for n in wanted if n not in flat and n not in fresh]
+    unexpected = [n for n in flat if n not in wanted]
+    values, wrong = {}, []
+    for name, like in wanted.items():
+        if name in flat:
+            values[name], problem = _fitted(name, flat[name], like)
+            wrong += [problem] if problem else []
+    if wrong or (strict and (missing or unexpected)):
+        raise _misfit(missing if strict else [], unexpected if strict else [], wrong)
+    fresh |= set(missing)
+    values |= _numbers(tx, values, schema, hyperparams)
+    if missing or unexpected:
+        _warn_partial(missing, unexpected)
+    return _assembled(tx, params, template, values, fresh)
+
+
+def _check_flat(flat: Any, schema: Mapping[str, Any] | None) -> None:
+    if not isinstance(flat, Mapping) or not all(isinstance(n, str) for n in flat):
+        raise TypeError(
+            "flat must be a dict of arrays by path, as jopt.state_dict returns, got "
+            f"{checks.abbreviated(flat)}"
+        )
+    for name, x in flat.items():
+        if not hasattr(x, "dtype") and not isinstance(x, int | float | complex):
+            hint = "; call jopt.state_dict(…) of it" if isinstance(x, Mapping) else ""
+            raise TypeError(
+                f"flat[{name!r}] must be an array, got {checks.abbreviated(x)}{hint}"
+            )
+    if schema is None:
+        return
+    if not isinstance(schema, Mapping) or "version" not in schema:
+        raise TypeError(
+            "schema must be what jopt.state_dict.schema returned, got "
+            f"{checks.abbreviated(schema)}"
+        )
+    if schema["version"] > VERSION:
+        raise ValueError(
+            f"this checkpoint has version {schema['version']}, and jopt "
+            f"{schema.get('jopt')} wrote it; this jopt reads versions up to {VERSION}"
+        )
+    written = {
+        name: (tuple(x["shape"]), x["dtype"]) for name, x in schema["entries"].items()
+    }
+    given = {n: (np.shape(x), jnp.result_type(x).name) for n, x in flat.items()}
+    if written != given:
+        names = [n for n in written | given if written.get(n) != given.get(n)]
+        raise ValueError(
+            "flat is not what its schema describes: "
+            + "; ".join(
+                f"{n!r} is {given.get(n, 'not there')}, and described as "
+                f"{written.get(n, 'not there')}"
+                for n in names
+            )
+        )
+
+
+def _fitted(name: str, value: Any, like: Any) -> tuple[Any, str]:
+    """The value as the state has it, or what is wrong with it."""
+    if _is_key(value):
+        value = jax.random.key_data(value)
+    if not hasattr(value, "dtype"):
+        value = np.asarray(value)
+        exact = np.issubdtype(like.dtype, np.inexact) or value.dtype == like.dtype
+        if exact and np.can_cast(value.dtype, like.dtype, "same_kind"):
+            value = value.astype(like.dtype)
+    if value.shape != like.shape:
+        hint = ": transposed?" if value.shape == like.shape[::-1] else ""
+        return value, f"{name!r} has shape {value.shape}, not {like.shape}{hint}"
+    if value.dtype == like.dtype:
+        return value, ""
+    # Integers of another width, such as counts under x64, are the same if they fit.
+    if jnp.issubdtype(like.dtype, jnp.integer) and jnp.issubdtype(
+        value.dtype, jnp.integer
+    ):
+        host = np.asarray(value)
+        if np.array_equal(host, cast := host.astype(like.dtype)):
+            return cast, ""
+    return value, f"{name!r} is {value.dtype}, not {like.dtype}"
+
+
+def _misfit(
+    missing: list[str], unexpected: list[str], wrong: list[str]
+) -> ValueError:
+    lines = ["the checkpoint does not fit the state of this transformation:"]
+    lines += [f"  missing: {name!r}" for name in missing]
+    lines += [f"  unexpected: {name!r}" for name in unexpected]
+    lines += [f"  wrong: {problem}" for problem in wrong]
+    if (rule := likely(missing, unexpected)) and not wrong:
+        lines.append(f"Do you mean migrate=[jopt.{rule}]?")
+    if missing or unexpected:
+        lines.append(
+            "With strict=False what is missing starts from init, and what is "
+            "unexpected is not used; jopt.Rename, jopt.Reset and jopt.Drop in migrate "
+            "say it by name."
+        )
+    if wrong:
+        lines.append(
+            "In migrate, jopt.Cast(path, dtype) rounds to another dtype, and "
+            "jopt.Reset(path) starts from init."
+        )
+    return ValueError("\n".join(lines))
+
+
+def _warn_partial(missing: list[str], unexpected: list[str]) -> None:
+    lines = ["the checkpoint and the state of this transformation differ:"]
+    lines += [f"  not in the checkpoint, starts from init: {n!r}" for n in missing]
+    lines += [f"  only in the checkpoint, not used: {n!r}" for n in unexpected]
+    if any(name.split("/")[-1] == "count" for name in missing):
+        lines.append("New counts are 0; jopt.set_counts(state, n) sets all of them.")
+    warnings.warn("\n".join(lines), UserWarning, stacklevel=3)
+
+
+# The recipe's numbers.
+
+
+def _inside(
+    tx: GradientTransformation, prefix: str = ""
+) -> Iterator[tuple[str, GradientTransformation]]:
+    """Every transformation, with what the paths of its state begin with."""
+    yield prefix, tx
+    for name, inner in tx.children.items():
+        yield from _inside(inner, f"{prefix}{name}/")
+
+
+def _declared(tx: GradientTransformation) -> dict[str, Any]:
+    """The numbers and schedules that the recipe declares, as data by path."""
+    found = {}
+    for prefix, inner in _inside(tx):
+        recipe = inner.recipe
+        if recipe is None or isinstance(inner, Chain):  # members have their own
+            continue
+        for name in getattr(recipe.factory, "hyperparameters", ()):
+            default = recipe.parameters[name].default
+            value = recipe.arguments.get(name, default)
+            value = value.initial if isinstance(value, Tunable) else value
+            try:
+                is_value = isinstance(value, Recorded)
+                found[prefix + name] = to_config(value) if is_value else float(value)
+            except TypeError:  # a function that has no name, or nothing
+                continue
+    return found
+
+
+def _numbers(
+    tx: GradientTransformation,
+    values: Mapping[str, Any],
+    schema: Mapping[str, Any] | None,
+    whose: str,
+) -> dict[str, jax.Array]:
+    """The recipe's numbers, if they are to be taken; differences are reported."""
+    kept: dict[str, jax.Array] = {}  # what the state says, and not the recipe
+    for prefix, inner in _inside(tx):
+        if dynamic := inner.dynamic:
+            kept |= {
+                prefix + name: number
+                for name, number in dynamic.initial().items()
+                if name not in dynamic.schedules and name not in dynamic.given
+            }
+    kept = {
+        path: number
+        for path, number in kept.items()
+        if path in values and not np.array_equal(values[path], number)
+    }
+    lines = [
+        f"  {path}: {_short(values[path])} in the checkpoint, {_short(number)} in the "
+        f"recipe; the {whose}'s is taken"
+        for path, number in kept.items()
+    ]
+    now = _declared(tx)
+    for path, before in (schema or {}).get("hyperparams", {}).items():
+        is_kept = path in kept or (path in values and isinstance(now.get(path), float))
+        if not is_kept and path in now and now[path] != before:
+            lines.append(
+                f"  {path}: {before} in the checkpoint, {now[path]} in the recipe; it "
+                "is not kept in the state, so the recipe's is taken"
+            )
+    if lines:
+        lines = [
+            "hyperparameters of the checkpoint differ from the recipe's:",
+            *lines,
+            'Take either with hyperparams="checkpoint" or hyperparams="recipe".',
+        ]
+        warnings.warn("\n".join(lines), UserWarning, stacklevel=3)
+    return kept if whose == "recipe" else {}
+
+
+def _short(number: Any) -> str:
+    return f"{float(number):.6g}" if np.shape(number) == () else str(number)
+
+
+# Where the arrays go.
+
+
+def _assembled(
+    tx: GradientTransformation,
+    params: Params,
+    template: OptState,
+    values: Mapping[str, Any],
+    fresh: set[str],
+) -> OptState:
+    paths, treedef = jax.tree_util.tree_flatten_with_path(template)
+    names = [tree.path_name(path) for path, _ in paths]
+    shardings: list[Any] = [None] * len(names)
+    if _is_spread(params):
+        compiled = jax.jit(tx.init).lower(params).compile()
+        shardings = jax.tree.leaves(compiled.output_shardings)
+    made = dict(zip(fresh, _initial(tx, params, names, fresh), strict=True))
+    leaves = [
+        made[name] if name in made else _placed(values[name], like, sharding)
+        for name, (_, like), sharding in zip(names, paths, shardings, strict=True)
+    ]
+    return treedef.unflatten(leaves)
+
+
+def _is_spread(params: Params) -> bool:
+    """Whether parameters are elsewhere than on the default device."""
+    default = {jnp.zeros(()).devices().pop()}
+    shardings = [getattr(x, "sharding", None) for x in jax.tree.leaves(params)]
+    return any(x is not None and x.device_set != default for x in shardings)
