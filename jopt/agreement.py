@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt import checks, tree
+from jopt.tree.paths import difference
 from jopt.tree.rows import is_rows
 
 
@@ -135,33 +136,12 @@ def no_slot(updates: Any, i: int) -> NoReturn:
 
 
 def _structure_message(updates: Any, other: Any, name: str) -> str:
-    ours = [path for path, _ in tree.leaves_with_names(updates, none=True)]
-    theirs = [path for path, _ in tree.leaves_with_names(other, none=True)]
-    missing = [path for path in ours if path not in theirs]
-    extra = [path for path in theirs if path not in ours]
-    parts = [f"only in the updates: {_some(missing)}"] if missing else []
-    parts += [f"only in {name}: {_some(extra)}"] if extra else []
-    rows = [n for n, x in tree.leaves_with_names(updates) if is_rows(x)]
-    if rows and not parts:
-        return _row_sparse("updates", rows[0])
-    if not parts:
-        parts = [_other_containers(*map(jax.tree.structure, (updates, other)))]
+    where = difference("the updates", updates, name, other, none=True)
     return (
-        f"updates and {name} have different structures; {'; '.join(parts)}. Call "
+        f"updates and {name} have different structures; {where}. Call "
         "update(updates, state, params) with the gradients of these params and a state "
         "that init made from them."
     )
-
-
-def _other_containers(ours: Any, theirs: Any) -> str:
-    """Where two tree structures with the same paths differ."""
-    for a, b in zip(ours.children(), theirs.children(), strict=True):
-        if a != b:
-            return _other_containers(a, b)
-    kinds = [node[0].__name__ if (node := x.node_data()) else x for x in (ours, theirs)]
-    if kinds[0] != kinds[1]:
-        return f"the same leaves in a {kinds[0]} and in a {kinds[1]}"
-    return f"the same leaves in two {kinds[0]} with different static fields"
 
 
 def state_numbers(name: str, fields: Mapping[str, Any]) -> None:
@@ -254,9 +234,3 @@ def note_leaf(error: Exception, whole: Any, i: int) -> None:
     """Add to an error at which leaf it happened."""
     path, leaf = tree.leaves_with_names(whole, none=True)[i]
     error.add_note(f"This is about leaf {path!r} of shape {np.shape(leaf)}.")
-
-
-def _some(names: Sequence[str], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    shown = [repr(name) if name else "the tree itself" for name in names[:most]]
-    return ", ".join(shown) + more

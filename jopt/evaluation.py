@@ -9,26 +9,38 @@ from jopt.base import GradientTransformation, OptState, Params
 from jopt.recipe import Recorded
 
 
-def eval_params(tx: GradientTransformation, state: OptState, params: Params) -> Params:
+def eval_params(
+    tx: GradientTransformation,
+    state: OptState,
+    params: Params,
+    *,
+    default: Params | None = None,
+) -> Params:
     """The parameters to evaluate, test or deploy with.
 
     Where an optimizer trains at one point and answers with another (an average of the
-    parameters, Schedule-Free), this is the other; for all others it is ``params``.
+    parameters, Schedule-Free), this is the other.
 
     Args:
       tx: The transformation.
       state: Its state.
       params: The parameters that are trained.
+      default: What to return for all other optimizers; ``params``, in code that is for
+        any. None makes it an error, for an average was expected.
 
     Returns:
       Parameters of the same structure, shapes and dtypes.
 
     Raises:
-      ValueError: More than one transformation in ``tx`` answers with its own.
+      ValueError: No transformation in ``tx`` answers with parameters of its own, or
+        more than one does.
 
     >>> import jopt, jax.numpy as jnp
-    >>> tx, params = jopt.sgd(0.1), jnp.ones(2)
-    >>> jopt.eval_params(tx, tx.init(params), params)
+    >>> tx, params = jopt.chain(jopt.sgd(1.0), jopt.params_mean()), jnp.ones(2)
+    >>> _, state = tx.update(params, tx.init(params), params)
+    >>> jopt.eval_params(tx, state, params)
+    Array([0., 0.], dtype=float32)
+    >>> jopt.eval_params(jopt.sgd(1.0), state, params, default=params)
     Array([1., 1.], dtype=float32)
     """
     if not isinstance(tx, GradientTransformation) or isinstance(state, Recorded):
@@ -46,7 +58,13 @@ def eval_params(tx: GradientTransformation, state: OptState, params: Params) -> 
     for _, inner, own in found:
         assert inner.readout is not None
         return inner.readout(own, params)
-    return params
+    if default is None:
+        raise ValueError(
+            f"nothing in {tx!r} keeps other parameters than those that are trained. "
+            "Evaluate with params, average them with jopt.params_ema(0.999) as the "
+            "last member of a chain, or give default=params"
+        )
+    return default
 
 
 def _readouts(

@@ -192,10 +192,14 @@ def _by_path(
 def _bool(path: str, value: Any) -> bool:
     if isinstance(value, bool | np.bool_):
         return bool(value)
+    raise _not_made_of("True and False", path, value)
+
+
+def _not_made_of(what: str, path: str, value: Any) -> TypeError:
     where = f"leaf {path!r}" if path else "the whole tree"
-    raise TypeError(
-        f"a mask is made of True and False, got {value!r} for {where}. To choose "
-        "leaves by name, give a regular expression"
+    return TypeError(
+        f"a mask is made of {what}, got {value!r} for {where}. To choose leaves by "
+        "name, give a regular expression"
     )
 
 
@@ -204,10 +208,7 @@ def _multiple(path: str, value: Any) -> float | None:
         return 1.0 if value else None
     if isinstance(value, Real) and math.isfinite(value):
         return float(value)
-    where = f"leaf {path!r}" if path else "the whole tree"
-    raise TypeError(
-        f"a multiple is a finite number or a bool, got {value!r} for {where}"
-    )
+    raise _not_made_of("True, False and finite numbers", path, value)
 
 
 def _label(path: str, value: Any) -> str:

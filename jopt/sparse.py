@@ -49,7 +49,8 @@ def sparse_value_and_grad(
 
     Returns:
       A function of the same arguments that gives ``(loss, gradients)``, where the
-      gradient of a table is a `RowSparse`, with as many rows as there are ids.
+      gradient of a table is a `RowSparse` with as many rows as there are ids: each that
+      was looked up once, then padding.
 
     Raises:
       ValueError: There is no parameter at a path.
@@ -127,7 +128,9 @@ def _rows(table: Any, ids: jax.Array) -> jax.Array:
 def _gradient(table: Any, ids: Any, grads: Any) -> RowSparse:
     flat = [jnp.ravel(x) for x in jax.tree.leaves(ids)]
     rows = [g.reshape(-1, *np.shape(table)[1:]) for g in jax.tree.leaves(grads)]
-    return RowSparse(jnp.concatenate(flat), jnp.concatenate(rows), len(table))
+    # What looks at the numbers only, such as a check for NaN, then sees sums as well.
+    own = RowSparse(jnp.concatenate(flat), jnp.concatenate(rows), len(table))
+    return own.coalesced()
 
 
 @transformation

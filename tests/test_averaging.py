@@ -34,7 +34,8 @@ def run(tx: Any, params: Any, grads: list[Any], **extra: Any) -> tuple[Any, Any,
         params, state = carry
         updates, state = tx.update(g, state, params, **extra)
         params = jopt.apply_updates(params, updates)
-        return (params, state), (params, jopt.eval_params(tx, state, params), state)
+        shown = jopt.eval_params(tx, state, params, default=params)
+        return (params, state), (params, shown, state)
 
     def steps(params: Any, grads: Any) -> Any:
         return jax.lax.scan(step, (params, tx.init(params)), grads)[1]

@@ -67,6 +67,19 @@ FAULTS = {
             )
         )
     ),
+    "accumulate that skips": Fault(
+        jopt.accumulate(ADAMW, 2, should_skip_update_fn=jopt.skip_not_finite),
+        "skipped total_skipped",
+        False,
+    ),
+    "lookahead": Fault(jopt.skip_nonfinite(jopt.lookahead(ADAMW, 2))),
+    "the latest": Fault(
+        jopt.skip_nonfinite(jopt.chain(jopt.sgd(0.1), jopt.params_lawa(2)))
+    ),
+    "monitor": Fault(jopt.skip_nonfinite(jopt.monitor(ADAMW, keep=True))),
+    "selective_transform": Fault(
+        jopt.skip_nonfinite(jopt.selective_transform(ADAMW, freeze_mask="bias"))
+    ),
     "conditionally_transform": Fault(
         jopt.skip_nonfinite(
             jopt.conditionally_transform(ADAMW, lambda step: step % 2 == 0)

@@ -368,8 +368,8 @@ MISUSE: list[tuple[Any, type[Exception], str]] = [
     (lambda: projection_simplex(A, 0.0), ValueError, "scale must be > 0"),
     (lambda: projection_l1_ball(A, 0.0), ValueError, "scale must be > 0"),
     (lambda: projection_hypercube(A, -1), ValueError, "scale must be >= 0"),
-    (lambda: projection_box(A, {"a": 0.0}, 1.0), ValueError, "only tree has 'b/0'"),
-    (lambda: projection_vector(A, {"a": 0.0}), ValueError, "only x has 'b/0'"),
+    (lambda: projection_box(A, {"a": 0.0}, 1.0), ValueError, "only in tree: 'b/0'"),
+    (lambda: projection_vector(A, {"a": 0.0}), ValueError, "only in x: 'b/0'"),
     (lambda: projection_hyperplane(A, A, jnp.ones(2)), TypeError, "b must be one real"),
     (lambda: projection_halfspace(A, A, 1j), TypeError, "b must be one real number"),
 ]

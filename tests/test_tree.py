@@ -496,10 +496,10 @@ TWO_TREES = [
     lambda x, y: tree.update_moment(x, y, 0.9, 2),
 ]
 MISMATCHES: list[tuple[Any, Any, str]] = [
-    ({"a": jnp.ones(2), "b": jnp.ones(2)}, {"a": jnp.ones(2)}, "only .* has 'b'"),
-    ({"a": jnp.ones(2)}, {"a": jnp.ones(2), "c": {"d": 1.0}}, "only .* has 'c/d'"),
-    ({"a": jnp.ones(2)}, {"a": [jnp.ones(2)]}, "has 'a'; only .* has 'a/0'"),
-    ({"a": jnp.ones(2)}, {"a": None}, "only .* has 'a'"),
+    ({"a": jnp.ones(2), "b": jnp.ones(2)}, {"a": jnp.ones(2)}, "only in .*: 'b'"),
+    ({"a": jnp.ones(2)}, {"a": jnp.ones(2), "c": {"d": 1.0}}, "only in .*: 'c/d'"),
+    ({"a": jnp.ones(2)}, {"a": [jnp.ones(2)]}, "'a'; only in .*: 'a/0'"),
+    ({"a": jnp.ones(2)}, {"a": None}, "only in .*: 'a'"),
     ([jnp.ones(2)], (jnp.ones(2),), "in a list and in a tuple"),
     ({"a": jnp.ones(2)}, {"a": jnp.ones(3)}, r"\(2,\) in .*, \(3,\) in"),
     ({"a": jnp.ones((2, 1))}, {"a": jnp.ones((2, 3))}, "None is broadcast"),

@@ -232,7 +232,7 @@ SETTINGS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"count": jnp.float32(2)}, TypeError, "is int32, but the new value is float32"),
     ({"learning_rate": 1j}, TypeError, "is float32, but the new value is complex64"),
     ({"count": jnp.ones(2, int)}, ValueError, r"has shape \(\), the new value \(2,\)"),
-    ({"mu": None}, ValueError, "another structure; only the state has"),
+    ({"mu": None}, ValueError, "another structure; only in the state:"),
     ({"count": {"a": 1}}, ValueError, "another structure"),
     ({"mu": {**PARAMS, "count": jnp.ones(2)}}, ValueError, r"mu has shape \(3, 5\)"),
 ]
@@ -386,9 +386,9 @@ def test_a_state_is_cast_and_the_counts_are_not() -> None:
 def test_misuse_of_map_params_is_explained() -> None:
     tx = jopt.adam(1e-3)
     state, f = tx.init(SMALL), lambda x, *_: x
-    with pytest.raises(ValueError, match=r"rest\[0\] have different.*only .* has 'w'"):
+    with pytest.raises(ValueError, match=r"rest\[0\] have different.*only in .*: 'w'"):
         tree.map_params(tx, f, state, {"b": 1})
-    with pytest.raises(ValueError, match="not the state of these parameters; only the"):
+    with pytest.raises(ValueError, match="not the state of these parameters; only in the"):
         tree.map_params(tx, f, state, params={"w": jnp.ones(2)})
     specs = jax.tree.map(lambda _: PartitionSpec(), state)
     with pytest.raises(ValueError, match=re.escape("which has no shape: give params=")):

@@ -137,7 +137,10 @@ def test_eval_params_goes_through_every_nesting() -> None:
         found = jopt.eval_params(tx, state, p)
         chex.assert_trees_all_close(found, expected, rtol=1e-6)
     plain = jopt.adam(0.1)
-    assert jopt.eval_params(plain, plain.init(params), params) is params
+    state = plain.init(params)
+    assert jopt.eval_params(plain, state, params, default=params) is params
+    with pytest.raises(ValueError, match=r"nothing in adam.*params_ema"):
+        jopt.eval_params(plain, state, params)
 
 
 def test_only_a_group_that_averages_has_other_parameters_to_evaluate() -> None:

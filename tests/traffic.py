@@ -30,6 +30,8 @@ FLOORS = {
     "adafactor(0.1, multiply_by_parameter_scale=False)": 20,
     "chain(clip_by_global_norm(1.0), adamw(0.1))": 32,
     "amsgrad(0.1)": 36,
+    "apply_if_finite(adamw(0.1), 3)": 32,
+    "chain(adamw(0.1), params_ema(0.999))": 36,
 }
 ITEM = {"f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2}
 FREE = {

@@ -152,7 +152,9 @@ def children(node: Any) -> list[tuple[Any, Any]]:
     return [(path[0], child) for path, child in found if path]
 
 
-def difference(name: str, tree: Any, other_name: str, other: Any) -> str:
+def difference(
+    name: str, tree: Any, other_name: str, other: Any, *, none: bool = False
+) -> str:
     """Where two trees that are called so in an error differ in structure.
 
     Args:
@@ -160,17 +162,18 @@ def difference(name: str, tree: Any, other_name: str, other: Any) -> str:
       tree: The first tree.
       other_name: What the second tree is called.
       other: The second tree.
+      none: Whether a None is a leaf.
 
     >>> difference("x", {"a": 1.0, "b": 2.0}, "y", {"a": 1.0})
-    "only x has 'b'"
+    "only in x: 'b'"
     """
-    ours, theirs = ([path for path, _ in leaves_with_names(t)] for t in (tree, other))
+    ours, theirs = ([n for n, _ in leaves_with_names(t, none)] for t in (tree, other))
     parts = []
     for who, paths, those in ((name, ours, theirs), (other_name, theirs, ours)):
         if lone := [path for path in paths if path not in set(those)]:
             more = f" and {len(lone) - 4} more" if len(lone) > 4 else ""
-            shown = [repr(path) if path else "a leaf at the top" for path in lone[:4]]
-            parts.append(f"only {who} has {', '.join(shown)}{more}")
+            shown = [repr(path) if path else "the tree itself" for path in lone[:4]]
+            parts.append(f"only in {who}: {', '.join(shown)}{more}")
     return "; ".join(parts) or _containers(*map(jax.tree.structure, (tree, other)))
 
 
@@ -180,5 +183,5 @@ def _containers(ours: Any, theirs: Any) -> str:
             return _containers(a, b)
     kinds = [node[0].__name__ if (node := x.node_data()) else x for x in (ours, theirs)]
     if kinds[0] != kinds[1]:
-        return f"the same leaves are in a {kinds[0]} and in a {kinds[1]}"
-    return f"the same leaves are in two {kinds[0]} with different static fields"
+        return f"the same leaves in a {kinds[0]} and in a {kinds[1]}"
+    return f"the same leaves in two {kinds[0]} with different static fields"

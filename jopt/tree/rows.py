@@ -30,7 +30,8 @@ class RowSparse:
 
     Every leafwise transformation works on these rows of the leaf, of the parameter and
     of its slots, and leaves all others as they are (torch's ``SparseAdam``, LazyAdam):
-    moments do not decay, and weights do not, while a row is not touched.
+    moments and weights do not decay, and averages of the parameters do not follow,
+    while a row is not touched.
     `jopt.densify` takes the gradient for what it is, zero elsewhere (Keras 3), and
     `jopt.catch_up` does so in time for the row's next use.
 

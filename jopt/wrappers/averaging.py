@@ -86,10 +86,15 @@ def params_ema(
         w = (1 - decay) * jnp.ones_like(t)
         if debias:
             w = w / tree.one_minus_power(decay, t)
-        due = (count + 1) % overwrite_every == 0 if overwrite_every else count < 0
-        return {"w": jnp.where(count > 0, w, 1), "overwrite": due.astype(t.dtype)}
+        found = {"w": jnp.where(count > 0, w, 1)}
+        if overwrite_every:
+            due = (count + 1) % overwrite_every == 0
+            found["overwrite"] = due.astype(t.dtype)
+        return found
 
-    return _average(scalars, ParamsEmaState, ema=copied(accumulator_dtype))
+    rule = _average_and_overwrite if overwrite_every else _average
+    ema = copied(accumulator_dtype)
+    return leafwise(rule, scalars, ParamsEmaState, readout=_evaluated, ema=ema)
 
 
 class ParamsMeanState(NamedTuple):
@@ -140,23 +145,28 @@ def params_mean(
         since = count - start
         taken = jnp.maximum(since // every + 1, 1)
         w = jnp.where(since % every == 0, 1 / scalar(taken), 0)
-        return {"w": jnp.where(since < 0, 1, w), "overwrite": scalar(0)}
+        return {"w": jnp.where(since < 0, 1, w)}
 
-    return _average(scalars, ParamsMeanState, mean=copied(accumulator_dtype))
+    mean = copied(accumulator_dtype)
+    return leafwise(_average, scalars, ParamsMeanState, readout=_evaluated, mean=mean)
 
 
-def _average(scalars: Any, state: Any, **slot: Any) -> GradientTransformation:
-    def rule(
-        u: jax.Array,
-        avg: jax.Array,
-        *,
-        p: jax.Array,
-        w: jax.Array,
-        overwrite: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
-        # These forms are exact for w = 1, and where avg is close to p.
-        to_average = (1 - w) * (avg - p) + w * u
-        avg = (1 - w) * avg + w * (p + u)
-        return jnp.where(overwrite > 0, to_average, u), avg
+def _average(
+    u: jax.Array, avg: jax.Array, *, p: jax.Array, w: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    # Exact for w = 1.
+    return u, (1 - w) * avg + w * (p + u)
 
-    return leafwise(rule, scalars, state, readout=lambda p, avg: avg, **slot)
+
+def _average_and_overwrite(
+    u: jax.Array, avg: jax.Array, *, p: jax.Array, w: jax.Array, overwrite: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    # Exact where avg is close to p. It is another rule, for on a TPU the choice costs
+    # two thirds of the step's traffic again.
+    to_average = (1 - w) * (avg - p) + w * u
+    _, new = _average(u, avg, p=p, w=w)
+    return jnp.where(overwrite > 0, to_average, u), new
+
+
+def _evaluated(p: jax.Array, avg: jax.Array) -> jax.Array:
+    return avg

@@ -15,7 +15,7 @@ missed. Where that is much, let the rows be lazy; see `jopt.RowSparse`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -23,15 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt import agreement, checks, masks, tree
-from jopt.apply import apply_updates
 from jopt.base import GradientTransformation, Needs, OptState, Params, Updates
-from jopt.chain import Chain, as_transformation
+from jopt.chain import as_transformation
 from jopt.evaluation import eval_params
 from jopt.factory import transformation
-from jopt.leafwise import Leafwise
 from jopt.masks import Mask
 from jopt.slots import filled
 from jopt.tree.rows import RowSparse, is_rows
+from jopt.wrappers.replaying import check_member, members, replayed
 
 
 class CatchUpState(NamedTuple):
@@ -86,8 +85,8 @@ class CatchUp(GradientTransformation):
     inner: GradientTransformation
 
     def __new__(cls, inner: GradientTransformation, tables: Mask) -> CatchUp:
-        for member in _members(inner).values():
-            _check_member(member)
+        for member in members(inner).values():
+            check_member(member)
 
         def init(params: Params) -> OptState:
             named = tree.leaves_with_names(params, none=True)
@@ -113,7 +112,8 @@ class CatchUp(GradientTransformation):
                 for i, g in enumerate(given)
                 if g is not None and last[i] is not None
             }
-            now, own = _replayed(inner, treedef, before, rows, last, state)
+            behind = last, state.count, state.inner_state
+            now, own = replayed(inner, treedef, before, rows, *behind)
             leaves = [rows.get(i, g) for i, g in enumerate(given)]
             new, own = inner.update(
                 treedef.unflatten(leaves), own, treedef.unflatten(now)
@@ -129,7 +129,7 @@ class CatchUp(GradientTransformation):
 
         def readout(state: OptState, params: Params) -> Params:
             params, state = _up_to_date(inner, state, params, None)
-            return eval_params(inner, state.inner_state, params)
+            return eval_params(inner, state.inner_state, params, default=params)
 
         self = super().__new__(
             cls,
@@ -177,28 +177,54 @@ def caught_up(
     >>> jopt.caught_up(tx, state, params)[0]["table"].ravel()
     Array([-1.5, -1. ], dtype=float32)
     """
-    found = _caught_up(tx, state, params, None if ids is None else dict(ids))
-    if found is None:
+    found = list(_catch_ups(tx, state))
+    if not found:
         raise ValueError(f"there is no catch_up in {checks.abbreviated(tx)}")
-    return found
+    tables = [
+        path
+        for own in found
+        for path, at in tree.leaves_with_names(own.last, none=True)
+        if at is not None
+    ]
+    for path in ids or ():
+        if path not in tables:
+            raise ValueError(
+                f"ids: catch_up has no table at {path!r}, but at {tables}."
+                f"{checks.suggestion(path, tables)}"
+            )
+    return _caught_up(tx, state, params, None if ids is None else dict(ids))
+
+
+def _inside(
+    tx: GradientTransformation, state: OptState
+) -> Iterator[tuple[str, GradientTransformation, OptState]]:
+    """The transformations in one, with their names and states, if they have any."""
+    for name, child in tx.children.items():
+        is_dict = isinstance(state, Mapping)
+        own = state.get(name) if is_dict else getattr(state, name)
+        if own is not None:
+            yield name, child, own
+
+
+def _catch_ups(tx: GradientTransformation, state: OptState) -> Iterator[CatchUpState]:
+    if isinstance(tx, CatchUp):
+        yield state
+        return
+    for _, child, own in _inside(tx, state):
+        yield from _catch_ups(child, own)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _caught_up(
     tx: GradientTransformation, state: OptState, params: Params, ids: Any
-) -> tuple[Params, OptState] | None:
+) -> tuple[Params, OptState]:
     if isinstance(tx, CatchUp):
         return _up_to_date(tx.inner, state, params, ids)
-    is_found = False
-    for name, child in tx.children.items():
+    for name, child, own in _inside(tx, state):
+        params, own = _caught_up(child, own, params, ids)
         is_dict = isinstance(state, Mapping)
-        own = state.get(name) if is_dict else getattr(state, name)
-        if own is None or (found := _caught_up(child, own, params, ids)) is None:
-            continue
-        is_found = True
-        params, own = found
         state = {**state, name: own} if is_dict else state._replace(**{name: own})
-    return (params, state) if is_found else None
+    return params, state
 
 
 def _up_to_date(
@@ -207,68 +233,18 @@ def _up_to_date(
     named = tree.leaves_with_names(params, none=True)
     treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
     last = treedef.flatten_up_to(state.last)
-    tables = [path for (path, _), at in zip(named, last, strict=True) if at is not None]
-    for path in ids or ():
-        if path not in tables:
-            raise ValueError(
-                f"ids: catch_up has no table at {path!r}, but at {tables}."
-                f"{checks.suggestion(path, tables)}"
-            )
     rows = {
         i: _nothing(p, None if ids is None else ids[path])
         for i, (path, p) in enumerate(named)
-        if path in tables and (ids is None or path in ids)
+        if last[i] is not None and (ids is None or path in ids)
     }
     leaves = [leaf for _, leaf in named]
-    leaves, own = _replayed(inner, treedef, leaves, rows, last, state)
+    behind = last, state.count, state.inner_state
+    leaves, own = replayed(inner, treedef, leaves, rows, *behind)
     for i, g in rows.items():
         last[i] = g.scattered(last[i], state.count)
     state = state._replace(last=treedef.unflatten(last), inner_state=own)
     return treedef.unflatten(leaves), state
-
-
-def _replayed(
-    inner: GradientTransformation,
-    treedef: Any,
-    params: list[Any],
-    rows: dict[int, RowSparse],
-    last: list[Any],
-    state: CatchUpState,
-) -> tuple[list[Any], OptState]:
-    """The parameters and the inner state after the missed steps of these rows."""
-    if not rows:
-        return params, state.inner_state
-    count = state.count
-    done = {
-        i: jnp.where(g.ids < g.num_rows, g.gathered(last[i]).reshape(-1), count)
-        for i, g in rows.items()
-    }
-
-    def with_tables(tables: dict[int, Any]) -> Any:
-        return treedef.unflatten(tables.get(i, p) for i, p in enumerate(params))
-
-    def step(carry: Any) -> Any:
-        s, tables, own = carry  # s steps before this one
-        zeros: list[Any] = [None] * len(params)
-        for i, g in rows.items():
-            ids = jnp.where(done[i] <= s, g.ids, -1)
-            zeros[i] = RowSparse(ids, jnp.zeros_like(g.rows), g.num_rows)
-        now = with_tables(tables)
-        updates, own = inner.update(treedef.unflatten(zeros), _at(inner, own, s), now)
-        new = treedef.flatten_up_to(apply_updates(now, updates))
-        return s + 1, {i: new[i] for i in tables}, own
-
-    first = functools.reduce(
-        jnp.minimum, [jnp.min(x, initial=count) for x in done.values()]
-    )
-    _, tables, own = jax.lax.while_loop(
-        lambda carry: carry[0] < count,
-        step,
-        (first, {i: params[i] for i in rows}, state.inner_state),
-    )
-    return [tables.get(i, p) for i, p in enumerate(params)], _slots_of(
-        inner, own, state.inner_state
-    )
 
 
 def _one_per_row(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -302,58 +278,3 @@ def _with_the_missed(u: RowSparse, before: Any, now: Any) -> RowSparse:
     rows = (u.rows.astype(wide) + moved).astype(u.dtype)
     rows = jnp.where(u.is_row, rows, 0)
     return RowSparse(u.ids, rows, u.num_rows)
-
-
-def _members(inner: GradientTransformation) -> Mapping[str, GradientTransformation]:
-    return inner.children if isinstance(inner, Chain) else {"": inner}
-
-
-def _check_member(member: GradientTransformation) -> None:
-    if not isinstance(member, Leafwise):
-        problem = "is not leafwise"
-    elif lost := member.declaration.inputs - {"t", "count"}:
-        problem = f"computes its scalars from {', '.join(sorted(lost))}"
-    else:
-        return
-    raise TypeError(
-        f"catch_up cannot take a missed step of {member.name} later: it {problem}. "
-        "Inside may be what needs the step and hyperparameters only; what looks at the "
-        "gradients can stand before catch_up in a chain"
-    )
-
-
-def _states(inner: GradientTransformation, own: OptState) -> Mapping[str, OptState]:
-    return own if isinstance(inner, Chain) else {"": own}
-
-
-def _each(inner: GradientTransformation, f: Any, *states: OptState) -> OptState:
-    """``f(member, *its states)`` for every member with a state."""
-    columns = [_states(inner, own) for own in states]
-    new = {
-        name: f(_members(inner)[name], *(column[name] for column in columns))
-        for name in columns[0]
-    }
-    return new if isinstance(inner, Chain) else new[""]
-
-
-def _at(inner: GradientTransformation, own: OptState, count: jax.Array) -> OptState:
-    """The state at another step."""
-
-    def at(member: Any, own: Any) -> Any:
-        return (
-            own._replace(count=count) if "count" in getattr(own, "_fields", ()) else own
-        )
-
-    return _each(inner, at, own)
-
-
-def _slots_of(
-    inner: GradientTransformation, own: OptState, scalars: OptState
-) -> OptState:
-    """A state with the slots of one and the scalars of another."""
-
-    def put(member: Any, own: Any, old: Any) -> Any:
-        slots = {name: getattr(own, name) for name in member.declaration.slots}
-        return old._replace(**slots) if slots else old
-
-    return _each(inner, put, own, scalars)

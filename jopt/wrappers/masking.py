@@ -151,10 +151,11 @@ def partition(
         return _merged(updates, found), new_state
 
     def readout(state: OptState, params: Params) -> Params:
-        found = [
-            (chosen, eval_params(inner[name], state[name], masks.only(params, chosen)))
-            for name, chosen in chosen_by_label(params).items()
-        ]
+        found = []
+        for name, chosen in chosen_by_label(params).items():
+            own = masks.only(params, chosen)
+            own = eval_params(inner[name], state[name], own, default=own)
+            found.append((chosen, own))
         return _merged(params, found)
 
     return GradientTransformation(
