@@ -266,6 +266,10 @@ def test_a_fault_in_one_touched_row_skips_the_step(bad: float) -> None:
     chex.assert_trees_all_equal((q, after.inner_state), (p, state.inner_state))
     q, _ = jopt.step(tx, good, after, q)
     assert jnp.all(jnp.isfinite(q["table"])) and jnp.any(q["table"] != p["table"])
+    # What stands in padding is no number of the gradient.
+    padded = jopt.RowSparse(jnp.array([0, -1]), jnp.full((2, D), bad).at[0].set(1.0), N)
+    q, after = jopt.step(tx, {"table": padded}, state, p)
+    assert after.total_notfinite == 0 and jnp.all(jnp.isfinite(q["table"]))
 
 
 def test_low_precision_rows_are_added_in_float32_and_rounded_once() -> None:

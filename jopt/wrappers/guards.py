@@ -31,6 +31,7 @@ from jopt.base import (
 from jopt.chain import as_transformation
 from jopt.evaluation import eval_params, has_readout
 from jopt.factory import transformation
+from jopt.tree.rows import is_rows, touched
 
 
 class ApplyIfFiniteState(NamedTuple):
@@ -191,8 +192,8 @@ def inner_init(owner: str, inner: GradientTransformation, params: Params) -> Opt
 def all_finite(updates: Updates, value: Any = None) -> jax.Array:
     """Whether no entry is NaN or infinite; None is no leaf."""
     found = jnp.ones((), bool)
-    for x in jax.tree.leaves((updates, value)):
-        found &= _is_finite(x)
+    for x in jax.tree.leaves((updates, value), is_leaf=is_rows):
+        found &= _is_finite(touched(x))
     return found
 
 
