@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
 from jopt.slots import Slot
 from jopt.tree.rows import RowSparse
+
+
+if TYPE_CHECKING:  # jax.extend is slow to import, and few have such leaves
+    from jax.extend import core
 
 
 # Numbers of rows that the check traces a rule with: in a shape, they are the rows.
@@ -144,6 +147,8 @@ def _message(name: str, what: str) -> str:
 
 def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
     """The equations that compute something, those of inner functions too."""
+    from jax.extend import core
+
     for eqn in jaxpr.eqns:
         inner = list(core.jaxprs_in_params(eqn.params))
         # A scan goes through an axis, which the shapes inside do not show.
@@ -179,6 +184,8 @@ def _before(n: int, shape: tuple[int, ...]) -> int:
 
 def _constants(traced: core.ClosedJaxpr) -> list[str]:
     """The numbers that stand in the equations, in order."""
+    from jax.extend import core
+
     inner = [
         str(v.val)
         for eqn in _equations(traced.jaxpr)
