@@ -8,9 +8,8 @@ of such entries is restored by name, and what does not fit is listed.
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -19,9 +18,10 @@ import numpy as np
 
 from jopt import checks, tree
 from jopt.base import GradientTransformation, OptState, Params
-from jopt.chain import Chain, as_transformation
-from jopt.hyperparams import Tunable
+from jopt.chain import as_transformation
+from jopt.comparison import declared, differing
 from jopt.migration import Rule, likely, migrated
+from jopt.placement import assembled, is_abstract, is_key
 from jopt.recipe import Recorded
 from jopt.registry import to_config
 
@@ -60,10 +60,9 @@ def state_dict(state: OptState) -> dict[str, jax.Array]:
             raise ValueError(f"two leaves have the path {name!r}; rename one of them")
         if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
             raise TypeError(f"leaf {name!r} is no array: {checks.abbreviated(leaf)}")
-        if _is_key(leaf):
-            is_abstract = isinstance(leaf, jax.ShapeDtypeStruct)
+        if is_key(leaf):
             data = jax.random.key_data
-            leaf = jax.eval_shape(data, leaf) if is_abstract else data(leaf)
+            leaf = jax.eval_shape(data, leaf) if is_abstract(leaf) else data(leaf)
         flat[name] = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
     return flat
 
@@ -87,7 +86,7 @@ def schema(tx: GradientTransformation, state: OptState) -> dict[str, Any]:
 
     >>> import jopt
     >>> tx = jopt.sgd(0.1)
-    >>> found = jopt.state_dict.schema(tx, tx.init(jnp.ones(3)))
+    >>> found = jopt.schema(tx, tx.init(jnp.ones(3)))
     >>> found["entries"]["scale_by_learning_rate/count"], found["hyperparams"]
     ({'shape': [], 'dtype': 'int32'}, {'scale_by_learning_rate/learning_rate': 0.1})
     """
@@ -106,7 +105,7 @@ def schema(tx: GradientTransformation, state: OptState) -> dict[str, Any]:
             path: {"shape": list(x.shape), "dtype": jnp.dtype(x.dtype).name}
             for path, x in state_dict(state).items()
         },
-        "hyperparams": _declared(tx),
+        "hyperparams": declared(tx),
     }
 
 
@@ -153,7 +152,7 @@ def load_state_dict(
     """
     tx = as_transformation(tx, "load_state_dict: tx")
     checks.one_of(("checkpoint", "recipe"), hyperparams=hyperparams)
-    _check_flat(flat, schema)
+    flat = _checked(flat, schema)
     template = jax.eval_shape(tx.init, params)
     wanted = state_dict(template)
     flat, fresh = migrated(flat, tuple(migrate), wanted)
@@ -167,13 +166,14 @@ def load_state_dict(
     if wrong or (strict and (missing or unexpected)):
         raise _misfit(missing if strict else [], unexpected if strict else [], wrong)
     fresh |= set(missing)
-    values |= _numbers(tx, values, schema, hyperparams)
+    values |= differing(tx, values, schema, hyperparams)
     if missing or unexpected:
         _warn_partial(missing, unexpected)
-    return _assembled(tx, params, template, values, fresh)
+    return assembled(tx, params, template, values, fresh)
 
 
-def _check_flat(flat: Any, schema: Mapping[str, Any] | None) -> None:
+def _checked(flat: Any, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The entries, if they are some and the schema is theirs."""
     if not isinstance(flat, Mapping) or not all(isinstance(n, str) for n in flat):
         raise TypeError(
             "flat must be a dict of arrays by path, as jopt.state_dict returns, got "
@@ -185,11 +185,12 @@ def _check_flat(flat: Any, schema: Mapping[str, Any] | None) -> None:
             raise TypeError(
                 f"flat[{name!r}] must be an array, got {checks.abbreviated(x)}{hint}"
             )
+    flat = {n: jax.random.key_data(x) if is_key(x) else x for n, x in flat.items()}
     if schema is None:
-        return
-    if not isinstance(schema, Mapping) or "version" not in schema:
+        return flat
+    if not isinstance(schema, Mapping) or not {"version", "entries"} <= schema.keys():
         raise TypeError(
-            "schema must be what jopt.state_dict.schema returned, got "
+            "schema must be what jopt.schema returned, got "
             f"{checks.abbreviated(schema)}"
         )
     if schema["version"] > VERSION:
@@ -200,7 +201,10 @@ def _check_flat(flat: Any, schema: Mapping[str, Any] | None) -> None:
     written = {
         name: (tuple(x["shape"]), x["dtype"]) for name, x in schema["entries"].items()
     }
-    given = {n: (np.shape(x), jnp.result_type(x).name) for n, x in flat.items()}
+    given = {
+        name: (np.shape(x), (x if hasattr(x, "dtype") else np.asarray(x)).dtype.name)
+        for name, x in flat.items()
+    }
     if written != given:
         names = [n for n in written | given if written.get(n) != given.get(n)]
         raise ValueError(
@@ -211,16 +215,15 @@ def _check_flat(flat: Any, schema: Mapping[str, Any] | None) -> None:
                 for n in names
             )
         )
+    return flat
 
 
 def _fitted(name: str, value: Any, like: Any) -> tuple[Any, str]:
     """The value as the state has it, or what is wrong with it."""
-    if _is_key(value):
-        value = jax.random.key_data(value)
     if not hasattr(value, "dtype"):
         value = np.asarray(value)
-        exact = np.issubdtype(like.dtype, np.inexact) or value.dtype == like.dtype
-        if exact and np.can_cast(value.dtype, like.dtype, "same_kind"):
+        is_number = value.dtype != bool and jnp.issubdtype(like.dtype, jnp.inexact)
+        if is_number and np.can_cast(value.dtype, like.dtype, "same_kind"):
             value = value.astype(like.dtype)
     if value.shape != like.shape:
         hint = ": transposed?" if value.shape == like.shape[::-1] else ""
@@ -237,9 +240,7 @@ def _fitted(name: str, value: Any, like: Any) -> tuple[Any, str]:
     return value, f"{name!r} is {value.dtype}, not {like.dtype}"
 
 
-def _misfit(
-    missing: list[str], unexpected: list[str], wrong: list[str]
-) -> ValueError:
+def _misfit(missing: list[str], unexpected: list[str], wrong: list[str]) -> ValueError:
     lines = ["the checkpoint does not fit the state of this transformation:"]
     lines += [f"  missing: {name!r}" for name in missing]
     lines += [f"  unexpected: {name!r}" for name in unexpected]
@@ -267,112 +268,3 @@ def _warn_partial(missing: list[str], unexpected: list[str]) -> None:
     if any(name.split("/")[-1] == "count" for name in missing):
         lines.append("New counts are 0; jopt.set_counts(state, n) sets all of them.")
     warnings.warn("\n".join(lines), UserWarning, stacklevel=3)
-
-
-# The recipe's numbers.
-
-
-def _inside(
-    tx: GradientTransformation, prefix: str = ""
-) -> Iterator[tuple[str, GradientTransformation]]:
-    """Every transformation, with what the paths of its state begin with."""
-    yield prefix, tx
-    for name, inner in tx.children.items():
-        yield from _inside(inner, f"{prefix}{name}/")
-
-
-def _declared(tx: GradientTransformation) -> dict[str, Any]:
-    """The numbers and schedules that the recipe declares, as data by path."""
-    found = {}
-    for prefix, inner in _inside(tx):
-        recipe = inner.recipe
-        if recipe is None or isinstance(inner, Chain):  # members have their own
-            continue
-        for name in getattr(recipe.factory, "hyperparameters", ()):
-            default = recipe.parameters[name].default
-            value = recipe.arguments.get(name, default)
-            value = value.initial if isinstance(value, Tunable) else value
-            try:
-                is_value = isinstance(value, Recorded)
-                found[prefix + name] = to_config(value) if is_value else float(value)
-            except TypeError:  # a function that has no name, or nothing
-                continue
-    return found
-
-
-def _numbers(
-    tx: GradientTransformation,
-    values: Mapping[str, Any],
-    schema: Mapping[str, Any] | None,
-    whose: str,
-) -> dict[str, jax.Array]:
-    """The recipe's numbers, if they are to be taken; differences are reported."""
-    kept: dict[str, jax.Array] = {}  # what the state says, and not the recipe
-    for prefix, inner in _inside(tx):
-        if dynamic := inner.dynamic:
-            kept |= {
-                prefix + name: number
-                for name, number in dynamic.initial().items()
-                if name not in dynamic.schedules and name not in dynamic.given
-            }
-    kept = {
-        path: number
-        for path, number in kept.items()
-        if path in values and not np.array_equal(values[path], number)
-    }
-    lines = [
-        f"  {path}: {_short(values[path])} in the checkpoint, {_short(number)} in the "
-        f"recipe; the {whose}'s is taken"
-        for path, number in kept.items()
-    ]
-    now = _declared(tx)
-    for path, before in (schema or {}).get("hyperparams", {}).items():
-        is_kept = path in kept or (path in values and isinstance(now.get(path), float))
-        if not is_kept and path in now and now[path] != before:
-            lines.append(
-                f"  {path}: {before} in the checkpoint, {now[path]} in the recipe; it "
-                "is not kept in the state, so the recipe's is taken"
-            )
-    if lines:
-        lines = [
-            "hyperparameters of the checkpoint differ from the recipe's:",
-            *lines,
-            'Take either with hyperparams="checkpoint" or hyperparams="recipe".',
-        ]
-        warnings.warn("\n".join(lines), UserWarning, stacklevel=3)
-    return kept if whose == "recipe" else {}
-
-
-def _short(number: Any) -> str:
-    return f"{float(number):.6g}" if np.shape(number) == () else str(number)
-
-
-# Where the arrays go.
-
-
-def _assembled(
-    tx: GradientTransformation,
-    params: Params,
-    template: OptState,
-    values: Mapping[str, Any],
-    fresh: set[str],
-) -> OptState:
-    paths, treedef = jax.tree_util.tree_flatten_with_path(template)
-    names = [tree.path_name(path) for path, _ in paths]
-    shardings: list[Any] = [None] * len(names)
-    if _is_spread(params):
-        compiled = jax.jit(tx.init).lower(params).compile()
-        shardings = jax.tree.leaves(compiled.output_shardings)
-    made = dict(zip(fresh, _initial(tx, params, names, fresh), strict=True))
-    leaves = [
-        made[name] if name in made else _placed(values[name], like, sharding)
-        for name, (_, like), sharding in zip(names, paths, shardings, strict=True)
-    ]
-    return treedef.unflatten(leaves)
-
-
-def _is_spread(params: Params) -> bool:
-    """Whether parameters are elsewhere than on the default device."""
-    default = {jnp.zeros(()).devices().pop()}
-    shardings = [getattr(x, "sharding", None) for x in jax.tree.leaves(params)]
-    return any(x is not None and x.device_set != default for x in shardings)

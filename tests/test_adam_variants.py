@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jopt
-from jopt.algorithms.radam import _length
+from jopt.algorithms.radam import average_length
 
 
 def updates_of(tx: Any, grads: list[Any], params: Any) -> list[Any]:
@@ -138,12 +138,14 @@ def test_yogis_second_moment_survives_an_overflow_and_a_decrease() -> None:
 def test_radams_length_keeps_its_digits_in_float32(b2: float) -> None:
     t = np.array([1, 2, 5, 6, 7, 20, 100, 1000, 10**5, 10**7])
     with jax.enable_x64(True):
-        exact = np.asarray(_length(b2, jnp.asarray(t, jnp.float64)))
+        exact = np.asarray(average_length(b2, jnp.asarray(t, jnp.float64)))
     if b2 < 0.999:  # where float64 has digits to spare, by the definition
         power = np.power(b2, t.astype(float))
         definition = 2 / (1 - b2) - 1 - 2 * t * power / (1 - power)
         np.testing.assert_allclose(exact, definition, rtol=1e-11)
-    np.testing.assert_allclose(_length(b2, jnp.asarray(t, jnp.float32)), exact, 2e-5)
+    np.testing.assert_allclose(
+        average_length(b2, jnp.asarray(t, jnp.float32)), exact, 2e-5
+    )
     np.testing.assert_allclose(exact[0], 1.0, rtol=1e-9)
 
 

@@ -37,7 +37,10 @@ NEUTRAL: dict[str, Wrapper] = {
     "transform": lambda tx: jopt.conditionally_transform(tx, lambda step: step >= 0),
     "mask": lambda tx: jopt.conditionally_mask(tx, lambda step: step >= 0),
     "monitor": lambda tx: jopt.monitor(tx, keep=True),
-    "averages": lambda tx: jopt.chain(tx, jopt.params_mean(), jopt.scale_by_group(1)),
+    "averages": lambda tx: jopt.chain(
+        tx, jopt.params_mean(), jopt.params_ema(0.9), jopt.params_lawa(2)
+    ),
+    "groups": lambda tx: jopt.chain(tx, jopt.scale_by_group(1), jopt.freeze(False)),
 }
 
 

@@ -388,7 +388,9 @@ def test_misuse_of_map_params_is_explained() -> None:
     state, f = tx.init(SMALL), lambda x, *_: x
     with pytest.raises(ValueError, match=r"rest\[0\] have different.*only in .*: 'w'"):
         tree.map_params(tx, f, state, {"b": 1})
-    with pytest.raises(ValueError, match="not the state of these parameters; only in the"):
+    with pytest.raises(
+        ValueError, match="not the state of these parameters; only in the"
+    ):
         tree.map_params(tx, f, state, params={"w": jnp.ones(2)})
     specs = jax.tree.map(lambda _: PartitionSpec(), state)
     with pytest.raises(ValueError, match=re.escape("which has no shape: give params=")):

@@ -15,7 +15,11 @@ import optax
 
 from jopt import checks
 from jopt.base import GradientTransformation
+from jopt.interop.optax_state import from_optax_state, to_optax_state
 from jopt.recipe import Recipe
+
+
+__all__ = ["as_optax", "from_optax", "from_optax_state", "to_optax_state"]
 
 
 @jax.tree_util.register_static
