@@ -17,7 +17,6 @@ With two CPU cores it says (30 epochs take 13 seconds):
 
 import argparse
 import functools
-import os
 import time
 from pathlib import Path
 
@@ -26,7 +25,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from flax import serialization
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
@@ -113,74 +111,64 @@ def count_correct(params, x, y):
     return jnp.sum(model.apply({"params": params}, x).argmax(-1) == y)
 
 
-# All that changes is in one tree, which is what a checkpoint holds.
+# All that changes: it is what a checkpoint holds.
 
 init_rng, rng = jax.random.split(jax.random.PRNGKey(args.seed))
 params = model.init(init_rng, train_images[:1])["params"]
-run = {
-    "params": params,
-    "opt_state": tx.init(params),
-    "rng": rng,
-    "epoch": 0,
-    "history": np.full((total_steps, 3), np.nan, np.float32),
-    "recipe": f"{args.seed=} {args.epochs=} {args.batch_size=} {tx}",
-}
+opt_state = tx.init(params)
+history = []  # loss, accuracy and learning rate of every step
+first_epoch = 0
+recipe = f"{args.seed=} {args.epochs=} {args.batch_size=} {tx}"
 checkpoint = args.out / "checkpoint.msgpack"
 
-
-def save(run):
-    """Write a new file and put it in the place of the old one: all or nothing."""
-    partial = checkpoint.with_suffix(".partial")
-    with partial.open("wb") as file:
-        file.write(serialization.to_bytes(run))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(checkpoint)
-
-
-args.out.mkdir(parents=True, exist_ok=True)
 if args.resume:
     if not checkpoint.exists():
         raise SystemExit(f"there is no {checkpoint} to go on from")
-    restored = serialization.from_bytes(run, checkpoint.read_bytes())
-    if restored["recipe"] != run["recipe"]:
-        raise SystemExit(
-            f"{checkpoint} is of another run: {restored['recipe']}, not {run['recipe']}"
-        )
-    run = {**restored, "history": restored["history"].copy()}  # was read-only
-    print(f"resumed after epoch {run['epoch']}", flush=True)
+    params, opt_state, step, rng, kept = jopt.checkpoint.restore(
+        checkpoint, params=params, tx=tx
+    )
+    if kept["recipe"] != recipe:
+        raise SystemExit(f"{checkpoint} is of another run: {kept['recipe']}")
+    history, first_epoch = kept["history"], step // steps_per_epoch
+    print(f"resumed after epoch {first_epoch}", flush=True)
 
 # Training.
 
 start = time.perf_counter()
-bar = tqdm(total=total_steps, initial=run["epoch"] * steps_per_epoch, unit="step")
-for epoch in range(run["epoch"], args.epochs):
-    for i, (x, y) in enumerate(batches(epoch), start=epoch * steps_per_epoch):
-        run["params"], run["opt_state"], run["rng"], metrics = train_step(
-            run["params"], run["opt_state"], run["rng"], x, y
-        )
-        run["history"][i] = metrics
-        loss, accuracy, rate = run["history"][i]
+bar = tqdm(total=total_steps, initial=len(history), unit="step")
+for epoch in range(first_epoch, args.epochs):
+    for x, y in batches(epoch):
+        params, opt_state, rng, metrics = train_step(params, opt_state, rng, x, y)
+        history.append(metrics.tolist())
+        loss, accuracy, rate = history[-1]
         bar.set_postfix_str(
             f"loss {loss:.4f}, accuracy {accuracy:.1%}, rate {rate:.1e}"
         )
         bar.update()
-    run["epoch"] = epoch + 1
-    save(run)
+    jopt.checkpoint.save(
+        checkpoint,
+        params=params,
+        opt_state=opt_state,
+        tx=tx,
+        step=len(history),
+        rng=rng,
+        metadata={"recipe": recipe, "history": history},
+    )
 bar.close()
 
-correct = int(count_correct(run["params"], test_images, test_labels))
+correct = int(count_correct(params, test_images, test_labels))
 print(
     f"test accuracy {correct / len(test_labels):.2%} ({correct} of {len(test_labels)}) "
-    f"after {run['epoch']} epochs, {time.perf_counter() - start:.0f} s"
+    f"after {args.epochs} epochs, {time.perf_counter() - start:.0f} s"
 )
 
 # The picture.
 
 figure, (above, below) = plt.subplots(2, sharex=True, figsize=(7, 5))
-above.semilogy(run["history"][:, 0])
+losses, _, rates = zip(*history, strict=True)
+above.semilogy(losses)
 above.set_ylabel("loss")
-below.plot(run["history"][:, 2])
+below.plot(rates)
 below.set(xlabel="step", ylabel="learning rate")
 figure.tight_layout()
 figure.savefig(args.out / "training.png", dpi=120)

@@ -6,7 +6,7 @@ updates, state = tx.update(grads, state, params)
 params = jopt.apply_updates(params, updates)
 """
 
-from jopt import projections, tree
+from jopt import checkpoint, projections, tree
 from jopt.algorithms.acprop import acprop, scale_by_acprop
 from jopt.algorithms.adabelief import adabelief, scale_by_belief
 from jopt.algorithms.adadelta import adadelta, scale_by_adadelta
@@ -103,7 +103,9 @@ from jopt.leafwise import copied, full, leafwise, zeros
 from jopt.masks import Mask
 from jopt.metrics import metrics, monitor
 from jopt.micro_batch import micro_batch
+from jopt.migration import Cast, Drop, Rename, Reset
 from jopt.registry import from_config, get, names, to_config
+from jopt.resetting import reset, set_counts
 from jopt.rules import glob, is_bias_or_norm, ndim_at_least, optional, rules
 from jopt.schedules.averaging import ema_warmup_schedule, swa_schedule
 from jopt.schedules.cosine import (
@@ -145,6 +147,7 @@ from jopt.schedules.warmup import (
     warmup_linear,
 )
 from jopt.sparse import densify, sparse_value_and_grad
+from jopt.state_dict import load_state_dict, schema, state_dict
 from jopt.transforms.aggregate import aggregate
 from jopt.transforms.cautious import cautious, gradient_sign
 from jopt.transforms.clipping import (
@@ -234,6 +237,9 @@ __all__ = [  # noqa: RUF022, by subject
     "inject_hyperparams",
     # By name and as data.
     "get", "names", "to_config", "from_config",
+    # Checkpoints.
+    "state_dict", "schema", "load_state_dict", "Rename", "Drop", "Reset", "Cast",
+    "reset", "set_counts",
     # Optimizers.
     "sgd", "noisy_sgd", "sign_sgd", "signum", "rprop", "scale_by_rprop", "asgd",
     "optimistic_gradient_descent", "scale_by_optimistic_gradient", "optimistic_adam",
@@ -293,6 +299,6 @@ __all__ = [  # noqa: RUF022, by subject
     "ema_warmup_schedule", "join_schedules", "multiply_schedules",
     "multiplicative_schedule", "micro_step_schedule",
     # PyTree arithmetic.
-    "tree", "projections",
+    "tree", "projections", "checkpoint",
 ]
 # fmt: on

@@ -1,0 +1,180 @@
+"""One checkpoint in one file, for one host: npz, safetensors or msgpack.
+
+The three are what NumPy, safetensors and Flax read too. The file is made in memory, and
+takes the place of an older one in one instant.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+
+from jopt.checkpoint import sealed
+from jopt.checkpoint.contents import Arrays, Index, Read
+
+
+INDEX = "checkpoint.json"
+
+
+def write(path: Path, arrays: Arrays, index: Index) -> None:
+    """Write a checkpoint to one file, whose suffix says the format."""
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"{path.name} is for one process, and there are {jax.process_count()}: "
+            "save to a folder, which is a path without a suffix"
+        )
+    to_bytes, _ = FORMATS[path.suffix]
+    host = {name: np.asarray(x) for name, x in jax.device_get(arrays).items()}
+    data = sealed.seal(to_bytes(host, json.dumps(index)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    sealed.write(partial, data)
+    os.replace(partial, path)
+    sealed.sync_folder(path.parent)
+
+
+def read(path: Path) -> tuple[Index, Read]:
+    """The index of the checkpoint in a file, and what reads its arrays."""
+    _, from_bytes = FORMATS[path.suffix]
+    if not path.exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    data = path.read_bytes()
+    sealed.check(path, data)
+    arrays, text = from_bytes(data)
+    index = json.loads(text)
+
+    def of_these(shardings: Mapping[str, Sharding | None]) -> Arrays:
+        found = {
+            name: _typed(arrays[name], index["entries"][name]) for name in shardings
+        }
+        return {
+            name: x if (where := shardings[name]) is None else jax.device_put(x, where)
+            for name, x in found.items()
+        }
+
+    return index, of_these
+
+
+def _typed(x: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
+    return x.view(np.dtype(entry["dtype"])).reshape(entry["shape"])
+
+
+# NumPy's zip of .npy files: others than NumPy's own dtypes are stored as their bits.
+
+
+def _to_npz(arrays: Arrays, index: str) -> bytes:
+    buffer = io.BytesIO()
+    stored = {name: _bits(x) for name, x in arrays.items()}
+    stored[INDEX] = np.frombuffer(index.encode(), np.uint8)
+    np.savez(buffer, allow_pickle=False, **stored)
+    with zipfile.ZipFile(buffer, "a") as file:
+        file.comment = sealed.EMPTY
+    return buffer.getvalue()
+
+
+def _bits(x: np.ndarray) -> np.ndarray:
+    return x if x.dtype.isbuiltin == 1 else x.view(f"uint{8 * x.dtype.itemsize}")
+
+
+def _from_npz(data: bytes) -> tuple[Arrays, str]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    return arrays, arrays.pop(INDEX).tobytes().decode()
+
+
+# safetensors: the length of a JSON header, the header, and the bytes of every array.
+
+SAFETENSORS = {
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "uint16": "U16",
+    "int16": "I16",
+    "uint32": "U32",
+    "int32": "I32",
+    "uint64": "U64",
+    "int64": "I64",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float32": "F32",
+    "float64": "F64",
+    "complex64": "C64",
+}
+
+
+def _to_safetensors(arrays: Arrays, index: str) -> bytes:
+    # Wide elements first, so that all are aligned; the seal is last.
+    order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
+    stored = [(name, arrays[name]) for name in order]
+    stored.append(("seal", np.frombuffer(sealed.EMPTY, np.uint8)))
+    header: dict[str, Any] = {"__metadata__": {INDEX: index}}
+    end = 0
+    for name, x in stored:
+        if x.dtype.name not in SAFETENSORS:
+            raise TypeError(
+                f"safetensors has no dtype {x.dtype.name}, which {name} has: save to "
+                "a folder, .npz or .msgpack"
+            )
+        header[name] = {
+            "dtype": SAFETENSORS[x.dtype.name],
+            "shape": list(x.shape),
+            "data_offsets": [end, end := end + x.nbytes],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    body = [np.ascontiguousarray(x).tobytes() for _, x in stored]
+    return b"".join([len(text).to_bytes(8, "little"), text, *body])
+
+
+def _from_safetensors(data: bytes) -> tuple[Arrays, str]:
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    index = header.pop("__metadata__")[INDEX]
+    arrays = {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        part = memoryview(data)[start + begin : start + end]
+        arrays[name] = np.frombuffer(part, np.uint8)
+    return arrays, index
+
+
+# Flax's msgpack.
+
+
+def _to_msgpack(arrays: Arrays, index: str) -> bytes:
+    content = {"arrays": arrays, INDEX: index, "seal": sealed.EMPTY.decode()}
+    return _flax().msgpack_serialize(content)
+
+
+def _from_msgpack(data: bytes) -> tuple[Arrays, str]:
+    content = _flax().msgpack_restore(data)
+    return content["arrays"], content[INDEX]
+
+
+def _flax() -> Any:
+    try:
+        import flax.serialization
+    except ImportError as error:
+        raise ImportError(
+            "a .msgpack checkpoint needs Flax: pip install flax, or save as .npz"
+        ) from error
+    return flax.serialization
+
+
+FORMATS = {
+    ".npz": (_to_npz, _from_npz),
+    ".safetensors": (_to_safetensors, _from_safetensors),
+    ".msgpack": (_to_msgpack, _from_msgpack),
+}

@@ -1,0 +1,267 @@
+"""The checkpoints of a run: one folder per step, the newest and the best kept."""
+
+from __future__ import annotations
+
+import functools
+import math
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from jopt import checks
+from jopt.base import GradientTransformation
+from jopt.checkpoint import folders
+from jopt.checkpoint.contents import Restored, pack, unpack
+
+
+_writing: set[Checkpointer] = set()
+
+
+@functools.cache
+def _wait_at_exit() -> None:
+    """Have a program that ends wait for its checkpoints.
+
+    It waits for its threads, but before that it lets no pool of threads start anything
+    new, without which orbax cannot finish; so this has to come even earlier. `atexit`
+    comes later.
+    """
+
+    def wait() -> None:
+        for checkpointer in list(_writing):
+            checkpointer.wait()
+
+    threading._register_atexit(wait)  # type: ignore[attr-defined]
+
+
+class Checkpointer:
+    """Writes a checkpoint per step into one folder, and finds them again.
+
+    Only complete checkpoints can be seen. One program at a time may write into the
+    folder; any number may read. What a killed program left behind is removed by the
+    next `save`.
+
+    Args:
+      directory: The folder of the run; it is made when something is saved.
+      keep: How many of the newest checkpoints to keep; None keeps all.
+      keep_best: How many of those with the smallest ``value`` to keep besides.
+      asynchronous: Whether `save` returns as soon as the arrays may be donated, and
+        the writing goes on in a thread. The next `save`, `wait` and `close` wait for
+        it, and raise what went wrong.
+
+    Raises:
+      ValueError: ``keep`` is less than 1, or ``keep_best`` less than 0.
+
+    >>> import tempfile, jax.numpy as jnp
+    >>> tx, params = jopt.adam(1e-3), {"w": jnp.ones(3)}
+    >>> state = tx.init(params)
+    >>> with Checkpointer(tempfile.mkdtemp(), keep=2, keep_best=1) as checkpointer:
+    ...     for step, loss in [(10, 0.5), (20, 0.3), (30, 0.4), (40, 0.6)]:
+    ...         _ = checkpointer.save(
+    ...             step, params=params, opt_state=state, tx=tx, value=loss
+    ...         )
+    >>> checkpointer.steps, checkpointer.latest, checkpointer.best
+    ([20, 30, 40], 40, 20)
+    >>> checkpointer.restore("best", params=params, tx=tx).step
+    20
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        keep: int | None = None,
+        keep_best: int = 0,
+        asynchronous: bool = False,
+    ):
+        checks.at_least(0, keep_best=checks.whole("keep_best", keep_best))
+        if keep is not None:
+            checks.at_least(1, keep=checks.whole("keep", keep))
+        self.directory = Path(directory).expanduser().absolute()
+        self.keep, self.keep_best = keep, keep_best
+        self.asynchronous = checks.flag("asynchronous", asynchronous)
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def __repr__(self) -> str:
+        return f"Checkpointer({str(self.directory)!r}, steps={self.steps})"
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that can be restored, in order."""
+        if not self.directory.is_dir():
+            return []
+        found = (p.name for p in self.directory.iterdir() if p.is_dir())
+        return sorted(int(name) for name in found if name.isdecimal())
+
+    @property
+    def latest(self) -> int | None:
+        """The newest step; None if there is none."""
+        return max(self.steps, default=None)
+
+    @property
+    def best(self) -> int | None:
+        """The step that was saved with the smallest value; None if none had one."""
+        return next(iter(self._by_value()), None)
+
+    def save(
+        self,
+        step: int,
+        *,
+        params: Any,
+        opt_state: Any,
+        tx: GradientTransformation | None = None,
+        rng: Any = None,
+        metadata: Any = None,
+        value: float | None = None,
+    ) -> Path:
+        """Write the checkpoint of a step, then remove those that are not to be kept.
+
+        A save that is still running is waited for; none is ever left out. When this
+        returns, the checkpoint is on disk, or with ``asynchronous`` will be after
+        `wait`.
+
+        Args:
+          step: How many steps were done; more than at any checkpoint that is there.
+          params: The parameters.
+          opt_state: The state of the optimizer.
+          tx: The optimizer, so that its recipe is written down.
+          rng: A random key, or a dict of them by name.
+          metadata: What else is to be kept, as plain JSON.
+          value: What `keep_best` goes by, such as the loss; smaller is better.
+
+        Returns:
+          The checkpoint's folder.
+
+        Raises:
+          ValueError: There is a checkpoint of this step or a later one.
+        """
+        self.wait()
+        checks.at_least(0, step=checks.whole("step", step))
+        if self.latest is not None and step <= self.latest:
+            raise ValueError(
+                f"step must be > {self.latest}, the newest checkpoint in "
+                f"{self.directory}, got step={step}. To go on from an older one, write "
+                "to another directory or delete the newer ones first."
+            )
+        value = None if value is None else float(value)
+        arrays, index = pack(params, opt_state, tx, step, rng, metadata, value)
+        path = self.directory / str(step)
+        self._remove_leftovers()
+        finish = folders.start(path, arrays, index)
+        if self.asynchronous:
+            self._thread = threading.Thread(target=self._in_thread, args=(finish,))
+            self._thread.start()
+            _writing.add(self)
+            _wait_at_exit()
+        else:
+            finish()
+            self._prune()
+        return path
+
+    def restore(
+        self,
+        step: int | Literal["best"] | None = None,
+        *,
+        params: Any,
+        tx: GradientTransformation | None = None,
+        strict: bool = True,
+        migrate: Sequence[Any] = (),
+        hyperparams: Literal["checkpoint", "recipe"] = "checkpoint",
+    ) -> Restored:
+        """Read a checkpoint, as `restore` does.
+
+        Args:
+          step: Which one; None is the newest, ``"best"`` the one with the smallest
+            value.
+          params: Parameters as they are wanted.
+          tx: The optimizer.
+          strict: See `restore`.
+          migrate: See `restore`.
+          hyperparams: See `restore`.
+
+        Returns:
+          ``(params, opt_state, step, rng, metadata)`` as a named tuple.
+
+        Raises:
+          FileNotFoundError: There is no such checkpoint; the message lists the steps
+            that there are.
+          ValueError: It is damaged or does not fit.
+        """
+        self.wait()
+        chosen = {None: self.latest, "best": self.best}.get(step, step)
+        steps = self.steps
+        if chosen not in steps:
+            wanted = (
+                "checkpoint" if chosen is None else f"checkpoint of step {chosen!r}"
+            )
+            if step == "best":
+                wanted += " with a value"
+            raise FileNotFoundError(
+                f"there is no {wanted} in {self.directory}, which has the steps {steps}"
+            )
+        path = self.directory / str(chosen)
+        index, read = folders.read(path)
+        return unpack(
+            path,
+            index,
+            read,
+            params,
+            tx,
+            strict=strict,
+            migrate=migrate,
+            hyperparams=hyperparams,
+        )
+
+    def wait(self) -> None:
+        """Return when nothing is being written, or raise what went wrong."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            _writing.discard(self)
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """Wait for what is being written; the same as leaving the ``with`` block."""
+        self.wait()
+
+    def _in_thread(self, finish: Callable[[], None]) -> None:
+        try:
+            finish()
+            self._prune()
+        except BaseException as error:  # wait() raises it
+            self._error = error
+
+    def _by_value(self) -> list[int]:
+        """The steps that have a value, the best first; of equal ones the older."""
+        values = {}
+        for step in self.steps:
+            value = folders.index_of(self.directory / str(step))["value"]
+            if value is not None and not math.isnan(value):
+                values[step] = value
+        return sorted(values, key=lambda step: (values[step], step))
+
+    def _prune(self) -> None:
+        if self.keep is None or jax.process_index() != 0:
+            return
+        best = self._by_value()[: self.keep_best] if self.keep_best else []
+        for step in self.steps[: -self.keep]:
+            if step not in best:
+                folders.remove(self.directory / str(step))
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a program that was killed had not finished."""
+        if jax.process_index() == 0 and self.directory.is_dir():
+            for folder in self.directory.glob(f"*{folders.PARTIAL}"):
+                shutil.rmtree(folder)
