@@ -1,6 +1,7 @@
 """Wrappers: a transformation inside another, and averages of the parameters."""
 
 import jopt
+import jopt.interop.keras  # which has a wrapper
 from tests import reference
 
 from .case import core_of, times, transform
@@ -42,6 +43,12 @@ ROWS = [
         lambda p, grads, **_: core_of(reference.adam)(p, grads),
         transforms={"all": jopt.scale_by_adam()},
         param_labels="all",
+    ),
+    transform(
+        "decayed_first",
+        reference.decayed_first_sgd,
+        inner=SGD,
+        decay=jopt.chain(jopt.add_decayed_weights(0.1), jopt.scale(-1.0)),
     ),
     transform("freeze", times(0.0), mask=True),
     transform("scale_by_group", times(0.5), multiples=0.5),

@@ -56,3 +56,11 @@ def accumulate_sgd(
         b = 0.9 * b + sum(waiting) / (len(waiting) if use_grad_mean else 1)
         waiting, done = [], done + 1
         yield -0.1 * b
+
+
+def decayed_first_sgd(p: Array, grads: Iterable[Array], **_: Any) -> Iterator[Array]:
+    """Momentum 0.9 at rate 0.1, and a tenth of the parameter off at every step."""
+    b = np.zeros_like(double(p))
+    for g in grads:
+        b = 0.9 * b + double(g)
+        yield -0.1 * b - 0.1 * double(p)

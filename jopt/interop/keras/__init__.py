@@ -1,8 +1,88 @@
-"""Keras: weights of its optimizers as states, and back; Keras itself is not needed."""
+"""Keras by its own names; Keras itself is not needed.
 
+Optimizers and schedules with Keras's arguments and numbers, `get` and `serialize` for
+its configs, and the weights of its optimizers as states, and back.
+"""
+
+from jopt.interop.keras import legacy
+from jopt.interop.keras.adams import (
+    Adam,
+    Adamax,
+    AdamW,
+    Lamb,
+    Nadam,
+    ScheduleFreeAdamW,
+)
+from jopt.interop.keras.custom import register_keras_serializable
+from jopt.interop.keras.factories import KerasOptimizer, KerasSchedule
 from jopt.interop.keras.files import load
+from jopt.interop.keras.loss_scale import LossScaleOptimizer
+from jopt.interop.keras.multi import MultiOptimizer, OptimizerMap
+from jopt.interop.keras.muon import Muon
+from jopt.interop.keras.names import (
+    deserialize,
+    get,
+    serialize,
+)
+from jopt.interop.keras.optimizers import (
+    SGD,
+    Adadelta,
+    Adafactor,
+    Adagrad,
+    Ftrl,
+    Lion,
+    RMSprop,
+)
+from jopt.interop.keras.schedules import (
+    CosineDecay,
+    CosineDecayRestarts,
+    ExponentialDecay,
+    InverseTimeDecay,
+    LinearCosineDecay,
+    PiecewiseConstantDecay,
+    PolynomialDecay,
+)
+from jopt.interop.keras.stepping import apply_gradients
 from jopt.interop.keras.weights import Layout, get_weights, set_weights
 from jopt.interop.order import Permuted
 
 
-__all__ = ["Layout", "Permuted", "get_weights", "load", "set_weights"]
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "CosineDecay",
+    "CosineDecayRestarts",
+    "ExponentialDecay",
+    "Ftrl",
+    "InverseTimeDecay",
+    "KerasOptimizer",
+    "KerasSchedule",
+    "Lamb",
+    "Layout",
+    "LinearCosineDecay",
+    "Lion",
+    "LossScaleOptimizer",
+    "MultiOptimizer",
+    "Muon",
+    "Nadam",
+    "OptimizerMap",
+    "Permuted",
+    "PiecewiseConstantDecay",
+    "PolynomialDecay",
+    "RMSprop",
+    "ScheduleFreeAdamW",
+    "apply_gradients",
+    "deserialize",
+    "get",
+    "get_weights",
+    "legacy",
+    "load",
+    "register_keras_serializable",
+    "serialize",
+    "set_weights",
+]

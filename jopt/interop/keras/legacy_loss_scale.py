@@ -1,0 +1,62 @@
+"""The LossScaleOptimizer of Keras 2, whose scale is at least 1, and may be fixed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jopt import checks
+from jopt.base import GradientTransformation
+from jopt.chain import as_transformation, chain
+from jopt.interop.keras.factories import Factory
+from jopt.transforms.learning_rate import scale
+from jopt.wrappers.loss_scale import dynamic_loss_scale
+
+
+def legacy_wrapper(build: Any) -> Factory[..., Any]:
+    """Decorates what makes an optimizer of Keras 2 around others."""
+    return Factory(build, None)
+
+
+@legacy_wrapper
+def LossScaleOptimizer(
+    inner_optimizer: Any,
+    dynamic: bool = True,
+    initial_scale: float | None = None,
+    dynamic_growth_steps: int | None = None,
+    name: str | None = None,
+) -> GradientTransformation:
+    """Keras 2's loss scale; `jopt.scale_loss` scales the loss.
+
+    The gradients are divided here, where Keras 2 had ``get_unscaled_gradients``. A step
+    that is skipped is not counted; Keras 2 counted it.
+
+    Args:
+      inner_optimizer: A transformation.
+      dynamic: Whether the scale changes.
+      initial_scale: > 0; None is 2^15, and an error for a fixed scale.
+      dynamic_growth_steps: After how many finite steps it doubles; None is 2000.
+      name: Kept for the config.
+
+    Raises:
+      ValueError: A fixed scale is not given, or a growth for it is.
+
+    >>> from jopt.interop.keras import legacy
+    >>> legacy.LossScaleOptimizer(legacy.SGD(0.1), False, 2.0)
+    chain(scale(step_size=0.5), sgd(learning_rate=0.1))
+    """
+    del name
+    inner = as_transformation(inner_optimizer, "LossScaleOptimizer: inner_optimizer")
+    checks.positive(initial_scale=initial_scale)
+    if not dynamic:
+        if initial_scale is None or dynamic_growth_steps is not None:
+            raise ValueError(
+                "dynamic=False is a fixed scale: it needs an initial_scale and no "
+                f"dynamic_growth_steps, got initial_scale={initial_scale}, "
+                f"dynamic_growth_steps={dynamic_growth_steps}"
+            )
+        return chain(scale(1 / initial_scale), inner)
+    steps = 2000 if dynamic_growth_steps is None else dynamic_growth_steps
+    checks.at_least(1, dynamic_growth_steps=steps)
+    return dynamic_loss_scale(
+        inner, "keras2", init_scale=initial_scale, growth_interval=steps
+    )

@@ -1,0 +1,85 @@
+"""Keras's LossScaleOptimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from jopt import checks
+from jopt.base import GradientTransformation
+from jopt.chain import as_transformation
+from jopt.interop.keras.factories import Factory, KerasOptimizer, Remembered
+from jopt.wrappers.loss_scale import dynamic_loss_scale
+
+
+HINTS = {
+    "loss_scale": "Keras 2.4 had that: initial_scale is its loss scale's.",
+    "optimizer": "It is inner_optimizer.",
+}
+
+
+def with_factor(tx: Any, loss_scale_factor: float | None) -> Any:
+    """The optimizer with another loss_scale_factor, if it is one of Keras."""
+    if not isinstance(tx, Remembered) or "loss_scale_factor" not in tx.spec.arguments:
+        return tx
+    factor = {"loss_scale_factor": loss_scale_factor}
+    return tx.spec.factory(**(tx.spec.arguments | factor))
+
+
+class WrapperFactory(Factory[..., Any]):
+    """A factory of what is around optimizers."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> KerasOptimizer:
+        """A transformation that stands for Keras's optimizer."""
+        return cast(KerasOptimizer, super().__call__(*args, **kwargs))
+
+
+class LossScaleFactory(WrapperFactory):
+    """The factory of `LossScaleOptimizer`."""
+
+    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """All arguments; as in Keras, the optimizer has no scale of its own."""
+        kwargs = dict(kwargs)
+        if not kwargs.pop("dynamic", True):
+            raise ValueError(
+                "Keras 3's LossScaleOptimizer is dynamic, got dynamic=False: a fixed "
+                "scale is the loss_scale_factor of the optimizer itself"
+            )
+        found = super().bound(args, kwargs)
+        found["inner_optimizer"] = with_factor(found["inner_optimizer"], None)
+        return found
+
+
+def wrapper(build: Callable[..., GradientTransformation]) -> LossScaleFactory:
+    """Decorates what makes the LossScaleOptimizer."""
+    return LossScaleFactory(build, "keras.optimizers", hints=HINTS)
+
+
+@wrapper
+def LossScaleOptimizer(
+    inner_optimizer: Any,
+    initial_scale: float = 32768.0,
+    dynamic_growth_steps: int = 2000,
+    name: str | None = None,
+) -> GradientTransformation:
+    """Keras 3's dynamic loss scale; `jopt.scale_loss` scales the loss.
+
+    Args:
+      inner_optimizer: A transformation; its loss_scale_factor has no effect.
+      initial_scale: > 0.
+      dynamic_growth_steps: After how many finite steps the scale doubles.
+      name: Kept for the config.
+
+    >>> from jopt.interop.keras import SGD
+    >>> LossScaleOptimizer(SGD(0.1), initial_scale=4.0).get_config()["initial_scale"]
+    4.0
+    """
+    del name
+    checks.positive(initial_scale=initial_scale)
+    checks.at_least(1, dynamic_growth_steps=dynamic_growth_steps)
+    return dynamic_loss_scale(
+        as_transformation(inner_optimizer, "LossScaleOptimizer: inner_optimizer"),
+        "keras",
+        init_scale=initial_scale,
+        growth_interval=dynamic_growth_steps,
+    )

@@ -1,0 +1,255 @@
+"""Keras 3's optimizers by their names, with their arguments, defaults and numbers.
+
+Each is a function that returns one of jopt's transformations; `Adam` and its relatives
+are in ``adams.py``. All take the options in `pipeline.Options` too, by name:
+weight_decay, clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum,
+ema_overwrite_frequency, loss_scale_factor, gradient_accumulation_steps, name.
+"""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from jopt import checks
+from jopt.algorithms.adadelta import adadelta, scale_by_adadelta
+from jopt.algorithms.adafactor import adafactor
+from jopt.algorithms.adagrad import adagrad, scale_by_rss
+from jopt.algorithms.ftrl import ftrl
+from jopt.algorithms.lion import lion
+from jopt.algorithms.rmsprop import rmsprop, scale_by_rms, scale_by_stddev
+from jopt.algorithms.sgd import sgd
+from jopt.base import GradientTransformation
+from jopt.interop.keras.pipeline import (
+    Options,
+    Rate,
+    Rule,
+    between,
+    optimizer,
+)
+from jopt.masks import Mask
+
+
+@optimizer
+def SGD(
+    learning_rate: Rate = 0.01,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    **options: Unpack[Options],
+) -> Rule:
+    """Keras's SGD; the learning rate is inside the momentum.
+
+    Args:
+      learning_rate: A number, a schedule, or `jopt.tunable`.
+      momentum: In [0, 1).
+      nesterov: Whether momentum looks one step ahead.
+      **options: See `pipeline.Options`.
+
+    >>> SGD(0.1, momentum=0.9)
+    sgd(learning_rate=0.1, momentum=0.9, lr_in_momentum=True)
+    """
+    checks.decay_rate(momentum=momentum)
+    if momentum:
+        return Rule(sgd(learning_rate, momentum, nesterov, lr_in_momentum=True))
+    return Rule(sgd(learning_rate), between(learning_rate))
+
+
+@optimizer
+def RMSprop(
+    learning_rate: Rate = 0.001,
+    rho: float = 0.9,
+    momentum: float = 0.0,
+    epsilon: float = 1e-7,
+    centered: bool = False,
+    **options: Unpack[Options],
+) -> Rule:
+    """Keras's RMSprop; epsilon is under the root.
+
+    Args:
+      learning_rate: A number, a schedule, or `jopt.tunable`.
+      rho: Decay of the mean square, in [0, 1).
+      momentum: In [0, 1), of the steps.
+      epsilon: > 0.
+      centered: Whether to divide by the standard deviation.
+      **options: See `pipeline.Options`.
+
+    >>> RMSprop()
+    rmsprop(learning_rate=0.001, eps=1e-07)
+    """
+    checks.decay_rate(rho=rho, momentum=momentum)
+    checks.positive(epsilon=epsilon)
+    heavy = momentum or None
+    whole = rmsprop(learning_rate, rho, epsilon, centered=centered, momentum=heavy)
+    if heavy:
+        return Rule(whole)
+    divide = scale_by_stddev if centered else scale_by_rms
+    return Rule(whole, between(learning_rate, divide(rho, epsilon)))
+
+
+@optimizer
+def Adadelta(
+    learning_rate: Rate = 0.001,
+    rho: float = 0.95,
+    epsilon: float = 1e-7,
+    **options: Unpack[Options],
+) -> Rule:
+    """Keras's Adadelta; the paper's learning rate is 1.0.
+
+    Args:
+      learning_rate: A number, a schedule, or `jopt.tunable`.
+      rho: Decay of both mean squares, in [0, 1).
+      epsilon: > 0.
+      **options: See `pipeline.Options`.
+
+    >>> Adadelta(1.0)
+    adadelta(learning_rate=1.0, rho=0.95, eps=1e-07)
+    """
+    checks.decay_rate(rho=rho)
+    checks.positive(epsilon=epsilon)
+    direction = scale_by_adadelta(rho, epsilon)
+    whole = adadelta(learning_rate, rho, epsilon)
+    return Rule(whole, between(learning_rate, direction))
+
+
+@optimizer
+def Adagrad(
+    learning_rate: Rate = 0.001,
+    initial_accumulator_value: float = 0.1,
+    epsilon: float = 1e-7,
+    **options: Unpack[Options],
+) -> Rule:
+    """Keras's Adagrad; epsilon is under the root.
+
+    Args:
+      learning_rate: A number, a schedule, or `jopt.tunable`.
+      initial_accumulator_value: What the sum of squares starts at, >= 0.
+      epsilon: > 0.
+      **options: See `pipeline.Options`.
+
+    >>> Adagrad()
+    adagrad(learning_rate=0.001)
+    """
+    checks.nonnegative(initial_accumulator_value=initial_accumulator_value)
+    checks.positive(epsilon=epsilon)
+    direction = scale_by_rss(initial_accumulator_value, epsilon)
+    whole = adagrad(learning_rate, initial_accumulator_value, epsilon)
+    return Rule(whole, between(learning_rate, direction))
+
+
+@optimizer
+def Ftrl(
+    learning_rate: Rate = 0.001,
+    learning_rate_power: float = -0.5,
+    initial_accumulator_value: float = 0.1,
+    l1_regularization_strength: float = 0.0,
+    l2_regularization_strength: float = 0.0,
+    l2_shrinkage_regularization_strength: float = 0.0,
+    beta: float = 0.0,
+    **options: Unpack[Options],
+) -> Rule:
+    """Keras's FTRL.
+
+    Args:
+      learning_rate: A number > 0, a schedule, or `jopt.tunable`.
+      learning_rate_power: <= 0.
+      initial_accumulator_value: What the sum of squares starts at, >= 0.
+      l1_regularization_strength: >= 0.
+      l2_regularization_strength: >= 0.
+      l2_shrinkage_regularization_strength: >= 0.
+      beta: >= 0.
+      **options: See `pipeline.Options`.
+
+    >>> Ftrl(l1_regularization_strength=0.1)
+    ftrl(learning_rate=0.001, l1=0.1)
+    """
+    checks.nonnegative(
+        initial_accumulator_value=initial_accumulator_value,
+        l1_regularization_strength=l1_regularization_strength,
+        l2_regularization_strength=l2_regularization_strength,
+        l2_shrinkage_regularization_strength=l2_shrinkage_regularization_strength,
+        beta=beta,
+    )
+    return Rule(
+        ftrl(
+            learning_rate,
+            learning_rate_power,
+            initial_accumulator_value,
+            l1_regularization_strength,
+            l2_regularization_strength,
+            l2_shrinkage_regularization_strength,
+            beta,
+        )
+    )
+
+
+@optimizer
+def Lion(
+    learning_rate: Rate = 0.001,
+    beta_1: float = 0.9,
+    beta_2: float = 0.99,
+    **options: Unpack[Options],
+) -> Rule:
+    """Keras's Lion.
+
+    Args:
+      learning_rate: A number, a schedule, or `jopt.tunable`.
+      beta_1: Weight of the momentum in the update, in [0, 1).
+      beta_2: Decay of the momentum, in [0, 1).
+      **options: See `pipeline.Options`.
+
+    >>> Lion(1e-4, weight_decay=0.1)
+    lion(learning_rate=0.0001, weight_decay=0.1)
+    """
+    checks.decay_rate(beta_1=beta_1, beta_2=beta_2)
+
+    def decayed(weight_decay: float, mask: Mask) -> GradientTransformation:
+        return lion(learning_rate, beta_1, beta_2, weight_decay=weight_decay, mask=mask)
+
+    return Rule(decayed(0.0, None), decayed)
+
+
+@optimizer
+def Adafactor(
+    learning_rate: Rate = 0.001,
+    beta_2_decay: float = -0.8,
+    epsilon_1: float = 1e-30,
+    epsilon_2: float = 1e-3,
+    clip_threshold: float = 1.0,
+    relative_step: bool = True,
+    **options: Unpack[Options],
+) -> Rule:
+    """Keras's Adafactor.
+
+    Args:
+      learning_rate: A number, a schedule, or `jopt.tunable`. Keras takes the lesser of
+        it and ``1 / sqrt(t)``.
+      beta_2_decay: < 0: the second moment decays by ``1 - t^beta_2_decay``.
+      epsilon_1: Added to the squares of gradients.
+      epsilon_2: The least root mean square of a parameter.
+      clip_threshold: Of an update's root mean square.
+      relative_step: Without effect, as in Keras.
+      **options: See `pipeline.Options`.
+
+    >>> tx = Adafactor(clip_threshold=2.0)
+    >>> tx.get_config()["clip_threshold"]
+    2.0
+    """
+    del relative_step
+    if beta_2_decay > 0:
+        raise ValueError(
+            f"beta_2_decay must be <= 0, got beta_2_decay={beta_2_decay}: Keras takes "
+            "it as an exponent, -0.8 is usual"
+        )
+    checks.nonnegative(epsilon_1=epsilon_1)
+    checks.positive(epsilon_2=epsilon_2, clip_threshold=clip_threshold)
+    return Rule(
+        adafactor(
+            learning_rate,
+            min_dim_size_to_factor=1,
+            decay_rate=-beta_2_decay,
+            clipping_threshold=clip_threshold,
+            eps=epsilon_1,
+            min_scale=epsilon_2,
+            factored_axes="last",
+            relative_step=True,
+        )
+    )

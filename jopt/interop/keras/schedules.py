@@ -1,0 +1,240 @@
+"""Keras's schedules by their names, with their arguments, defaults and numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+from jopt import checks
+from jopt.factory import Schedule
+from jopt.interop.keras.factories import Factory, KerasSchedule, P
+from jopt.schedules.cosine import cosine_decay_restarts, cosine_decay_schedule
+from jopt.schedules.decay import exponential_decay, polynomial_schedule
+from jopt.schedules.inverse import inverse_time_decay
+from jopt.schedules.linear_cosine import linear_cosine_decay
+from jopt.schedules.piecewise import piecewise_constant
+from jopt.schedules.warmup import warmup_cosine, warmup_cosine_decay_schedule
+
+
+class ScheduleFactory(Factory[P, Any]):
+    """A factory with Keras's arguments, of a schedule that has its numbers."""
+
+    def __init__(self, build: Callable[P, Schedule]):
+        super().__init__(build, "keras.optimizers.schedules")
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> KerasSchedule:
+        """A schedule that stands for Keras's."""
+        return cast(KerasSchedule, super().__call__(*args, **kwargs))
+
+    def plain(self, arguments: dict[str, Any]) -> Schedule:
+        """The schedule, of all arguments."""
+        steps = {n: x for n, x in arguments.items() if n.endswith("decay_steps")}
+        for name, value in steps.items():
+            if value <= 0:
+                raise ValueError(f"{name} must be > 0, got {name}={value}")
+        return super().plain(arguments)
+
+
+def schedule(build: Callable[P, Schedule]) -> ScheduleFactory[P]:
+    """Decorates what makes a schedule of Keras."""
+    return ScheduleFactory(build)
+
+
+@schedule
+def ExponentialDecay(
+    initial_learning_rate: float,
+    decay_steps: int,
+    decay_rate: float,
+    staircase: bool = False,
+    name: str = "ExponentialDecay",
+) -> Schedule:
+    """``initial_learning_rate decay_rate^(t / decay_steps)``.
+
+    Args:
+      initial_learning_rate: The value at step 0.
+      decay_steps: > 0.
+      decay_rate: What ``decay_steps`` steps multiply it by.
+      staircase: Whether the exponent is rounded down.
+      name: Kept for the config.
+
+    >>> float(ExponentialDecay(0.5, 10, 0.5)(10))
+    0.25
+    """
+    del name
+    return exponential_decay(
+        initial_learning_rate, decay_steps, decay_rate, staircase=staircase
+    )
+
+
+@schedule
+def PiecewiseConstantDecay(
+    boundaries: list[Any], values: list[Any], name: str = "PiecewiseConstant"
+) -> Schedule:
+    """``values[i]`` until and with step ``boundaries[i]``.
+
+    Args:
+      boundaries: Steps, increasing.
+      values: One more than boundaries.
+      name: Kept for the config.
+
+    >>> [round(float(PiecewiseConstantDecay([5], [0.1, 0.2])(t)), 4) for t in (5, 6)]
+    [0.1, 0.2]
+    """
+    del name
+    if len(values) != len(boundaries) + 1:
+        raise ValueError(
+            "values must be one more than boundaries, got "
+            f"{len(values)} values and {len(boundaries)} boundaries"
+        )
+    # Keras, too, counts in whole steps.
+    whole = [math.floor(b) for b in boundaries]
+    return piecewise_constant(whole, values, switch="after")
+
+
+@schedule
+def PolynomialDecay(
+    initial_learning_rate: float,
+    decay_steps: int,
+    end_learning_rate: float = 0.0001,
+    power: float = 1.0,
+    cycle: bool = False,
+    name: str = "PolynomialDecay",
+) -> Schedule:
+    """``(initial - end) (1 - t / decay_steps)^power + end``.
+
+    Args:
+      initial_learning_rate: The value at step 0.
+      decay_steps: > 0.
+      end_learning_rate: The value from there on.
+      power: 1 is a line.
+      cycle: Whether it starts again, longer each time, from above.
+      name: Kept for the config.
+
+    >>> round(float(PolynomialDecay(0.1, 10, 0.0)(5)), 4)
+    0.05
+    """
+    del name
+    return polynomial_schedule(
+        initial_learning_rate, end_learning_rate, power, decay_steps, cycle=cycle
+    )
+
+
+@schedule
+def InverseTimeDecay(
+    initial_learning_rate: float,
+    decay_steps: int,
+    decay_rate: float,
+    staircase: bool = False,
+    name: str = "InverseTimeDecay",
+) -> Schedule:
+    """``initial_learning_rate / (1 + decay_rate t / decay_steps)``.
+
+    Args:
+      initial_learning_rate: The value at step 0.
+      decay_steps: > 0.
+      decay_rate: >= 0.
+      staircase: Whether ``t / decay_steps`` is rounded down.
+      name: Kept for the config.
+
+    >>> float(InverseTimeDecay(0.5, 10, 1.0)(10))
+    0.25
+    """
+    del name
+    return inverse_time_decay(initial_learning_rate, decay_steps, decay_rate, staircase)
+
+
+@schedule
+def CosineDecay(
+    initial_learning_rate: float,
+    decay_steps: int,
+    alpha: float = 0.0,
+    name: str = "CosineDecay",
+    warmup_target: float | None = None,
+    warmup_steps: int = 0,
+) -> Schedule:
+    """Half a cosine wave, after a line up to ``warmup_target`` if that is given.
+
+    Args:
+      initial_learning_rate: The value at step 0.
+      decay_steps: Of the cosine, > 0; those of the warmup come before.
+      alpha: The end as a fraction of what the cosine starts at.
+      name: Kept for the config.
+      warmup_target: What the warmup ends at; None is no warmup.
+      warmup_steps: Of the warmup, without effect if there is no target, as in Keras.
+
+    >>> round(float(CosineDecay(0.1, 10, alpha=0.5)(10)), 4)
+    0.05
+    """
+    del name
+    checks.at_least(0, warmup_steps=warmup_steps)
+    if warmup_target is None:
+        return cosine_decay_schedule(initial_learning_rate, decay_steps, alpha)
+    end = alpha * warmup_target
+    if warmup_steps == 0:
+        return warmup_cosine_decay_schedule(
+            initial_learning_rate, warmup_target, 0, decay_steps, end
+        )
+    return warmup_cosine(
+        warmup_target,
+        warmup_steps=warmup_steps,
+        total_steps=warmup_steps + decay_steps,
+        init_value=initial_learning_rate,
+        end_value=end,
+    )
+
+
+@schedule
+def CosineDecayRestarts(
+    initial_learning_rate: float,
+    first_decay_steps: int,
+    t_mul: float = 2.0,
+    m_mul: float = 1.0,
+    alpha: float = 0.0,
+    name: str = "SGDRDecay",
+) -> Schedule:
+    """Cosine waves that start again.
+
+    Args:
+      initial_learning_rate: The value at step 0.
+      first_decay_steps: Of the first wave, > 0.
+      t_mul: How much longer each is than the one before.
+      m_mul: How much higher each starts.
+      alpha: The end as a fraction of the start.
+      name: Kept for the config.
+
+    >>> round(float(CosineDecayRestarts(0.1, 10)(10)), 4)
+    0.1
+    """
+    del name
+    return cosine_decay_restarts(
+        initial_learning_rate, first_decay_steps, t_mul, m_mul, alpha
+    )
+
+
+@schedule
+def LinearCosineDecay(
+    initial_learning_rate: float,
+    decay_steps: int,
+    num_periods: float = 0.5,
+    alpha: float = 0.0,
+    beta: float = 0.001,
+    name: str = "LinearCosineDecay",
+) -> Schedule:
+    """A line times a cosine, of Keras 2.
+
+    Args:
+      initial_learning_rate: The value at step 0, up to ``alpha`` and ``beta``.
+      decay_steps: > 0.
+      num_periods: Waves until then.
+      alpha: Added to the line.
+      beta: Added at last.
+      name: Kept for the config.
+
+    >>> float(LinearCosineDecay(1.0, 4, beta=0.0)(2))
+    0.25
+    """
+    del name
+    return linear_cosine_decay(
+        initial_learning_rate, decay_steps, num_periods, alpha, beta
+    )

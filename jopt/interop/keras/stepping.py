@@ -1,0 +1,119 @@
+"""A step on a list of gradients and variables, as Keras's ``apply_gradients`` makes it.
+
+``optimizer.apply_gradients(zip(gradients, variables))`` of a training loop in Keras is
+``variables, state = apply_gradients(tx, zip(gradients, variables), state)``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks, tree
+from jopt.apply import apply_updates
+from jopt.base import GradientTransformation, OptState
+from jopt.chain import as_transformation
+
+
+def apply_gradients(
+    tx: GradientTransformation,
+    grads_and_vars: Iterable[tuple[Any, Any]],
+    state: OptState,
+    *,
+    names: Sequence[str] | None = None,
+) -> tuple[list[Any], OptState]:
+    """One step; a variable without a gradient stays, and so does what is kept for it.
+
+    Args:
+      tx: A transformation.
+      grads_and_vars: Pairs of a gradient, or None, and a variable.
+      state: ``tx.init(variables)``; with names, ``tx.init(dict(zip(names,
+        variables)))``.
+      names: Of the variables, such as ``"dense/kernel"``, by which masks know them.
+        Without them their paths are "0", "1", and so on.
+
+    Returns:
+      The variables, in the same order, and the state.
+
+    Raises:
+      ValueError: No variable has a gradient, or the names are not one for each.
+      TypeError: ``grads_and_vars`` is not pairs.
+
+    Warns:
+      UserWarning: Some variables have no gradient.
+
+    >>> import jopt
+    >>> tx, variables = jopt.sgd(1.0), [jnp.array([1.0]), jnp.array([2.0])]
+    >>> gradients = [jnp.array([0.5]), jnp.array([0.5])]
+    >>> pairs = zip(gradients, variables)
+    >>> apply_gradients(tx, pairs, tx.init(variables))[0]
+    [Array([0.5], dtype=float32), Array([1.5], dtype=float32)]
+    """
+    tx = as_transformation(tx, "apply_gradients: tx")
+    grads, variables = _unzipped(grads_and_vars)
+    known = [str(i) for i in range(len(variables))] if names is None else list(names)
+    if len(known) != len(variables) or len(set(known)) != len(known):
+        raise ValueError(
+            f"names must be one for each of the {len(variables)} variables, got {known}"
+        )
+    absent = [i for i, g in enumerate(grads) if g is None]
+    if len(absent) == len(grads):
+        raise ValueError(
+            f"No gradients provided for any variable: {known}. The loss does not "
+            "depend on them, or jax.grad was taken of something else"
+        )
+    if absent:
+        warnings.warn(
+            f"Gradients do not exist for variables {[known[i] for i in absent]}: they "
+            "are not updated",
+            UserWarning,
+            stacklevel=2,
+        )
+    filled = [
+        jnp.zeros_like(p) if g is None else g
+        for g, p in zip(grads, variables, strict=True)
+    ]
+
+    def whole(leaves: list[Any]) -> Any:
+        return leaves if names is None else dict(zip(known, leaves, strict=True))
+
+    params = whole(variables)
+    updates, new = tx.update(whole(filled), state, params)
+    stepped = apply_updates(params, updates)
+    result = stepped if names is None else [stepped[name] for name in known]
+    if absent:
+        result = [
+            p if i in absent else q
+            for i, (p, q) in enumerate(zip(variables, result, strict=True))
+        ]
+        some = [None if i in absent else p for i, p in enumerate(variables)]
+        new = _restored(new, state, jax.eval_shape(tx.init, whole(some)))
+    return result, new
+
+
+def _unzipped(pairs: Any) -> tuple[list[Any], list[Any]]:
+    pairs = list(pairs) if isinstance(pairs, Iterable) else pairs
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs
+    ):
+        raise TypeError(
+            "grads_and_vars must be pairs of a gradient and a variable, such as "
+            f"zip(gradients, variables), got {checks.abbreviated(pairs)}"
+        )
+    if any(p is None for _, p in pairs):
+        raise TypeError(
+            "a pair of grads_and_vars is (gradient, variable), and one has no variable"
+        )
+    return [g for g, _ in pairs], [p for _, p in pairs]
+
+
+def _restored(new: OptState, old: OptState, without: OptState) -> OptState:
+    """The new state, but for what it has more than a state without some variables."""
+    shared = {name for name, x in tree.leaves_with_names(without) if x is not None}
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x, y: x if tree.path_name(path) in shared else y, new, old
+    )

@@ -1,0 +1,573 @@
+"""Keras's optimizers and schedules by its own names; golden configs of the real one."""
+
+import copy
+import functools
+import importlib.util
+import inspect
+import json
+import pickle
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jopt
+from jopt.interop import keras
+from jopt.interop.keras import legacy
+from jopt.interop.keras.decay import decayed_first
+from jopt.interop.keras.names import LEGACY, OPTIMIZERS, SCHEDULES
+from tests.parity import keras_configs, schedules, states
+from tests.parity.keras_configs import STEPPED, TEXTS
+from tests.parity.problem import GRADS, PARAMS, flat
+from tests.parity.rows import GROUPS
+from tests.parity.test_parity import assert_same, recorded, trajectory
+
+
+@functools.cache
+def golden():
+    """What the real Keras said and computed."""
+    return json.loads(keras_configs.GOLDEN.read_text())
+
+
+def excluded(tx, names):
+    """The optimizer whose weight decay leaves out these leaves."""
+    arguments = tx.spec.arguments | {"exclude_from_weight_decay": names}
+    return tx.spec.factory(**arguments)
+
+
+def made(text):
+    """What the text, which is one for Keras, makes here."""
+    return eval(text, vars(keras) | {"excluded": excluded})
+
+
+def members(tx):
+    """The parts of a chain; a chain of the same parts is the same computation."""
+    return [member for _, member in getattr(tx, "members", [(None, tx)])]
+
+
+def test_the_golden_values_are_what_the_installed_keras_says():
+    if importlib.util.find_spec("keras") is None:
+        pytest.skip("keras is not installed")
+    known = {n: golden()[n] for n in ("signatures", "configs", "bfloat16")}
+    found = keras_configs.asked("ask")
+    assert {n: found[n] for n in known} == known
+
+
+@pytest.mark.parametrize("text", dict.fromkeys(TEXTS))
+def test_configs_of_keras_go_through_get_and_back(text):
+    config = golden()["configs"][text]
+    given = copy.deepcopy(config)
+    value = keras.deserialize(given)
+    assert given == config  # Keras lower-cases the class_name of the caller's dict
+    assert json.loads(json.dumps(keras.serialize(value))) == config
+    # So does what is made by the same call here; Keras numbers no names then, as all
+    # that were made before are forgotten.
+    own = made(text)
+    assert keras.serialize(own) == config
+    assert own == value or "learning_rate" in json.dumps(config)
+    assert own.get_config() == config["config"]
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, *SCHEDULES])
+def test_arguments_and_defaults_are_those_of_keras(name):
+    if name == "LinearCosineDecay":
+        return  # of Keras 2
+    factory = (OPTIMIZERS | SCHEDULES)[name]
+    ours = keras_configs.signature(factory)
+    assert ours.pop("exclude_from_weight_decay", None) is None  # a method there
+    if name == "Muon":
+        assert ours.pop("exclude_layers") == ()
+        ours["exclude_layers"] = None
+    theirs = golden()["signatures"][name]
+    assert ours == theirs
+    options = set(keras.Adam.__signature__.parameters) & set(theirs)
+    positional = [n for n in theirs if n not in options - set(list(theirs)[:2])]
+    ordered = [n for n in ours if n in positional]
+    assert name == "Muon" or ordered == positional
+
+
+def test_a_factory_is_the_recipe_of_the_parity_rows_or_has_their_numbers():
+    others = []
+    for group, rows in GROUPS.items():
+        for row in rows:
+            if row.library == "keras":
+                tx = made(row.oracle)
+                recipe = eval(row.jopt, dict(vars(jopt)))
+                if members(tx) != members(recipe):
+                    others.append((group, row, tx))
+    # The learning rate may change in the state, so momentum has it inside in any case.
+    # Adafactor's recipe, of rates below 1 / sqrt(t), is for constant ones.
+    assert {row.name for _, row, _ in others} == {
+        "sgd-momentum",
+        "sgd-momentum-weight-decay",
+        "gradient-accumulation-clip-decay",
+        "adafactor-weight-decay",
+        "muon",
+        "muon-options",
+        "muon-excluded",
+    }
+    for group, row, tx in others:
+        expected = recorded(group, "keras", "float32")[row]
+        assert_same(trajectory(tx, "float32", row.leaves), expected, row, "float32")
+
+
+@pytest.mark.parametrize("row", schedules.KERAS, ids=lambda row: row.oracle)
+def test_a_schedule_is_that_of_the_parity_rows(row):
+    value, recipe = made(row.oracle), eval(row.jopt, dict(vars(jopt)))
+    if value != recipe:
+        assert row.oracle.startswith(("CosineDecay(0.01", "PiecewiseConstantDecay"))
+        steps = jnp.arange(row.steps)
+        np.testing.assert_allclose(value(steps), recipe(steps), 5e-7, 1e-9)
+
+
+@pytest.mark.parametrize("text", STEPPED)
+def test_options_together_have_the_numbers_of_keras(text):
+    expected = np.array(golden()["steps"][text], np.float32)
+    tx = made(text)
+    keeps = "use_ema" in text
+
+    def step(carry, grads):
+        params, state = carry
+        updates, state = tx.update(grads, state, params)
+        params = jopt.apply_updates(params, updates)
+        both = (params, jopt.eval_params(tx, state, params)) if keeps else (params,)
+        return (params, state), both
+
+    params, grads = (
+        {n: jnp.asarray(x[n], jnp.float32) for n in PARAMS} for x in (PARAMS, GRADS)
+    )
+    grads = {n: x[: keras_configs.STEPS] for n, x in grads.items()}
+    run = jax.jit(lambda p, g: jax.lax.scan(step, (p, tx.init(p)), g)[1])
+    actual = np.concatenate([flat(x) for x in run(params, grads)], axis=-1)
+    np.testing.assert_allclose(actual, expected, 3e-6, 3e-6)
+    again = pickle.loads(pickle.dumps(tx))
+    assert again == tx and hash(again) == hash(tx) and again.spec == tx.spec
+
+
+def test_legacy_configs_are_told_apart():
+    old = {
+        "class_name": "RMSprop",
+        "config": {
+            "name": "RMSprop",
+            "learning_rate": 0.001,
+            "decay": 0.5,
+            "rho": 0.9,
+            "momentum": 0.0,
+            "epsilon": 1e-07,
+            "centered": False,
+            "clipnorm": 1.0,
+        },
+    }
+    tx = keras.get(old)
+    assert tx.spec.factory is legacy.RMSprop
+    assert keras.serialize(tx) == old
+    assert keras.serialize(pickle.loads(pickle.dumps(tx))) == old
+    flagged = {"class_name": "RMSprop", "config": {"is_legacy_optimizer": True}}
+    assert keras.get(flagged) == legacy.RMSprop()
+    later = {
+        "class_name": "Adam",
+        "config": {
+            "name": "Adam",
+            "weight_decay": None,
+            "clipnorm": None,
+            "global_clipnorm": None,
+            "clipvalue": None,
+            "use_ema": False,
+            "ema_momentum": 0.99,
+            "ema_overwrite_frequency": None,
+            "jit_compile": True,
+            "is_legacy_optimizer": False,
+            "learning_rate": 0.0010000000474974513,
+            "beta_1": 0.9,
+            "beta_2": 0.999,
+            "epsilon": 1e-07,
+            "amsgrad": False,
+        },
+    }
+    tx = keras.get(later)
+    assert tx == keras.Adam(0.0010000000474974513)
+    written = keras.serialize(tx)
+    assert written["config"].items() >= later["config"].items()
+    assert written.keys() == later.keys()
+    averaged = {"class_name": "Adam", "config": later["config"] | {"use_ema": True}}
+    with pytest.warns(UserWarning, match="average of use_ema started at the initial"):
+        keras.get(averaged)
+    # A schedule without module, as before Keras 3.
+    rate = {
+        "class_name": "ExponentialDecay",
+        "config": {
+            "initial_learning_rate": 0.1,
+            "decay_steps": 10,
+            "decay_rate": 0.9,
+            "staircase": False,
+        },
+    }
+    nested = {"class_name": "SGD", "config": {"learning_rate": rate}}
+    expected = keras.SGD(keras.ExponentialDecay(0.1, 10, 0.9))
+    assert keras.get(nested) == expected
+    fixed = {"inner_optimizer": nested, "dynamic": False, "initial_scale": 8.0}
+    tx = keras.get({"class_name": "LossScaleOptimizer", "config": fixed})
+    assert members(tx) == members(jopt.chain(jopt.scale(1 / 8), expected))
+    tx = keras.get(
+        {"class_name": "LossScaleOptimizerV1", "config": fixed | {"dynamic": True}}
+    )
+    assert tx == jopt.dynamic_loss_scale(expected, "keras2", init_scale=8.0)
+    assert keras.get(keras.serialize(tx)) == tx
+    for name in ("LossScaleOptimizer", "lossScaleOptimizerV3"):
+        scaled = {"class_name": name, "config": {"inner_optimizer": nested}}
+        assert keras.get(scaled) == keras.LossScaleOptimizer(expected)
+    assert keras.get("ExperimentalAdam") == keras.get("aDaM") == keras.Adam()
+
+
+def stepped_by_hand(rule, slots):
+    """The parameters after every step of a rule in NumPy, in float64."""
+    kept = {n: [np.full(p.shape, x) for x in slots] for n, p in PARAMS.items()}
+    params = {n: p.copy() for n, p in PARAMS.items()}
+    for t in range(keras_configs.STEPS):
+        for n in params:
+            g = GRADS[n][t]
+            params[n], kept[n] = rule(t, g, params[n], *kept[n])
+        yield flat(params)
+
+
+def rmsprop_by_hand(t, g, p, v):
+    v = 0.9 * v + 0.1 * g**2
+    return p - 0.01 / (1 + 0.5 * t) * g / (np.sqrt(v) + 1e-7), [v]
+
+
+def heavy_rmsprop_by_hand(t, g, p, v, m):
+    v = 0.9 * v + 0.1 * g**2
+    m = 0.8 * m + 0.01 / (1 + 0.5 * t) * g / np.sqrt(v + 1e-7)
+    return p - m, [v, m]
+
+
+def adagrad_by_hand(t, g, p, a):
+    g = np.clip(g, -0.5, 0.5)
+    g = g * 0.3 / max(np.sqrt((g**2).sum()), 0.3)
+    a = a + g**2
+    return p - 0.05 * g / (np.sqrt(a) + 1e-7), [a]
+
+
+def nadam_by_hand(t, g, p, m, v, product):
+    now, after = (0.9 * (1 - 0.5 * 0.96 ** (0.004 * (t + i))) for i in (1, 2))
+    product = product * now
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+    mean = after * m / (1 - product * after) + (1 - now) * g / (1 - product)
+    root = np.sqrt(v / (1 - 0.999 ** (t + 1)))
+    return p - 0.01 * mean / (root + 1e-7), [m, v, product]
+
+
+@pytest.mark.parametrize(
+    ("tx", "rule", "slots"),
+    [
+        (legacy.RMSprop(lr=0.01, decay=0.5), rmsprop_by_hand, [0.0]),
+        (
+            legacy.RMSprop(0.01, momentum=0.8, decay=0.5, epsilon=None),
+            heavy_rmsprop_by_hand,
+            [0.0, 0.0],
+        ),
+        (
+            legacy.Adagrad(0.05, 0.0, clipvalue=0.5, clipnorm=0.3),
+            adagrad_by_hand,
+            [0.0],
+        ),
+        (legacy.Nadam(0.01), nadam_by_hand, [0.0, 0.0, 1.0]),
+    ],
+    ids=["rmsprop", "rmsprop-momentum", "adagrad-clipped", "nadam"],
+)
+def test_the_old_optimizers_follow_their_formulas(tx, rule, slots):
+    actual = trajectory(tx, "float32", ["kernel", "bias"])[: keras_configs.STEPS]
+    expected = np.array(list(stepped_by_hand(rule, slots)))
+    np.testing.assert_allclose(actual, expected, 3e-6, 3e-6)
+
+
+def test_the_other_old_optimizers_are_those_of_keras_3():
+    for name in ("SGD", "Adam", "Adadelta", "Adamax", "Ftrl"):
+        assert LEGACY[name](0.02) == OPTIMIZERS[name](0.02)
+    assert legacy.Adam(amsgrad=True) == keras.Adam(amsgrad=True)
+    composed = legacy.SGD(keras.ExponentialDecay(0.1, 10, 0.5), decay=0.5)
+    rate = composed.recipe.arguments["learning_rate"]
+    np.testing.assert_allclose(rate(10), 0.1 * 0.5 / (1 + 0.5 * 10), 1e-6)
+
+
+def test_a_model_file_tells_its_optimizer_and_its_state():
+    path = states.MODELS / "model.keras"
+    config = json.loads(zipfile.ZipFile(path).read("config.json"))
+    tx = keras.get(config["compile_config"]["optimizer"])
+    assert tx == keras.Adam(0.009999999776482582, amsgrad=True)
+    # And what another optimizer held after six steps goes on as Keras does.
+    text = "Adafactor(0.05, epsilon_1=1e-8)"
+    with np.load(states.GOLDEN) as file:
+        found = dict(file)
+    kept = states.held(found, f"keras|{text}")
+    params, start = {}, 0
+    for n, p in PARAMS.items():
+        part = found[f"keras|{text}= half"][start : start + p.size]
+        params[n], start = jnp.asarray(part.reshape(p.shape)), start + p.size
+    tx = made(text)
+    state = keras.set_weights(
+        tx, tx.init(params), kept, params, order=["kernel", "bias"], layout="keras3"
+    )
+    for i in range(states.HALF, states.STEPS):
+        grads = {n: jnp.asarray(GRADS[n][i], jnp.float32) for n in params}
+        params, state = jopt.step(tx, grads, state, params)
+    np.testing.assert_allclose(flat(params), found[f"keras|{text}= end"], 2e-6, 2e-6)
+
+
+def test_weights_go_through_a_decay_that_comes_first():
+    params = {n: jnp.asarray(p, jnp.float32) for n, p in PARAMS.items()}
+    tx = keras.Ftrl(0.05, weight_decay=0.1)
+    order = ["kernel", "bias"]
+    weights = keras.get_weights(
+        tx, tx.init(params), params, order=order, layout="keras3"
+    )
+    assert len(weights) == 2 + 4
+    weights[1:3] = [np.float32(0.2), np.full((3, 4), 7.0)]
+    state = keras.set_weights(tx, tx.init(params), weights, params, order=order)
+    assert (state.inner_state.accumulator["kernel"] == 7).all()
+    assert {float(x) for x in jopt.hyperparams(state).values()} == {np.float32(0.2)}
+
+
+def test_decayed_first_is_a_transformation_like_any_other():
+    decay = jopt.chain(jopt.add_decayed_weights(0.5), jopt.scale_by_learning_rate(0.1))
+    tx = decayed_first(jopt.ftrl(0.05), decay)
+    assert tx == decayed_first(jopt.ftrl(0.05), decay)
+    assert jopt.from_config(jopt.to_config(tx)) == tx
+    params = {"a": jnp.ones((2, 3), jnp.bfloat16), "b": jnp.ones(2), "c": None}
+    grads = jax.tree.map(lambda p: 0.1 * p, params)
+    state = tx.init(params)
+    shapes = jax.eval_shape(tx.update, grads, state, params)
+    assert shapes == (jax.eval_shape(lambda: grads), jax.eval_shape(lambda: state))
+    step = jax.jit(jopt.step, static_argnums=0, donate_argnums=(2, 3))
+    step(tx, grads, state, params)
+    with pytest.raises(TypeError, match="needs the parameters"):
+        tx.update(grads, tx.init(grads))
+    with pytest.raises(TypeError, match="DecayedFirstState"):
+        tx.update(grads, grads, tx.init(grads))
+    averaged = decayed_first(jopt.schedule_free_adamw(0.1), decay)
+    start = {"b": jnp.ones(2)}
+    found = jopt.eval_params(averaged, averaged.init(start), start)
+    np.testing.assert_allclose(found["b"], 1.0)
+
+
+def test_variables_without_a_gradient_stay_and_so_does_what_is_kept_for_them():
+    names = ["dense/kernel", "dense/bias", "head/bias"]
+    variables = [jnp.full((2, 2), 3.0), jnp.array([1.0, 2.0]), jnp.array([5.0])]
+    grads = [jnp.full((2, 2), 0.3), jnp.array([0.1, -0.2]), None]
+    tx = keras.AdamW(0.1, weight_decay=0.5, global_clipnorm=0.2, use_ema=True)
+    state = tx.init(dict(zip(names, variables, strict=True)))
+    full = [*grads[:2], jnp.array([0.5])]
+    variables, state = keras.apply_gradients(
+        tx, zip(full, variables, strict=True), state, names=names
+    )
+    with pytest.warns(UserWarning, match=r"Gradients do not exist.*\['head/bias'\]"):
+        new, after = keras.apply_gradients(
+            tx, zip(grads, variables, strict=True), state, names=names
+        )
+    np.testing.assert_array_equal(new[2], variables[2])
+    old_mu, new_mu = (x["scale_by_adam"].mu["head/bias"] for x in (state, after))
+    np.testing.assert_array_equal(old_mu, new_mu)
+    assert float(old_mu[0]) != 0 and int(after["scale_by_adam"].count) == 2
+
+    # The others do what they do where there are no more of them.
+    def without(tree):
+        return {n: x for n, x in tree.items() if n != "head/bias"}
+
+    fewer = jax.tree.map(
+        lambda x: without(x) if isinstance(x, dict) else x,
+        state,
+        is_leaf=lambda x: isinstance(x, dict) and "head/bias" in x,
+    )
+    own = without(dict(zip(names, variables, strict=True)))
+    updates, fewer = tx.update(dict(zip(names, grads[:2], strict=False)), fewer, own)
+    expected = jopt.apply_updates(own, updates)
+    for name, x in zip(names[:2], new, strict=False):
+        np.testing.assert_allclose(x, expected[name], 1e-6)
+    np.testing.assert_allclose(
+        after["params_ema"].ema["dense/bias"], fewer["params_ema"].ema["dense/bias"]
+    )
+
+
+def test_bfloat16_parameters_train_where_those_of_keras_do_not():
+    for name, theirs in golden()["bfloat16"].items():  # which takes 0.999 for 1
+        assert not float(theirs) < 0.999, "Keras stands still, but for decay, or is NaN"
+        tx = OPTIMIZERS[name](0.25)
+        wide, narrow = jnp.ones(1, jnp.float32), jnp.ones(1, jnp.bfloat16)
+        (a, _), (b, _) = (
+            jopt.step(tx, jnp.ones_like(p), tx.init(p), p) for p in (wide, narrow)
+        )
+        assert b.dtype == jnp.bfloat16 and float(a[0]) < 1
+        np.testing.assert_allclose(float(b[0]), float(a[0]), 2**-8)
+
+
+@keras.register_keras_serializable("tests")
+def Halved(learning_rate: float = 0.1, decays: list = []):  # noqa: B006
+    """An optimizer of one's own."""
+    return jopt.chain(jopt.scale(0.5), jopt.sgd(learning_rate))
+
+
+def test_custom_objects_are_found_by_name():
+    tx = Halved(0.5)
+    config = keras.serialize(tx)
+    assert config == {
+        "module": None,
+        "class_name": "Halved",
+        "config": {"learning_rate": 0.5, "decays": []},
+        "registered_name": "tests>Halved",
+    }
+    assert keras.get(config) == tx == pickle.loads(pickle.dumps(tx))
+    other = {"module": "mine", "class_name": "Zed", "config": {"rate": 0.5}}
+    other["registered_name"] = "mine>Zed"
+
+    def zed(rate: float):
+        return jopt.sgd(rate)
+
+    for key in ("Zed", "mine>Zed"):
+        found = keras.get(other, custom_objects={key: zed})
+        assert found == jopt.sgd(0.5) and keras.serialize(found) == other
+    assert keras.get("Zed", custom_objects={"Zed": lambda: jopt.sgd(1.0)})
+
+
+def test_the_examples_of_the_documentation_of_keras_work():
+    assert keras.get({"class_name": "rmsprop", "config": {"learning_rate": 1e-4}}) == (
+        jopt.rmsprop(1e-4, eps=1e-7)
+    )
+    for rate in (1e-3, 1e-4, 1e-5):
+        assert keras.RMSprop(learning_rate=rate) == jopt.rmsprop(rate, eps=1e-7)
+    tx = keras.SGD(learning_rate=0.01, momentum=0.9, nesterov=True)
+    assert keras.SGD.from_config(tx.get_config()) == keras.SGD(
+        tx.get_config()["learning_rate"], 0.9, True
+    )
+    assert keras.get(tx) is tx and keras.get(None) is None
+    foreign = jopt.adam(0.1)
+    assert keras.get(foreign) is foreign
+    scaled = keras.LossScaleOptimizer(keras.SGD(0.1), dynamic_growth_steps=5)
+    assert scaled == jopt.dynamic_loss_scale(
+        jopt.sgd(0.1), "keras", init_scale=2.0**15, growth_interval=5
+    )
+    own = keras.SGD(0.1, loss_scale_factor=4.0)
+    assert keras.LossScaleOptimizer(own, dynamic_growth_steps=5) == scaled
+    tunable = keras.Adam(jopt.tunable(0.5))
+    assert tunable.get_config() == keras.Adam(0.5).get_config()
+    # In a chain it is spliced as what it is.
+    params = {"w": jnp.ones(2)}
+    tx = jopt.chain(jopt.centralize(), keras.Adam(0.1, clipnorm=1.0))
+    assert list(tx.init(params)) == ["scale_by_adam", "scale_by_learning_rate"]
+    accumulated = keras.Adam(gradient_accumulation_steps=2)
+    assert jopt.has_updated(accumulated.init(params)) is not None
+    assert inspect.signature(keras.Adam).parameters["beta_1"].default == 0.9
+
+
+BAD = [
+    ("get('adaam')", ValueError, r"no 'adaam'\. Did you mean 'Adam'\?.*Adadelta, Ad"),
+    ("get('keras')", ValueError, r"no 'keras'\. The optimizers are"),
+    ("get('CosineDecay')", ValueError, "CosineDecay: missing a required argument"),
+    ("get('ExponentialDecai')", ValueError, "Did you mean 'ExponentialDecay'"),
+    ("get(3)", TypeError, "a name such as 'adam', a dict"),
+    ("get(Adam)", TypeError, r"call it, Adam\("),
+    ("get({'config': {}})", ValueError, "class_name"),
+    ("get({'class_name': 3})", ValueError, "class_name must be a text"),
+    ("get({'class_name': 'Adam', 'config': 3})", ValueError, "config a dict"),
+    ("deserialize('adam')", ValueError, "a config is"),
+    (
+        "get({'class_name': 'Adam', 'config': {'beta1': 0.5}})",
+        ValueError,
+        "config of Adam: Adam has no argument 'beta1'. Did you mean 'beta_1'",
+    ),
+    (
+        "get({'class_name': 'Adam', 'config': {'lr': 0.1, 'weight_decay': 0.1}})",
+        ValueError,
+        "Keras 2.11 was the first",
+    ),
+    (
+        "get({'class_name': 'Adam', 'config': {'learning_rate': {'class_name': "
+        "'__lambda__', 'config': {'value': 'YQ=='}}}})",
+        ValueError,
+        "code, which is not run",
+    ),
+    (
+        "get({'class_name': 'SGD', 'config': {'learning_rate': {'class_name': "
+        "'Exponential', 'config': {}}}})",
+        ValueError,
+        "Did you mean 'ExponentialDecay'",
+    ),
+    (
+        "get({'class_name': 'Mine', 'config': {}, 'registered_name': 'a>Mine'})",
+        ValueError,
+        "give custom_objects={'Mine'",
+    ),
+    ("get('Z', custom_objects={'Z': lambda: 3})", ValueError, "Z must return a jopt"),
+    ("get('LossScaleOptimizer')", ValueError, "inner_optimizer"),
+    ("get('MultiOptimizer')", ValueError, "optimizer_map"),
+    ("serialize(jopt.adam(0.1))", TypeError, "only what jopt.interop.keras makes"),
+    ("serialize(Adam(lambda t: 0.1))", TypeError, "learning_rate cannot be written"),
+    ("Adam(lr=0.1)", TypeError, "Keras 3 calls it learning_rate"),
+    ("Adam(decay=0.1)", TypeError, r"InverseTimeDecay\(learning_rate, 1, decay\)"),
+    ("Adam(0.1, 0.9, 0.9, 1e-7, True, 0.1)", TypeError, "options are given by name"),
+    ("Adam('0.1')", TypeError, "learning_rate must be a number, a schedule"),
+    ("Adam(-0.1)", ValueError, "learning_rate must be >= 0"),
+    ("Adam(beta_1=1.0)", ValueError, r"beta_1 must be in \[0, 1\), got beta_1=1.0"),
+    ("Adam(epsilon=0)", ValueError, "epsilon must be > 0"),
+    ("Adam(amsgrad='yes')", TypeError, "amsgrad must be True or False"),
+    ("Adam(name=3)", TypeError, "name must be a text"),
+    ("Adam(clipnorm=1.0, clipvalue=1.0)", ValueError, "clipvalue and clipnorm"),
+    ("Adam(clipnorm=-1.0)", ValueError, "clipnorm must be >= 0"),
+    ("Adam(weight_decay=-1.0)", ValueError, "weight_decay must be >= 0"),
+    ("AdamW(weight_decay=None)", TypeError, "weight_decay must be a number"),
+    ("Adam(use_ema=True, ema_momentum=2.0)", ValueError, "ema_momentum must be in"),
+    (
+        "Adam(gradient_accumulation_steps=1)",
+        ValueError,
+        "accumulation_steps must be >=",
+    ),
+    ("Adam(gradient_accumulation_steps=2.5)", TypeError, "must be a whole number"),
+    (
+        "Adam(use_ema=True, ema_overwrite_frequency=2, gradient_accumulation_steps=2)",
+        ValueError,
+        "Keras overwrites the parameters at every gradient",
+    ),
+    ("Adam(loss_scale_factor=0.0)", ValueError, "loss_scale_factor must be > 0"),
+    ("Adam(exclude_from_weight_decay='bias')", TypeError, "must be a list of regular"),
+    ("Adam(exclude_from_weight_decay=['('])", ValueError, "not a regular expression"),
+    ("SGD(momentum=1.5)", ValueError, "momentum must be in"),
+    ("Adafactor(beta_2_decay=0.8)", ValueError, "-0.8 is usual"),
+    ("Muon(exclude_layers=['('])", ValueError, "not a regular expression"),
+    ("ExponentialDecay(0.1, 0, 0.9)", ValueError, "decay_steps must be > 0"),
+    ("CosineDecayRestarts(0.1, -1)", ValueError, "first_decay_steps must be > 0"),
+    ("PiecewiseConstantDecay([5], [0.1])", ValueError, "1 values and 1 boundaries"),
+    ("LossScaleOptimizer(SGD(), dynamic=False)", ValueError, "loss_scale_factor of"),
+    ("legacy.LossScaleOptimizer(SGD(), False)", ValueError, "needs an initial_scale"),
+    ("LossScaleOptimizer(3)", TypeError, "inner_optimizer"),
+    ("LossScaleOptimizer(SGD(), initial_scale=0)", ValueError, "initial_scale"),
+    ("OptimizerMap(SGD(), {'a': 3})", TypeError, "optimizer of 'a' must be"),
+    ("OptimizerMap(LossScaleOptimizer(SGD()))", ValueError, "cannot be a LossScale"),
+    ("MultiOptimizer({'a': SGD()})", TypeError, "must be an OptimizerMap"),
+    (
+        "MultiOptimizer(OptimizerMap(SGD(), {'a.*': SGD(), '.*b': SGD()}))"
+        ".init({'ab': jnp.ones(1)})",
+        ValueError,
+        r"'ab' is matched by \['a\.\*', '\.\*b'\]",
+    ),
+    ("legacy.Adam(0.1, lr=0.1)", TypeError, "both learning_rate and lr"),
+    ("legacy.Adam(decay=-1.0)", ValueError, "decay must be >= 0"),
+    ("legacy.SGD(jopt.tunable(0.1), decay=0.1)", TypeError, "makes a schedule"),
+    ("legacy.Nadam(CosineDecay(0.1, 9))", ValueError, "took no schedule"),
+    ("apply_gradients(SGD(), [], {})", ValueError, "No gradients provided"),
+    ("apply_gradients(SGD(), [(None, 1.0)], {})", ValueError, "No gradients provided"),
+    ("apply_gradients(SGD(), [(1.0,)], {})", TypeError, "must be pairs"),
+    ("apply_gradients(SGD(), 3, {})", TypeError, "must be pairs"),
+    ("apply_gradients(SGD(), [(1.0, None)], {})", TypeError, "has no variable"),
+    (
+        "apply_gradients(SGD(), [(1.0, 1.0)], {}, names=['a', 'b'])",
+        ValueError,
+        "one for each of the 1 variables",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "error", "message"), BAD, ids=[b[0] for b in BAD])
+def test_wrong_input_says_what_is_wrong(text, error, message):
+    with pytest.raises(error, match=message):
+        eval(text, vars(keras) | {"jopt": jopt, "jnp": jnp})
