@@ -11,6 +11,7 @@ from typing import Any
 from jopt import checks
 from jopt.hyperparams import Tunable, tunable
 from jopt.recipe import Recorded, spread
+from jopt.text import parsed
 
 
 _factories: dict[str, Callable[..., Any]] = {}
@@ -92,11 +93,13 @@ def to_config(value: Any) -> dict[str, Any]:
     return _encode(value, "")
 
 
-def from_config(config: Mapping[str, Any]) -> Any:
+def from_config(config: Mapping[str, Any] | str) -> Any:
     """The transformation or schedule of a config; the reverse of `to_config`.
 
     Args:
-      config: ``{"name": …, "config": {…}}``; it is not changed.
+      config: ``{"name": …, "config": {…}}``; that as JSON or YAML; a call as text, such
+        as a ``repr``; or a dict of Keras, ``{"class_name": …, "config": {…}}``, which
+        gives what `jopt.interop.keras.deserialize` does. It is not changed.
 
     Returns:
       A value equal to the one the config was made from.
@@ -107,7 +110,17 @@ def from_config(config: Mapping[str, Any]) -> Any:
     >>> import jopt
     >>> jopt.from_config({"name": "sgd", "config": {"learning_rate": 0.1}})
     sgd(learning_rate=0.1)
+    >>> jopt.from_config("adamw(learning_rate=3e-4, weight_decay=0.1)")
+    adamw(learning_rate=0.0003, weight_decay=0.1)
     """
+    if isinstance(config, str):
+        config = parsed(config, _factories | {"tunable": tunable})
+    if isinstance(config, Recorded):
+        return config
+    if isinstance(config, Mapping) and "class_name" in config:
+        from jopt.interop.keras import deserialize
+
+        return deserialize(config)
     if not isinstance(config, Mapping):
         raise _no_config(config)
     return _decode(config)
