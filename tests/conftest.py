@@ -1,9 +1,24 @@
 """Every test runs under JAX's strictest settings, on eight CPU devices."""
 
+from collections.abc import Iterator
+
 import jax
+import pytest
 
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Tests of numbers only: to compile them without XLA's costly passes takes a fifth less
+# time. What XLA makes of a step is tested elsewhere.
+NUMBERS = ("test_composition", "test_laws", "test_parity", "test_schedules")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_most_optimizations(request: pytest.FixtureRequest) -> Iterator[None]:
+    name = request.module.__name__.rpartition(".")[2]
+    jax.config.update("jax_disable_most_optimizations", name in NUMBERS)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
