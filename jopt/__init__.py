@@ -224,14 +224,11 @@ __version__ = "0.1.0"
 
 # fmt: off
 __all__ = [  # noqa: RUF022, by subject
-    # The contract.
+    # The contract; which leaves; metrics.
     "GradientTransformation", "chain", "apply_updates", "step", "transformation",
     "schedule", "Schedule", "StorageDtype", "leafwise", "zeros", "full", "copied",
-    "Mask", "eval_params",
-    # Which leaves.
-    "rules", "optional", "glob", "ndim_at_least", "is_bias_or_norm",
-    # Metrics.
-    "monitor", "metrics",
+    "Mask", "eval_params", "rules", "optional", "glob", "ndim_at_least",
+    "is_bias_or_norm", "monitor", "metrics",
     # Hyperparameters.
     "ScalarOrSchedule", "Tunable", "tunable", "hyperparams", "set_hyperparams",
     "inject_hyperparams",
@@ -262,7 +259,7 @@ __all__ = [  # noqa: RUF022, by subject
     "stable_adamw", "scale_by_stable_adamw", "adam_atan2", "scale_by_adam_atan2",
     "mars_adamw", "scale_by_mars", "mars_lion", "scale_by_mars_lion", "muon",
     "scale_by_muon", "normalize_neurons",
-    # Transformations.
+    # Transformations; functions of value and gradient.
     "scale", "scale_by_learning_rate", "scale_by_group", "scale_by_schedule",
     "add_decayed_weights", "proximal_decay", "skip_first", "cautious_weight_decay",
     "independent_weight_decay", "corrected_weight_decay", "trace", "ema", "apply_every",
@@ -275,17 +272,14 @@ __all__ = [  # noqa: RUF022, by subject
     "add_noise", "reduce_on_plateau", "differentially_private_aggregate", "dpsgd",
     "per_example_global_norm_clip", "per_example_layer_norm_clip", "clipped_grad_sum",
     "aggregate", "gauss_newton_bartlett", "hutchinson_estimator_diag_hessian",
-    "scale_by_sophia", "sophia",
-    # Functions that give value and gradient.
-    "sam", "asam", "looksam", "micro_batch",
-    # Wrappers.
+    "scale_by_sophia", "sophia", "sam", "asam", "looksam", "micro_batch",
+    # Wrappers; row-sparse leaves.
     "masked", "partition", "multi_transform", "selective_transform", "accumulate",
     "accumulate_grads", "emit", "has_updated", "MultiSteps", "skip_not_finite",
     "skip_large_updates", "params_ema", "params_mean", "params_lawa", "lookahead",
     "skip_nonfinite", "apply_if_finite", "skip_spikes", "dynamic_loss_scale",
-    "scale_loss", "conditionally_mask", "conditionally_transform",
-    # Row-sparse leaves.
-    "RowSparse", "sparse_value_and_grad", "densify", "catch_up", "caught_up",
+    "scale_loss", "conditionally_mask", "conditionally_transform", "RowSparse",
+    "sparse_value_and_grad", "densify", "catch_up", "caught_up",
     # Schedules.
     "constant_schedule", "linear_schedule", "polynomial_schedule", "rex_schedule",
     "exponential_decay", "inverse_time_decay", "inverse_sqrt_schedule",
