@@ -384,7 +384,9 @@ def test_every_value_is_exact_at_steps_that_float32_does_not_have(text, width):
     expected = [float(EXACT[text](t)) for t in COUNTS]
     with in_width(width):
         actual = np.asarray(jax.jit(build(text))(jnp.array(COUNTS)))
-    np.testing.assert_allclose(actual, expected, RTOL[width], 1e-35)
+    # Noise is drawn in float32, where compilation may change the last bit.
+    atol = 1e-7 if text.startswith("noisy") else 1e-35
+    np.testing.assert_allclose(actual, expected, RTOL[width], atol)
 
 
 @pytest.mark.parametrize("first", [2100, 3310, 4641])
