@@ -128,7 +128,7 @@ from jopt.schedules.inverse import (
 )
 from jopt.schedules.join import join_schedules
 from jopt.schedules.linear_cosine import linear_cosine_decay, noisy_linear_cosine_decay
-from jopt.schedules.micro_steps import micro_step_schedule
+from jopt.schedules.micro_steps import epoch_schedule, micro_step_schedule
 from jopt.schedules.onecycle import (
     cosine_onecycle_schedule,
     linear_onecycle_schedule,
@@ -291,7 +291,7 @@ __all__ = [  # noqa: RUF022, by subject
     "cosine_onecycle_schedule", "linear_onecycle_schedule", "onecycle_schedule",
     "piecewise_interpolate_schedule", "cyclic_schedule", "swa_schedule",
     "ema_warmup_schedule", "join_schedules", "multiply_schedules",
-    "multiplicative_schedule", "micro_step_schedule",
+    "multiplicative_schedule", "epoch_schedule", "micro_step_schedule",
     # PyTree arithmetic.
     "tree", "projections", "checkpoint",
 ]

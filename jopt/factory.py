@@ -74,7 +74,7 @@ def transformation(
 
     @functools.wraps(factory)
     def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
-        bound = _bind(factory, signature, args, kwargs)
+        bound = bind(factory, signature, args, kwargs)
         tx = factory(*bound.args, **bound.kwargs)
         if not isinstance(tx, GradientTransformation):
             raise TypeError(
@@ -189,7 +189,7 @@ def recorded(factory: Callable[P, Value]) -> Callable[P, Value]:
 
     @functools.wraps(factory)
     def make(*args: P.args, **kwargs: P.kwargs) -> Value:
-        bound = _bind(factory, signature, args, kwargs)
+        bound = bind(factory, signature, args, kwargs)
         value = factory(*bound.args, **bound.kwargs)
         value.recipe = Recipe(make, bound.arguments)
         return value
@@ -208,13 +208,23 @@ def _register(make: Any, signature: inspect.Signature) -> Any:
     return make
 
 
-def _bind(
+def bind(
     factory: Callable[..., Any],
     signature: inspect.Signature,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> inspect.BoundArguments:
-    """The arguments of a call, with defaults, normalized by their annotations."""
+    """The arguments of a call, with defaults, normalized by their annotations.
+
+    Args:
+      factory: What is called.
+      signature: Of it, with its annotations evaluated.
+      args: By position.
+      kwargs: By name.
+
+    Raises:
+      TypeError: They do not fit, by name, number or type.
+    """
     for name in kwargs:
         parameters = signature.parameters
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -213,6 +213,9 @@ EXACT = {
     "micro_step_schedule(inverse_time_decay(0.05, 2, 0.5), 7)": lambda t: (
         0.05 / (1 + 0.5 * (7 * min(t, (2**31 - 7) // 7) + 6) / 2)
     ),
+    "epoch_schedule(linear_schedule(1.0, 0.0, 1000), ODD)": lambda t: (
+        1 - way(t // ODD, 0, 1000)
+    ),
     "rex_schedule(1.0, 0.0, LAST)": lambda t: rex(way(t, 0, LAST)),
     "rex_schedule(0.25, 1.0, ODD, ODD)": lambda t: between(
         1, 0.25, rex(way(t, ODD, 2 * ODD))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jopt import checks, tree
+from jopt import checks, masks, tree
 from jopt.base import GradientTransformation, OptState, Params
 from jopt.chain import as_transformation
 from jopt.interop.order import Permuted, in_order
@@ -83,7 +83,7 @@ class View:
                 f"this state is not one of {checks.abbreviated(tx)} for these "
                 f"parameters; {where}" + ("" if found else ". It is empty")
             )
-        self.state = state
+        self.state, self.params = state, params
         self.members = list(members(tx, state))
         self.flat = {n: x for n, x in tree.leaves_with_names(state) if x is not None}
         self.parameters = in_order(params, order)
@@ -126,6 +126,23 @@ class View:
             if m.tx.dynamic is not None
             and "learning_rate" not in {**m.tx.dynamic.schedules, **m.tx.dynamic.given}
         ]
+
+    def governed(self) -> dict[str, set[str]]:
+        """By the place of each such learning rate, the paths of its parameters."""
+        everything = {parameter.path for parameter in self.parameters}
+        found = {place: everything for place in self.free_rates()}
+        names = [n for n, _ in tree.leaves_with_names(self.params, none=True)]
+        for m in self.members:
+            if m.name not in ("partition", "multi_transform"):
+                continue
+            assert m.tx.recipe is not None
+            told = masks.labels(m.tx.recipe.arguments["param_labels"], self.params)
+            for label in m.tx.children:
+                own = {n for n, x in zip(names, told, strict=True) if x == label}
+                for place in found:
+                    if place.startswith(f"{joined(m.path, label)}/"):
+                        found[place] = found[place] & own
+        return found
 
     def rate_values(self, value: Any) -> dict[str, Any]:
         """What sets the first learning rate to this; others keep their ratio to it."""

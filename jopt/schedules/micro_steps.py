@@ -1,4 +1,4 @@
-"""Schedules that count gradients where an optimizer counts steps."""
+"""Schedules that count gradients, or epochs, where an optimizer counts steps."""
 
 from __future__ import annotations
 
@@ -48,5 +48,43 @@ def micro_step_schedule(schedule_fn: Callable[[Any], Any], steps: int) -> ramp.F
         t = jnp.maximum(count, jnp.zeros_like(count)).astype(jnp.uint32)
         t = jnp.minimum(t, jnp.uint32(most)).astype(jnp.int32)
         return schedule_fn(steps * t + (steps - 1))
+
+    return function
+
+
+@schedule
+def epoch_schedule(
+    schedule_fn: Callable[[Any], Any], steps_per_epoch: int
+) -> ramp.Function:
+    """A schedule of epochs, read by an optimizer that counts steps.
+
+        value(t) = schedule_fn(floor(t / steps_per_epoch))
+
+    It stands still during an epoch, as where torch's ``scheduler.step()`` is called
+    after each, or Keras's LearningRateScheduler.
+
+    Args:
+      schedule_fn: A schedule, or another function of the integer epoch, 0 at first.
+      steps_per_epoch: How many steps an epoch has, >= 1.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: ``steps_per_epoch`` is below 1.
+
+    >>> import jopt
+    >>> rate = jopt.epoch_schedule(jopt.exponential_decay(1.0, 1, 0.5), 2)
+    >>> rate(jnp.arange(5))
+    Array([1.  , 1.  , 0.5 , 0.5 , 0.25], dtype=float32)
+    """
+    checks.at_least(1, steps_per_epoch=steps_per_epoch)
+    checks.function_of_step("schedule_fn", schedule_fn)
+
+    def function(count: jax.Array) -> jax.Array:
+        over, _, _ = ramp.periods(ramp.whole_steps(count), steps_per_epoch)
+        signed = jnp.int64 if over.dtype == jnp.uint64 else jnp.int32
+        last = over.dtype.type(jnp.iinfo(signed).max)
+        return schedule_fn(jnp.minimum(over, last).astype(signed))
 
     return function

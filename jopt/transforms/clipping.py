@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -45,7 +47,9 @@ def _factor(norm: jax.Array, max_norm: float | jax.Array) -> jax.Array:
 
 
 @transformation
-def clip_by_global_norm(max_norm: ScalarOrSchedule) -> GradientTransformation:
+def clip_by_global_norm(
+    max_norm: ScalarOrSchedule, *, ord: float = 2.0, eps: float = 0.0
+) -> GradientTransformation:
     """Bound the norm of all gradients together: ``u <- g min(1, max_norm / |G|)``.
 
     The norm is a float32 number for any dtype, without overflow or underflow. If it is
@@ -53,12 +57,14 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule) -> GradientTransformation:
 
     Args:
       max_norm: The bound, > 0.
+      ord: Which norm: 2, the sum of magnitudes for 1, the largest for ``math.inf``.
+      eps: Added to the norm, >= 0; torch's ``clip_grad_norm_`` has 1e-6.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: The bound is not positive.
+      ValueError: A number is out of its range.
 
     Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural
     networks", 2013.
@@ -70,9 +76,12 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule) -> GradientTransformation:
     {'a': Array([0.6], dtype=float32), 'b': Array([0.8], dtype=float32)}
     """
     checks.positive(max_norm=max_norm)
+    checks.nonnegative(eps=eps)
+    checks.one_of((1.0, 2.0, math.inf), ord=ord)
 
     def scalars(updates: Updates) -> dict[str, jax.Array]:
-        return {"factor": _factor(tree.norm(updates), max_norm)}
+        norm = tree.norm(updates, ord)
+        return {"factor": _factor(norm + eps if eps else norm, max_norm)}
 
     return leafwise(lambda g, *, factor: factor * g, scalars)
 

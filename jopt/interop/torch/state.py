@@ -37,7 +37,8 @@ def load_state_dict(
 
     The step goes into every count of the state, ``lr`` into every learning rate that is
     not scheduled; several keep their ratios to the first. Where the ``lr`` of the
-    parameter groups differ, the recipe's are kept, with a warning.
+    parameter groups differ, each goes to the group of the recipe that has the same
+    parameters; if it has other groups, its own are kept, with a warning.
 
     Args:
       tx: The optimizer: the recipe that gives torch's numbers.
@@ -133,9 +134,11 @@ def state_dict(
     row = row_of(view)
     _check_number(numbers, view)
     count = _agreed(view.count(), count, "the state", checks.abbreviated(tx))
-    if view.free_rates() and len({float(group["lr"]) for group in groups}) == 1:
-        for group in groups:
-            group["lr"] = view.first_rate()
+    own = _by_group(view, groups)
+    apart = len(set().union(*own)) == sum(map(len, own))
+    if apart or len({float(group["lr"]) for group in groups}) == 1:
+        for group, places in zip(groups, own, strict=True):
+            group["lr"] = float(view.flat[min(places)]) if places else group["lr"]
     found = {}
     for i, parameter in zip(numbers, view.parameters, strict=True):
         arrays: dict[str, Any] = {"step": np.float32(count)} if row.counts else {}
@@ -241,14 +244,28 @@ def _same(key: str, pairs: Sequence[Any]) -> Any:
     return next(iter(values.values()))
 
 
+def _by_group(view: View, groups: Sequence[Any]) -> list[set[str]]:
+    """The places of the learning rates of each group's parameters."""
+    paths = iter(parameter.path for parameter in view.parameters)
+    own = [{next(paths) for _ in group["params"]} for group in groups]
+    governed = view.governed().items()
+    return [{place for place, ps in governed if ps & mine} for mine in own]
+
+
 def _rates(view: View, groups: Sequence[Any]) -> dict[str, Any]:
     rates = [float(group["lr"]) for group in groups]
     if len(set(rates)) == 1:
         return view.rate_values(rates[0])
+    found: dict[str, set[float]] = {}
+    for places, rate in zip(_by_group(view, groups), rates, strict=True):
+        for place in places:
+            found.setdefault(place, set()).add(rate)
+    if all(len(values) == 1 for values in found.values()):
+        return {place: values.pop() for place, values in found.items()}
     kept = {place: float(view.flat[place]) for place in view.free_rates()}
     warnings.warn(
-        f"the parameter groups have the learning rates {rates}; those of the recipe "
-        f"are kept: {kept}",
+        f"the parameter groups have the learning rates {rates}; those of the recipe, "
+        f"which has other groups, are kept: {kept}",
         UserWarning,
         stacklevel=3,
     )

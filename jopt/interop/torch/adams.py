@@ -1,0 +1,271 @@
+"""torch's Adam and its relatives by their names; see ``optimizers.py``."""
+
+from __future__ import annotations
+
+from jopt import checks
+from jopt.algorithms.adam import adam, adamw
+from jopt.algorithms.adamax import adamax
+from jopt.algorithms.amsgrad import amsgrad as _amsgrad
+from jopt.algorithms.amsgrad import scale_by_amsgrad
+from jopt.algorithms.nadam import nadam, nadamw
+from jopt.algorithms.radam import radam
+from jopt.base import GradientTransformation
+from jopt.hyperparams import ScalarOrSchedule
+from jopt.interop.torch.groups import Groups, optimizer
+from jopt.interop.torch.parts import Betas, after, decays
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import decoupled_decay
+
+
+@optimizer
+def Adam(
+    params: Groups = None,
+    lr: ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    amsgrad: bool = False,
+    *,
+    maximize: bool = False,
+    decoupled_weight_decay: bool = False,
+) -> GradientTransformation:
+    """torch's Adam.
+
+    Args:
+      params: None for all, or parameter groups.
+      lr: The learning rate, >= 0.
+      betas: The decays of the two moments, each in [0, 1).
+      eps: Added to the root, >= 0.
+      weight_decay: >= 0, in the gradient.
+      amsgrad: Whether to divide by the largest second moment so far.
+      maximize: Whether to go up.
+      decoupled_weight_decay: Whether the decay is beside the update, as in `AdamW`.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    >>> Adam(lr=3e-4, betas=(0.9, 0.95))
+    adam(learning_rate=0.0003, b2=0.95)
+    >>> Adam(weight_decay=0.1)
+    chain(add_decayed_weights(weight_decay=0.1), adam(learning_rate=0.001))
+    """
+    del params
+    checks.nonnegative(lr=lr, eps=eps, weight_decay=weight_decay)
+    b1, b2 = decays(betas)
+    l2 = 0.0 if decoupled_weight_decay else weight_decay
+    decay = weight_decay if decoupled_weight_decay else 0.0
+    if not amsgrad:
+        tx = adam(lr, b1, b2, eps)
+        if not isinstance(decay, float) or decay:
+            tx = adamw(lr, b1, b2, eps, weight_decay=decay)
+        return after(maximize, l2, tx)
+    if not isinstance(decay, float) or decay:
+        direction = scale_by_amsgrad(b1, b2, eps, maximum="raw")
+        rate = scale_by_learning_rate(lr)
+        return after(maximize, l2, direction, *decoupled_decay(decay, None), rate)
+    return after(maximize, l2, _amsgrad(lr, b1, b2, eps, maximum="raw"))
+
+
+@optimizer
+def AdamW(
+    params: Groups = None,
+    lr: ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 1e-2,
+    amsgrad: bool = False,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch's AdamW.
+
+    Args:
+      params: None for all, or parameter groups.
+      lr: The learning rate, >= 0.
+      betas: The decays of the two moments, each in [0, 1).
+      eps: Added to the root, >= 0.
+      weight_decay: >= 0, decoupled and multiplied by the learning rate.
+      amsgrad: Whether to divide by the largest second moment so far.
+      maximize: Whether to go up.
+
+    Returns:
+      A transformation; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    >>> AdamW()
+    adamw(learning_rate=0.001, weight_decay=0.01)
+    >>> AdamW([{"params": "bias$|scale$", "weight_decay": 0.0}, {"params": ""}], 3e-4)
+    partition(transforms={'group_0': adam(learning_rate=0.0003), 'group_1': \
+adamw(learning_rate=0.0003, weight_decay=0.01)}, \
+param_labels=rules(('bias$|scale$', 'group_0'), ('', 'group_1')))
+    """
+    del params
+    return Adam(
+        None,
+        lr,
+        betas,
+        eps,
+        weight_decay,
+        amsgrad,
+        maximize=maximize,
+        decoupled_weight_decay=True,
+    )
+
+
+@optimizer
+def SparseAdam(
+    params: Groups = None,
+    lr: ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch's SparseAdam, for gradients that are `jopt.RowSparse`; others are Adam's.
+
+    Args:
+      params: None for all, or parameter groups.
+      lr: The learning rate, >= 0.
+      betas: The decays of the two moments, each in [0, 1).
+      eps: Added to the root before bias correction, > 0.
+      maximize: Whether to go up.
+
+    Returns:
+      A transformation; of a sparse gradient it changes the rows that it has.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    >>> SparseAdam(lr=0.1)
+    adam(learning_rate=0.1, eps_mode='before')
+    """
+    del params
+    checks.nonnegative(lr=lr)
+    checks.positive(eps=eps)
+    return after(maximize, 0.0, adam(lr, *decays(betas), eps, eps_mode="before"))
+
+
+@optimizer
+def NAdam(
+    params: Groups = None,
+    lr: ScalarOrSchedule = 2e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    momentum_decay: float = 4e-3,
+    decoupled_weight_decay: bool = False,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch's NAdam.
+
+    Args:
+      params: None for all, or parameter groups.
+      lr: The learning rate, >= 0.
+      betas: The decays of the two moments, each in [0, 1).
+      eps: Added to the root, >= 0.
+      weight_decay: >= 0, in the gradient.
+      momentum_decay: How fast the momentum warms up, >= 0.
+      decoupled_weight_decay: Whether the decay is beside the update.
+      maximize: Whether to go up.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    >>> NAdam()
+    nadam(learning_rate=0.002, momentum_decay=0.004)
+    """
+    del params
+    checks.nonnegative(
+        lr=lr, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay
+    )
+    b1, b2 = decays(betas)
+    if not decoupled_weight_decay:
+        tx = nadam(lr, b1, b2, eps, momentum_decay=momentum_decay)
+        return after(maximize, weight_decay, tx)
+    tx = nadamw(
+        lr, b1, b2, eps, weight_decay=weight_decay, momentum_decay=momentum_decay
+    )
+    return after(maximize, 0.0, tx)
+
+
+@optimizer
+def RAdam(
+    params: Groups = None,
+    lr: ScalarOrSchedule = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    decoupled_weight_decay: bool = False,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch's RAdam; eps is added before bias correction.
+
+    Args:
+      params: None for all, or parameter groups.
+      lr: The learning rate, >= 0.
+      betas: The decays of the two moments, each in [0, 1).
+      eps: Added to the root, > 0.
+      weight_decay: >= 0, in the gradient.
+      decoupled_weight_decay: Whether the decay is beside the update.
+      maximize: Whether to go up.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    >>> RAdam()
+    radam(learning_rate=0.001, eps_mode='before')
+    """
+    del params
+    checks.nonnegative(lr=lr, eps=eps, weight_decay=weight_decay)
+    b1, b2 = decays(betas)
+    l2, decay = weight_decay, 0.0
+    if decoupled_weight_decay:
+        l2, decay = 0.0, weight_decay
+    tx = radam(lr, b1, b2, eps, weight_decay=decay, eps_mode="before")
+    return after(maximize, l2, tx)
+
+
+@optimizer
+def Adamax(
+    params: Groups = None,
+    lr: ScalarOrSchedule = 2e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    maximize: bool = False,
+) -> GradientTransformation:
+    """torch's Adamax.
+
+    Args:
+      params: None for all, or parameter groups.
+      lr: The learning rate, >= 0.
+      betas: The decays of the mean and of the largest magnitude, each in [0, 1).
+      eps: Added to every magnitude, >= 0.
+      weight_decay: >= 0, in the gradient.
+      maximize: Whether to go up.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    >>> Adamax()
+    adamax(learning_rate=0.002)
+    """
+    del params
+    checks.nonnegative(lr=lr, eps=eps, weight_decay=weight_decay)
+    return after(maximize, weight_decay, adamax(lr, *decays(betas), eps))

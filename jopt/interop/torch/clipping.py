@@ -1,0 +1,46 @@
+"""torch's clipping of gradients by its names, to stand before the optimizer."""
+
+from __future__ import annotations
+
+from jopt.base import GradientTransformation
+from jopt.transforms.clipping import clip, clip_by_global_norm
+
+
+def clip_grad_norm_(max_norm: float, norm_type: float = 2.0) -> GradientTransformation:
+    """Bound the norm of all gradients: ``u <- g min(1, max_norm / (|G| + 1e-6))``.
+
+    An infinite norm, or NaN, makes all updates NaN, to be seen or skipped; torch's are
+    then zero, but for the infinite elements.
+
+    Args:
+      max_norm: The bound, > 0.
+      norm_type: 1, 2 or ``math.inf``.
+
+    Returns:
+      A transformation, to be chained before the optimizer.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    >>> clip_grad_norm_(1.0)
+    clip_by_global_norm(max_norm=1.0, eps=1e-06)
+    """
+    return clip_by_global_norm(max_norm, ord=norm_type, eps=1e-6)
+
+
+def clip_grad_value_(clip_value: float) -> GradientTransformation:
+    """Clip each element to ``[-clip_value, clip_value]``.
+
+    Args:
+      clip_value: The bound, > 0.
+
+    Returns:
+      A transformation, to be chained before the optimizer.
+
+    Raises:
+      ValueError: The bound is not positive.
+
+    >>> clip_grad_value_(0.5)
+    clip(max_delta=0.5)
+    """
+    return clip(clip_value)

@@ -1,0 +1,46 @@
+"""How the schedulers are called: with the learning rate in the optimizer's place."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from jopt import checks
+from jopt.base import GradientTransformation
+from jopt.factory import bind
+
+
+P = ParamSpec("P")
+Value = TypeVar("Value")
+HINTS = {
+    "optimizer": "It takes the learning rate, and goes into the optimizer as lr.",
+    "last_epoch": "It is a function of the step, which the state counts.",
+    "cycle_momentum": "Give the optimizer a momentum of its own, CyclicMomentum or "
+    "OneCycleMomentum.",
+}
+
+
+def scheduler(build: Callable[P, Value]) -> Callable[P, Value]:
+    """Decorates a scheduler: its arguments are checked by their annotations.
+
+    Args:
+      build: Makes the schedule.
+    """
+    signature = inspect.signature(build, eval_str=True)
+
+    @functools.wraps(build)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Value:
+        if args and isinstance(args[0], GradientTransformation):
+            raise TypeError(
+                f"{build.__name__} takes the learning rate in the place of the "
+                f"optimizer, got {checks.abbreviated(args[0])}: {build.__name__}(0.1, "
+                "…) is then the lr of the optimizer"
+            )
+        for name in HINTS.keys() & kwargs.keys():
+            raise TypeError(f"{build.__name__} has no argument {name!r}. {HINTS[name]}")
+        bound = bind(build, signature, args, kwargs)
+        return build(*bound.args, **bound.kwargs)
+
+    return make

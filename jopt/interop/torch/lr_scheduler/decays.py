@@ -1,0 +1,206 @@
+"""torch's schedulers that go one way, or are made of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jopt import checks
+from jopt.factory import Schedule
+from jopt.interop.torch.lr_scheduler.calls import scheduler
+from jopt.schedules.averaging import swa_schedule
+from jopt.schedules.decay import (
+    constant_schedule,
+    exponential_decay,
+    linear_schedule,
+    polynomial_schedule,
+)
+from jopt.schedules.join import join_schedules
+from jopt.schedules.piecewise import (
+    piecewise_constant,
+    piecewise_constant_schedule,
+)
+from jopt.schedules.product import multiplicative_schedule, multiply_schedules
+
+
+@scheduler
+def LambdaLR(lr: float, lr_lambda: Callable[[Any], Any]) -> Schedule:
+    """``lr`` times a function of the step.
+
+    Args:
+      lr: The learning rate.
+      lr_lambda: A schedule, or another function of the integer step that JAX can trace:
+        ``jnp.where`` in the place of ``if``.
+
+    >>> float(LambdaLR(0.5, lambda step: 1 / (1 + step))(3))
+    0.125
+    """
+    if not callable(lr_lambda):
+        raise TypeError(
+            f"lr_lambda must be a function of the step, got lr_lambda={lr_lambda!r}"
+        )
+    return multiply_schedules([lr, lr_lambda])
+
+
+@scheduler
+def MultiplicativeLR(
+    lr: float, lr_lambda: Callable[[Any], Any], total_steps: int
+) -> Schedule:
+    """``lr`` times the product of a function of the steps so far.
+
+    Args:
+      lr: The learning rate.
+      lr_lambda: The factor at each step; see `LambdaLR`.
+      total_steps: The last step that multiplies: the products are a table.
+
+    >>> float(MultiplicativeLR(0.5, lambda step: 0.5, total_steps=9)(2))
+    0.125
+    """
+    return multiplicative_schedule(lr, lr_lambda, total_steps)
+
+
+@scheduler
+def StepLR(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
+    """``lr gamma^floor(t / step_size)``.
+
+    Args:
+      lr: The learning rate.
+      step_size: > 0.
+      gamma: What every ``step_size`` steps multiply it by.
+
+    >>> float(StepLR(0.5, 30, gamma=0.5)(60))
+    0.125
+    """
+    return exponential_decay(lr, step_size, gamma, staircase=True)
+
+
+@scheduler
+def MultiStepLR(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
+    """``lr`` times gamma for every milestone that is reached.
+
+    Args:
+      lr: The learning rate.
+      milestones: Steps; one that occurs twice counts twice.
+      gamma: The factor.
+
+    >>> [float(MultiStepLR(0.5, [3, 5], gamma=0.5)(t)) for t in (2, 3, 5)]
+    [0.5, 0.25, 0.125]
+    """
+    times = {m: list(milestones).count(m) for m in sorted(milestones)}
+    return piecewise_constant_schedule(lr, {m: gamma**n for m, n in times.items()})
+
+
+@scheduler
+def ConstantLR(lr: float, factor: float = 1 / 3, total_iters: int = 5) -> Schedule:
+    """``lr factor`` before step ``total_iters``, ``lr`` from there on.
+
+    Args:
+      lr: The learning rate.
+      factor: >= 0.
+      total_iters: > 0.
+
+    >>> [float(ConstantLR(0.5, 0.5)(t)) for t in (4, 5)]
+    [0.25, 0.5]
+    """
+    return piecewise_constant([total_iters], [lr * factor, lr])
+
+
+@scheduler
+def LinearLR(
+    lr: float,
+    start_factor: float = 1 / 3,
+    end_factor: float = 1.0,
+    total_iters: int = 5,
+) -> Schedule:
+    """A line from ``lr start_factor`` to ``lr end_factor``.
+
+    Args:
+      lr: The learning rate.
+      start_factor: At step 0.
+      end_factor: From step ``total_iters`` on.
+      total_iters: > 0.
+
+    >>> [float(LinearLR(0.5, 0.5, total_iters=4)(t)) for t in (0, 2, 4)]
+    [0.25, 0.375, 0.5]
+    """
+    return linear_schedule(lr * start_factor, lr * end_factor, total_iters)
+
+
+@scheduler
+def ExponentialLR(lr: float, gamma: float) -> Schedule:
+    """``lr gamma^t``.
+
+    Args:
+      lr: The learning rate.
+      gamma: What every step multiplies it by.
+
+    >>> float(ExponentialLR(0.5, 0.5)(2))
+    0.125
+    """
+    return exponential_decay(lr, 1, gamma)
+
+
+@scheduler
+def PolynomialLR(lr: float, total_iters: int = 5, power: float = 1.0) -> Schedule:
+    """``lr (1 - t / total_iters)^power``, and then 0.
+
+    Args:
+      lr: The learning rate.
+      total_iters: > 0.
+      power: > 0.
+
+    >>> float(PolynomialLR(0.5, 4, power=2.0)(2))
+    0.125
+    """
+    return polynomial_schedule(lr, 0.0, power, total_iters)
+
+
+@scheduler
+def SequentialLR(schedulers: Sequence[Schedule], milestones: Sequence[int]) -> Schedule:
+    """One schedule after the other, each from its own step 0.
+
+    Args:
+      schedulers: Schedules, each with its learning rate.
+      milestones: The steps at which the next one begins; one fewer.
+
+    >>> warmup, decay = LinearLR(0.5, 0.5, total_iters=4), ExponentialLR(0.5, 0.5)
+    >>> [float(SequentialLR([warmup, decay], [4])(t)) for t in (0, 4, 5)]
+    [0.25, 0.5, 0.25]
+    """
+    return join_schedules(schedulers, milestones)
+
+
+@scheduler
+def ChainedScheduler(schedulers: Sequence[Schedule], lr: float) -> Schedule:
+    """``lr`` times what each schedule makes of it.
+
+    Args:
+      schedulers: Schedules of this same learning rate.
+      lr: The learning rate, > 0.
+
+    >>> both = [ConstantLR(0.5, 0.5), ExponentialLR(0.5, 0.5)]
+    >>> float(ChainedScheduler(both, 0.5)(1))
+    0.125
+    """
+    checks.positive(lr=lr)
+    parts = [part for s in schedulers for part in (s, 1 / lr)]
+    return multiply_schedules([lr, *parts])
+
+
+@scheduler
+def SWALR(
+    lr: float, swa_lr: float, anneal_epochs: int = 10, anneal_strategy: str = "cos"
+) -> Schedule:
+    """From ``lr`` to the constant rate of an average; after a schedule, `swa_schedule`.
+
+    Args:
+      lr: The learning rate at step 0.
+      swa_lr: That from step ``anneal_epochs`` on.
+      anneal_epochs: > 0.
+      anneal_strategy: ``"cos"`` or ``"linear"``.
+
+    >>> [float(SWALR(0.5, 0.25, 4)(t)) for t in (0, 2, 4)]
+    [0.5, 0.375, 0.25]
+    """
+    before = constant_schedule(lr)
+    return swa_schedule(before, 0, swa_lr, anneal_epochs, anneal_strategy)

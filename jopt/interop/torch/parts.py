@@ -1,0 +1,51 @@
+"""What torch's optimizers have in common beside their groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jopt import checks
+from jopt.base import GradientTransformation
+from jopt.chain import chain
+from jopt.hyperparams import Tunable, normalize
+from jopt.schedules.product import multiply_schedules
+from jopt.transforms.learning_rate import scale
+from jopt.transforms.weight_decay import add_decayed_weights
+
+
+Betas = tuple[Any, Any]  # two hyperparameters
+
+
+def after(
+    maximize: bool, l2: Any, *members: GradientTransformation
+) -> GradientTransformation:
+    """What the gradient is made of, then the rest."""
+    first = [scale(-1.0)] if maximize else []
+    if not isinstance(l2, float) or l2:
+        first.append(add_decayed_weights(l2))
+    found = [*first, *members]
+    return chain(*found) if len(found) > 1 else found[0]
+
+
+def pair(name: str, value: Any) -> tuple[Any, Any]:
+    """Two hyperparameters."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise TypeError(f"{name} must be two numbers, got {name}={value!r}")
+    first, second = (normalize(f"{name}[{i}]", x) for i, x in enumerate(value))
+    return first, second
+
+
+def decays(betas: Betas) -> tuple[Any, Any]:
+    b1, b2 = pair("betas", betas)
+    checks.decay_rate(**{"betas[0]": b1, "betas[1]": b2})
+    return b1, b2
+
+
+def times(name: str, rate: Any, function: Any) -> Any:
+    """The schedule that is a learning rate times a function of the step."""
+    if isinstance(rate, Tunable):
+        raise TypeError(
+            f"{name} makes a schedule of lr, so that lr cannot be tunable, got lr="
+            f"{rate!r}"
+        )
+    return multiply_schedules([rate, function])
