@@ -38,6 +38,7 @@ ROWS = [
     ),
     transform("params_ema", decay=0.9, debias=True),
     transform("params_mean", start=2),
+    transform("params_ema_of_gradients", decay=0.9, steps=3, overwrite_every=2),
     transform(
         "partition",
         lambda p, grads, **_: core_of(reference.adam)(p, grads),

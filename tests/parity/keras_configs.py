@@ -29,7 +29,13 @@ SCHEDULES = (
     *("PiecewiseConstantDecay", "PolynomialDecay"),
 )
 WRAPPERS = ("LossScaleOptimizer", "MultiOptimizer")
-ROUNDED = ("Adam", "AdamW", "Nadam", "Lamb", "ScheduleFreeAdamW")
+# In low precision: steps of some units in the last place, from 1 down to above 0.5.
+LOW = [
+    f"{name}({rate})"
+    for name in OPTIMIZERS
+    for rate in [{"Adadelta": 16.0, "Adafactor": 0.0625}.get(name, 0.03125)]
+]
+DTYPES = ("bfloat16", "float16")
 DECAY = "InverseTimeDecay(0.05, 2, 0.5)"
 # Weight decay where the rule looks at the parameters, or has the learning rate inside;
 # the method that excludes; and options together.
@@ -53,6 +59,8 @@ STEPPED = [
     f"excluded(Muon({DECAY}, weight_decay=0.5, adam_weight_decay=0.2), ['bias'])",
     f"Muon({DECAY}, exclude_layers=['ker.*'], adam_lr_ratio=0.5, momentum=0.8)",
     "SGD(0.05, use_ema=True, ema_momentum=0.9, gradient_accumulation_steps=3)",
+    "SGD(0.05, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=2, "
+    "gradient_accumulation_steps=3)",
     f"Adam({DECAY}, weight_decay=0.5, clipnorm=0.01, gradient_accumulation_steps=3, "
     "loss_scale_factor=8.0)",
 ]
@@ -104,17 +112,29 @@ def ask():
         "versions": [f"{p} {version(p)}" for p in ("keras", "jax", "numpy")],
         "signatures": {n: signature(known[n].__init__) for n in classes},
         "configs": configs,
-        "bfloat16": {name: rounded(known[name](0.25)) for name in ROUNDED},
+        "low": {
+            dtype: {x: low(eval(x, dict(known)), dtype) for x in LOW}
+            for dtype in DTYPES
+        },
     }
 
 
-def rounded(optimizer):
-    """The parameter, which is 1 before, after a step in bfloat16 on a gradient of 1."""
+def low(optimizer, dtype):
+    """Parameters that are 1 before, after one step and after ten, as texts (nan).
+
+    The gradient of the first is 1, of the second 0.
+    """
     import keras
 
-    variable = keras.Variable([1.0], dtype="bfloat16")
-    optimizer.apply([keras.ops.ones(1, "bfloat16")], [variable])
-    return str(float(variable[0]))
+    ones = keras.ops.ones((2, 2), dtype)
+    grads = [ones, keras.ops.zeros_like(ones)]
+    variables = [keras.Variable(ones, dtype=dtype, name=n) for n in ("one", "zero")]
+    found = []
+    for step in range(10):
+        optimizer.apply(grads, variables)
+        if step in (0, 9):
+            found += [str(float(v[0, 0])) for v in variables]
+    return found
 
 
 def steps():

@@ -31,6 +31,24 @@ def params_ema(
         yield avg - p if overwrite_every and t % overwrite_every == 0 else u
 
 
+def params_ema_of_gradients(
+    p: Array,
+    grads: Iterable[Array],
+    *,
+    decay: float,
+    steps: int,
+    overwrite_every: int,
+) -> Iterator[Array]:
+    """Keras's ``use_ema`` where ``steps`` gradients make a step, which it counts."""
+    p = double(p)
+    avg = p
+    for i, u in enumerate(grads):
+        first = i < steps
+        avg = p + u if first else decay * avg + (1 - decay) * (p + u)
+        done = i // steps + 1
+        yield avg - p if done % overwrite_every == 0 else double(u)
+
+
 def params_mean(p: Array, grads: Iterable[Array], **_: Any) -> Iterator[Array]:
     """Izmailov et al., 2018: the mean of the parameters changes no update."""
     yield from (double(g) for g in grads)

@@ -13,9 +13,13 @@ from jopt.interop.keras.adams import (
     Nadam,
     ScheduleFreeAdamW,
 )
-from jopt.interop.keras.custom import register_keras_serializable
+from jopt.interop.keras.custom import (
+    custom_object_scope,
+    register_keras_serializable,
+)
 from jopt.interop.keras.factories import KerasOptimizer, KerasSchedule
 from jopt.interop.keras.files import load
+from jopt.interop.keras.layouts import Layout
 from jopt.interop.keras.loss_scale import LossScaleOptimizer
 from jopt.interop.keras.multi import MultiOptimizer, OptimizerMap
 from jopt.interop.keras.muon import Muon
@@ -39,11 +43,12 @@ from jopt.interop.keras.schedules import (
     ExponentialDecay,
     InverseTimeDecay,
     LinearCosineDecay,
+    NoisyLinearCosineDecay,
     PiecewiseConstantDecay,
     PolynomialDecay,
 )
 from jopt.interop.keras.stepping import apply_gradients
-from jopt.interop.keras.weights import Layout, get_weights, set_weights
+from jopt.interop.keras.weights import get_weights, set_weights
 from jopt.interop.order import Permuted
 
 
@@ -70,6 +75,7 @@ __all__ = [
     "MultiOptimizer",
     "Muon",
     "Nadam",
+    "NoisyLinearCosineDecay",
     "OptimizerMap",
     "Permuted",
     "PiecewiseConstantDecay",
@@ -77,6 +83,7 @@ __all__ = [
     "RMSprop",
     "ScheduleFreeAdamW",
     "apply_gradients",
+    "custom_object_scope",
     "deserialize",
     "get",
     "get_weights",

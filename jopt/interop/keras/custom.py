@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
 from jopt import checks
@@ -12,6 +14,8 @@ from jopt.interop.keras.factories import Factory, Spec
 
 
 _registered: dict[str, Factory[..., Any]] = {}
+# A context variable, so that what one thread has in scope no other has.
+_in_scope: ContextVar[Mapping[str, Callable[..., Any]]] = ContextVar("in_scope")
 
 
 class Custom(Factory[..., Any]):
@@ -81,14 +85,63 @@ def register_keras_serializable(
     return decorate
 
 
+@contextmanager
+def custom_object_scope(
+    custom_objects: Mapping[str, Callable[..., Any]],
+) -> Iterator[None]:
+    """Inside of it `get` and `deserialize` know optimizers and schedules of one's own.
+
+    Args:
+      custom_objects: Functions that return a transformation or schedule, by the name in
+        the config. Those of an inner scope come first.
+
+    Raises:
+      TypeError: ``custom_objects`` is no dict of functions.
+
+    >>> import jopt
+    >>> from jopt.interop import keras
+    >>> with custom_object_scope({"Half": lambda: jopt.sgd(0.5)}):
+    ...     keras.get("Half")
+    sgd(learning_rate=0.5)
+    """
+    token = _in_scope.set({**_in_scope.get({}), **checked(custom_objects)})
+    try:
+        yield
+    finally:
+        _in_scope.reset(token)
+
+
+def checked(custom_objects: Any) -> Mapping[str, Callable[..., Any]]:
+    """The same, or none.
+
+    Raises:
+      TypeError: It is no dict of functions by name.
+    """
+    if custom_objects is None:
+        return {}
+    if not isinstance(custom_objects, Mapping):
+        raise TypeError(
+            "custom_objects must be a dict of functions by name, got "
+            f"custom_objects={checks.abbreviated(custom_objects)}"
+        )
+    for name, build in custom_objects.items():
+        if not isinstance(name, str) or not callable(build):
+            raise TypeError(
+                "custom_objects must be a dict of functions by name, such as {'Mine': "
+                f"mine}}, got {name!r}: {checks.abbreviated(build)}"
+            )
+    return custom_objects
+
+
 def custom_of(
     config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None
 ) -> Factory[..., Any] | None:
     """The factory of what is not Keras's own, or None."""
     name, registered = config["class_name"], config.get("registered_name")
+    known = {**_in_scope.get({}), **checked(custom_objects)}
     for key in (registered, name):
-        if custom_objects and isinstance(key, str) and key in custom_objects:
-            build = custom_objects[key]
+        if key in known:
+            build = known[key]
             if isinstance(build, Factory):
                 return build
             return Custom(build, registered, name, config.get("module"))

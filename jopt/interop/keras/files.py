@@ -13,8 +13,10 @@ import numpy as np
 
 from jopt import checks
 from jopt.base import GradientTransformation, OptState, Params
+from jopt.interop.keras.inner import multi
+from jopt.interop.keras.layouts import Layout
 from jopt.interop.keras.rows import row_of
-from jopt.interop.keras.weights import Layout, set_weights
+from jopt.interop.keras.weights import set_weights
 from jopt.interop.order import Permuted
 from jopt.interop.view import View
 
@@ -37,7 +39,8 @@ def load(
       params: The parameters.
       order: Their paths in the order of ``model.trainable_variables``; see
         `set_weights`.
-      layout: The order of the weights; see `set_weights`.
+      layout: The order of the weights; see `set_weights`. ``"auto"`` goes by the
+        version of Keras in a ``.keras`` file, and otherwise takes the one that fits.
 
     Returns:
       A state of ``tx``.
@@ -52,31 +55,35 @@ def load(
     FileNotFoundError: [Errno 2] No such file or directory: 'model.keras'
     """
     name = os.fspath(path)
-    weights, class_name = _read(name)
+    weights, class_name, version = _read(name)
+    if layout == "auto" and version is not None:
+        layout = "keras2.11" if version.startswith("2.") else "keras3"
     state = tx.init(params)
-    row = row_of(View(tx, state, params, order))
-    known = {x.lower() for x in row.classes}
+    view = View(tx, state, params, order)
+    classes = ("MultiOptimizer",) if multi(view, params) else row_of(view).classes
+    known = {x.lower() for x in classes}
     if class_name is not None and class_name.lower() not in known:
         raise ValueError(
             f"the optimizer in {name!r} is {class_name}, but "
-            f"{checks.abbreviated(tx)} keeps what {' and '.join(row.classes)} keep"
+            f"{checks.abbreviated(tx)} keeps what {' and '.join(classes)} keep"
         )
     return set_weights(tx, state, weights, params, order=order, layout=layout)
 
 
-def _read(name: str) -> tuple[list[np.ndarray], str | None]:
-    """The weights of the optimizer in a file, and the name of its class if known."""
+def _read(name: str) -> tuple[list[np.ndarray], str | None, str | None]:
+    """The weights of the optimizer in a file; its class and Keras's version or None."""
     with open(name, "rb"):  # or say what is wrong with the path
         pass
     if not zipfile.is_zipfile(name):
-        return _read_h5(name, name, None)
+        return *_read_h5(name, name, None), None
     with zipfile.ZipFile(name) as archive:
         config = json.loads(archive.read("config.json"))
+        metadata = json.loads(archive.read("metadata.json"))
         compiled = config.get("compile_config") or {}
         optimizer = compiled.get("optimizer")
         class_name = _class_name(optimizer)
         content = io.BytesIO(archive.read("model.weights.h5"))
-        return _read_h5(name, content, class_name)
+        return *_read_h5(name, content, class_name), metadata.get("keras_version")
 
 
 def _read_h5(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from jopt import checks
@@ -60,3 +61,53 @@ def LossScaleOptimizer(
     return dynamic_loss_scale(
         inner, "keras2", init_scale=initial_scale, growth_interval=steps
     )
+
+
+# What a loss scale object of TensorFlow 2.3 calls the arguments.
+FIXED = {"loss_scale_value": "initial_scale"}
+DYNAMIC = {
+    "initial_loss_scale": "initial_scale",
+    "increment_period": "dynamic_growth_steps",
+}
+
+
+def since_2_4(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of LossScaleOptimizer from TensorFlow 2.3, as later ones have it.
+
+    Args:
+      config: With "optimizer" and "loss_scale", which is the config of an object.
+
+    Raises:
+      ValueError: It is none of that, or the scale changes by another factor than 2.
+
+    >>> scale = {"class_name": "FixedLossScale", "config": {"loss_scale_value": 8.0}}
+    >>> since_2_4({"optimizer": {}, "loss_scale": scale})
+    {'dynamic': False, 'initial_scale': 8.0, 'inner_optimizer': {}}
+    """
+    found = dict(config)
+    scale = found.pop("loss_scale")
+    kind, numbers = (
+        (scale.get("class_name"), scale.get("config"))
+        if isinstance(scale, Mapping)
+        else (None, None)
+    )
+    dynamic = kind == "DynamicLossScale"
+    if not (dynamic or kind == "FixedLossScale") or not isinstance(numbers, Mapping):
+        raise ValueError(
+            "loss_scale must be the config of a FixedLossScale or a DynamicLossScale, "
+            f"got loss_scale={checks.abbreviated(scale)}"
+        )
+    numbers = dict(numbers)
+    multiplier = numbers.pop("multiplier", 2.0) if dynamic else 2.0
+    if multiplier != 2:
+        raise ValueError(
+            f"a {kind} with multiplier={multiplier} cannot be read: Keras's loss scale "
+            "doubles and halves. jopt.dynamic_loss_scale(growth_factor=…) takes others"
+        )
+    known = DYNAMIC if dynamic else FIXED
+    if unknown := sorted(numbers.keys() - known.keys()):
+        raise ValueError(f"{kind} has no {unknown}; it has {', '.join(known)}")
+    found |= {"dynamic": dynamic} | {known[n]: x for n, x in numbers.items()}
+    if "optimizer" in found:
+        found["inner_optimizer"] = found.pop("optimizer")
+    return found

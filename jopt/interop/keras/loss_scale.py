@@ -12,9 +12,16 @@ from jopt.interop.keras.factories import Factory, KerasOptimizer, Remembered
 from jopt.wrappers.loss_scale import dynamic_loss_scale
 
 
+# What configs of Keras 3 had at first beside its arguments, always with these values.
+UNUSED: dict[str, Any] = {
+    **dict.fromkeys(("weight_decay", "clipnorm", "global_clipnorm", "clipvalue")),
+    **{"use_ema": False, "ema_momentum": 0.99, "ema_overwrite_frequency": None},
+    **{"loss_scale_factor": None, "gradient_accumulation_steps": None},
+}
 HINTS = {
     "loss_scale": "Keras 2.4 had that: initial_scale is its loss scale's.",
     "optimizer": "It is inner_optimizer.",
+    **dict.fromkeys(UNUSED, "It is an argument of the inner_optimizer."),
 }
 
 
@@ -39,7 +46,7 @@ class LossScaleFactory(WrapperFactory):
 
     def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """All arguments; as in Keras, the optimizer has no scale of its own."""
-        kwargs = dict(kwargs)
+        kwargs = {n: x for n, x in kwargs.items() if n not in UNUSED or x != UNUSED[n]}
         if not kwargs.pop("dynamic", True):
             raise ValueError(
                 "Keras 3's LossScaleOptimizer is dynamic, got dynamic=False: a fixed "

@@ -23,7 +23,8 @@ class OptimizerMap(Remembered):
     Args:
       default_optimizer: For those that nothing else is for.
       optimizer_map: Optimizers by a path, or a regular expression that matches a whole
-        path, such as ``"encoder/.*"``.
+        path, such as ``"encoder/.*"``. One that stands twice is two, as after Keras
+        has read its config.
 
     Raises:
       TypeError: A value is no transformation.
@@ -124,6 +125,11 @@ class Groups:
     """The label of each leaf: that of the one expression that matches its path."""
 
     patterns: tuple[str, ...]
+
+    def name(self, label: str) -> str:
+        """The expression of a label."""
+        found = {f"group_{i}": x for i, x in enumerate(self.patterns)}
+        return found.get(label, "default_optimizer")
 
     def __call__(self, path: str, leaf: Any) -> str:
         del leaf

@@ -4,7 +4,7 @@ A config has one of three forms, which are told apart by their keys:
 
     Keras 3         {"module", "class_name", "config", "registered_name"}
     2.11 to 2.15    {"class_name", "config"} with jit_compile or is_legacy_optimizer
-    before, legacy  {"class_name", "config"} with lr, decay, dynamic, or
+    before, legacy  {"class_name", "config"} with lr, decay, dynamic, loss_scale, or
                     is_legacy_optimizer=True
 
 ``{"class_name", "config"}`` with none of these keys is taken for Keras 3. What a config
@@ -36,6 +36,7 @@ from jopt.interop.keras.factories import (
     Remembered,
     remembering,
 )
+from jopt.interop.keras.legacy_loss_scale import since_2_4
 
 
 def _factories(*modules: Any) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def get(
       identifier: A name in any case, ``"rmsprop"``; a dict, see `deserialize`; a
         transformation, which is returned as it is; or None, for None.
       custom_objects: Optimizers of one's own, by the name in the config: functions
-        that return a transformation.
+        that return a transformation; see also `custom_object_scope`.
 
     Returns:
       A transformation.
@@ -157,6 +158,8 @@ def deserialize(
             "class_name must be a text and config a dict, got "
             f"{checks.abbreviated(config)}"
         )
+    if "loss_scale" in inner and _plain_name(name) == "lossscaleoptimizer":
+        inner = since_2_4(inner)
     inner = {n: _decoded(x, custom_objects) for n, x in inner.items()}
     custom = custom_of(config, custom_objects)
     if custom is not None:
@@ -168,10 +171,15 @@ def deserialize(
     return _builtin(config, name, inner)
 
 
+def _plain_name(name: str) -> str:
+    """The name without case, and without the additions of Keras 2."""
+    wanted = name.lower()
+    return ALIASES.get(wanted, wanted)
+
+
 def _builtin(config: Mapping[str, Any], name: str, inner: dict[str, Any]) -> Any:
     """An optimizer of Keras itself."""
-    wanted = name.lower()
-    wanted = ALIASES.get(wanted, wanted)
+    wanted = _plain_name(name)
     old = _is_legacy(config, inner)
     legacy_flags = {n: inner.pop(n) for n in KERAS2_11 & inner.keys()}
     if old and wanted in (known := {n.lower(): x for n, x in LEGACY.items()}):
@@ -203,6 +211,8 @@ def _is_legacy(config: Mapping[str, Any], inner: Mapping[str, Any]) -> bool:
 
 def _decoded(value: Any, custom_objects: Any) -> Any:
     """A value of a config; inner configs become what they describe."""
+    if isinstance(value, list):
+        return [_decoded(x, custom_objects) for x in value]
     if not isinstance(value, Mapping):
         return value
     if "class_name" not in value:

@@ -17,6 +17,7 @@ from jopt import checks
 from jopt.base import GradientTransformation
 from jopt.chain import chain
 from jopt.hyperparams import ScalarOrSchedule
+from jopt.interop.keras.average import params_ema_of_gradients
 from jopt.interop.keras.decay import decayed_first
 from jopt.interop.keras.factories import Factory, KerasOptimizer, P
 from jopt.masks import Mask, expression
@@ -167,12 +168,7 @@ def average(options: dict[str, Any], steps: int | None) -> GradientTransformatio
     if steps is None:
         return params_ema(momentum, overwrite_every=every)
     if every is not None:
-        raise ValueError(
-            f"ema_overwrite_frequency={every} with gradient_accumulation_steps="
-            f"{steps}: Keras overwrites the parameters at every gradient of such a "
-            "step, which is not offered. accumulate(chain(…, params_ema(ema_momentum, "
-            "overwrite_every=…)), steps) counts steps"
-        )
+        return params_ema_of_gradients(momentum, steps, every)
     # While its count of steps is zero, Keras copies.
     return params_ema(piecewise_constant([steps], [0.0, momentum]))
 

@@ -194,7 +194,8 @@ ROWS = (
 )
 
 # What Keras keeps before the slots of any optimizer, one kind after the other.
-AVERAGE = Slot("average", ("params_ema/ema",))  # use_ema
+# use_ema
+AVERAGE = Slot("average", ("params_ema/ema", "params_ema_of_gradients/ema"))
 ACCUMULATOR = Slot("gradient_accumulator", ("accumulate/acc_grads",))  # …_steps
 
 

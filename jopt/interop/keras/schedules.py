@@ -12,7 +12,7 @@ from jopt.interop.keras.factories import Factory, KerasSchedule, P
 from jopt.schedules.cosine import cosine_decay_restarts, cosine_decay_schedule
 from jopt.schedules.decay import exponential_decay, polynomial_schedule
 from jopt.schedules.inverse import inverse_time_decay
-from jopt.schedules.linear_cosine import linear_cosine_decay
+from jopt.schedules.linear_cosine import linear_cosine_decay, noisy_linear_cosine_decay
 from jopt.schedules.piecewise import piecewise_constant
 from jopt.schedules.warmup import warmup_cosine, warmup_cosine_decay_schedule
 
@@ -20,8 +20,12 @@ from jopt.schedules.warmup import warmup_cosine, warmup_cosine_decay_schedule
 class ScheduleFactory(Factory[P, Any]):
     """A factory with Keras's arguments, of a schedule that has its numbers."""
 
-    def __init__(self, build: Callable[P, Schedule]):
-        super().__init__(build, "keras.optimizers.schedules")
+    def __init__(
+        self,
+        build: Callable[P, Schedule],
+        module: str | None = "keras.optimizers.schedules",
+    ):
+        super().__init__(build, module)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> KerasSchedule:
         """A schedule that stands for Keras's."""
@@ -39,6 +43,11 @@ class ScheduleFactory(Factory[P, Any]):
 def schedule(build: Callable[P, Schedule]) -> ScheduleFactory[P]:
     """Decorates what makes a schedule of Keras."""
     return ScheduleFactory(build)
+
+
+def legacy_schedule(build: Callable[P, Schedule]) -> ScheduleFactory[P]:
+    """Decorates what makes a schedule of Keras 2, whose configs have no module."""
+    return ScheduleFactory(build, None)
 
 
 @schedule
@@ -212,7 +221,7 @@ def CosineDecayRestarts(
     )
 
 
-@schedule
+@legacy_schedule
 def LinearCosineDecay(
     initial_learning_rate: float,
     decay_steps: int,
@@ -237,4 +246,47 @@ def LinearCosineDecay(
     del name
     return linear_cosine_decay(
         initial_learning_rate, decay_steps, num_periods, alpha, beta
+    )
+
+
+@legacy_schedule
+def NoisyLinearCosineDecay(
+    initial_learning_rate: float,
+    decay_steps: int,
+    initial_variance: float = 1.0,
+    variance_decay: float = 0.55,
+    num_periods: float = 0.5,
+    alpha: float = 0.0,
+    beta: float = 0.001,
+    seed: int | None = None,
+    name: str = "NoisyLinearCosineDecay",
+) -> Schedule:
+    """`LinearCosineDecay` with noise on its line, which fades, of Keras 2.
+
+    Args:
+      initial_learning_rate: The value at step 0, up to the noise and what is added.
+      decay_steps: > 0.
+      initial_variance: Of the noise at step 0, >= 0.
+      variance_decay: How fast it fades, >= 0.
+      num_periods: Waves until the end.
+      alpha: Added to the line.
+      beta: Added at last.
+      seed: Of the noise, which follows from it and the step; Keras 2's is another. None
+        is 0, where Keras 2 draws a seed.
+      name: Kept for the config.
+
+    >>> noisy = NoisyLinearCosineDecay(1.0, 4, beta=0.0, seed=1)
+    >>> float(noisy(2)) == float(noisy(2)) != 0.25, float(noisy(4))
+    (True, 0.0)
+    """
+    del name
+    return noisy_linear_cosine_decay(
+        initial_learning_rate,
+        decay_steps,
+        initial_variance,
+        variance_decay,
+        num_periods,
+        alpha,
+        beta,
+        key=seed or 0,
     )

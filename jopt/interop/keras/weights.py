@@ -1,46 +1,35 @@
 """The list of weights of a Keras optimizer, from a state and into one.
 
-Keras has had three orders. For variables k and b, Adam's is
-
-    "legacy"     iter, m_k, m_b, v_k, v_b                              Keras up to 2.10
-    "keras2.11"  iteration, m_k, v_k, m_b, v_b                             2.11 to 2.15
-    "keras3"     iteration, learning_rate (unless scheduled), m_k, v_k, m_b, v_b
+A MultiOptimizer's is its own iteration and learning rate, which mean nothing, then the
+lists of the optimizers in it, in the order of the map, the default last.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
-from jopt import checks
+from jopt import checks, tree
 from jopt.base import GradientTransformation, OptState, Params
 from jopt.interop.keras.counts import counts, iteration
-from jopt.interop.keras.rows import ACCUMULATOR, AVERAGE, Row, Slot, row_of
-from jopt.interop.order import Parameter, Permuted
+from jopt.interop.keras.inner import Group, multi
+from jopt.interop.keras.layouts import (
+    ITERATION,
+    LAYOUTS,
+    LEARNING_RATE,
+    Entry,
+    Layout,
+    entries,
+    fitting,
+    loss_scale,
+    lost,
+)
+from jopt.interop.keras.rows import row_of
+from jopt.interop.order import Permuted
 from jopt.interop.view import View, joined
-
-
-Layout = Literal["keras3", "keras2.11", "legacy"]
-LAYOUTS: tuple[Layout, ...] = ("keras3", "keras2.11", "legacy")
-
-
-class Entry(NamedTuple):
-    """One array of the list."""
-
-    name: str
-    shape: tuple[int, ...]
-    place: str | None = None  # in our state, if it is there
-    slot: Slot | None = None
-    parameter: Parameter | None = None
-
-
-ITERATION, LEARNING_RATE = Entry("iteration", ()), Entry("learning_rate", ())
-# Of LossScaleOptimizer, before the weights of the optimizer in it; it uses the last two
-# only. By the fields of the state here.
-LOSS_SCALE = {"growth_count": "step_counter", "loss_scale": "dynamic_scale"}
 
 
 def get_weights(
@@ -61,7 +50,8 @@ def get_weights(
         given unless ``params`` is a list of arrays or one array.
       layout: Whose order: ``"legacy"`` is that of ``get_weights`` up to Keras 2.10,
         which later ones do not have; ``"keras3"`` is for ``optimizer.set_weights`` of
-        Keras 3, ``"keras2.11"`` for what was in between.
+        Keras 3, ``"keras2.11"`` for what was in between. A MultiOptimizer has only
+        ``"keras3"``.
 
     Returns:
       The number of steps, in Keras 3 the learning rate, and what the optimizer keeps.
@@ -78,11 +68,12 @@ def get_weights(
     """
     checks.one_of(LAYOUTS, layout=layout)
     view = View(tx, state, params, order)
+    if groups := multi(view, params):
+        return _of_all(view, groups, layout)
     row = row_of(view)
-    scheduled = view.named("learning_rate") and not view.free_rates()
-    listed = entries(view, row, layout, rate=not scheduled)
-    if lost := _lost(view, row, listed):
-        raise ValueError(f"the layout {layout!r} has no place for {lost[:4]}")
+    listed = entries(view, row, layout, rate=_has_rate(view))
+    if missing := lost(view, row, listed):
+        raise ValueError(f"the layout {layout!r} has no place for {missing[:4]}")
     result = []
     for entry in listed:
         if entry is ITERATION:
@@ -139,10 +130,17 @@ def set_weights(
     checks.one_of((*LAYOUTS, "auto"), layout=layout)
     arrays = _listed(weights)
     view = View(tx, state, params, order)
+    if groups := multi(view, params):
+        return view.replaced(_into_all(view, groups, arrays, layout))
     row = row_of(view)
-    found = _fitting(view, row, LAYOUTS if layout == "auto" else (layout,), arrays)
+    found = fitting(view, row, LAYOUTS if layout == "auto" else (layout,), arrays)
     given = dict(zip((e.name for e in found), arrays, strict=True))
-    count = checks.whole("iteration", given["iteration"].item())
+    if given["iteration"].dtype.kind not in "iu":
+        raise ValueError(
+            "the first of these weights is the number of steps, which Keras has in "
+            f"integers, got {given['iteration']!r}: is that the learning rate?"
+        )
+    count = given["iteration"].item()
     checks.at_least(0, iteration=count)
     values = counts(view, count)
     if "learning_rate" in given:
@@ -164,35 +162,67 @@ def set_weights(
     return view.replaced(values)
 
 
-def entries(view: View, row: Row, layout: Layout, rate: bool) -> list[Entry]:
-    """The list of weights in a layout; ``rate`` is whether Keras 3 has that in it."""
+def _of_all(view: View, groups: list[Group], layout: Layout) -> list[np.ndarray]:
+    """The weights of a MultiOptimizer."""
+    _keras3(layout)
+    found = [
+        get_weights(g.view.tx, g.view.state, g.params, order=g.order, layout="keras3")
+        for g in groups
+    ]
+    for group, weights in zip(groups, found, strict=True):
+        if not group.order:  # Keras does not let it make steps
+            weights[0] = np.zeros_like(weights[0])
+    count = max(weights[0] for weights in found)
+    own = [_theirs(view, entry) for entry in loss_scale(view)]
+    return [*own, count, np.zeros((), np.float32), *(w for x in found for w in x)]
 
-    def of(slots: Sequence[Slot], parameters: Sequence[Parameter]) -> list[Entry]:
-        pairs = [_entry(view, slot, p) for p in parameters for slot in slots]
-        return [entry for entry in pairs if entry is not None]
 
-    def by_slot(*slots: Slot) -> list[Entry]:
-        return [entry for slot in slots for entry in of([slot], view.parameters)]
+def _into_all(
+    view: View, groups: list[Group], arrays: list[np.ndarray], layout: str
+) -> dict[str, Any]:
+    """The values of the places of a state that a MultiOptimizer's weights go to."""
+    _keras3("keras3" if layout == "auto" else layout)
+    head = [*loss_scale(view), ITERATION, LEARNING_RATE]
+    lists = [
+        entries(g.view, row_of(g.view), "keras3", rate=_has_rate(g.view))
+        for g in groups
+    ]
+    if len(arrays) != (total := sum(map(len, [head, *lists]))):
+        each = {g.name: [e.name for e in x] for g, x in zip(groups, lists, strict=True)}
+        raise ValueError(
+            f"there are {len(arrays)} weights, a MultiOptimizer like this has {total}: "
+            f"{[e.name for e in head]} of its own, then {each}"
+        )
+    rest = iter(arrays)
+    own = zip(head, rest, strict=False)
+    values: dict[str, Any] = {e.place: x for e, x in own if e.place is not None}
+    for group, listed in zip(groups, lists, strict=True):
+        inner = group.view
+        given = [next(rest) for _ in listed]
+        try:
+            new = set_weights(
+                *(inner.tx, inner.state, given, group.params),
+                order=group.order,
+                layout="keras3",
+            )
+        except ValueError as error:
+            raise ValueError(f"the optimizer of {group.name!r}: {error}") from None
+        for name, x in tree.leaves_with_names(new):
+            values[joined(group.path, name)] = x
+    return values
 
-    scalars = [Entry(s, (), view.scalar(s)[0]) for s in row.scalars]
-    turns = [entry for group in row.groups for entry in of(group, view.parameters)]
-    if layout == "legacy":
-        slots = [slot for group in row.groups for slot in group]
-        own = turns if row.turns_in_legacy else by_slot(*slots)
-        return [ITERATION, *scalars, *own]
-    if layout == "keras2.11":
-        if row.classes == ("SGD",) and not turns:  # has them, momentum or not
-            turns = [Entry(f"momentum of {p.path}", p.shape) for p in view.parameters]
-        # Adafactor's single numbers for what it does not factor were not in the list.
-        turns = [entry for entry in turns if entry.place or entry.shape]
-        return [ITERATION, *by_slot(AVERAGE), *turns]
-    head = [ITERATION, LEARNING_RATE] if rate else [ITERATION]
-    for m in view.members:
-        if m.name == "dynamic_loss_scale":
-            own = [Entry(x, (), joined(m.path, f)) for f, x in LOSS_SCALE.items()]
-            unused = ["iteration of the loss scale", "learning_rate of the loss scale"]
-            head = [*(Entry(x, ()) for x in unused), *own, *head]
-    return [*head, *by_slot(AVERAGE, ACCUMULATOR), *turns, *scalars]
+
+def _keras3(layout: str) -> None:
+    if layout != "keras3":
+        raise ValueError(
+            "a MultiOptimizer is of Keras 3 and has its layout only: give "
+            f"layout='keras3', got layout={layout!r}"
+        )
+
+
+def _has_rate(view: View) -> bool:
+    """Whether Keras 3 has the learning rate in its list: it is not scheduled."""
+    return not view.named("learning_rate") or bool(view.free_rates())
 
 
 def _listed(weights: Any) -> list[np.ndarray]:
@@ -211,63 +241,11 @@ def _listed(weights: Any) -> list[np.ndarray]:
     return [np.asarray(w) for w in weights]
 
 
-def _entry(view: View, slot: Slot, parameter: Parameter) -> Entry | None:
-    place = view.place(slot.sources, parameter.path)
-    if place is None and slot.instead is None:
-        return None
-    if slot.shape and parameter.axes:
-        raise ValueError(
-            f"{parameter.path!r} is Permuted, but factors of a second moment belong to "
-            "rows and columns as they are"
-        )
-    shape = slot.shape(parameter.shape) if slot.shape else parameter.shape
-    return Entry(f"{slot.name} of {parameter.path}", shape, place, slot, parameter)
-
-
-def _fitting(
-    view: View, row: Row, layouts: Sequence[Layout], arrays: list[np.ndarray]
-) -> list[Entry]:
-    """The entries of the one layout that the arrays fit into."""
-    shapes = [array.shape for array in arrays]
-    tried = [(x, entries(view, row, x, rate=True)) for x in layouts]
-    if "keras3" in layouts:  # with a schedule
-        tried.append(("keras3", entries(view, row, "keras3", rate=False)))
-    fit = {}
-    for layout, expected in tried:
-        if [e.shape for e in expected] == shapes and not _lost(view, row, expected):
-            fit.setdefault(tuple(e.name for e in expected), (layout, expected))
-    if len(fit) == 1:
-        return next(iter(fit.values()))[1]
-    if fit:
-        names = sorted({layout for layout, _ in fit.values()})
-        raise ValueError(
-            f"these {len(arrays)} weights fit in the layouts {names}, which mean "
-            f"different things: give layout={names[0]!r} or another"
-        )
-    known = dict(reversed(tried)).items()
-    raise ValueError(
-        f"there are {len(arrays)} weights, of the shapes {shapes}. "
-        + " ".join(
-            f"{layout!r} has {len(expected)}: {[(e.name, e.shape) for e in expected]}."
-            for layout, expected in known
-        )
-        + " Is the order of the parameters that of model.trainable_variables?"
-    )
-
-
-def _lost(view: View, row: Row, listed: list[Entry]) -> list[str]:
-    """What Keras 3 has in its list and this list has not: averages, in legacy."""
-    whole = entries(view, row, "keras3", rate=True)
-    here = {entry.place for entry in listed}
-    # The scalars of a row can be derived.
-    own = {view.scalar(s)[0] for s in row.scalars}
-    return [x.place for x in whole if x.place and x.place not in here | own]
-
-
 def _theirs(view: View, entry: Entry) -> np.ndarray:
     if entry.parameter is None or entry.slot is None:
         if entry.place is None:
-            return np.zeros(entry.shape, np.float32)
+            whole = entry.name.startswith("iteration")
+            return np.zeros(entry.shape, np.int32 if whole else np.float32)
         return np.asarray(view.flat[entry.place])
     if entry.place is None:
         assert entry.slot.instead is not None

@@ -1,0 +1,75 @@
+"""Keras's average of the parameters beside accumulation: it counts gradients.
+
+With N gradients for each step, gradient number i (from 0) belongs to step i // N.
+
+    avg <- p                             in the first N
+    avg <- decay avg + (1 - decay) p     in each one after them
+    p   <- avg                           in all N of every ``overwrite_every``-th step
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jopt import checks
+from jopt.base import GradientTransformation
+from jopt.factory import transformation
+from jopt.leafwise import copied, leafwise
+from jopt.tree import scalar
+from jopt.wrappers.averaging import ParamsEmaState
+
+
+@transformation
+def params_ema_of_gradients(
+    decay: float, steps: int, overwrite_every: int
+) -> GradientTransformation:
+    """`params_ema` with ``overwrite_every``, where the parameters wait for gradients.
+
+    Args:
+      decay: In [0, 1).
+      steps: How many gradients make a step, >= 1.
+      overwrite_every: After how many steps the parameters become the average.
+
+    Returns:
+      A transformation, to be the last of a chain; it needs params.
+
+    Raises:
+      ValueError: A number is out of its range.
+
+    >>> import jopt
+    >>> ema = params_ema_of_gradients(0.5, steps=2, overwrite_every=2)
+    >>> tx, p = jopt.chain(jopt.accumulate(jopt.sgd(1.0), 2), ema), jnp.zeros(1)
+    >>> state = tx.init(p)
+    >>> for _ in range(4):
+    ...     p, state = jopt.step(tx, jnp.ones(1), state, p)
+    >>> p  # -2, but for the average with -1
+    Array([-1.5], dtype=float32)
+    """
+    checks.decay_rate(decay=decay)
+    checks.at_least(1, steps=steps, overwrite_every=overwrite_every)
+
+    def scalars(count: jax.Array) -> dict[str, jax.Array]:
+        step = count // steps
+        return {
+            "w": scalar(jnp.where(step > 0, 1 - decay, 1.0)),
+            "overwrite": scalar((step + 1) % overwrite_every == 0),
+        }
+
+    def rule(
+        u: jax.Array,
+        avg: jax.Array,
+        *,
+        p: jax.Array,
+        w: jax.Array,
+        overwrite: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        # Exact where the average is close to the parameter.
+        to_average = (1 - w) * (avg - p) + w * u
+        return jnp.where(overwrite > 0, to_average, u), (1 - w) * avg + w * (p + u)
+
+    def evaluated(p: jax.Array, avg: jax.Array) -> jax.Array:
+        del p
+        return avg
+
+    return leafwise(rule, scalars, ParamsEmaState, readout=evaluated, ema=copied(None))
