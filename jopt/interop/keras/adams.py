@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 from jopt import checks
-from jopt.algorithms.adam import adam, scale_by_adam
+from jopt.algorithms.adam import adam, adamw
 from jopt.algorithms.adamax import adamax, scale_by_adamax
 from jopt.algorithms.amsgrad import amsgrad, scale_by_amsgrad
 from jopt.algorithms.lamb import lamb
@@ -36,8 +36,13 @@ def adam_rule(
     numbers: dict[str, Any] = {"b1": beta_1, "b2": beta_2, "eps": epsilon}
     numbers["eps_mode"] = "before"
     if not amsgrad_:
-        direction = scale_by_adam(**numbers)
-        return Rule(adam(learning_rate, **numbers), between(learning_rate, direction))
+
+        def decayed(weight_decay: float, mask: Mask) -> GradientTransformation:
+            return adamw(
+                learning_rate, **numbers, weight_decay=weight_decay, mask=mask
+            )
+
+        return Rule(adam(learning_rate, **numbers), decayed)
     direction = scale_by_amsgrad(**numbers, maximum="raw")
     whole = amsgrad(learning_rate, **numbers, maximum="raw")
     return Rule(whole, between(learning_rate, direction))
