@@ -55,34 +55,6 @@ VARIANTS = {
         "Adagrad": [{"lr": 0.01, "lr_decay": 0.1}],
     },
 }
-NOTES = {
-    "keras": {
-        "SGD": "the learning rate is inside the momentum",
-        "RMSprop": "eps is under the root",
-        "Adadelta": "another rho and eps",
-        "Adam": "eps is added before bias correction",
-        "AdamW": "eps is added before bias correction",
-        "Adamax": "eps is added to the largest magnitude once, not at every step",
-        "Nadam": "the momentum warms up",
-        "Lamb": "weights decay before the step, outside of the trust ratio",
-        "Lion": "without decay",
-        "Adafactor": "the last two axes are factored at any size, the rate is at most "
-        "1/sqrt(t)",
-        "Muon": "a sum for momentum; AdamW for the others decays by Muon's rate",
-        "ScheduleFreeAdamW": "the average weighs all steps alike",
-    },
-    "torch": {
-        "AdamW": "another weight decay",
-        "RMSprop": "eps is outside of the root, the rate outside of the momentum",
-        "Adagrad": "eps is outside of the root, the sum starts at 0",
-        "NAdam": "the momentum warms up",
-        "RAdam": "eps is added before bias correction",
-        "SparseAdam": "eps is added before bias correction",
-        "Adafactor": "the last two axes are factored at any size, the rate is at most "
-        "1/sqrt(t), eps clamps",
-        "Muon": "matrices only; kernels are (inputs, outputs), `axes='oi'` is torch's",
-    },
-}
 
 
 def own(factory: Any) -> list[inspect.Parameter]:
@@ -217,14 +189,20 @@ def optimizers(library: str, gaps: dict[str, Any]) -> str:
 
 
 def otherwise(library: str, name: str, gaps: dict[str, Any]) -> str:
-    """What jopt's own defaults give, and why."""
-    note = NOTES[library].get(name, "")
-    if name not in gaps[library]:
-        return note
+    """What jopt's own defaults are, where they differ, and what they give."""
+    (recipe, *rest) = recipes(FRONT[library][name]())
+    if name not in gaps[library] or rest:
+        return ""
     text, gap = gaps[library][name]
     if gap < 1e-9:
         return f"`{text}` is the same"
-    return f"`{text}` is {100 * gap:.{0 if gap > 0.1 else 1}f} % off: {note}"
+    defaults = ", ".join(
+        f"{n}={shown(recipe.parameters[n].default)}"
+        for n in recipe.arguments
+        if n != "learning_rate"
+    )
+    digits = 0 if gap > 0.1 else 1
+    return f"`{text}` is {100 * gap:.{digits}f} % off: `{defaults}`"
 
 
 def schedules_of(library: str) -> str:
