@@ -41,6 +41,13 @@ DECAY = "InverseTimeDecay(0.05, 2, 0.5)"
 # the method that excludes; and options together.
 GROUPED = "OptimizerMap(SGD(0.05, weight_decay=0.5), {'ker.*': Adam(0.01)})"
 STEPPED = [
+    # Every optimizer with a schedule, weight decay, clipping and accumulation; the
+    # default epsilon of Adafactor is too small for columns of zeros.
+    *(
+        f"{name}({DECAY}, weight_decay=0.1, clipnorm=0.5, "
+        f"gradient_accumulation_steps=3{', epsilon_1=1e-8' * (name == 'Adafactor')})"
+        for name in OPTIMIZERS
+    ),
     f"MultiOptimizer({GROUPED}, loss_scale_factor=2.0)",
     f"SGD({DECAY}, momentum=0.9, nesterov=True, weight_decay=0.5)",
     f"RMSprop({DECAY}, momentum=0.9, weight_decay=0.5)",

@@ -78,6 +78,13 @@ AUTHORS = (
 )
 
 PYTORCH_OPTIMIZER = (
+    # Its lambda_2 is twice Keras's l2.
+    torch_like(
+        "pytorch_optimizer",
+        "ftrl",
+        "FTRL(lr=0.05, beta=0.2, lambda_1=0.01, lambda_2=0.2)",
+        "ftrl(0.05, -0.5, 0.0, l1=0.01, l2=0.1, beta=0.2)",
+    ),
     torch_like(
         "pytorch_optimizer",
         "lars",
