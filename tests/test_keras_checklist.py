@@ -1,6 +1,6 @@
 """All that Keras's documents promise, line by line: what tests it, and against what.
 
-What only TensorFlow could run is compared with the published formulas, and says so.
+Keras 2 is tf_keras, which is run with TensorFlow.
 """
 
 import ast
@@ -18,6 +18,7 @@ RECIPES = (
     "test_a_factory_is_the_recipe_of_the_parity_rows_or_has_their_numbers"
 )
 TOGETHER = "test_keras_front_door: test_options_together_have_the_numbers_of_keras"
+LEGACY = "test_keras2: test_every_step_and_what_is_kept_are_those_of_keras_2"
 SCHEDULES = "test_schedules: test_every_value_equals_the_library"
 
 
@@ -45,25 +46,29 @@ LINES = {
     ),
     2: Line(
         "a dict with class_name and config, of Keras 3, 2.11 and before",
-        "the real Keras's serialize; older ones as published",
+        "serialize of the real Keras 3 and of Keras 2; that of Keras 1 as published",
         (
             "test_keras_front_door: test_configs_of_keras_go_through_get_and_back",
             "test_keras_front_door: test_legacy_configs_are_told_apart",
             "test_keras_front_door: test_no_config_is_changed_by_reading_it",
+            "test_keras2: test_configs_of_keras_2_are_read_and_written",
             "test_text: test_a_dict_of_keras_gives_keras_numbers",
         ),
     ),
     3: Line(
         "aliases: experimental names, three loss scales",
-        "TensorFlow's table of names, as published",
-        ("test_keras_front_door: test_legacy_configs_are_told_apart",),
+        "configs of Keras 2; TensorFlow's table of names, as published",
+        (
+            "test_keras_front_door: test_legacy_configs_are_told_apart",
+            "test_keras2: test_loss_scales_of_keras_2_are_read_and_written",
+        ),
     ),
     4: Line("SGD", *optimizers("Keras, torch")),
     5: Line(
         "RMSprop, and the one of Keras 2",
         *optimizers(
-            "Keras, torch; Keras 2 by its formula",
-            "test_keras_front_door: test_the_old_optimizers_follow_their_formulas",
+            "Keras 3, Keras 2, torch",
+            LEGACY,
         ),
     ),
     6: Line(
@@ -80,8 +85,8 @@ LINES = {
     10: Line(
         "Nadam, and the one of Keras 2",
         *optimizers(
-            "Keras, torch; Keras 2 by its formula",
-            "test_keras_front_door: test_the_old_optimizers_follow_their_formulas",
+            "Keras 3, Keras 2, torch",
+            LEGACY,
         ),
     ),
     11: Line(
@@ -101,8 +106,9 @@ LINES = {
     ),
     13: Line(
         "LossScaleOptimizer of Keras 3 and 2, torch, flax, jmp",
-        "scales recorded of each; Keras 2 by its formula",
+        "scales recorded of each",
         (
+            "test_keras2: test_the_loss_scale_of_keras_2_goes_as_there",
             "test_loss_scale: test_every_scale_count_and_gradient_is_the_librarys",
             "test_loss_scale: test_no_scale_reaches_zero_or_infinity",
             "test_guards: test_a_fault_at_any_step_changes_nothing_but_counters",
@@ -141,8 +147,10 @@ LINES = {
     ),
     19: Line(
         "decay, LinearCosineDecay, NoisyLinearCosineDecay of Keras 1 and 2",
-        "their formulas",
+        "Keras 2 and TensorFlow; exact fractions; for the noise its formula",
         (
+            LEGACY,
+            "test_keras2: test_linear_cosine_decay_is_that_of_tensorflow",
             "test_keras_front_door: test_the_other_old_optimizers_are_those_of_keras_3",
             "test_keras_front_door: test_the_noisy_schedule_of_keras_2_is_its_formula",
             "test_schedules: "
@@ -194,8 +202,9 @@ LINES = {
     ),
     24: Line(
         "get_weights and set_weights in three layouts",
-        "Keras, both ways; the documents' example; Keras 2's layouts as published",
+        "Keras 3, both ways; Keras 2; the documents' example",
         (
+            LEGACY,
             "test_interop_states: test_the_example_of_keras_2_works_as_it_is_printed",
             "test_interop_states: test_six_steps_there_and_six_here_are_twelve_there",
             "test_interop_states: "
@@ -207,8 +216,9 @@ LINES = {
     ),
     25: Line(
         ".keras and .h5 files",
-        "files that Keras saved; old ones as published",
+        "files that Keras 3 and 2 saved",
         (
+            "test_keras2: test_files_of_keras_2_go_on_as_there",
             "test_keras_files: test_what_a_file_of_keras_holds_goes_on_as_in_keras",
             "test_interop_states: test_a_file_of_keras_is_loaded",
             "test_interop_states: test_a_file_of_an_old_keras_is_loaded",

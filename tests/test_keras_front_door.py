@@ -223,68 +223,6 @@ def test_legacy_configs_are_told_apart():
     assert keras.get("ExperimentalAdam") == keras.get("aDaM") == keras.Adam()
 
 
-def stepped_by_hand(rule, slots):
-    """The parameters after every step of a rule in NumPy, in float64."""
-    kept = {n: [np.full(p.shape, x) for x in slots] for n, p in PARAMS.items()}
-    params = {n: p.copy() for n, p in PARAMS.items()}
-    for t in range(keras_configs.STEPS):
-        for n in params:
-            g = GRADS[n][t]
-            params[n], kept[n] = rule(t, g, params[n], *kept[n])
-        yield flat(params)
-
-
-def rmsprop_by_hand(t, g, p, v):
-    v = 0.9 * v + 0.1 * g**2
-    return p - 0.01 / (1 + 0.5 * t) * g / (np.sqrt(v) + 1e-7), [v]
-
-
-def heavy_rmsprop_by_hand(t, g, p, v, m):
-    v = 0.9 * v + 0.1 * g**2
-    m = 0.8 * m + 0.01 / (1 + 0.5 * t) * g / np.sqrt(v + 1e-7)
-    return p - m, [v, m]
-
-
-def adagrad_by_hand(t, g, p, a):
-    g = np.clip(g, -0.5, 0.5)
-    g = g * 0.3 / max(np.sqrt((g**2).sum()), 0.3)
-    a = a + g**2
-    return p - 0.05 * g / (np.sqrt(a) + 1e-7), [a]
-
-
-def nadam_by_hand(t, g, p, m, v, product):
-    now, after = (0.9 * (1 - 0.5 * 0.96 ** (0.004 * (t + i))) for i in (1, 2))
-    product = product * now
-    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-    mean = after * m / (1 - product * after) + (1 - now) * g / (1 - product)
-    root = np.sqrt(v / (1 - 0.999 ** (t + 1)))
-    return p - 0.01 * mean / (root + 1e-7), [m, v, product]
-
-
-@pytest.mark.parametrize(
-    ("tx", "rule", "slots"),
-    [
-        (legacy.RMSprop(lr=0.01, decay=0.5), rmsprop_by_hand, [0.0]),
-        (
-            legacy.RMSprop(0.01, momentum=0.8, decay=0.5, epsilon=None),
-            heavy_rmsprop_by_hand,
-            [0.0, 0.0],
-        ),
-        (
-            legacy.Adagrad(0.05, 0.0, clipvalue=0.5, clipnorm=0.3),
-            adagrad_by_hand,
-            [0.0],
-        ),
-        (legacy.Nadam(0.01), nadam_by_hand, [0.0, 0.0, 1.0]),
-    ],
-    ids=["rmsprop", "rmsprop-momentum", "adagrad-clipped", "nadam"],
-)
-def test_the_old_optimizers_follow_their_formulas(tx, rule, slots):
-    actual = trajectory(tx, "float32", ["kernel", "bias"])[: keras_configs.STEPS]
-    expected = np.array(list(stepped_by_hand(rule, slots)))
-    np.testing.assert_allclose(actual, expected, 3e-6, 3e-6)
-
-
 def test_the_other_old_optimizers_are_those_of_keras_3():
     for name in ("SGD", "Adam", "Adadelta", "Adamax", "Ftrl"):
         assert LEGACY[name](0.02) == OPTIMIZERS[name](0.02)

@@ -38,9 +38,7 @@ def adam_rule(
     if not amsgrad_:
 
         def decayed(weight_decay: float, mask: Mask) -> GradientTransformation:
-            return adamw(
-                learning_rate, **numbers, weight_decay=weight_decay, mask=mask
-            )
+            return adamw(learning_rate, **numbers, weight_decay=weight_decay, mask=mask)
 
         return Rule(adam(learning_rate, **numbers), decayed)
     direction = scale_by_amsgrad(**numbers, maximum="raw")

@@ -35,6 +35,8 @@ P = ParamSpec("P")
 Value = TypeVar("Value")
 
 
+# What the configs of 2.11 to 2.15 did not have.
+KERAS3 = {"loss_scale_factor", "gradient_accumulation_steps"}
 # A method of Keras's, and what another argument was called before.
 UNWRITTEN = ("exclude_from_weight_decay", "lr")
 
@@ -57,9 +59,14 @@ class Spec(NamedTuple):
             for n, x in self.arguments.items()
             if n not in UNWRITTEN and not (legacy and x is None)
         }
-        if found.get("name", "") is None:
+        if found.get("name", "") is None and self._is_named():
             found["name"] = snake_case(self.class_name)
-        return found | dict(self.more)
+        later = {n for n in KERAS3 if self.more and found.get(n) is None}
+        return {n: x for n, x in found.items() if n not in later} | dict(self.more)
+
+    def _is_named(self) -> bool:
+        """Whether Keras makes a name if there is none: it does so for optimizers."""
+        return self.factory.parameters["name"].default is None
 
     def serialized(self) -> dict[str, Any]:
         """Keras's ``serialize()``."""

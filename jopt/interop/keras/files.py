@@ -123,7 +123,10 @@ def _class_name(config: Any) -> str | None:
     if not config:
         return None
     inner = config.get("config", {}).get("inner_optimizer")
-    return _class_name(inner) if inner else config.get("class_name")
+    if inner:
+        return _class_name(inner)
+    name = config.get("class_name")
+    return name and name.removeprefix("Custom>")  # tf_keras's addition
 
 
 def _weight_names(attrs: Any) -> list[Any]:

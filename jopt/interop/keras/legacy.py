@@ -2,7 +2,7 @@
 
 They have ``lr`` and ``decay``, clip in any combination (by value, by norm, by the norm
 of all), and no weight decay. Epsilon in RMSprop and Adagrad, and the momenta of Nadam,
-differ from Keras 3. After tf_keras 2.15's formulas; it was not run for comparison.
+differ from Keras 3.
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ class LegacyFactory(Factory[P, Any], Generic[P]):
                     "older name of it: give one"
                 )
             found["learning_rate"], found["lr"] = found["lr"], None
+        if found.get("schedule_decay") is not None:  # Nadam's, which is its decay
+            found["decay"], found["schedule_decay"] = found["schedule_decay"], None
         if "epsilon" in found:  # as Keras: ``epsilon or backend.epsilon()``
             found["epsilon"] = found["epsilon"] or 1e-7
         found["name"] = found["name"] or self.__name__
@@ -261,6 +263,7 @@ def Nadam(
     nadam(learning_rate=0.001, eps=1e-07, momentum_decay=0.004)
     """
     del lr, clipnorm, clipvalue, global_clipnorm, name  # as of all others
+    del schedule_decay  # bound as decay
     assert epsilon is not None
     checks.decay_rate(beta_1=beta_1, beta_2=beta_2)
     checks.positive(epsilon=epsilon)
@@ -269,7 +272,6 @@ def Nadam(
             "Keras's Nadam took no schedule before 2.11, got learning_rate="
             f"{checks.abbreviated(learning_rate)}: take jopt.interop.keras.Nadam"
         )
-    decay = decay if schedule_decay is None else schedule_decay
     return nadam(learning_rate, beta_1, beta_2, epsilon, momentum_decay=decay)
 
 

@@ -3,9 +3,9 @@
 A config has one of three forms, which are told apart by their keys:
 
     Keras 3         {"module", "class_name", "config", "registered_name"}
-    2.11 to 2.15    {"class_name", "config"} with jit_compile or is_legacy_optimizer
+    2.11 to 2.15    either, with jit_compile or is_legacy_optimizer in "config"
     before, legacy  {"class_name", "config"} with lr, decay, dynamic, loss_scale, or
-                    is_legacy_optimizer=True
+                    is_legacy_optimizer=True, or the module keras.optimizers.legacy
 
 ``{"class_name", "config"}`` with none of these keys is taken for Keras 3. What a config
 was read from, it is written as.
@@ -30,10 +30,12 @@ from jopt.interop.keras import (
 )
 from jopt.interop.keras.custom import custom_of
 from jopt.interop.keras.factories import (
+    KERAS3,
     Factory,
     KerasOptimizer,
     KerasSchedule,
     Remembered,
+    Spec,
     remembering,
 )
 from jopt.interop.keras.legacy_loss_scale import since_2_4
@@ -50,7 +52,6 @@ SCHEDULES = _factories(schedules)
 ALIASES = {
     f"experimental{name}": name for name in ("adadelta", "adagrad", "adam", "sgd")
 } | {f"lossscaleoptimizerv{i}": "lossscaleoptimizer" for i in (1, 2, 3)}
-KERAS3 = {"loss_scale_factor", "gradient_accumulation_steps"}
 KERAS2_11 = {"jit_compile", "is_legacy_optimizer"}
 BEFORE = {"lr", "decay", "schedule_decay", "dynamic"}
 
@@ -172,8 +173,8 @@ def deserialize(
 
 
 def _plain_name(name: str) -> str:
-    """The name without case, and without the additions of Keras 2."""
-    wanted = name.lower()
+    """The name without case, and without the additions of Keras 2 and tf_keras."""
+    wanted = name.removeprefix("Custom>").lower()
     return ALIASES.get(wanted, wanted)
 
 
@@ -184,7 +185,7 @@ def _builtin(config: Mapping[str, Any], name: str, inner: dict[str, Any]) -> Any
     legacy_flags = {n: inner.pop(n) for n in KERAS2_11 & inner.keys()}
     if old and wanted in (known := {n.lower(): x for n, x in LEGACY.items()}):
         found = known[wanted].from_config(inner)
-        return remembering(found, found.spec._replace(more=legacy_flags))
+        return remembering(found, _as_given(found.spec, config, legacy_flags))
     factory = {n.lower(): x for n, x in OPTIMIZERS.items()}.get(wanted)
     if factory is None:
         raise _unknown(config, name)
@@ -198,12 +199,22 @@ def _builtin(config: Mapping[str, Any], name: str, inner: dict[str, Any]) -> Any
             UserWarning,
             stacklevel=4,
         )
-    return remembering(found, found.spec._replace(module=None, more=legacy_flags))
+    return remembering(found, _as_given(found.spec, config, legacy_flags))
+
+
+def _as_given(spec: Spec, config: Mapping[str, Any], flags: dict[str, Any]) -> Spec:
+    """What Keras 2 wrote, to be written so again."""
+    spec = spec._replace(more=flags, module=config.get("module"))
+    if spec.module is None:
+        return spec
+    registered = config.get("registered_name")
+    return spec._replace(class_name=config["class_name"], registered_name=registered)
 
 
 def _is_legacy(config: Mapping[str, Any], inner: Mapping[str, Any]) -> bool:
-    if "module" in config or KERAS3 & inner.keys():
-        return False
+    module = config.get("module")
+    if KERAS3 & inner.keys() or module is not None:
+        return str(module).endswith(".legacy") or "mixed_precision" in str(module)
     if "is_legacy_optimizer" in inner:
         return bool(inner["is_legacy_optimizer"])
     return bool(BEFORE & inner.keys()) and "jit_compile" not in inner

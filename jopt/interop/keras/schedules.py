@@ -56,7 +56,7 @@ def ExponentialDecay(
     decay_steps: int,
     decay_rate: float,
     staircase: bool = False,
-    name: str = "ExponentialDecay",
+    name: str | None = "ExponentialDecay",
 ) -> Schedule:
     """``initial_learning_rate decay_rate^(t / decay_steps)``.
 
@@ -78,7 +78,7 @@ def ExponentialDecay(
 
 @schedule
 def PiecewiseConstantDecay(
-    boundaries: list[Any], values: list[Any], name: str = "PiecewiseConstant"
+    boundaries: list[Any], values: list[Any], name: str | None = "PiecewiseConstant"
 ) -> Schedule:
     """``values[i]`` until and with step ``boundaries[i]``.
 
@@ -108,7 +108,7 @@ def PolynomialDecay(
     end_learning_rate: float = 0.0001,
     power: float = 1.0,
     cycle: bool = False,
-    name: str = "PolynomialDecay",
+    name: str | None = "PolynomialDecay",
 ) -> Schedule:
     """``(initial - end) (1 - t / decay_steps)^power + end``.
 
@@ -135,7 +135,7 @@ def InverseTimeDecay(
     decay_steps: int,
     decay_rate: float,
     staircase: bool = False,
-    name: str = "InverseTimeDecay",
+    name: str | None = "InverseTimeDecay",
 ) -> Schedule:
     """``initial_learning_rate / (1 + decay_rate t / decay_steps)``.
 
@@ -158,7 +158,7 @@ def CosineDecay(
     initial_learning_rate: float,
     decay_steps: int,
     alpha: float = 0.0,
-    name: str = "CosineDecay",
+    name: str | None = "CosineDecay",
     warmup_target: float | None = None,
     warmup_steps: int = 0,
 ) -> Schedule:
@@ -200,7 +200,7 @@ def CosineDecayRestarts(
     t_mul: float = 2.0,
     m_mul: float = 1.0,
     alpha: float = 0.0,
-    name: str = "SGDRDecay",
+    name: str | None = "SGDRDecay",
 ) -> Schedule:
     """Cosine waves that start again.
 
@@ -228,7 +228,7 @@ def LinearCosineDecay(
     num_periods: float = 0.5,
     alpha: float = 0.0,
     beta: float = 0.001,
-    name: str = "LinearCosineDecay",
+    name: str | None = "LinearCosineDecay",
 ) -> Schedule:
     """A line times a cosine, of Keras 2.
 
@@ -259,7 +259,7 @@ def NoisyLinearCosineDecay(
     alpha: float = 0.0,
     beta: float = 0.001,
     seed: int | None = None,
-    name: str = "NoisyLinearCosineDecay",
+    name: str | None = "NoisyLinearCosineDecay",
 ) -> Schedule:
     """`LinearCosineDecay` with noise on its line, which fades, of Keras 2.
 
