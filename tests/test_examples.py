@@ -20,7 +20,9 @@ from tests.parity import rows
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+# As a user has it: without the flags of the tests.
 ENVIRONMENT = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
+ENVIRONMENT["XLA_FLAGS"] = ""
 
 
 def start(name, *arguments):

@@ -107,20 +107,25 @@ def rows_of(group, library):
     return [row for row in GROUPS[group] if row.library == library]
 
 
-def oracle(group, library, width):
-    """Trajectories of a library's rows: an array (rows, steps, parameters)."""
-    return result_of("generate", group, library, width, x64=width == "float64")
+def oracle(library, width, groups):
+    """A library's trajectories: an array (rows, steps, parameters) for each group."""
+    return result_of("generate", library, width, *groups, x64=width == "float64")
+
+
+def trajectories(group, library, width):
+    """What `oracle` gives for a group, computed here."""
+    run = RUNNERS.get(library, run_torch)
+    runs = [list(run(row, width)) for row in rows_of(group, library)]
+    most = max(x.size for steps in runs for x in steps)
+    return [[np.pad(x, (0, most - x.size)) for x in steps] for steps in runs]
 
 
 def main(arguments):
     """Renew the golden numbers of the named groups, of all without a name."""
     if arguments[:1] == ["--run"]:
-        group, library, width, path = arguments[1:]
-        run = RUNNERS.get(library, run_torch)
-        runs = [list(run(row, width)) for row in rows_of(group, library)]
-        most = max(x.size for steps in runs for x in steps)
-        padded = [[np.pad(x, (0, most - x.size)) for x in steps] for steps in runs]
-        np.save(path, padded)
+        library, width, *groups, path = arguments[1:]
+        with open(path, "wb") as file:
+            np.savez(file, **{g: trajectories(g, library, width) for g in groups})
         return
     for group in arguments or GROUPS:
         golden = {}
@@ -132,7 +137,8 @@ def main(arguments):
                 [f"{p} {version(p)}" for p in packages]
             )
             for width in WIDTHS:
-                golden[f"{library}.{width}"] = oracle(group, library, width)
+                found = oracle(library, width, [group])
+                golden[f"{library}.{width}"] = found[group]
         np.savez_compressed(GOLDEN / f"{group}.npz", **golden)
 
 

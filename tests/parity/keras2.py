@@ -185,7 +185,7 @@ def main(arguments):
     ):
         for name in SAVED:
             archive.write(saved(name, Path(folder)), name)
-    found = dict(oracle())
+    found = oracle()
     release = [f"{p} {version(p)}" for p in ("tf_keras", "tensorflow_cpu")]
     configs = json.loads(str(found.pop("configs")))
     lines = [f"{json.dumps(n)}: {json.dumps(x)}" for n, x in configs.items()]

@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[__package__.count(".") + 1]
 
 
 def result_of(module, *arguments, x64):
-    """The array that ``python -m module --run *arguments PATH`` saves at PATH."""
+    """What ``python -m module --run *arguments PATH`` saves at PATH.
+
+    One array, or several by name.
+    """
     with tempfile.TemporaryDirectory() as folder:
         env = os.environ | {
             "JAX_ENABLE_X64": str(int(x64)),
@@ -32,4 +35,5 @@ def result_of(module, *arguments, x64):
         command = [sys.executable, "-W", "ignore", "-m", f"{__package__}.{module}"]
         command += ["--run", *arguments, str(path)]
         subprocess.run(command, cwd=ROOT, env=env, check=True)
-        return np.load(path)
+        found = np.load(path)
+        return found if isinstance(found, np.ndarray) else dict(found)

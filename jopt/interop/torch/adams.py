@@ -12,9 +12,9 @@ from jopt.algorithms.radam import radam
 from jopt.base import GradientTransformation
 from jopt.hyperparams import ScalarOrSchedule
 from jopt.interop.torch.groups import Groups, optimizer
-from jopt.interop.torch.parts import Betas, after, decays
+from jopt.interop.torch.parts import Betas, after, decays, is_zero
 from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.transforms.weight_decay import decoupled_decay
+from jopt.transforms.weight_decay import add_decayed_weights
 
 
 @optimizer
@@ -56,17 +56,16 @@ def Adam(
     checks.nonnegative(lr=lr, eps=eps, weight_decay=weight_decay)
     b1, b2 = decays(betas)
     l2 = 0.0 if decoupled_weight_decay else weight_decay
-    decay = weight_decay if decoupled_weight_decay else 0.0
-    if not amsgrad:
+    if not decoupled_weight_decay or is_zero(weight_decay):
         tx = adam(lr, b1, b2, eps)
-        if not isinstance(decay, float) or decay:
-            tx = adamw(lr, b1, b2, eps, weight_decay=decay)
+        if amsgrad:
+            tx = _amsgrad(lr, b1, b2, eps, maximum="raw")
         return after(maximize, l2, tx)
-    if not isinstance(decay, float) or decay:
-        direction = scale_by_amsgrad(b1, b2, eps, maximum="raw")
-        rate = scale_by_learning_rate(lr)
-        return after(maximize, l2, direction, *decoupled_decay(decay, None), rate)
-    return after(maximize, l2, _amsgrad(lr, b1, b2, eps, maximum="raw"))
+    if not amsgrad:
+        return after(maximize, l2, adamw(lr, b1, b2, eps, weight_decay=weight_decay))
+    direction = scale_by_amsgrad(b1, b2, eps, maximum="raw")
+    decay, rate = add_decayed_weights(weight_decay), scale_by_learning_rate(lr)
+    return after(maximize, l2, direction, decay, rate)
 
 
 @optimizer

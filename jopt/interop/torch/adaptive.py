@@ -10,7 +10,7 @@ from jopt.algorithms.rmsprop import rmsprop
 from jopt.base import GradientTransformation
 from jopt.hyperparams import ScalarOrSchedule
 from jopt.interop.torch.groups import Groups, optimizer
-from jopt.interop.torch.parts import after, times
+from jopt.interop.torch.parts import after, is_zero, times
 from jopt.schedules.inverse import inverse_time_decay
 
 
@@ -138,7 +138,7 @@ def RMSprop(
         eps,
         eps_in_sqrt=False,
         centered=centered,
-        momentum=None if momentum == 0 else momentum,
+        momentum=None if is_zero(momentum) else momentum,
         lr_in_momentum=False,
     )
     return after(maximize, weight_decay, tx)

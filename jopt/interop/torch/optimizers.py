@@ -22,7 +22,7 @@ from jopt.base import GradientTransformation
 from jopt.chain import chain
 from jopt.hyperparams import ScalarOrSchedule
 from jopt.interop.torch.groups import Groups, optimizer
-from jopt.interop.torch.parts import Betas, after, pair
+from jopt.interop.torch.parts import Betas, after, is_zero, pair
 from jopt.schedules.decay import constant_schedule
 from jopt.schedules.join import join_schedules
 from jopt.transforms.learning_rate import scale_by_learning_rate
@@ -68,8 +68,8 @@ def SGD(
     del params
     checks.nonnegative(lr=lr, weight_decay=weight_decay)
     checks.decay_rate(momentum=momentum)
-    heavy = None if momentum == 0 else momentum
-    damped = None if dampening == 0 else dampening
+    heavy = None if is_zero(momentum) else momentum
+    damped = None if is_zero(dampening) else dampening
     if nesterov and (heavy is None or damped is not None):
         raise ValueError(
             "nesterov needs a momentum > 0 and no dampening, got "

@@ -21,10 +21,15 @@ def after(
 ) -> GradientTransformation:
     """What the gradient is made of, then the rest."""
     first = [scale(-1.0)] if maximize else []
-    if not isinstance(l2, float) or l2:
+    if not is_zero(l2):
         first.append(add_decayed_weights(l2))
     found = [*first, *members]
     return chain(*found) if len(found) > 1 else found[0]
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a hyperparameter is the constant 0, and nothing has to be done."""
+    return isinstance(value, float) and value == 0
 
 
 def pair(name: str, value: Any) -> tuple[Any, Any]:
@@ -36,6 +41,7 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
 
 
 def decays(betas: Betas) -> tuple[Any, Any]:
+    """Two decays."""
     b1, b2 = pair("betas", betas)
     checks.decay_rate(**{"betas[0]": b1, "betas[1]": b2})
     return b1, b2
