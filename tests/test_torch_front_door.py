@@ -19,7 +19,14 @@ from tests.parity import schedules, torch_front_door
 from tests.parity.problem import GRADS, PARAMS, STEPS, flat
 from tests.parity.rows import GROUPS
 from tests.parity.test_parity import assert_same, recorded, trajectory
-from tests.parity.torch_front_door import CALLS, GOLDEN, METRICS, OPTIMIZERS, ROWS
+from tests.parity.torch_front_door import (
+    CALLS,
+    GOLDEN,
+    HALF,
+    METRICS,
+    OPTIMIZERS,
+    ROWS,
+)
 
 
 DECAY = jopt.inverse_time_decay(0.05, 2, 0.5)
@@ -38,7 +45,8 @@ def test_the_golden_values_are_what_the_installed_torch_says():
     known = json.loads(CALLS.read_text())
     del known["version"]
     assert torch_front_door.calls() == known
-    np.testing.assert_allclose(torch_front_door.oracle(), golden()["steps"], 1e-12)
+    for name, x in torch_front_door.oracle().items():
+        np.testing.assert_allclose(x, golden()[name], 1e-12, 1e-15, err_msg=name)
 
 
 @pytest.mark.parametrize("name", [*OPTIMIZERS, *torch_front_door.SCHEDULERS])
@@ -135,6 +143,49 @@ def test_groups_clipping_and_schedulers_have_the_numbers_of_torch(row):
     np.testing.assert_allclose(actual, expected, 1e-12, 1e-12)
     assert pickle.loads(pickle.dumps(tx)) == tx
     assert jopt.from_config(json.loads(json.dumps(jopt.to_config(tx)))) == tx
+
+
+def saved(row):
+    """The state dict of torch after half of the steps, and the parameters then."""
+    prefix = f"{row.recipe}: "
+    kept = {n[len(prefix) :]: x for n, x in golden().items() if n.startswith(prefix)}
+    groups, state = [], {0: {}, 1: {}}  # a parameter in each group
+    for name, x in kept.items():
+        first, second = name.split()
+        if first == "lr":
+            groups.append({"lr": float(x), "params": [int(second)]})
+        else:
+            state[int(first)][second] = x
+    steps = golden()["steps"][golden()["rows"].tolist().index(row.recipe)]
+    kernel, bias = np.split(steps[HALF - 1], [PARAMS["kernel"].size])
+    params = {"kernel": jnp.asarray(kernel.reshape(3, 4)), "bias": jnp.asarray(bias)}
+    return {"state": state, "param_groups": groups}, params, steps[HALF:]
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if row.is_saved], ids=lambda row: row.recipe
+)
+def test_a_state_dict_with_groups_goes_on_here_and_back(row):
+    groups = eval(row.groups)
+    order = ["kernel" if "k" in g["params"] else "bias" for g in groups]
+    with jax.enable_x64(True):
+        tx = eval(row.jopt or row.optimizer, vars(torch) | {"GROUPS": groups})
+        theirs, params, expected = saved(row)
+        count = None if "step" in theirs["state"][0] else HALF
+        state = torch.load_state_dict(tx, params, theirs, order=order, count=count)
+        back = torch.state_dict(tx, state, params, theirs, order=order)
+        for i, g in enumerate(theirs["param_groups"]):
+            np.testing.assert_allclose(back["param_groups"][i]["lr"], g["lr"], 1e-12)
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-12)
+        jax.tree.map(close, back["state"], theirs["state"])
+
+        def step(carry, grads):
+            params, state = jopt.step(tx, grads, carry[1], carry[0])
+            return (params, state), params
+
+        grads = {n: jnp.asarray(g[HALF:]) for n, g in GRADS.items()}
+        run = jax.jit(lambda *carry: jax.lax.scan(step, carry, grads)[1])
+        np.testing.assert_allclose(flat(run(params, state)), expected, 1e-12, 1e-12)
 
 
 def scheduled(row):

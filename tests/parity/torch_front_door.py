@@ -3,7 +3,7 @@
 `python -m tests.parity.torch_front_door` keeps in torch_front_door.json the names and
 defaults of its optimizers and schedulers, and in torch_front_door.npz the parameters
 after every step of each row: parameter groups, clipping, schedulers that turn momentum
-around, a plateau; in float64.
+around, a plateau; in float64. Of what has groups it keeps the state dict after ten.
 """
 
 import inspect
@@ -20,6 +20,7 @@ from .problem import GRADS, PARAMS, STEPS, VALUES, flat
 from .process import result_of
 
 
+HALF = STEPS // 2
 GOLDEN = Path(__file__).with_name("torch_front_door.npz")
 CALLS = GOLDEN.with_suffix(".json")
 OPTIMIZERS = (
@@ -45,6 +46,11 @@ class Row:
     clip: str = ""  # before the step
     scheduler: str = ""  # after it, without the optimizer
     jopt: str = ""  # the optimizer, where a scheduler is part of it
+
+    @property
+    def is_saved(self):
+        """Whether its state dict is kept: jopt has one kind of state in all groups."""
+        return self.groups != "[{'params': ''}]" and "amsgrad" not in self.groups
 
     @property
     def recipe(self):
@@ -117,8 +123,11 @@ ROWS = (
 )
 
 
-def run(row):
-    """Yield the parameters after every step of torch's optimizer."""
+def run(row, held):
+    """Yield the parameters after every step of torch's optimizer.
+
+    The state dict after ten steps goes into ``held``, by paths.
+    """
     import math
 
     import torch
@@ -146,6 +155,15 @@ def run(row):
         elif scheduler:
             scheduler.step()
         yield flat({n: p.detach().clone() for n, p in params.items()})
+        if step + 1 == HALF and row.is_saved:
+            theirs = optimizer.state_dict()
+            for i, group in enumerate(theirs["param_groups"]):
+                held[f"{row.recipe}: lr {i}"] = np.array(group["lr"])
+            for i, entry in theirs["state"].items():
+                known = {n: x for n, x in entry.items() if x is not None}
+                held |= {
+                    f"{row.recipe}: {i} {n}": np.array(x) for n, x in known.items()
+                }
 
 
 def signature(function):
@@ -155,7 +173,7 @@ def signature(function):
 
 
 def oracle():
-    """What torch computes: an array (rows, steps, parameters)."""
+    """What torch computes, ``steps`` (rows, steps, parameters), and what it keeps."""
     return result_of("torch_front_door", "steps", x64=True)
 
 
@@ -172,7 +190,10 @@ def main(arguments):
 
         if what == "steps":
             torch.set_default_dtype(torch.float64)
-            np.save(path, [list(run(row)) for row in ROWS])
+            held = {}
+            held["steps"] = np.array([list(run(row, held)) for row in ROWS])
+            with open(path, "wb") as file:
+                np.savez(file, **held)
             return
         import torch.optim.swa_utils as more
         from torch.optim import lr_scheduler
@@ -186,7 +207,7 @@ def main(arguments):
     body = ",\n".join([f'"version": {json.dumps(release)}', *lines])
     CALLS.write_text("{\n" + body + "\n}\n")
     recipes = np.array([row.recipe for row in ROWS])
-    np.savez_compressed(GOLDEN, rows=recipes, version=release, steps=oracle())
+    np.savez_compressed(GOLDEN, rows=recipes, version=release, **oracle())
 
 
 if __name__ == "__main__":
