@@ -23,7 +23,7 @@ from jopt.chain import chain
 from jopt.interop.keras.adams import adam_rule
 from jopt.interop.keras.factories import Factory, KerasOptimizer, P
 from jopt.interop.keras.legacy_loss_scale import LossScaleOptimizer
-from jopt.interop.keras.pipeline import Rate, clipping
+from jopt.interop.keras.pipeline import CLIPS, Rate, clipping
 from jopt.schedules.inverse import inverse_time_decay
 from jopt.schedules.product import multiply_schedules
 
@@ -91,15 +91,12 @@ class LegacyFactory(Factory[P, Any], Generic[P]):
     def plain(self, arguments: dict[str, Any]) -> GradientTransformation:
         """The transformation, of all arguments."""
         arguments = dict(arguments)
-        checks.nonnegative(
-            decay=arguments["decay"],
-            **{n: arguments[n] for n in ("clipnorm", "clipvalue", "global_clipnorm")},
-        )
+        norms = {n: arguments[n] for n in CLIPS}
+        checks.nonnegative(decay=arguments["decay"], **norms)
         if self.__name__ != "Nadam":  # there it is the decay of the momentum
             rate, decay = arguments["learning_rate"], arguments["decay"]
             arguments["learning_rate"] = decaying(rate, decay)
         tx = super().plain(arguments)
-        norms = {n: arguments[n] for n in ("clipvalue", "clipnorm", "global_clipnorm")}
         clips = clipping(**norms)
         return chain(*clips, tx) if clips else tx
 
@@ -262,9 +259,9 @@ def Nadam(
     >>> Nadam()
     nadam(learning_rate=0.001, eps=1e-07, momentum_decay=0.004)
     """
-    del lr, clipnorm, clipvalue, global_clipnorm, name  # as of all others
-    del schedule_decay  # bound as decay
-    assert epsilon is not None
+    # As of all others, and schedule_decay is in decay.
+    del lr, schedule_decay, clipnorm, clipvalue, global_clipnorm, name
+    assert epsilon
     checks.decay_rate(beta_1=beta_1, beta_2=beta_2)
     checks.positive(epsilon=epsilon)
     if callable(learning_rate):
