@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.shard_alike import shard_alike
 from jax.typing import DTypeLike
 
 from jopt import checks, tree
+from jopt.tree.like import spread_like
 
 
 # Which axes of a leaf a slot has averaged away, from the leaf's shape: ``(-1,)`` keeps
@@ -88,8 +88,7 @@ def filled(
     param: jax.Array, fill: float, dtype: Any, axes: tuple[int, ...]
 ) -> jax.Array:
     like = jnp.sum(param, axes, keepdims=True) if axes else param
-    # Under jit nothing else ties a constant to the parameter's sharding.
-    return shard_alike(like, jnp.full_like(like, fill, dtype=dtype))[1]
+    return spread_like(jnp.full_like(like, fill, dtype=dtype), like)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -28,7 +28,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.shard_alike import shard_alike
 
 from jopt import agreement, checks, masks, tree
 from jopt.algorithms.adam import EpsMode, adamw
@@ -49,6 +48,7 @@ from jopt.masks import Mask
 from jopt.transforms.gradients import identity
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.tree.like import spread_like
 from jopt.wrappers.masking import partition
 from jopt.wrappers.precision import widened
 
@@ -172,7 +172,7 @@ def _momentum(
 @jax.jit
 def _scaled(o: jax.Array, scale: Any, g: jax.Array) -> jax.Array:
     u = (jnp.asarray(scale).astype(o.dtype) * o).astype(g.dtype)
-    return shard_alike(g, u)[1]  # as the gradient is spread over devices
+    return spread_like(u, g)
 
 
 @transformation

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.shard_alike import shard_alike
 from jax.typing import ArrayLike, DTypeLike
 
 from jopt.tree.dtypes import wide
@@ -47,8 +46,26 @@ def _dtype(x: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnums=2)
 def _filled(x: jax.Array, fill_value: Any, dtype: Any) -> jax.Array:
-    # Under jit nothing else ties a constant to the leaf's sharding.
-    return shard_alike(x, jnp.full_like(x, fill_value, dtype=dtype))[1]
+    return spread_like(jnp.full_like(x, fill_value, dtype=dtype), x)
+
+
+def spread_like(x: jax.Array, other: jax.Array) -> jax.Array:
+    """``x``, spread over devices as ``other`` is, also under jit.
+
+    A choice that is never made, which the compiler cannot know, ties one to the other
+    where shardings are decided.
+
+    Args:
+      x: An array.
+      other: An array of the same shape.
+
+    >>> spread_like(jnp.zeros(2), jnp.array([1, 2]))
+    Array([0., 0.], dtype=float32)
+    """
+    if jnp.iscomplexobj(other) and not jnp.iscomplexobj(x):
+        other = jnp.real(other)
+    never = jax.lax.optimization_barrier(np.False_)
+    return jax.lax.select(never, other.astype(x.dtype), x)
 
 
 def zeros_like(tree: Any, dtype: DTypeLike | None = None) -> Any:
