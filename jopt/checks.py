@@ -158,6 +158,11 @@ def function_of_step(name: str, value: Any) -> None:
             f"{name} must be a number or a schedule, got the factory {factory}. Call "
             f"it: {name}={factory}(…)"
         )
+    if not callable(value):
+        raise TypeError(
+            f"{name} must be a function of the step, got {name}={value!r}. For a "
+            "number, use jopt.constant_schedule(number)."
+        )
     try:
         signature = inspect.signature(value)
     except ValueError:  # of some built-in functions

@@ -53,7 +53,7 @@ class Rules(Recorded):
     def __call__(self, params: Params) -> Any:
         """What holds for each leaf, as a tree like ``params``."""
         named = tree.leaves_with_names(params, none=True)
-        treedef = jax.tree.structure(params, is_leaf=lambda x: x is None)
+        treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
         open_, found = [x is not None for _, x in named], [None] * len(named)
         for where, what in self.pairs:
             chosen = _chosen(where, params)

@@ -83,7 +83,9 @@ def written(path, version, weights, optimizer="Adam"):
     with h5py.File(content, "w") as file:
         for i, x in enumerate(weights):
             file[f"optimizer/vars/{i}"] = x
-    config = {"compile_config": {"optimizer": {"class_name": optimizer, "config": {}}}}
+    if optimizer[0].isupper():
+        optimizer = {"class_name": optimizer, "config": {}}
+    config = {"compile_config": {"optimizer": optimizer}}
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("metadata.json", json.dumps({"keras_version": version}))
         archive.writestr("config.json", json.dumps(config))
@@ -105,6 +107,23 @@ def test_the_version_in_a_file_tells_the_order_of_its_weights(tmp_path):
     with pytest.raises(ValueError, match=r"Adam, but .* what MultiOptimizer keep"):
         multi = keras.MultiOptimizer(keras.OptimizerMap(keras.SGD()))
         keras.load(tmp_path / "model.keras", multi, params)
+
+
+def test_a_model_that_was_compiled_by_name_or_has_a_loss_scale_is_loaded(tmp_path):
+    # Keras 2 wrote the name as it was given, and did not save the loss scale.
+    path, weights = tmp_path / "model.keras", [np.int64(6), np.full(2, 3.0)]
+    written(path, "2.15.0", weights, "rmsprop")
+    params, rate = [jnp.ones(2)], jopt.constant_schedule(0.1)
+    state = keras.load(path, keras.get("rmsprop"), params)
+    np.testing.assert_array_equal(state["scale_by_rms"].nu[0], weights[1])
+    scaled = keras.legacy.LossScaleOptimizer(keras.RMSprop(rate), initial_scale=4.0)
+    with pytest.warns(UserWarning, match="no loss scale, which Keras 2 did not save"):
+        state = keras.load(path, scaled, params)
+    assert float(jopt.scale_loss(state, 1.0)) == 4.0
+    (found,) = (x for x in jax.tree.leaves(state) if x.shape == (2,))
+    np.testing.assert_array_equal(found, weights[1])
+    with pytest.raises(ValueError, match="has no place for"):
+        keras.get_weights(scaled, state, params, layout="keras2.11")
 
 
 @pytest.mark.parametrize("row", states.rows_of("keras"), ids=lambda row: row.jopt)

@@ -286,7 +286,7 @@ def muon(
 
     def labels(params: Params) -> Any:
         chosen = masks.select(is_hidden if hidden is None else hidden, params)
-        treedef = jax.tree.structure(params, is_leaf=lambda x: x is None)
+        treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
         return treedef.unflatten("muon" if on else "adam" for on in chosen)
 
     return partition({"muon": widened(for_matrices), "adam": for_others}, labels)

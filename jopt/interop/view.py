@@ -47,6 +47,26 @@ def members(tx: Any, state: Any, path: str = "") -> Iterator[Member]:
         yield from members(inner, own, joined(path, name))
 
 
+def reached(tx: Any, params: Any, path: str = "") -> Iterator[tuple[str, set[str]]]:
+    """The path of every state in a whole one, with the paths of its parameters.
+
+    Args:
+      tx: A transformation.
+      params: The parameters that it sees.
+      path: Of its state.
+    """
+    yield path, {name for name, _ in tree.leaves_with_names(params)}
+    told = tx.recipe.arguments if tx.recipe else {}
+    for name, inner in tx.children.items():
+        own = params
+        if tx.name in ("partition", "multi_transform"):
+            labels = masks.labels(told["param_labels"], params)
+            own = masks.only(params, [label == name for label in labels])
+        elif tx.name == "masked":
+            own = masks.only(params, masks.select(told["mask"], params))
+        yield from reached(inner, own, joined(path, name))
+
+
 def joined(*steps: str) -> str:
     """A path of its parts, without those that are empty."""
     return "/".join(step for step in steps if step)
@@ -83,8 +103,9 @@ class View:
                 f"this state is not one of {checks.abbreviated(tx)} for these "
                 f"parameters; {where}" + ("" if found else ". It is empty")
             )
-        self.state, self.params = state, params
+        self.state = state
         self.members = list(members(tx, state))
+        self.reach = dict(reached(tx, params))
         self.flat = {n: x for n, x in tree.leaves_with_names(state) if x is not None}
         self.parameters = in_order(params, order)
 
@@ -129,20 +150,8 @@ class View:
 
     def governed(self) -> dict[str, set[str]]:
         """By the place of each such learning rate, the paths of its parameters."""
-        everything = {parameter.path for parameter in self.parameters}
-        found = {place: everything for place in self.free_rates()}
-        names = [n for n, _ in tree.leaves_with_names(self.params, none=True)]
-        for m in self.members:
-            if m.name not in ("partition", "multi_transform"):
-                continue
-            assert m.tx.recipe is not None
-            told = masks.labels(m.tx.recipe.arguments["param_labels"], self.params)
-            for label in m.tx.children:
-                own = {n for n, x in zip(names, told, strict=True) if x == label}
-                for place in found:
-                    if place.startswith(f"{joined(m.path, label)}/"):
-                        found[place] = found[place] & own
-        return found
+        rates = self.named("learning_rate")
+        return {place: self.reach[rates[place].path] for place in self.free_rates()}
 
     def rate_values(self, value: Any) -> dict[str, Any]:
         """What sets the first learning rate to this; others keep their ratio to it."""
@@ -153,9 +162,11 @@ class View:
         ratios = [float(self.flat[x]) / first if first else 1.0 for x in places]
         return {x: float(value) * r for x, r in zip(places, ratios, strict=True)}
 
-    def first_rate(self) -> float | None:
-        """The learning rate in the state, the first if there are several."""
-        return next((float(self.flat[x]) for x in self.named("learning_rate")), None)
+    def first_rate(self, path: str | None = None) -> float | None:
+        """The learning rate in the state, or that of a parameter; the first of them."""
+        found = self.named("learning_rate").items()
+        rates = (float(self.flat[x]) for x, m in found if self._acts_on(m, path))
+        return next(rates, None)
 
     def count(self) -> int | None:
         """How many steps were made; None if the state does not count them.
@@ -171,10 +182,24 @@ class View:
             )
         return next(iter(counts.values()), None)
 
-    def scalar(self, source: str) -> tuple[str, Member]:
-        """The place of this ``member/field`` that is one number, and the member."""
+    def scalar(self, source: str, path: str | None = None) -> tuple[str, Member]:
+        """The place of this ``member/field`` that is one number, and the member.
+
+        Of several, that of the parameter.
+        """
         name, field = source.split("/")
-        return next((p, m) for p, m in self.named(field).items() if m.name == name)
+        found = self.named(field).items()
+        return next(
+            (p, m) for p, m in found if m.name == name and self._acts_on(m, path)
+        )
+
+    def scalars(self, source: str) -> list[str]:
+        """All places of this ``member/field`` that is one number."""
+        name, field = source.split("/")
+        return [p for p, m in self.named(field).items() if m.name == name]
+
+    def _acts_on(self, member: Member, path: str | None) -> bool:
+        return path is None or path in self.reach[member.path]
 
     def row_of(self, rows: Iterable[Any], library: str, *more: str) -> Any:
         """The row that keeps what this state keeps: the first that has all members.

@@ -104,8 +104,8 @@ def test_rows_have_names_of_their_own():
 def test_every_step_equals_the_library(group, row, width):
     actual, expected = both(group, row, width)
     assert_same(actual, expected, row, width)
-    # The README has what was measured, in powers of ten; other code for the same sums, of
-    # another machine or compiler, rounds differently.
+    # The README has what was measured, in powers of ten; other code for the same sums,
+    # of another machine or compiler, rounds differently.
     listed = json.loads(DEVIATIONS.read_text())[key(row)][width]
     least = {"float32": 1e-7, "float64": 1e-15}[width]
     assert deviation(actual, expected) <= 10 * max(listed, least)

@@ -79,6 +79,14 @@ ROWS = (
         "Adagrad(GROUPS, lr=0.05)",
         "[{'params': 'bias', 'lr_decay': 0.5}, {'params': 'kernel'}]",
     ),
+    Row(
+        "NAdam(GROUPS, lr=0.05)",
+        "[{'params': 'bias', 'betas': (0.5, 0.9)}, {'params': 'kernel'}]",
+    ),
+    Row(
+        "ASGD(GROUPS, lr=0.05, t0=4)",
+        "[{'params': 'bias', 'lr': 0.02, 'lambd': 0.1}, {'params': 'kernel'}]",
+    ),
     Row("SGD(GROUPS, lr=0.05)", clip="clip_grad_norm_({}1.0)"),
     Row("SGD(GROUPS, lr=0.05)", clip="clip_grad_norm_({}1e-5)"),
     Row("Adam(GROUPS, lr=0.05)", clip="clip_grad_norm_({}0.5, 1.0)"),

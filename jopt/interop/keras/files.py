@@ -120,8 +120,8 @@ def _read_h5(
 
 def _class_name(config: Any) -> str | None:
     """The class of the optimizer, or of the one in a LossScaleOptimizer."""
-    if not config:
-        return None
+    if not config or isinstance(config, str):  # compiled by name
+        return config or None
     inner = config.get("config", {}).get("inner_optimizer")
     if inner:
         return _class_name(inner)

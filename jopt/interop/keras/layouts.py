@@ -85,7 +85,9 @@ def fitting(
         tried.append(("keras3", entries(view, row, "keras3", rate=False)))
     fit = {}
     for layout, expected in tried:
-        if [e.shape for e in expected] == shapes and not lost(view, row, expected):
+        if [e.shape for e in expected] == shapes and not lost(
+            view, row, expected, scale=False
+        ):
             fit.setdefault(tuple(e.name for e in expected), (layout, expected))
     if len(fit) == 1:
         return next(iter(fit.values()))[1]
@@ -106,10 +108,14 @@ def fitting(
     )
 
 
-def lost(view: View, row: Row, listed: list[Entry]) -> list[str]:
-    """What Keras 3 has in its list and this list has not: averages, in legacy."""
+def lost(view: View, row: Row, listed: list[Entry], *, scale: bool = True) -> list[str]:
+    """What Keras 3 has in its list and this list has not: averages, in legacy.
+
+    Before Keras 3 a loss scale was in no file; ``scale=False`` does not miss it.
+    """
     whole = entries(view, row, "keras3", rate=True)
     here = {entry.place for entry in listed}
+    here |= set() if scale else {entry.place for entry in loss_scale(view)}
     # The scalars of a row can be derived.
     own = {view.scalar(s)[0] for s in row.scalars}
     return [x.place for x in whole if x.place and x.place not in here | own]

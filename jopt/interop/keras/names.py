@@ -8,7 +8,8 @@ A config has one of three forms, which are told apart by their keys:
                     is_legacy_optimizer=True, or the module keras.optimizers.legacy
 
 ``{"class_name", "config"}`` with none of these keys is taken for Keras 3. What a config
-was read from, it is written as.
+was read from, it is written as, but that arguments of None may be left out, and that
+aliases become the names they stand for.
 """
 
 from __future__ import annotations

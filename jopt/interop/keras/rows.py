@@ -49,10 +49,12 @@ class Row(NamedTuple):
 
 def _momenta(view: View, count: int) -> dict[str, Any]:
     """The product of Nadam's momenta, which Keras 2.11 to 2.15 did not save."""
-    place, member = view.scalar("scale_by_nadam/mu_product")
+    source = "scale_by_nadam/mu_product"
+    _, member = view.scalar(source)
     b1, decay = (argument(member, name) for name in ("b1", "momentum_decay"))
     t = np.arange(1, count + 1, dtype=np.float64)
-    return {place: np.prod(b1 * (1 - 0.5 * 0.96 ** (t * decay)))}
+    product = np.prod(b1 * (1 - 0.5 * 0.96 ** (t * decay)))
+    return dict.fromkeys(view.scalars(source), product)
 
 
 def _weights(view: View, count: int) -> dict[str, Any]:

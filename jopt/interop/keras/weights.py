@@ -134,6 +134,13 @@ def set_weights(
         return view.replaced(_into_all(view, groups, arrays, layout))
     row = row_of(view)
     found = fitting(view, row, LAYOUTS if layout == "auto" else (layout,), arrays)
+    if lost(view, row, found):
+        warnings.warn(
+            "these weights have no loss scale, which Keras 2 did not save: that of the "
+            "state is kept",
+            UserWarning,
+            stacklevel=2,
+        )
     given = dict(zip((e.name for e in found), arrays, strict=True))
     if given["iteration"].dtype.kind not in "iu":
         raise ValueError(
@@ -158,7 +165,8 @@ def set_weights(
     values = row.derived(view, count) if row.derived else {}
     for entry, array in zip(found, arrays, strict=True):
         if entry.place is not None:
-            values[entry.place] = _ours(view, entry, array)
+            own = view.scalars(entry.name) if entry.name in row.scalars else None
+            values |= dict.fromkeys(own or [entry.place], _ours(view, entry, array))
     return view.replaced(values)
 
 

@@ -35,7 +35,7 @@ def Adam(
       params: None for all, or parameter groups.
       lr: The learning rate, >= 0.
       betas: The decays of the two moments, each in [0, 1).
-      eps: Added to the root, >= 0.
+      eps: Added to the root, > 0.
       weight_decay: >= 0, in the gradient.
       amsgrad: Whether to divide by the largest second moment so far.
       maximize: Whether to go up.
@@ -53,7 +53,8 @@ def Adam(
     chain(add_decayed_weights(weight_decay=0.1), adam(learning_rate=0.001))
     """
     del params
-    checks.nonnegative(lr=lr, eps=eps, weight_decay=weight_decay)
+    checks.nonnegative(lr=lr, weight_decay=weight_decay)
+    checks.positive(eps=eps)
     b1, b2 = decays(betas)
     l2 = 0.0 if decoupled_weight_decay else weight_decay
     if not decoupled_weight_decay or is_zero(weight_decay):
@@ -85,7 +86,7 @@ def AdamW(
       params: None for all, or parameter groups.
       lr: The learning rate, >= 0.
       betas: The decays of the two moments, each in [0, 1).
-      eps: Added to the root, >= 0.
+      eps: Added to the root, > 0.
       weight_decay: >= 0, decoupled and multiplied by the learning rate.
       amsgrad: Whether to divide by the largest second moment so far.
       maximize: Whether to go up.
@@ -166,7 +167,7 @@ def NAdam(
       params: None for all, or parameter groups.
       lr: The learning rate, >= 0.
       betas: The decays of the two moments, each in [0, 1).
-      eps: Added to the root, >= 0.
+      eps: Added to the root, > 0.
       weight_decay: >= 0, in the gradient.
       momentum_decay: How fast the momentum warms up, >= 0.
       decoupled_weight_decay: Whether the decay is beside the update.
@@ -182,9 +183,8 @@ def NAdam(
     nadam(learning_rate=0.002, momentum_decay=0.004)
     """
     del params
-    checks.nonnegative(
-        lr=lr, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay
-    )
+    checks.nonnegative(lr=lr, weight_decay=weight_decay, momentum_decay=momentum_decay)
+    checks.positive(eps=eps)
     b1, b2 = decays(betas)
     if not decoupled_weight_decay:
         tx = nadam(lr, b1, b2, eps, momentum_decay=momentum_decay)
@@ -227,7 +227,8 @@ def RAdam(
     radam(learning_rate=0.001, eps_mode='before')
     """
     del params
-    checks.nonnegative(lr=lr, eps=eps, weight_decay=weight_decay)
+    checks.nonnegative(lr=lr, weight_decay=weight_decay)
+    checks.positive(eps=eps)
     b1, b2 = decays(betas)
     l2, decay = weight_decay, 0.0
     if decoupled_weight_decay:
@@ -252,7 +253,7 @@ def Adamax(
       params: None for all, or parameter groups.
       lr: The learning rate, >= 0.
       betas: The decays of the mean and of the largest magnitude, each in [0, 1).
-      eps: Added to every magnitude, >= 0.
+      eps: Added to every magnitude, > 0.
       weight_decay: >= 0, in the gradient.
       maximize: Whether to go up.
 
@@ -266,5 +267,6 @@ def Adamax(
     adamax(learning_rate=0.002)
     """
     del params
-    checks.nonnegative(lr=lr, eps=eps, weight_decay=weight_decay)
+    checks.nonnegative(lr=lr, weight_decay=weight_decay)
+    checks.positive(eps=eps)
     return after(maximize, weight_decay, adamax(lr, *decays(betas), eps))

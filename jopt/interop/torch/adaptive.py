@@ -160,7 +160,7 @@ def Adafactor(
     Args:
       params: None for all, or parameter groups.
       lr: The largest relative step size, >= 0; early steps are ``1 / sqrt(t)``.
-      beta2_decay: <= 0: the second moment decays by ``1 - t^beta2_decay``.
+      beta2_decay: < 0: the second moment decays by ``1 - t^beta2_decay``.
       eps: The least mean square of a gradient, None is the dtype's precision, and the
         least root mean square of a parameter.
       d: Bounds the root mean square of an update, > 0.
@@ -181,17 +181,20 @@ def Adafactor(
     del params
     checks.nonnegative(lr=lr, weight_decay=weight_decay)
     checks.positive(d=d)
-    if beta2_decay > 0:
+    if beta2_decay >= 0:
         raise ValueError(
-            f"beta2_decay must be <= 0, got beta2_decay={beta2_decay}: it is an "
+            f"beta2_decay must be < 0, got beta2_decay={beta2_decay}: it is an "
             "exponent, -0.8 is usual"
         )
     if not isinstance(eps, list | tuple) or len(eps) != 2:
         raise TypeError(f"eps must be two numbers, got eps={eps!r}")
+    checks.positive(**{"eps[0]": eps[0], "eps[1]": eps[1]})
     rate = None
     if weight_decay:
         constant = isinstance(lr, float)
-        rate = lr * weight_decay if constant else times("decay", lr, weight_decay)
+        rate = (
+            lr * weight_decay if constant else times("weight_decay", lr, weight_decay)
+        )
     tx = adafactor(
         lr,
         min_dim_size_to_factor=1,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from jopt import checks
 from jopt.base import GradientTransformation
 from jopt.transforms.clipping import clip, clip_by_global_norm
 
@@ -25,6 +28,7 @@ def clip_grad_norm_(max_norm: float, norm_type: float = 2.0) -> GradientTransfor
     >>> clip_grad_norm_(1.0)
     clip_by_global_norm(max_norm=1.0, eps=1e-06)
     """
+    checks.one_of((1.0, 2.0, math.inf), norm_type=norm_type)
     return clip_by_global_norm(max_norm, ord=norm_type, eps=1e-6)
 
 

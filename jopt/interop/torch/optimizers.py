@@ -5,7 +5,8 @@ a list of parameter groups, see `groups.optimizer`; ``lr`` may be a number, a sc
 such as those of ``lr_scheduler.py``, or `jopt.tunable`, and so may the numbers that
 torch lets a scheduler change. ``weight_decay`` is a multiple of the parameters that is
 added to the gradient, unless it is said to be decoupled: then the step takes
-``lr weight_decay p``. ``maximize`` turns the gradient around.
+``lr weight_decay p``. ``maximize`` turns the gradient around. A complex number has one
+second moment here, of its magnitude, and two in torch, of its parts.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def Rprop(
 
     Args:
       params: None for all, or parameter groups.
-      lr: The first step size, >= 0.
+      lr: The first step size, > 0.
       etas: What a step size is multiplied by where the sign changes, and where not.
       step_sizes: The least and the largest.
       maximize: Whether to go up.
@@ -108,8 +109,13 @@ def Rprop(
     rprop(learning_rate=0.01)
     """
     del params
-    checks.nonnegative(lr=lr)
+    checks.positive(lr=lr)
     etas, step_sizes = pair("etas", etas), pair("step_sizes", step_sizes)
+    if not 0 < etas[0] < 1 < etas[1] or not 0 < step_sizes[0] <= step_sizes[1]:
+        raise ValueError(
+            "etas must be below and above 1, and step_sizes in order, got "
+            f"etas={etas}, step_sizes={step_sizes}"
+        )
     return after(maximize, 0.0, rprop(lr, *etas, *step_sizes))
 
 
@@ -198,8 +204,8 @@ def Muon(
     >>> list(Muon().init(jnp.ones((2, 3))))
     ['scale_by_muon', 'scale_by_learning_rate']
     """
-    del params, eps
-    checks.nonnegative(lr=lr, weight_decay=weight_decay)
+    del params
+    checks.nonnegative(lr=lr, weight_decay=weight_decay, eps=eps)
     checks.decay_rate(momentum=momentum)
     adjust = adjust_lr_fn or "original"
     checks.one_of(("original", "match_rms_adamw"), adjust_lr_fn=adjust)

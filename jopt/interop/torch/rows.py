@@ -26,7 +26,8 @@ class Row(NamedTuple):
     classes: tuple[str, ...]
     slots: dict[str, Slot]
     scalars: dict[str, str] = {}  # noqa: RUF012, key -> source; the same for all
-    derived: dict[str, Callable[[View, int], float]] = {}  # noqa: RUF012, not kept here
+    # What is not kept here, by the count, for a parameter.
+    derived: dict[str, Callable[[View, int, str], float]] = {}  # noqa: RUF012
     counts: bool = True  # whether torch keeps the step
 
     @property
@@ -35,17 +36,17 @@ class Row(NamedTuple):
         return [s for slot in self.slots.values() for s in slot.sources]
 
 
-def _eta(view: View, count: int) -> float:
+def _eta(view: View, count: int, path: str) -> float:
     """The step size of ASGD's next step."""
-    member = view.scalar("asgd/count")[1]
-    lr, lambd, alpha = view.first_rate(), *_numbers(member, "lambd", "alpha")
+    member = view.scalar("asgd/count", path)[1]
+    lr, lambd, alpha = view.first_rate(path), *_numbers(member, "lambd", "alpha")
     assert lr is not None
     return lr / (1 + lambd * lr * count) ** alpha
 
 
-def _mu(view: View, count: int) -> float:
+def _mu(view: View, count: int, path: str) -> float:
     """The share of the next parameters in ASGD's average."""
-    (t0,) = _numbers(view.scalar("asgd/count")[1], "t0")
+    (t0,) = _numbers(view.scalar("asgd/count", path)[1], "t0")
     return 1 / max(1, count - t0)
 
 

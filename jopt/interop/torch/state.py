@@ -36,9 +36,10 @@ def load_state_dict(
     """The state that continues an optimizer of torch.
 
     The step goes into every count of the state, ``lr`` into every learning rate that is
-    not scheduled; several keep their ratios to the first. Where the ``lr`` of the
-    parameter groups differ, each goes to the group of the recipe that has the same
-    parameters; if it has other groups, its own are kept, with a warning.
+    not scheduled; several keep their ratios to the first. Where torch has parameter
+    groups, the ``lr`` of each goes to the group of the recipe that has the same
+    parameters; if it has other groups, and rates differ, its own are kept, with a
+    warning.
 
     Args:
       tx: The optimizer: the recipe that gives torch's numbers.
@@ -77,13 +78,17 @@ def load_state_dict(
     pairs = list(zip(view.parameters, theirs, strict=True))
     for parameter, entry in pairs:
         _check_keys(view, row, parameter, entry)
+    pairs = [pair for pair in pairs if pair[1]]  # torch keeps nothing of what is frozen
     kept = checks.whole("step", float(_same("step", pairs))) if row.counts else None
     count = _agreed(kept, count, "the state_dict", f"torch's {row.classes[0]}")
     values: dict[str, Any] = dict.fromkeys(view.named("count"), count)
     view = View(tx, view.replaced(values | _rates(view, groups)), params, order)
     values = {}
     for key, source in row.scalars.items():
-        values[view.scalar(source)[0]] = _same(key, pairs)
+        by_place: dict[str, list[Any]] = {}
+        for pair in pairs:
+            by_place.setdefault(view.scalar(source, pair[0].path)[0], []).append(pair)
+        values |= {place: _same(key, own) for place, own in by_place.items()}
     for parameter, entry in pairs:
         for key, place in _places(view, row, parameter).items():
             ours = parameter.ours(_array(entry[key]))
@@ -114,8 +119,9 @@ def state_dict(
       tensor: What makes a tensor of an array, ``torch.tensor``.
 
     Returns:
-      What ``optimizer.load_state_dict`` takes. The learning rate is in it unless it is
-      scheduled, or differs between the groups of ``like``.
+      What ``optimizer.load_state_dict`` takes. The learning rate of each group is in
+      it, unless its parameters have several here, or one that groups with different
+      rates in ``like`` share: then it is ``like``'s.
 
     Raises:
       ValueError: torch has no such optimizer, or the parameters do not fit.
@@ -137,21 +143,32 @@ def state_dict(
     own = _by_group(view, groups)
     apart = len(set().union(*own)) == sum(map(len, own))
     if apart or len({float(group["lr"]) for group in groups}) == 1:
-        for group, places in zip(groups, own, strict=True):
-            group["lr"] = float(view.flat[min(places)]) if places else group["lr"]
+        for i, (group, places) in enumerate(zip(groups, own, strict=True)):
+            rates = sorted({float(view.flat[place]) for place in places})
+            if len(rates) == 1:
+                group["lr"] = rates[0]
+            elif rates:
+                warnings.warn(
+                    f"the parameters of torch's group {i} have the learning rates "
+                    f"{rates} here; that of like is kept: {group['lr']}",
+                    UserWarning,
+                    stacklevel=2,
+                )
     found = {}
     for i, parameter in zip(numbers, view.parameters, strict=True):
+        places, path = _places(view, row, parameter), parameter.path
+        if not places:  # it is frozen, or nothing is kept of any
+            continue
         arrays: dict[str, Any] = {"step": np.float32(count)} if row.counts else {}
         for key, source in row.scalars.items():
-            arrays[key] = np.asarray(view.flat[view.scalar(source)[0]])
+            arrays[key] = np.asarray(view.flat[view.scalar(source, path)[0]])
         for key, f in row.derived.items():
-            arrays[key] = np.float32(f(view, count))
-        for key, place in _places(view, row, parameter).items():
+            arrays[key] = np.float32(f(view, count, path))
+        for key, place in places.items():
             ours = np.asarray(view.flat[place])
             factor = row.slots[key].factor(view, place)
             arrays[key] = parameter.theirs((ours * factor).astype(ours.dtype))
-        if arrays:
-            found[i] = {key: tensor(np.asarray(x)) for key, x in arrays.items()}
+        found[i] = {key: tensor(np.asarray(x)) for key, x in arrays.items()}
     return {"state": found, "param_groups": groups}
 
 
@@ -204,11 +221,14 @@ def _check_keys(
     wanted |= {"step"} if row.counts else set()
     # torch has the key of a momentum that is not used, with None.
     given = {key for key, value in entry.items() if value is not None}
+    if not places and not given:
+        return
     if wanted != given:
+        frozen = "" if given else ". Is it frozen there? Then give it jopt.set_to_zero"
         raise ValueError(
             f"torch's {row.classes[0]} keeps {sorted(wanted)} with these settings for "
             f"{parameter.path!r}, the state_dict has {sorted(given)}: it is of another "
-            "optimizer, of other settings, or from before the first step"
+            f"optimizer, of other settings, or from before the first step{frozen}"
         )
     for key, place in places.items():
         ours = parameter.ours(_array(entry[key])).shape
@@ -254,7 +274,7 @@ def _by_group(view: View, groups: Sequence[Any]) -> list[set[str]]:
 
 def _rates(view: View, groups: Sequence[Any]) -> dict[str, Any]:
     rates = [float(group["lr"]) for group in groups]
-    if len(set(rates)) == 1:
+    if len(rates) == 1:
         return view.rate_values(rates[0])
     found: dict[str, set[float]] = {}
     for places, rate in zip(_by_group(view, groups), rates, strict=True):

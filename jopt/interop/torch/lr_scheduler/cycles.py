@@ -41,7 +41,6 @@ def CosineAnnealingWarmRestarts(
     [0.5, 0.25, 0.5]
     """
     checks.positive(lr=lr)
-    checks.at_least(1, T_mult=checks.whole("T_mult", T_mult))
     return cosine_decay_restarts(lr, T_0, T_mult, alpha=eta_min / lr)
 
 
@@ -118,6 +117,8 @@ def OneCycleLR(
     three_phase: bool = False,
 ) -> Schedule:
     """Up once and down; torch turns the momentum around too: `OneCycleMomentum`.
+
+    After the last step the value stays, where torch raises.
 
     Args:
       max_lr: The top.

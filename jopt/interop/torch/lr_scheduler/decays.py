@@ -23,6 +23,13 @@ from jopt.schedules.piecewise import (
 from jopt.schedules.product import multiplicative_schedule, multiply_schedules
 
 
+# Whose value is lr times a factor, in torch too.
+MULTIPLY = {
+    *("exponential_decay", "piecewise_constant", "piecewise_constant_schedule"),
+    *("linear_schedule", "polynomial_schedule", "multiplicative_schedule"),
+}
+
+
 @scheduler
 def LambdaLR(lr: float, lr_lambda: Callable[[Any], Any]) -> Schedule:
     """``lr`` times a function of the step.
@@ -86,7 +93,12 @@ def MultiStepLR(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Sch
     >>> [float(MultiStepLR(0.5, [3, 5], gamma=0.5)(t)) for t in (2, 3, 5)]
     [0.5, 0.25, 0.125]
     """
-    times = {m: list(milestones).count(m) for m in sorted(milestones)}
+    if not isinstance(milestones, list | tuple):
+        raise TypeError(
+            f"milestones must be a list of steps, got milestones={milestones!r}"
+        )
+    steps = [checks.whole("milestones", m) for m in milestones]
+    times = {m: steps.count(m) for m in sorted(steps)}
     return piecewise_constant_schedule(lr, {m: gamma**n for m, n in times.items()})
 
 
@@ -116,13 +128,14 @@ def LinearLR(
 
     Args:
       lr: The learning rate.
-      start_factor: At step 0.
-      end_factor: From step ``total_iters`` on.
+      start_factor: At step 0, in [0, 1].
+      end_factor: From step ``total_iters`` on, in [0, 1].
       total_iters: > 0.
 
     >>> [float(LinearLR(0.5, 0.5, total_iters=4)(t)) for t in (0, 2, 4)]
     [0.25, 0.375, 0.5]
     """
+    checks.fraction(start_factor=start_factor, end_factor=end_factor)
     return linear_schedule(lr * start_factor, lr * end_factor, total_iters)
 
 
@@ -175,14 +188,29 @@ def ChainedScheduler(schedulers: Sequence[Schedule], lr: float) -> Schedule:
     """``lr`` times what each schedule makes of it.
 
     Args:
-      schedulers: Schedules of this same learning rate.
+      schedulers: Schedules of this same learning rate that multiply it: those of
+        `StepLR`, `MultiStepLR`, `ConstantLR`, `LinearLR`, `ExponentialLR`,
+        `PolynomialLR`, `MultiplicativeLR`. What torch's others set, they set without
+        regard to the rest of the chain; for one after another see `SequentialLR`.
       lr: The learning rate, > 0.
+
+    Raises:
+      ValueError: There is none, or one that does not multiply.
 
     >>> both = [ConstantLR(0.5, 0.5), ExponentialLR(0.5, 0.5)]
     >>> float(ChainedScheduler(both, 0.5)(1))
     0.125
     """
     checks.positive(lr=lr)
+    if not schedulers:
+        raise ValueError("ChainedScheduler needs at least one scheduler, got none")
+    for part in schedulers:
+        recipe = getattr(part, "recipe", None)
+        if recipe is None or recipe.name not in MULTIPLY:
+            raise ValueError(
+                "ChainedScheduler multiplies what its schedulers make of lr, which "
+                f"{checks.abbreviated(part)} is not made for"
+            )
     parts = [part for s in schedulers for part in (s, 1 / lr)]
     return multiply_schedules([lr, *parts])
 

@@ -29,7 +29,9 @@ def ReduceLROnPlateau(
 
     It is no schedule but goes behind the optimizer. A value acts on the update that is
     told it, where torch's ``scheduler.step(metric)`` acts on the next one. For a metric
-    of epochs tell every update the last one.
+    of epochs tell every update the last one. What it scales are updates: that is a
+    smaller rate, but for `ASGD` and `Rprop`; and ``min_lr`` is of ``lr``, also where
+    parameter groups have others.
 
     Args:
       lr: The optimizer's learning rate, > 0.
@@ -39,7 +41,7 @@ def ReduceLROnPlateau(
       threshold: By how much a value has to be better than the best, >= 0.
       threshold_mode: ``"rel"``, as a share of the best, or ``"abs"``.
       cooldown: How many values after a reduction are not counted.
-      min_lr: The lowest rate.
+      min_lr: The lowest rate, at most ``lr``.
       eps: A reduction by no more than this is not made.
       steps_per_epoch: How many updates are told one value.
 
@@ -54,6 +56,9 @@ def ReduceLROnPlateau(
     """
     checks.positive(lr=lr)
     checks.one_of(("rel", "abs"), threshold_mode=threshold_mode)
+    checks.nonnegative(threshold=threshold)
+    if min_lr > lr:
+        raise ValueError(f"min_lr must be <= lr={lr}, got min_lr={min_lr}")
     relative = threshold_mode == "rel"
     return reduce_on_plateau(
         factor,
