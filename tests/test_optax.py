@@ -271,7 +271,6 @@ def test_an_optimizer_converted_again_is_not_traced_again():
         model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
         nnx_step(model, nnx.Optimizer(model, tx, wrt=nnx.Param))
     assert len(traces) == 2
-    assert train_step._cache_size() == 1
 
 
 def test_as_optax_gets_its_extra_arguments_inside_an_optax_chain():

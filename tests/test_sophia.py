@@ -33,12 +33,18 @@ def loss(params: Any) -> Any:
 def run(tx: Any, dtype: Any, obj_fn: Any = loss) -> list[Any]:
     params = as_dtype(PARAMS, dtype)
     state, found = tx.init(params), []
-    step = jax.jit(lambda g, s, p: tx.update(g, s, p, obj_fn=obj_fn))
+    traces = []
+
+    @jax.jit
+    def step(g: Any, s: Any, p: Any) -> Any:
+        traces.append(g)
+        return tx.update(g, s, p, obj_fn=obj_fn)
+
     for g in GRADS:
         updates, state = step(as_dtype(g, dtype), state, params)
         params = jopt.apply_updates(params, updates)
         found.append(params)
-    assert step._cache_size() == 1
+    assert len(traces) == 1
     return found
 
 

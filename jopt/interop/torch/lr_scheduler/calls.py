@@ -15,10 +15,10 @@ from jopt.factory import bind
 P = ParamSpec("P")
 # Arguments of all that have one of the name.
 RATES = ("lr", "base_lr", "max_lr", "swa_lr", "eta_min", "min_lr", "factor", "gamma")
-LENGTHS = {
+LENGTHS = (
     *("step_size", "total_iters", "total_steps", "T_max", "T_0", "T_mult"),
     *("step_size_up", "step_size_down", "epochs", "steps_per_epoch", "anneal_epochs"),
-}
+)
 Value = TypeVar("Value")
 HINTS = {
     "optimizer": "It takes the learning rate, and goes into the optimizer as lr.",
@@ -49,9 +49,8 @@ def scheduler(build: Callable[P, Value]) -> Callable[P, Value]:
         bound = bind(build, signature, args, kwargs)
         given = bound.arguments
         checks.nonnegative(**{n: given[n] for n in RATES if n in given})
-        for name in LENGTHS & given.keys():
-            if given[name] is not None:
-                checks.at_least(1, **{name: given[name]})
+        lengths = {n: given[n] for n in LENGTHS if given.get(n) is not None}
+        checks.at_least(1, **lengths)
         return build(*bound.args, **bound.kwargs)
 
     return make
