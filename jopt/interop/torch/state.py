@@ -9,7 +9,6 @@ of ``model.parameters()``, and knows no more of them.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from jopt import checks
 from jopt.base import GradientTransformation, OptState, Params
 from jopt.interop.order import Parameter, Permuted
+from jopt.interop.torch.rates import give_rates, taken_rates
 from jopt.interop.torch.rows import Row, row_of
 from jopt.interop.view import View
 
@@ -82,7 +82,7 @@ def load_state_dict(
     kept = checks.whole("step", float(_same("step", pairs))) if row.counts else None
     count = _agreed(kept, count, "the state_dict", f"torch's {row.classes[0]}")
     values: dict[str, Any] = dict.fromkeys(view.named("count"), count)
-    view = View(tx, view.replaced(values | _rates(view, groups)), params, order)
+    view = View(tx, view.replaced(values | taken_rates(view, groups)), params, order)
     values = {}
     for key, source in row.scalars.items():
         by_place: dict[str, list[Any]] = {}
@@ -140,20 +140,7 @@ def state_dict(
     row = row_of(view)
     _check_number(numbers, view)
     count = _agreed(view.count(), count, "the state", checks.abbreviated(tx))
-    own = _by_group(view, groups)
-    apart = len(set().union(*own)) == sum(map(len, own))
-    if apart or len({float(group["lr"]) for group in groups}) == 1:
-        for i, (group, places) in enumerate(zip(groups, own, strict=True)):
-            rates = sorted({float(view.flat[place]) for place in places})
-            if len(rates) == 1:
-                group["lr"] = rates[0]
-            elif rates:
-                warnings.warn(
-                    f"the parameters of torch's group {i} have the learning rates "
-                    f"{rates} here; that of like is kept: {group['lr']}",
-                    UserWarning,
-                    stacklevel=2,
-                )
+    give_rates(view, groups)
     found = {}
     for i, parameter in zip(numbers, view.parameters, strict=True):
         places, path = _places(view, row, parameter), parameter.path
@@ -262,34 +249,6 @@ def _same(key: str, pairs: Sequence[Any]) -> Any:
             "jopt.partition, and load each"
         )
     return next(iter(values.values()))
-
-
-def _by_group(view: View, groups: Sequence[Any]) -> list[set[str]]:
-    """The places of the learning rates of each group's parameters."""
-    paths = iter(parameter.path for parameter in view.parameters)
-    own = [{next(paths) for _ in group["params"]} for group in groups]
-    governed = view.governed().items()
-    return [{place for place, ps in governed if ps & mine} for mine in own]
-
-
-def _rates(view: View, groups: Sequence[Any]) -> dict[str, Any]:
-    rates = [float(group["lr"]) for group in groups]
-    if len(rates) == 1:
-        return view.rate_values(rates[0])
-    found: dict[str, set[float]] = {}
-    for places, rate in zip(_by_group(view, groups), rates, strict=True):
-        for place in places:
-            found.setdefault(place, set()).add(rate)
-    if all(len(values) == 1 for values in found.values()):
-        return {place: values.pop() for place, values in found.items()}
-    kept = {place: float(view.flat[place]) for place in view.free_rates()}
-    warnings.warn(
-        f"the parameter groups have the learning rates {rates}; those of the recipe, "
-        f"which has other groups, are kept: {kept}",
-        UserWarning,
-        stacklevel=3,
-    )
-    return {}
 
 
 def _array(value: Any) -> np.ndarray:
