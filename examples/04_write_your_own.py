@@ -62,7 +62,7 @@ def power_sign(
 tx = power_sign(0.05, strength=jopt.linear_schedule(1.0, 0.0, 200))
 print(tx)
 config = json.dumps(jopt.to_config(tx))
-again = eval(repr(tx), globals() | vars(jopt))
+again = jopt.from_config(repr(tx))
 assert again == tx and hash(again) == hash(tx)
 assert jopt.from_config(json.loads(config)) == tx
 assert jopt.get("power_sign", learning_rate=0.05) == power_sign(0.05)

@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 
 import jopt
-from jopt import registry
+from jopt.values import registry
 from tests.parity.generate import DEVIATIONS
 from tests.parity.rows import GROUPS, ROWS, WIDTHS, key
+from tests.public import public
 
 
 ROOT = Path(__file__).parent.parent
@@ -44,10 +45,10 @@ def optimizers() -> list[str]:
     return [
         name
         for name in jopt.names()
-        if registry._factories[name].__module__.startswith("jopt.algorithms.")
+        if registry.factories()[name].__module__.startswith("jopt.algorithms.")
         and not name.startswith("scale_by_")
         and (
-            "learning_rate" in registry._factories[name].__signature__.parameters
+            "learning_rate" in registry.factories()[name].__signature__.parameters
             or name in CALLS
         )
     ]
@@ -56,12 +57,12 @@ def optimizers() -> list[str]:
 def made(name: str) -> Any:
     """An optimizer with its defaults."""
     call = CALLS.get(name, f"{name}(learning_rate=0.1)")
-    return eval(call, dict(vars(jopt)))
+    return eval(call, public(jopt))
 
 
 def paper(name: str) -> str:
     """Authors and year, as the docstring has them last: Authors, "Title", year."""
-    factory = registry._factories[name]
+    factory = registry.factories()[name]
     pattern = r'([A-Z][^.;:"`()<>=]*?),? "[^"]+", (?:\w+ )?(\d{4})'
     for text in (factory.__doc__, sys.modules[factory.__module__].__doc__):
         text = " ".join((text or "").split(">>>")[0].replace("et al.", "et al").split())

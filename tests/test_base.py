@@ -15,6 +15,7 @@ import pytest
 
 import jopt
 from jopt.tree import scalar
+from tests.public import public
 
 
 PARAMS = {"bias": jnp.ones(3), "kernel": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)}
@@ -171,7 +172,7 @@ SHOWN = {
 @pytest.mark.parametrize("value", SHOWN, ids=repr)
 def test_a_repr_is_the_call_without_its_defaults(value: Any) -> None:
     assert repr(value) == SHOWN[value]
-    assert eval(repr(value), vars(jopt) | globals()) == value
+    assert eval(repr(value), public(jopt) | globals()) == value
 
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)

@@ -20,15 +20,7 @@ from jax.sharding import AxisType, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 import jopt
-from jopt.checkpoint import (
-    Checkpointer,
-    checksum,
-    files,
-    folders,
-    restore,
-    save,
-    sealed,
-)
+from jopt.checkpoint import Checkpointer, checksum, files, folders, restore, save, seal
 from tests.test_laws import types
 
 
@@ -194,11 +186,11 @@ def test_no_file_can_be_damaged_unnoticed(tmp_path: Path, form: str) -> None:
 def test_no_byte_of_a_file_can_change_unnoticed(tmp_path: Path, form: str) -> None:
     written(tmp_path / form)
     data = bytearray((tmp_path / form).read_bytes())
-    sealed.check(tmp_path / form, bytes(data))
+    seal.check(tmp_path / form, bytes(data))
     for at in range(len(data)):
         data[at] ^= 1 << at % 8
         with pytest.raises(ValueError, match="is damaged"):
-            sealed.check(tmp_path / form, bytes(data))
+            seal.check(tmp_path / form, bytes(data))
         data[at] ^= 1 << at % 8
 
 
@@ -209,7 +201,7 @@ def test_each_array_has_a_checksum_besides(tmp_path: Path) -> None:
     arrays, index = files._from_npz(path.read_bytes())
     name = "opt_state/scale_by_adam/mu/dense/kernel"
     arrays[name].view(np.uint32)[3, 2] ^= 1 << 20
-    path.write_bytes(sealed.seal(files._to_npz(arrays, index)))
+    path.write_bytes(seal.seal(files._to_npz(arrays, index)))
     with pytest.raises(ValueError, match=f"damaged: the bits of {name} are not"):
         restore(path, params=params, tx=TX)
     restore(path, params=params)  # these are whole
@@ -428,14 +420,14 @@ def test_a_save_in_the_background_is_waited_for_and_never_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is slow, and the arrays are donated as soon as save returns."""
-    started, write = threading.Event(), sealed.write
+    started, write = threading.Event(), seal.write
 
     def slowly(*args: Any) -> None:
         started.set()
         time.sleep(0.2)
         write(*args)
 
-    monkeypatch.setattr(sealed, "write", slowly)
+    monkeypatch.setattr(seal, "write", slowly)
     tx = jopt.sgd(0.1, momentum=0.9)
     params = {"w": jnp.zeros(100_000)}
     state = tx.init(params)
@@ -465,7 +457,7 @@ def test_what_goes_wrong_in_the_background_is_raised(
     checkpointer = Checkpointer(tmp_path / "run", asynchronous=True)
     given = {"params": params, "opt_state": state}
     with monkeypatch.context() as patch:
-        patch.setattr(sealed, "write", full)
+        patch.setattr(seal, "write", full)
         checkpointer.save(1, **given)
         with pytest.raises(OSError, match="no space left"):
             checkpointer.close()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import jopt
-from jopt.evaluation import has_readout
+from jopt.core.eval_params import has_readout
 from tests.cases import Case
 from tests.reference import loops
 from tests.test_laws import as_dtype, draw, each_optimizer, small, stack, types, update

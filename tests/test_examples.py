@@ -16,6 +16,7 @@ import jopt
 from tests import table as optimizers
 from tests import translations, translations_of_optax
 from tests.parity import rows
+from tests.public import public
 
 
 ROOT = Path(__file__).parent.parent
@@ -178,7 +179,7 @@ def table(title):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def public(module):
+def made_in(module):
     """The registered names that are made in this part of the library."""
     return [
         name
@@ -189,7 +190,7 @@ def public(module):
 
 
 def evaluated(text):
-    return eval(text.strip("`"), {"jopt": jopt, **vars(jopt)})
+    return eval(text.strip("`"), {"jopt": jopt, **public(jopt)})
 
 
 def test_readme_has_the_table_of_optimizers_that_the_registry_and_tests_give():
@@ -202,7 +203,7 @@ def test_readme_has_the_table_of_optimizers_that_the_registry_and_tests_give():
 def test_readme_has_every_schedule():
     items = re.split("^- ", section("Schedules"), flags=re.M)[1:]
     listed = re.findall(r"`(\w+)`", " ".join(item.split(":")[0] for item in items))
-    assert sorted(listed) == sorted(public("jopt.schedules"))
+    assert sorted(listed) == sorted(made_in("jopt.schedules"))
 
 
 def recipe(tx):
@@ -244,7 +245,7 @@ def test_readme_has_the_tables_of_names_and_defaults_that_were_recorded():
         assert part in README, f"{name}: run python -m tests.translations"
     for replaced in translations_of_optax.REPLACED.values():
         for text in re.findall("`([^`]*)`", replaced):
-            assert eval(text.partition("(")[0], {"jopt": jopt, **vars(jopt)})
+            assert eval(text.partition("(")[0], {"jopt": jopt, **public(jopt)})
 
 
 def test_jopts_own_defaults_are_as_far_away_as_the_readme_says():

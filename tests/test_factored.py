@@ -15,6 +15,7 @@ import pytest
 import jopt
 from jopt.algorithms.adam_mini import default_block
 from tests import reference
+from tests.public import public
 
 
 def draw(shape: tuple[int, ...], steps: int = 12) -> tuple[Any, list[Any]]:
@@ -157,7 +158,7 @@ def test_an_infinite_gradient_is_not_hidden() -> None:
 )
 def test_wrong_arguments_are_refused(call: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        eval(call, dict(vars(jopt)))
+        eval(call, public(jopt))
 
 
 # CAME and SM3.

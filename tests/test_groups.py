@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import jopt
+from tests.public import public
 from tests.test_laws import draw
 from tests.test_masks import CONTAINERS
 
@@ -187,7 +188,7 @@ def test_rules_are_values() -> None:
             (jopt.glob("out*"), "frozen"),
             ("", "matrix"),
         ),
-        "repr": eval(repr(RULES), vars(jopt)),
+        "repr": eval(repr(RULES), public(jopt)),
         "pickle": pickle.loads(pickle.dumps(RULES)),
         "config": jopt.from_config(json.loads(json.dumps(jopt.to_config(RULES)))),
     }

@@ -12,6 +12,7 @@ import sys
 import pytest
 
 import jopt
+from tests.public import public
 
 
 MODULES = sorted(
@@ -19,7 +20,7 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(jopt.__path__, "jopt.")
     if not module.name.endswith("__main__")
 )
-PUBLIC = sorted(name for name in vars(jopt) if not name.startswith("_"))
+PUBLIC = sorted(name for name in public(jopt) if not name.startswith("_"))
 
 
 def test_importing_jopt_imports_no_other_library() -> None:

@@ -18,6 +18,7 @@ from jopt.interop.keras import Permuted
 from jopt.interop.optax import from_optax_state, to_optax_state
 from tests.parity import states
 from tests.parity.problem import GRADS, PARAMS, flat
+from tests.public import public
 
 
 ORDER = ["kernel", "bias"]
@@ -107,7 +108,7 @@ def assert_alike(actual, expected, rtol):
 @functools.cache
 def continued(row):
     """What a state gives back at once, our end, and what it gives after three steps."""
-    tx = eval(row.jopt, dict(vars(jopt)))
+    tx = eval(row.jopt, public(jopt))
     params, _, kept = recorded(row)
     state = loaded(row, tx, params, kept)
     again = dumped(row, tx, state, params, kept, states.HALF)
@@ -185,7 +186,7 @@ def test_optax_goes_on_here_and_there_again(theirs, ours):
         like = other.init(params)
         params, state = there(like, params, 0, 6)
         expected, _ = there(state, params, 6, 12)
-        tx = eval(ours, dict(vars(jopt)))
+        tx = eval(ours, public(jopt))
         uncounted = "MultiSteps" not in theirs and not any(
             "count" in jax.tree_util.keystr(path)
             for path, _ in jax.tree_util.tree_leaves_with_path(like)
@@ -287,7 +288,7 @@ def test_adafactor_of_keras_2_11_has_no_numbers_for_what_is_not_factored():
 def test_the_product_that_keras_2_11_did_not_save_is_computed():
     (row,) = (r for r in states.rows_of("keras") if r.oracle.startswith("Nadam"))
     params, _, kept = recorded(row)
-    tx = eval(row.jopt, dict(vars(jopt)))
+    tx = eval(row.jopt, public(jopt))
     weights = [kept["0"], *(kept[str(i)] for i in range(2, 6))]
     for given in (weights, [kept["0"], kept["6"], *weights[1:]]):  # 2.11 and legacy
         layout = "keras2.11" if given is weights else "legacy"

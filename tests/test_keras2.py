@@ -17,6 +17,7 @@ from jopt.interop import keras
 from tests.parity import keras2
 from tests.parity.keras2 import HALF, TEXTS
 from tests.parity.problem import GRADS, PARAMS, flat
+from tests.public import public
 
 
 ORDER = ["kernel", "bias"]
@@ -37,7 +38,7 @@ def configs():
 
 def made(text):
     """What a text, which is one for Keras 2, makes here."""
-    return eval(text, dict(vars(keras)))
+    return eval(text, public(keras))
 
 
 def held(text):

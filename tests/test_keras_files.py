@@ -17,6 +17,7 @@ from tests.parity import keras_files, states
 from tests.parity.problem import GRADS, PARAMS, flat
 from tests.parity.process import result_of
 from tests.parity.states import HALF, STEPS
+from tests.public import public
 
 
 ORDER = ["dense/kernel", "dense/bias"]
@@ -128,7 +129,7 @@ def test_a_model_that_was_compiled_by_name_or_has_a_loss_scale_is_loaded(tmp_pat
 
 @pytest.mark.parametrize("row", states.rows_of("keras"), ids=lambda row: row.jopt)
 def test_weights_of_the_wrong_number_shape_or_order_are_refused(row):
-    tx = eval(row.jopt, dict(vars(jopt)))
+    tx = eval(row.jopt, public(jopt))
     params = {n: jnp.asarray(p, jnp.float32) for n, p in PARAMS.items()}
     state, order = tx.init(params), list(PARAMS)
     given = {"order": order, "layout": "keras3"}

@@ -25,6 +25,7 @@ from tests.parity.keras_configs import STEPPED, TEXTS
 from tests.parity.problem import GRADS, PARAMS, flat
 from tests.parity.rows import GROUPS
 from tests.parity.test_parity import assert_same, recorded, trajectory
+from tests.public import public
 
 
 @functools.cache
@@ -41,7 +42,7 @@ def excluded(tx, names):
 
 def made(text):
     """What the text, which is one for Keras, makes here."""
-    return eval(text, vars(keras) | {"excluded": excluded})
+    return eval(text, public(keras) | {"excluded": excluded})
 
 
 def members(tx):
@@ -96,7 +97,7 @@ def test_a_factory_is_the_recipe_of_the_parity_rows_or_has_their_numbers():
         for row in rows:
             if row.library == "keras":
                 tx = made(row.oracle)
-                recipe = eval(row.jopt, dict(vars(jopt)))
+                recipe = eval(row.jopt, public(jopt))
                 if members(tx) != members(recipe):
                     others.append((group, row, tx))
     # The learning rate may change in the state, so momentum has it inside in any case.
@@ -117,7 +118,7 @@ def test_a_factory_is_the_recipe_of_the_parity_rows_or_has_their_numbers():
 
 @pytest.mark.parametrize("row", schedules.KERAS, ids=lambda row: row.oracle)
 def test_a_schedule_is_that_of_the_parity_rows(row):
-    value, recipe = made(row.oracle), eval(row.jopt, dict(vars(jopt)))
+    value, recipe = made(row.oracle), eval(row.jopt, public(jopt))
     if value != recipe:
         assert row.oracle.startswith(("CosineDecay(0.01", "PiecewiseConstantDecay"))
         steps = jnp.arange(row.steps)
@@ -737,4 +738,4 @@ BAD = [
 @pytest.mark.parametrize(("text", "error", "message"), BAD, ids=[b[0] for b in BAD])
 def test_wrong_input_says_what_is_wrong(text, error, message):
     with pytest.raises(error, match=message):
-        eval(text, vars(keras) | {"jopt": jopt, "jnp": jnp, "old_scale": old_scale})
+        eval(text, public(keras) | {"jopt": jopt, "jnp": jnp, "old_scale": old_scale})

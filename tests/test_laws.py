@@ -25,8 +25,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jopt
-from jopt import registry
 from jopt.interop.flax import TrainState
+from jopt.values import registry
 from tests.cases import CASES, OPTIMIZERS, WITHOUT_ROW, Case
 from tests.cases.case import loss
 
@@ -124,7 +124,7 @@ def test_every_factory_has_a_row() -> None:
 
 
 def _makes_transformation(name: str) -> bool:
-    factory = registry._factories[name]
+    factory = registry.factories()[name]
     made = factory.__annotations__.get("return")
     is_ours = factory.__module__.startswith("jopt.")  # tests register their own
     return is_ours and made == "GradientTransformation"
@@ -140,7 +140,7 @@ def test_equal_recipes_are_equal_and_survive_repr_config_pickle_and_copy(
     tx = case.make()
     again = {
         "made again": case.make(),
-        "repr": eval(repr(tx), dict(registry._factories)),
+        "repr": eval(repr(tx), registry.factories()),
         "config": jopt.from_config(json.loads(json.dumps(jopt.to_config(tx)))),
         "pickle": pickle.loads(pickle.dumps(tx)),
         "copy": copy.deepcopy(tx),
@@ -487,7 +487,7 @@ def _updates_or_error(call: Callable[[], Any]) -> Any:
 
 def numbers_of(case: Case) -> dict[str, float]:
     """The hyperparameters of a case by name, where they are numbers."""
-    factory = registry._factories[case.name]
+    factory = registry.factories()[case.name]
     defaults = {n: p.default for n, p in factory.__signature__.parameters.items()}
     given = defaults | {"learning_rate": case.learning_rate} | case.options
     numbers = {name: given[name] for name in factory.hyperparameters}

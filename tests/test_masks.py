@@ -16,7 +16,8 @@ import pytest
 from flax import nnx
 
 import jopt
-from jopt import masks, tree
+from jopt import tree
+from jopt.core import masks
 
 
 BIAS, KERNEL = jnp.array([1.0, -2.0]), jnp.array([[3.0, 4.0]])

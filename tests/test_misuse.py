@@ -18,8 +18,8 @@ import optax
 import pytest
 
 import jopt
-from jopt import agreement
-from jopt.kernels import _kernel, _prologue
+from jopt.core import tree_checks
+from jopt.core.kernels import _kernel, _prologue
 
 
 PARAMS = {"dense": {"bias": jnp.ones(1), "kernel": jnp.ones((3, 1))}}
@@ -708,12 +708,14 @@ def test_the_kernel_of_adamw_has_the_operations_of_its_formula_and_no_more() -> 
 def test_the_jaxpr_is_the_same_without_the_checks(monkeypatch: Any) -> None:
     checked = {tx: str(jaxpr_of(tx, MANY)) for tx in (ADAMW, CLIPPED, jopt.ftrl(0.1))}
     for name in ("leaves", "dtypes", "scalars", "state_numbers"):
-        monkeypatch.setattr(agreement, name, lambda *args: None)
+        monkeypatch.setattr(tree_checks, name, lambda *args: None)
     monkeypatch.setattr(
-        agreement, "aligned", lambda u, ls, treedef, x, n, **_: treedef.flatten_up_to(x)
+        tree_checks,
+        "aligned",
+        lambda u, ls, treedef, x, n, **_: treedef.flatten_up_to(x),
     )
     monkeypatch.setattr(
-        agreement,
+        tree_checks,
         "rule_results",
         lambda n, out, _: out if type(out) is tuple else (out,),
     )

@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import jopt
+from tests.public import public
 
 
 def run(tx: Any, params: Any, grads: list[Any]) -> tuple[list[Any], Any]:
@@ -131,7 +132,7 @@ def test_a_step_without_gradient_takes_this_share(
     mode: str, members: str, share: float
 ) -> None:
     lr = jopt.scale_by_learning_rate
-    names = vars(jopt) | {"w": 0.1, "lr": lr(0.02), "up": lr(0.02, flip_sign=False)}
+    names = public(jopt) | {"w": 0.1, "lr": lr(0.02), "up": lr(0.02, flip_sign=False)}
     tx = jopt.chain(jopt.scale_by_adam(), *eval(f"({members})", dict(names)))
     params = jnp.array([2.0, -3.0])
     (updates,), _ = run(tx, params, [jnp.zeros(2)])
@@ -310,4 +311,4 @@ def test_wrong_numbers_are_refused_by_name(
     call: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        eval(call, dict(vars(jopt)))
+        eval(call, public(jopt))

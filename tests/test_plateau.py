@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import jopt
+from tests.public import public
 
 from .parity.plateau import (
     GOLDEN,
@@ -59,7 +60,7 @@ def golden(library):
 def test_every_learning_rate_equals_the_library(row, width):
     x64 = width == "float64"
     with jax.enable_x64(True) if x64 else contextlib.nullcontext():
-        tx = eval(f"reduce_on_plateau({row.jopt})", vars(jopt))
+        tx = eval(f"reduce_on_plateau({row.jopt})", public(jopt))
         found = scales(tx, [METRICS[name] for name in row.of])
     assert found.dtype == width
     for name, rates in zip(row.of, found, strict=True):
@@ -181,7 +182,7 @@ MISUSE = {
 @pytest.mark.parametrize("text", MISUSE)
 def test_misuse_is_an_error_that_says_what_is_allowed(text):
     with pytest.raises((ValueError, TypeError)) as error:
-        eval(f"reduce_on_plateau({text})", vars(jopt))
+        eval(f"reduce_on_plateau({text})", public(jopt))
     assert str(error.value) == MISUSE[text]
 
 

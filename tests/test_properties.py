@@ -16,6 +16,7 @@ import numpy as np
 from hypothesis import given, settings
 
 import jopt
+from tests.public import public
 
 
 settings.register_profile(
@@ -86,7 +87,7 @@ def test_a_chain_is_a_value(tx: Any) -> None:
     if any(member.name == "stateless" for member in flat(tx)):
         return  # a lambda can be neither pickled nor written down
     for again in (
-        eval(repr(tx), vars(jopt)),
+        eval(repr(tx), public(jopt)),
         pickle.loads(pickle.dumps(tx)),
         jopt.from_config(json.loads(json.dumps(jopt.to_config(tx)))),
     ):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import jopt
+from tests.public import public
 
 
 def only_kernels(path: str, leaf: Any) -> bool:
@@ -128,7 +129,7 @@ def test_names_are_sorted_and_filtered_by_a_pattern() -> None:
 
 
 def test_every_public_factory_is_known_by_its_name() -> None:
-    decorated = {n for n, x in vars(jopt).items() if hasattr(x, "hyperparameters")}
+    decorated = {n for n, x in public(jopt).items() if hasattr(x, "hyperparameters")}
     assert decorated and decorated <= set(jopt.names())
     for name in decorated:
         assert getattr(jopt, name).__name__ == name

@@ -20,6 +20,7 @@ import pytest
 
 import jopt
 from jopt import schedules
+from tests.public import public
 
 from .parity.schedules import GOLDEN, LIBRARIES, ROWS, RTOL, by_row, oracle, rows_of
 
@@ -46,7 +47,7 @@ COUNTS += (2**30 + 1, LAST - 2, LAST - 1, LAST)
 def build(text):
     """The schedule that a table's text stands for."""
     keys = jax.random.split(jax.random.key(0))
-    return eval(text, vars(jopt) | {"ODD": ODD, "LAST": LAST, "KEYS": keys})
+    return eval(text, public(jopt) | {"ODD": ODD, "LAST": LAST, "KEYS": keys})
 
 
 def in_width(width):

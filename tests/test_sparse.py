@@ -19,11 +19,12 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jopt
-from jopt.chain import Chain
+from jopt.core.chain import Chain
+from jopt.core.leafwise import Leafwise
 from jopt.interop.flax import TrainState
-from jopt.leafwise import Leafwise
 from tests.parity.sparse import GOLDEN, GRADS, IDS, LIBRARIES, ROWS, oracle, rows_of
 from tests.parity.sparse import TABLE as START
+from tests.public import public
 from tests.test_laws import ONCE, types
 
 
@@ -72,7 +73,7 @@ def test_lazy_steps_are_those_of_torch_and_dense_ones_those_of_keras(
     row: Any, x64: bool
 ) -> None:
     expected = golden(row.library)[rows_of(row.library).index(row)]
-    tx = eval(row.jopt.format(hat="eps_mode='before'"), dict(vars(jopt)))
+    tx = eval(row.jopt.format(hat="eps_mode='before'"), public(jopt))
     if row.library == "keras":
         tx = jopt.chain(jopt.densify(), tx)
     with jax.enable_x64(True) if x64 else contextlib.nullcontext():

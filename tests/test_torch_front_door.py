@@ -27,6 +27,7 @@ from tests.parity.torch_front_door import (
     OPTIMIZERS,
     ROWS,
 )
+from tests.public import public
 
 
 DECAY = jopt.inverse_time_decay(0.05, 2, 0.5)
@@ -80,7 +81,7 @@ def test_a_factory_is_the_recipe_of_the_parity_rows_or_has_their_numbers():
         for row in rows:
             if row.library == "torch":
                 tx = made(row)
-                if tx != eval(row.jopt, dict(vars(jopt))):
+                if tx != eval(row.jopt, public(jopt)):
                     others.append((group, row, tx))
     # Weight decay in front, a first rate in float32, and matrices only.
     assert {row.name for _, row, _ in others} == {
@@ -119,7 +120,7 @@ def test_muon_of_a_flax_kernel_has_the_numbers_of_torch_for_its_transpose():
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.recipe)
 def test_groups_clipping_and_schedulers_have_the_numbers_of_torch(row):
     text = row.jopt or row.optimizer
-    known = vars(torch) | {"jopt": jopt, "math": math}
+    known = public(torch) | {"jopt": jopt, "math": math}
     groups = eval(row.groups) if row.groups != "[{'params': ''}]" else None
     with jax.enable_x64(True):
         tx = eval(text, known | {"GROUPS": groups})
@@ -169,7 +170,7 @@ def test_a_state_dict_with_groups_goes_on_here_and_back(row):
     groups = eval(row.groups)
     order = ["kernel" if "k" in g["params"] else "bias" for g in groups]
     with jax.enable_x64(True):
-        tx = eval(row.jopt or row.optimizer, vars(torch) | {"GROUPS": groups})
+        tx = eval(row.jopt or row.optimizer, public(torch) | {"GROUPS": groups})
         theirs, params, expected = saved(row)
         count = None if "step" in theirs["state"][0] else HALF
         state = torch.load_state_dict(tx, params, theirs, order=order, count=count)
@@ -419,7 +420,7 @@ BAD = [
 @pytest.mark.parametrize(("text", "error", "message"), BAD, ids=[b[0] for b in BAD])
 def test_wrong_input_says_what_is_wrong(text, error, message):
     with pytest.raises(error, match=message):
-        eval(text, vars(torch) | {"jopt": jopt, "jnp": jnp})
+        eval(text, public(torch) | {"jopt": jopt, "jnp": jnp})
 
 
 def test_the_norm_of_all_groups_is_clipped_before_they_part():

@@ -141,7 +141,7 @@ def main(kind="cpu"):
     print(line.format(title, "jopt", "temp", "optax", "temp", "floor", "ratio"))
     for call, floor in FLOORS.items():
         cells, ratio = [], ""
-        for library, scope in ((jopt, vars(jopt)), (optax, names)):
+        for library, scope in ((jopt, public(jopt)), (optax, names)):
             try:
                 tx = eval(call, {}, scope)
             except NameError:

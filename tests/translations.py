@@ -26,6 +26,7 @@ from tests.parity.generate import DEVIATIONS
 from tests.parity.problem import PARAMS, flat
 from tests.parity.rows import GROUPS, WIDTHS, key, rows_of
 from tests.parity.test_parity import both, trajectory
+from tests.public import public
 from tests.table import ROOT, power_of_ten
 from tests.translations_of_optax import CALLS, alike, record, table
 
@@ -150,7 +151,7 @@ def own_defaults(library: str, name: str) -> tuple[str, float] | None:
                 _, expected = both(group, row, "float64")
                 plain = dataclasses.replace(row, jopt=text)
                 with jax.enable_x64(True):
-                    tx = eval(text, dict(vars(jopt)))
+                    tx = eval(text, public(jopt))
                     actual = trajectory(tx, "float64", plain.leaves)
                 start = flat({n: PARAMS[n] for n in row.leaves})
                 way = np.abs(expected - start).max()

@@ -1,0 +1,1 @@
+"""One algorithm family a file."""

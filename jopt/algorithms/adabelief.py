@@ -16,17 +16,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
 from jopt.algorithms.adam import check_adam, momentum_terms
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
 from jopt.tree import abs_sq, one_minus_power
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByBeliefState(NamedTuple):
@@ -73,7 +73,7 @@ def scale_by_belief(
     Array([1.25], dtype=float32)
     """
     check_adam(b1, b2, eps, eps_root, "after")
-    checks.positive(b1=b1)  # with b1 = 0 the gradient is just what was expected
+    arguments.positive(b1=b1)  # with b1 = 0 the gradient is just what was expected
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         nu_scale = 1 / one_minus_power(b2, t)

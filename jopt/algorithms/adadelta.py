@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.tree import abs_sq
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByAdadeltaState(NamedTuple):
@@ -57,8 +57,8 @@ def scale_by_adadelta(
     >>> tx.update(jnp.array([0.0, 2.0]), tx.init(jnp.zeros(2)))[0].round(4)
     Array([0.    , 1.4142], dtype=float32)
     """
-    checks.decay_rate(rho=rho)
-    checks.positive(eps=eps)
+    arguments.decay_rate(rho=rho)
+    arguments.positive(eps=eps)
 
     def rule(
         g: jax.Array, e_g: jax.Array, e_x: jax.Array

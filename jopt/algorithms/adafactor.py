@@ -19,22 +19,22 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
 from jopt.algorithms.factored_rms import (
     FactoredAxes,
     FactoredEpsMode,
     scale_by_factored_rms,
 )
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale, scale_by_learning_rate
 from jopt.transforms.momentum import ema
 from jopt.transforms.norms import scale_by_param_block_rms
 from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByRelativeStepState(NamedTuple):
@@ -66,7 +66,7 @@ def scale_by_relative_step(
     >>> tx.update(jnp.ones(1), tx.init(jnp.ones(1)))[0]
     Array([-0.01], dtype=float32)
     """
-    checks.nonnegative(learning_rate=learning_rate)
+    arguments.nonnegative(learning_rate=learning_rate)
     sign = -1.0 if flip_sign else 1.0
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:

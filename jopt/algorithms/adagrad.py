@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import full, leafwise
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import full, leafwise
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.tree import abs_sq
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByRssState(NamedTuple):
@@ -62,7 +62,7 @@ def scale_by_rss(
     >>> tx.update(jnp.array([2.0, 0.0]), tx.init(jnp.zeros(2)))[0]
     Array([1., 0.], dtype=float32)
     """
-    checks.nonnegative(initial_accumulator_value=initial_accumulator_value, eps=eps)
+    arguments.nonnegative(initial_accumulator_value=initial_accumulator_value, eps=eps)
 
     def rule(g: jax.Array, s: jax.Array) -> tuple[jax.Array, jax.Array]:
         s = s + abs_sq(g)

@@ -19,16 +19,16 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.tree import abs_sq, one_minus_power
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 EpsMode = Literal["after", "before"]
@@ -119,10 +119,10 @@ def scale_by_adam(
 
 
 def check_adam(b1: Any, b2: Any, eps: Any, eps_root: Any, eps_mode: str) -> None:
-    checks.decay_rate(b1=b1, b2=b2)
-    checks.nonnegative(eps=eps, eps_root=eps_root)
-    checks.one_of(("after", "before"), eps_mode=eps_mode)
-    checks.some_positive(eps=eps, eps_root=eps_root)
+    arguments.decay_rate(b1=b1, b2=b2)
+    arguments.nonnegative(eps=eps, eps_root=eps_root)
+    arguments.one_of(("after", "before"), eps_mode=eps_mode)
+    arguments.some_positive(eps=eps, eps_root=eps_root)
 
 
 def momentum_terms(b1: Any, t: jax.Array, nesterov: bool) -> dict[str, jax.Array]:

@@ -22,16 +22,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jopt import agreement, checks, masks, tree
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import zeros
-from jopt.masks import Mask
+from jopt import tree
+from jopt.core import masks, tree_checks
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.widening import widened
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
-from jopt.wrappers.precision import widened
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 # What shares a second moment: all of one index of the last axis ("output"), of the
@@ -91,17 +93,17 @@ def scale_by_adam_mini(
     >>> {name: x.shape for name, x in tx.init(params).nu.items()}
     {'bias': (3,), 'embedding': (5, 1), 'kernel': (1, 3), 'scale': (1,)}
     """
-    checks.decay_rate(b1=b1, b2=b2)
-    checks.positive(eps=eps)
+    arguments.decay_rate(b1=b1, b2=b2)
+    arguments.positive(eps=eps)
     if head_dim is not None:
-        checks.at_least(1, head_dim=head_dim)
+        arguments.at_least(1, head_dim=head_dim)
     if blocks is not None and not callable(blocks):
         raise TypeError(f"blocks must be a function of (path, leaf), got {blocks!r}")
     told = blocks or functools.partial(default_block, head_dim=head_dim)
 
     def init(params: Params) -> OptState:
         leaves, treedef = jax.tree.flatten(params, is_leaf=_is_none)
-        agreement.leaves(leaves, params, "params", ["scale_by_adam_mini"])
+        tree_checks.leaves(leaves, params, "params", ["scale_by_adam_mini"])
         mu, nu = [], []
         for p, block in zip(leaves, masks.labels(told, params), strict=True):
             if p is None:
@@ -118,8 +120,8 @@ def scale_by_adam_mini(
         updates: Updates, state: OptState, params: Params | None = None
     ) -> tuple[Updates, OptState]:
         leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
-        agreement.leaves(leaves, updates, "updates", ["scale_by_adam_mini"])
-        aligned = functools.partial(agreement.aligned, updates, leaves, treedef)
+        tree_checks.leaves(leaves, updates, "updates", ["scale_by_adam_mini"])
+        aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)
         mu = aligned(state.mu, "the state's mu")
         nu = treedef.flatten_up_to(state.nu)
         count = tree.safe_increment(state.count)
@@ -156,7 +158,7 @@ def _step(
 
     With ``length``, also over that many neighbours in the last axis.
     """
-    agreement.dtypes(g, None, (mu, nu))
+    tree_checks.dtypes(g, None, (mu, nu))
     wide = functools.reduce(np.promote_types, (g.dtype, mu.dtype, nu.dtype), np.float32)
     b1, b2, eps = (
         x if y is None else y.astype(wide) for x, y in zip(constant, given, strict=True)
@@ -214,7 +216,7 @@ def axes_of(
     Raises:
       ValueError: It is no block, or the leaf has no heads.
     """
-    checks.one_of(get_args(Block), block=block)
+    arguments.one_of(get_args(Block), block=block)
     axes = tuple(range(len(shape)))
     if block == "head" and head_dim is not None:
         if not shape or shape[-1] % head_dim:

@@ -17,16 +17,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.tree import one_minus_power
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByAdamaxState(NamedTuple):
@@ -71,8 +71,8 @@ def scale_by_adamax(
     >>> tx.update(jnp.array([0.5]), tx.init(jnp.zeros(1)))[0].round(6)
     Array([1.], dtype=float32)
     """
-    checks.decay_rate(b1=b1, b2=b2)
-    checks.positive(eps=eps)
+    arguments.decay_rate(b1=b1, b2=b2)
+    arguments.positive(eps=eps)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         return {"mu_scale": 1 / one_minus_power(b1, t)}

@@ -20,17 +20,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.proximal import proximal_decay
 from jopt.transforms.weight_decay import decoupled_decay
 from jopt.tree import abs_sq, one_minus_power
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByAdanState(NamedTuple):
@@ -85,9 +85,9 @@ def scale_by_adan(
     >>> tx.update(jnp.array([2.0, -0.1]), tx.init(jnp.zeros(2)))[0].round(4)
     Array([ 1., -1.], dtype=float32)
     """
-    checks.decay_rate(b1=b1, b2=b2, b3=b3)
-    checks.nonnegative(eps=eps, eps_root=eps_root)
-    checks.some_positive(eps=eps, eps_root=eps_root)
+    arguments.decay_rate(b1=b1, b2=b2, b3=b3)
+    arguments.nonnegative(eps=eps, eps_root=eps_root)
+    arguments.some_positive(eps=eps, eps_root=eps_root)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         return {

@@ -18,17 +18,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
 from jopt.algorithms.adam import check_adam
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
 from jopt.tree import abs_sq, one_minus_power, scalar
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByAdemamixState(NamedTuple):
@@ -85,12 +85,12 @@ def scale_by_ademamix(
     Array([2.], dtype=float32)
     """
     check_adam(b1, b2, eps, eps_root, "after")
-    checks.decay_rate(b3=b3)
-    checks.nonnegative(alpha=alpha)
+    arguments.decay_rate(b3=b3)
+    arguments.nonnegative(alpha=alpha)
     if b3_warmup is not None:
-        checks.at_least(1, b3_warmup=b3_warmup)
+        arguments.at_least(1, b3_warmup=b3_warmup)
     if alpha_warmup is not None:
-        checks.at_least(1, alpha_warmup=alpha_warmup)
+        arguments.at_least(1, alpha_warmup=alpha_warmup)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         alpha_t = scalar(alpha)

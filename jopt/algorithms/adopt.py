@@ -20,16 +20,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
 from jopt.tree import abs_sq, scalar
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByAdoptState(NamedTuple):
@@ -93,8 +93,8 @@ def scale_by_adopt(
     >>> first, tx.update(jnp.array([1.0, 9.0]), state)[0]
     (Array([0., 0.], dtype=float32), Array([0.5, 1. ], dtype=float32))
     """
-    checks.decay_rate(b1=b1, b2=b2)
-    checks.positive(eps=eps)
+    arguments.decay_rate(b1=b1, b2=b2)
+    arguments.positive(eps=eps)
     if not callable(clip_value_fn):
         raise TypeError(
             "clip_value_fn must be a function of the number of updates so far, got "
@@ -156,7 +156,7 @@ def skip_first(steps: int = 1) -> GradientTransformation:
     >>> first, tx.update(jnp.ones(1), state)[0]
     (Array([0.], dtype=float32), Array([1.], dtype=float32))
     """
-    checks.at_least(0, steps=steps)
+    arguments.at_least(0, steps=steps)
 
     def rule(g: jax.Array, *, t: jax.Array) -> jax.Array:
         return jnp.where(t > steps, g, 0)

@@ -16,15 +16,15 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
 from jopt.algorithms.adam import EpsMode, check_adam, eps_terms
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.tree import abs_sq, one_minus_power
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByAmsgradState(NamedTuple):
@@ -79,7 +79,7 @@ def scale_by_amsgrad(
     Array([1.], dtype=float32)
     """
     check_adam(b1, b2, eps, eps_root, eps_mode)
-    checks.one_of(("corrected", "raw"), maximum=maximum)
+    arguments.one_of(("corrected", "raw"), maximum=maximum)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         one = jnp.ones_like(t)

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import copied, leafwise
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import copied, leafwise
+from jopt.core.transformation import GradientTransformation
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class AsgdState(NamedTuple):
@@ -72,7 +72,7 @@ def asgd(
     >>> state.ax.round(4)
     Array([0.5], dtype=float32)
     """
-    checks.nonnegative(learning_rate=learning_rate, lambd=lambd, alpha=alpha, t0=t0)
+    arguments.nonnegative(learning_rate=learning_rate, lambd=lambd, alpha=alpha, t0=t0)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         eta = learning_rate / (1 + lambd * learning_rate * (t - 1)) ** alpha

@@ -20,16 +20,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
 from jopt.algorithms.factored_rms import divide_by_rms, two_axes
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByCameState(NamedTuple):
@@ -80,8 +80,8 @@ def scale_by_came(
     >>> (10 * updates).round(4)
     Array([ 1., -1.], dtype=float32)
     """
-    checks.decay_rate(b1=b1, b2=b2, b3=b3)
-    checks.positive(eps1=eps1, eps2=eps2, clipping_threshold=clipping_threshold)
+    arguments.decay_rate(b1=b1, b2=b2, b3=b3)
+    arguments.positive(eps1=eps1, eps2=eps2, clipping_threshold=clipping_threshold)
 
     def rule(
         g: jax.Array,

@@ -20,15 +20,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import copied, leafwise, zeros
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import copied, leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByCocobState(NamedTuple):
@@ -72,7 +72,7 @@ def scale_by_cocob(
     >>> tx.update(jnp.array([3.0, -1e-4]), tx.init(params), params)[0].round(4)
     Array([-0.01,  0.01], dtype=float32)
     """
-    checks.positive(alpha=alpha, eps=eps)
+    arguments.positive(alpha=alpha, eps=eps)
 
     def rule(
         g: jax.Array,

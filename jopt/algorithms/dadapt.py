@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
 from jopt.algorithms.distance import total
-from jopt.base import GradientTransformation, Updates
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.transformation import GradientTransformation, Updates
 from jopt.tree import one_minus_power
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class DAdaptAdamWState(NamedTuple):
@@ -87,11 +87,11 @@ def dadapt_adamw(
     (Array([-0.316,  0.316], dtype=float32), Array(0.1, dtype=float32))
     """
     b1, b2 = check_betas(betas)
-    checks.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
-    checks.positive(eps=eps, estim_lr0=estim_lr0)
+    arguments.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
+    arguments.positive(eps=eps, estim_lr0=estim_lr0)
     decay = b2**0.5
     if growth_rate is not None:
-        checks.at_least(1, growth_rate=growth_rate)
+        arguments.at_least(1, growth_rate=growth_rate)
 
     def scalars(
         t: jax.Array,
@@ -158,7 +158,7 @@ def check_betas(betas: Any) -> tuple[float, float]:
     if not isinstance(betas, tuple | list) or len(betas) != 2:
         raise TypeError(f"betas must be a pair such as (0.9, 0.999), got {betas!r}")
     b1, b2 = betas
-    checks.decay_rate(**{"betas[0]": b1, "betas[1]": b2})
+    arguments.decay_rate(**{"betas[0]": b1, "betas[1]": b2})
     return b1, b2
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt import tree
-from jopt.base import Params
+from jopt.core.transformation import Params
 from jopt.tree import abs_sq, scalar
 
 

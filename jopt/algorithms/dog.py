@@ -18,16 +18,17 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
+from jopt import tree
 from jopt.algorithms.distance import distance
-from jopt.base import GradientTransformation, Params, Updates
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import copied, leafwise
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import copied, leafwise
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation, Params, Updates
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 InitStep = tuple[Literal["distance", "learning_rate", "heuristic"], float]
@@ -72,7 +73,7 @@ def scale_by_dog(
     Array([3., 4.], dtype=float32)
     """
     kind, value = _checked(init_step)
-    checks.positive(eps=eps)
+    arguments.positive(eps=eps)
 
     def scalars(
         t: jax.Array,
@@ -121,8 +122,10 @@ def _checked(init_step: Any) -> InitStep:
             f"init_step={init_step!r}"
         )
     kind, value = init_step
-    checks.one_of(("distance", "learning_rate", "heuristic"), **{"init_step[0]": kind})
-    checks.positive(**{"init_step[1]": value})
+    arguments.one_of(
+        ("distance", "learning_rate", "heuristic"), **{"init_step[0]": kind}
+    )
+    arguments.positive(**{"init_step[1]": value})
     return kind, value
 
 

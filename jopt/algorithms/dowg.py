@@ -19,16 +19,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
+from jopt import tree
 from jopt.algorithms.distance import squared_distance
-from jopt.base import GradientTransformation, Params, Updates
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import copied, leafwise
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import copied, leafwise
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation, Params, Updates
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByDowgState(NamedTuple):
@@ -66,11 +67,11 @@ def scale_by_dowg(
     >>> tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)[0].round()
     Array([3., 4.], dtype=float32)
     """
-    checks.positive(eps=eps)
+    arguments.positive(eps=eps)
     if init_estim_sq_dist is None:
         least = eps
     else:
-        checks.positive(init_estim_sq_dist=init_estim_sq_dist)
+        arguments.positive(init_estim_sq_dist=init_estim_sq_dist)
         least = init_estim_sq_dist
 
     def scalars(

@@ -25,14 +25,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jopt import agreement, checks, tree
+from jopt import tree
 from jopt.algorithms.sgd import sgd
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.chain import chain
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.micro_batch import micro_batch
-from jopt.prng import KeyStream
+from jopt.core import tree_checks
+from jopt.core.chain import chain
+from jopt.core.factory import transformation
+from jopt.core.key_stream import KeyStream
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.gradients.micro_batch import micro_batch
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 def per_example_global_norm_clip(
@@ -143,7 +145,7 @@ def clipped_grad_sum(
     >>> sums, int(clipped)
     (Array(-0.25, dtype=float32), 1)
     """
-    checks.positive(l2_norm_clip=l2_norm_clip)
+    arguments.positive(l2_norm_clip=l2_norm_clip)
     split = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def clipped(*args: Any, **kwargs: Any) -> tuple[Updates, jax.Array]:
@@ -157,7 +159,7 @@ def clipped_grad_sum(
 def _examples(grads: Updates) -> int:
     """How many examples there are."""
     named = tree.leaves_with_names(grads)
-    agreement.leaves([g for _, g in named], grads, "updates")
+    tree_checks.leaves([g for _, g in named], grads, "updates")
     counts = {path: g.shape[0] if np.ndim(g) else None for path, g in named}
     examples = next(iter(counts.values()), None)
     if examples is None or set(counts.values()) != {examples}:
@@ -214,12 +216,12 @@ def differentially_private_aggregate(
     >>> tx.update({"w": jnp.array([[0.5], [-9.0]])}, tx.init({"w": jnp.ones(1)}))[0]
     {'w': Array([-0.25], dtype=float32)}
     """
-    checks.positive(l2_norm_clip=l2_norm_clip)
-    checks.nonnegative(noise_multiplier=noise_multiplier)
+    arguments.positive(l2_norm_clip=l2_norm_clip)
+    arguments.nonnegative(noise_multiplier=noise_multiplier)
     keys = KeyStream(key)
 
     def init(params: Params) -> OptState:
-        agreement.leaves(jax.tree.leaves(params), params, "params")
+        tree_checks.leaves(jax.tree.leaves(params), params, "params")
         return DifferentiallyPrivateAggregateState(keys.initial())
 
     def update(
@@ -230,9 +232,9 @@ def differentially_private_aggregate(
             examples = _examples(updates)
             sums, _ = per_example_global_norm_clip(updates, l2_norm_clip)
         else:
-            checks.one_number("examples", examples)
-            checks.positive(examples=examples)
-            agreement.leaves(jax.tree.leaves(updates), updates, "updates")
+            arguments.one_number("examples", examples)
+            arguments.positive(examples=examples)
+            tree_checks.leaves(jax.tree.leaves(updates), updates, "updates")
             wide = tree.compute_dtype
             sums = jax.tree.map(lambda g: g.astype(wide(g.dtype)), updates)
         leaves, treedef = jax.tree.flatten(sums)

@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
+from jopt.core.factory import transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.transformation import GradientTransformation
 from jopt.tree import abs_sq
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 FactoredAxes = Literal["largest", "last"]
@@ -88,12 +88,12 @@ def scale_by_factored_rms(
     Array([[1., 1., 1.],
            [1., 1., 1.]], dtype=float32)
     """
-    checks.positive(decay_rate=decay_rate, epsilon=epsilon)
-    checks.at_least(0, step_offset=step_offset)
-    checks.at_least(1, min_dim_size_to_factor=min_dim_size_to_factor)
-    checks.positive(clipping_threshold=clipping_threshold)
-    checks.one_of(("largest", "last"), factored_axes=factored_axes)
-    checks.one_of(("add", "clamp"), eps_mode=eps_mode)
+    arguments.positive(decay_rate=decay_rate, epsilon=epsilon)
+    arguments.at_least(0, step_offset=step_offset)
+    arguments.at_least(1, min_dim_size_to_factor=min_dim_size_to_factor)
+    arguments.positive(clipping_threshold=clipping_threshold)
+    arguments.one_of(("largest", "last"), factored_axes=factored_axes)
+    arguments.one_of(("add", "clamp"), eps_mode=eps_mode)
     if epsilon is None and eps_mode == "add":
         raise ValueError("epsilon=None is for eps_mode='clamp', got eps_mode='add'")
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise
+from jopt.core.factory import transformation
+from jopt.core.leafwise import leafwise
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.gradients import trust_ratio
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 @transformation
@@ -49,7 +49,7 @@ def fromage(
     >>> [f"{x:.3f}" for x in params + updates]
     ['2.400', '0.200']
     """
-    checks.nonnegative(learning_rate=learning_rate, min_norm=min_norm)
+    arguments.nonnegative(learning_rate=learning_rate, min_norm=min_norm)
 
     def scalars() -> dict[str, jax.Array]:
         root = jnp.sqrt(1 + jnp.square(learning_rate))

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import full, leafwise, zeros
+from jopt.core.factory import transformation
+from jopt.core.leafwise import full, leafwise, zeros
+from jopt.core.transformation import GradientTransformation
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class FtrlState(NamedTuple):
@@ -67,15 +67,15 @@ def ftrl(
     >>> jopt.apply_updates(params, updates)[0]
     Array(0., dtype=float32)
     """
-    checks.positive(learning_rate=learning_rate)
-    checks.nonnegative(
+    arguments.positive(learning_rate=learning_rate)
+    arguments.nonnegative(
         initial_accumulator_value=initial_accumulator_value,
         l1=l1,
         l2=l2,
         l2_shrinkage=l2_shrinkage,
         beta=beta,
     )
-    checks.nonpositive(learning_rate_power=learning_rate_power)
+    arguments.nonpositive(learning_rate_power=learning_rate_power)
 
     def rule(
         g: jax.Array, n: jax.Array, z: jax.Array, *, p: jax.Array

@@ -24,17 +24,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jopt import agreement, checks, tree
+from jopt import tree
 from jopt.algorithms.adam import scale_by_adam
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.chain import as_transformation, chain
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import zeros
-from jopt.masks import Mask
+from jopt.core import tree_checks
+from jopt.core.chain import as_transformation, chain
+from jopt.core.factory import transformation
+from jopt.core.leafwise import zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.widening import widened
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
-from jopt.wrappers.precision import widened
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 Side = Literal["shorter", "longer"]
@@ -88,9 +90,9 @@ def scale_by_galore(
     >>> state.projector.shape, state.base_optimizer_state.mu.shape
     ((4, 2), (8, 2))
     """
-    checks.at_least(1, rank=rank, update_proj_gap=update_proj_gap)
-    checks.finite(scale=scale)
-    checks.one_of(("shorter", "longer"), side=side)
+    arguments.at_least(1, rank=rank, update_proj_gap=update_proj_gap)
+    arguments.finite(scale=scale)
+    arguments.one_of(("shorter", "longer"), side=side)
     base = scale_by_adam() if base_optimizer is None else base_optimizer
     base = as_transformation(base, "scale_by_galore: base_optimizer")
     if _needs_params(base):
@@ -111,7 +113,7 @@ def scale_by_galore(
 
     def init(params: Params) -> OptState:
         leaves, treedef = jax.tree.flatten(params, is_leaf=_is_none)
-        agreement.leaves(leaves, params, "params", ["scale_by_galore"])
+        tree_checks.leaves(leaves, params, "params", ["scale_by_galore"])
         projectors: list[Any] = [None] * len(leaves)
         for i, p in enumerate(leaves):
             if p is not None and (own := shapes(jnp.shape(p))):
@@ -133,8 +135,8 @@ def scale_by_galore(
         **extra: Any,
     ) -> tuple[Updates, OptState]:
         leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
-        agreement.leaves(leaves, updates, "updates", ["scale_by_galore"])
-        aligned = functools.partial(agreement.aligned, updates, leaves, treedef)
+        tree_checks.leaves(leaves, updates, "updates", ["scale_by_galore"])
+        aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)
         if params is not None:  # of other shapes than what the base optimizer sees
             aligned(params, "params")
         projectors = aligned(state.projector, "the state's projector", shapes=shapes)
@@ -210,7 +212,7 @@ def _spread(run: Any, like: jax.Array, *specs: PartitionSpec) -> Any:
 def _projected(
     g: jax.Array, old: jax.Array, due: jax.Array, *, left: bool
 ) -> tuple[jax.Array, jax.Array]:
-    agreement.dtypes(g, None, old)
+    tree_checks.dtypes(g, None, old)
     g = g.astype(np.promote_types(tree.compute_dtype(g.dtype), old.dtype))
 
     def renewed(g: jax.Array) -> jax.Array:

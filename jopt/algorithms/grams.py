@@ -10,14 +10,14 @@ bytes per float32 parameter, that of Adam, and Adam's hyperparameters.
 from __future__ import annotations
 
 from jopt.algorithms.adam import scale_by_adam
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.cautious import gradient_sign
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.values.numbers import ScalarOrSchedule
 
 
 @transformation

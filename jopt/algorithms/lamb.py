@@ -16,17 +16,18 @@ from typing import Literal
 
 import jax
 
-from jopt import checks
 from jopt.algorithms.adam import scale_by_adam
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.gradients import scale_by_trust_ratio, trust_ratio
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
+from jopt.values.numbers import ScalarOrSchedule
 
 
 @transformation
@@ -55,7 +56,7 @@ def scale_by_decayed_trust_ratio(
     >>> tx.update(jnp.array([0.1]), tx.init(params), params)[0]
     Array([-6.], dtype=float32)
     """
-    checks.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
+    arguments.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
 
     def rule(g: jax.Array, *, p: jax.Array) -> jax.Array:
         decayed = learning_rate * weight_decay * p
@@ -110,13 +111,13 @@ def lamb(
     >>> jopt.lamb(1e-3, weight_decay=0.01, mask="kernel")
     lamb(learning_rate=0.001, weight_decay=0.01, mask='kernel')
     """
-    checks.one_of(("in_ratio", "before_step"), decay=decay)
+    arguments.one_of(("in_ratio", "before_step"), decay=decay)
     adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype=nu_dtype)
     if decay == "before_step":
         if mask is not None:
             raise ValueError(
                 "decay='before_step' takes no mask, got "
-                f"mask={checks.abbreviated(mask)}: give the leaves that do not decay a "
+                f"mask={abbreviated(mask)}: give the leaves that do not decay a "
                 "lamb of their own in jopt.partition"
             )
         return chain(adam, scale_by_decayed_trust_ratio(learning_rate, weight_decay))

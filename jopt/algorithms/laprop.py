@@ -18,15 +18,15 @@ import jax
 import jax.numpy as jnp
 
 from jopt.algorithms.adam import EpsMode, check_adam, eps_terms
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
 from jopt.tree import abs_sq, one_minus_power
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByLapropState(NamedTuple):

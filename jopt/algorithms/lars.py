@@ -17,18 +17,19 @@ from typing import Any, Literal
 
 import jax
 
-from jopt import checks, masks
-from jopt.base import GradientTransformation, Params
-from jopt.chain import chain
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise
-from jopt.masks import Mask
-from jopt.recipe import freeze
+from jopt.core import masks
+from jopt.core.chain import chain
+from jopt.core.factory import transformation
+from jopt.core.leafwise import leafwise
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation, Params
 from jopt.transforms.gradients import scale_by_trust_ratio, trust_ratio
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.momentum import trace
 from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
+from jopt.values.recipe import freeze
 
 
 @transformation
@@ -63,7 +64,7 @@ def scale_by_lars(
     >>> tx.update(jnp.array([0.0, 5.0]), tx.init(params), params)[0]
     Array([1.5, 4.5], dtype=float32)
     """
-    checks.nonnegative(
+    arguments.nonnegative(
         weight_decay=weight_decay, trust_coefficient=trust_coefficient, eps=eps
     )
 
@@ -116,7 +117,7 @@ def lars(
     >>> jopt.lars(0.1, weight_decay=1e-4, weight_decay_mask="kernel")
     lars(learning_rate=0.1, weight_decay=0.0001, weight_decay_mask='kernel')
     """
-    checks.one_of(("separate", "together"), norm=norm)
+    arguments.one_of(("separate", "together"), norm=norm)
     decayed, scaled = weight_decay_mask, trust_ratio_mask
     if norm == "together":
         start = [

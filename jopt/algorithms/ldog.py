@@ -15,17 +15,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
 from jopt.algorithms.distance import root
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import copied, leafwise, zeros
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import copied, leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
 from jopt.tree import abs_sq
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 def _one_number(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -68,8 +68,8 @@ def scale_by_distance_over_gradients(
     >>> tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)[0].round()
     Array([3., 4.], dtype=float32)
     """
-    checks.positive(reps_rel=reps_rel, eps=eps)
-    checks.finite(global_scale=global_scale)
+    arguments.positive(reps_rel=reps_rel, eps=eps)
+    arguments.finite(global_scale=global_scale)
 
     def rule(
         g: jax.Array,

@@ -18,15 +18,15 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 LionMode = Literal["hard", "smooth", "refined"]
@@ -71,9 +71,9 @@ def scale_by_lion(
     >>> tx.update(jnp.array([2.0, -0.1]), tx.init(jnp.zeros(2)))[0]
     Array([ 1., -1.], dtype=float32)
     """
-    checks.decay_rate(b1=b1, b2=b2)
-    checks.one_of(("hard", "smooth", "refined"), mode=mode)
-    checks.positive(smooth_beta=smooth_beta)
+    arguments.decay_rate(b1=b1, b2=b2)
+    arguments.one_of(("hard", "smooth", "refined"), mode=mode)
+    arguments.positive(smooth_beta=smooth_beta)
 
     def squashed(c: jax.Array) -> jax.Array:
         if mode == "smooth":

@@ -20,15 +20,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import copied, leafwise, zeros
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import copied, leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.tree import abs_sq
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class MadgradState(NamedTuple):
@@ -74,8 +74,8 @@ def scale_by_madgrad(
     >>> tx.update(jnp.array([8.0]), tx.init(params), params)[0].round(4)
     Array([-2.], dtype=float32)
     """
-    checks.nonnegative(learning_rate=learning_rate, eps=eps)
-    checks.decay_rate(momentum=momentum)
+    arguments.nonnegative(learning_rate=learning_rate, eps=eps)
+    arguments.decay_rate(momentum=momentum)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         rate = jnp.where(learning_rate == 0, 0.0, learning_rate + eps)

@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.mars_correction import (
     check_correction,
@@ -30,6 +29,7 @@ from jopt.transforms.mars_correction import (
     previous_gradients,
 )
 from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByMarsLionState(NamedTuple):

@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeAlias
 import jax
 import numpy as np
 
-from jopt import masks, tree
+from jopt import tree
+from jopt.core import masks
 
 
 # How leaves are matrices, one letter for each axis of a leaf: "i" for inputs, "o" for

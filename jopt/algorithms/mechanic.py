@@ -23,14 +23,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import agreement, checks, tree
+from jopt import tree
 from jopt.algorithms.distance import each, inner, root, total
-from jopt.base import GradientTransformation, Needs, OptState, Params, Updates
-from jopt.chain import as_transformation
-from jopt.evaluation import has_readout
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import copied, zeros
+from jopt.core import tree_checks
+from jopt.core.chain import as_transformation
+from jopt.core.eval_params import has_readout
+from jopt.core.factory import transformation
+from jopt.core.leafwise import copied, zeros
+from jopt.core.transformation import (
+    GradientTransformation,
+    Needs,
+    OptState,
+    Params,
+    Updates,
+)
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class MechanicState(NamedTuple):
@@ -91,9 +99,9 @@ def mechanize(
             "mechanize scales the steps of base_optimizer, so an average inside would "
             f"not be one of the parameters; put it after mechanize. Got {base!r}"
         )
-    checks.nonnegative(weight_decay=weight_decay)
-    checks.positive(eps=eps, s_init=s_init)
-    checks.at_least(1, num_betas=num_betas)
+    arguments.nonnegative(weight_decay=weight_decay)
+    arguments.positive(eps=eps, s_init=s_init)
+    arguments.at_least(1, num_betas=num_betas)
 
     def init(params: Params) -> OptState:
         start = jnp.zeros(num_betas, tree.scalar_dtype())
@@ -112,9 +120,9 @@ def mechanize(
         updates: Updates, state: OptState, params: Params, **extra: Any
     ) -> tuple[Updates, OptState]:
         leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
-        agreement.leaves(leaves, updates, "updates")
+        tree_checks.leaves(leaves, updates, "updates")
         for name, other in (("params", params), ("the state's x0", state.x0)):
-            agreement.aligned(updates, leaves, treedef, other, name)
+            tree_checks.aligned(updates, leaves, treedef, other, name)
         # In the gradients' dtype, the steps would be rounded before they are scaled.
         grads = treedef.unflatten(each(_same, updates))
         steps, own = base.update(grads, state.base_optimizer_state, params, **extra)

@@ -23,11 +23,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
-from jopt.base import GradientTransformation, Params, Updates
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
+from jopt import tree
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.transformation import GradientTransformation, Params, Updates
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class MomoState(NamedTuple):
@@ -81,9 +82,9 @@ def momo(
     >>> updates.round(4)
     Array([-0.5, -1. , -1.5], dtype=float32)
     """
-    checks.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
-    checks.decay_rate(beta=beta)
-    checks.finite(lower_bound=lower_bound)
+    arguments.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
+    arguments.decay_rate(beta=beta)
+    arguments.finite(lower_bound=lower_bound)
 
     def scalars(
         t: jax.Array,
@@ -183,10 +184,10 @@ def momo_adam(
     >>> jopt.momo_adam(2e-2, weight_decay=0.1)
     momo_adam(learning_rate=0.02, weight_decay=0.1)
     """
-    checks.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
-    checks.decay_rate(b1=b1, b2=b2)
-    checks.positive(eps=eps)
-    checks.finite(lower_bound=lower_bound)
+    arguments.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
+    arguments.decay_rate(b1=b1, b2=b2)
+    arguments.positive(eps=eps)
+    arguments.finite(lower_bound=lower_bound)
 
     def moments(
         g: jax.Array, d: jax.Array, v: jax.Array, scale: jax.Array

@@ -29,28 +29,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jopt import agreement, checks, masks, tree
+from jopt import tree
 from jopt.algorithms.adam import EpsMode, adamw
-from jopt.algorithms.matrices import (
-    Axes,
-    ShapeScale,
-    is_hidden,
-    letters,
-    shape_factor,
-)
+from jopt.algorithms.matrices import Axes, ShapeScale, is_hidden, letters, shape_factor
 from jopt.algorithms.polar import coefficients, orthogonalize
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import zeros
-from jopt.masks import Mask
+from jopt.core import masks, tree_checks
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.widening import widened
 from jopt.transforms.gradients import identity
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.tree.like import spread_like
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 from jopt.wrappers.masking import partition
-from jopt.wrappers.precision import widened
 
 
 class ScaleByMuonState(NamedTuple):
@@ -115,13 +111,15 @@ def scale_by_muon(
            [0., 1.]], dtype=float32)
     """
     triples = coefficients(ns_coeffs, ns_steps)
-    checks.decay_rate(beta=beta)
-    checks.nonnegative(eps=eps)
-    checks.one_of(("kj", "match_rms_adamw", "spectral", None), shape_scale=shape_scale)
-    checks.nonnegative(consistent_rms=consistent_rms)
+    arguments.decay_rate(beta=beta)
+    arguments.nonnegative(eps=eps)
+    arguments.one_of(
+        ("kj", "match_rms_adamw", "spectral", None), shape_scale=shape_scale
+    )
+    arguments.nonnegative(consistent_rms=consistent_rms)
 
     def init(params: Params) -> OptState:
-        agreement.leaves(jax.tree.leaves(params), params, "params")
+        tree_checks.leaves(jax.tree.leaves(params), params, "params")
         letters(axes, params)
         return ScaleByMuonState(jax.tree.map(zeros(mu_dtype).init, params))
 
@@ -129,8 +127,8 @@ def scale_by_muon(
         updates: Updates, state: OptState, params: Params | None = None
     ) -> tuple[Updates, OptState]:
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        agreement.leaves(leaves, updates, "updates")
-        aligned = functools.partial(agreement.aligned, updates, leaves, treedef)
+        tree_checks.leaves(leaves, updates, "updates")
+        aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)
         if params is not None:
             aligned(params, "params")
         mu = aligned(state.mu, "the state's mu")
@@ -139,7 +137,7 @@ def scale_by_muon(
         there = [i for i, g in enumerate(leaves) if g is not None]
         directions = []
         for i in there:
-            agreement.dtypes(leaves[i], None, mu[i])
+            tree_checks.dtypes(leaves[i], None, mu[i])
             u, mu[i] = _momentum(leaves[i], mu[i], beta, 1 - beta, nesterov)
             directions.append(u)
         results = orthogonalize(

@@ -18,17 +18,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
 from jopt.algorithms.adam import EpsMode, check_adam, eps_terms, scale_by_adam
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.tree import abs_sq, one_minus_power
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByNadamState(NamedTuple):
@@ -78,7 +78,7 @@ def scale_by_nadam(
     1.0
     """
     check_adam(b1, b2, eps, eps_root, eps_mode)
-    checks.nonnegative(momentum_decay=momentum_decay)
+    arguments.nonnegative(momentum_decay=momentum_decay)
 
     def scheduled(t: jax.Array) -> jax.Array:
         return b1 * (1 - 0.5 * 0.96 ** (momentum_decay * t))

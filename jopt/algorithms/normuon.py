@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
+from jopt import tree
 from jopt.algorithms.matrices import positions
-from jopt.base import GradientTransformation
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.transformation import GradientTransformation
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class NormalizeNeuronsState(NamedTuple):
@@ -64,7 +65,7 @@ def normalize_neurons(
     >>> jnp.linalg.norm(u, axis=0).round(3)  # of each neuron
     Array([0.711, 0.711], dtype=float32)
     """
-    checks.decay_rate(b2=b2)
+    arguments.decay_rate(b2=b2)
 
     def inputs(shape: tuple[int, ...]) -> tuple[int, ...] | None:
         if len(shape) < 2:

@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.tree import abs_sq
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByNovogradState(NamedTuple):
@@ -69,9 +69,9 @@ def scale_by_novograd(
     >>> tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)[0]
     Array([0.6, 0.8], dtype=float32)
     """
-    checks.decay_rate(b1=b1, b2=b2)
-    checks.nonnegative(eps=eps, eps_root=eps_root, weight_decay=weight_decay)
-    checks.some_positive(eps=eps, eps_root=eps_root)
+    arguments.decay_rate(b1=b1, b2=b2)
+    arguments.nonnegative(eps=eps, eps_root=eps_root, weight_decay=weight_decay)
+    arguments.some_positive(eps=eps, eps_root=eps_root)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         first = t == 1

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
 from jopt.algorithms.adam import scale_by_adam
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByOptimisticGradientState(NamedTuple):
@@ -65,7 +65,7 @@ def scale_by_optimistic_gradient(
     >>> tx.update(jnp.array([3.0]), state)[0]
     Array([5.], dtype=float32)
     """
-    checks.nonnegative(alpha=alpha, beta=beta)
+    arguments.nonnegative(alpha=alpha, beta=beta)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         return {"change": jnp.where(t == 1, jnp.zeros_like(t), beta)}
@@ -213,8 +213,8 @@ def optimistic_adam(
                 f"then, got learning_rate={learning_rate!r}. Use "
                 "jopt.optimistic_adam_v2(learning_rate, beta=…)"
             )
-        checks.positive(learning_rate=learning_rate)
-        checks.nonnegative(optimism=optimism)
+        arguments.positive(learning_rate=learning_rate)
+        arguments.nonnegative(optimism=optimism)
         beta = optimism / learning_rate
     return optimistic_adam_v2(
         learning_rate,

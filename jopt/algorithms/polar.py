@@ -23,8 +23,10 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jopt import checks, tree
+from jopt import tree
 from jopt.algorithms.matrices import devices_along, positions, sizes
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated, suggestion
 
 
 Triple: TypeAlias = tuple[float, float, float]
@@ -130,7 +132,7 @@ def coefficients(ns_coeffs: Any, ns_steps: int | None) -> tuple[Triple, ...]:
         if ns_coeffs not in PRESETS:
             raise ValueError(
                 f"ns_coeffs must be one of {', '.join(map(repr, PRESETS))} or triples, "
-                f"got {ns_coeffs!r}.{checks.suggestion(ns_coeffs, PRESETS)}"
+                f"got {ns_coeffs!r}.{suggestion(ns_coeffs, PRESETS)}"
             )
         usual, triples = PRESETS[ns_coeffs]
     else:
@@ -142,12 +144,12 @@ def coefficients(ns_coeffs: Any, ns_steps: int | None) -> tuple[Triple, ...]:
         if not is_triples or not np.isfinite(found).all():
             raise ValueError(
                 "ns_coeffs must be the name of a preset, a triple (a, b, c), or a "
-                f"sequence of triples, got ns_coeffs={checks.abbreviated(ns_coeffs)}"
+                f"sequence of triples, got ns_coeffs={abbreviated(ns_coeffs)}"
             )
         usual = 5 if found.ndim == 1 else len(found)
         triples = tuple((a, b, c) for a, b, c in np.atleast_2d(found).tolist())
     steps = usual if ns_steps is None else ns_steps
-    checks.at_least(1, ns_steps=steps)
+    arguments.at_least(1, ns_steps=steps)
     return tuple(triples[min(i, len(triples) - 1)] for i in range(steps))
 
 

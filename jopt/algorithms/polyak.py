@@ -19,13 +19,14 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
-from jopt.base import GradientTransformation, Updates
-from jopt.chain import chain
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise
+from jopt import tree
+from jopt.core.chain import chain
+from jopt.core.factory import transformation
+from jopt.core.leafwise import leafwise
+from jopt.core.transformation import GradientTransformation, Updates
 from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 @transformation
@@ -62,10 +63,10 @@ def scale_by_polyak(
     >>> tx.update(grads, tx.init(grads), value=5.0)[0]
     Array([0.6, 0.8], dtype=float32)
     """
-    checks.finite(f_min=f_min)
-    checks.positive(max_learning_rate=max_learning_rate)
-    checks.nonnegative(eps=eps)
-    checks.one_of(("sps", "sps+"), variant=variant)
+    arguments.finite(f_min=f_min)
+    arguments.positive(max_learning_rate=max_learning_rate)
+    arguments.nonnegative(eps=eps)
+    arguments.one_of(("sps", "sps+"), variant=variant)
 
     def scalars(updates: Updates, value: Any) -> dict[str, jax.Array]:
         norm = tree.norm(updates)

@@ -22,13 +22,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
 from jopt.algorithms.dadapt import adam_correction, check_betas, next_size, quotient
 from jopt.algorithms.distance import total
-from jopt.base import GradientTransformation, Params, Updates
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import copied, leafwise, zeros
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import copied, leafwise, zeros
+from jopt.core.transformation import GradientTransformation, Params, Updates
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ProdigyState(NamedTuple):
@@ -103,11 +103,11 @@ def prodigy(
     """
     b1, b2 = check_betas(betas)
     b3 = b2**0.5 if beta3 is None else beta3
-    checks.decay_rate(beta3=b3)
-    checks.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
-    checks.positive(eps=eps, estim_lr0=estim_lr0, estim_lr_coef=estim_lr_coef)
+    arguments.decay_rate(beta3=b3)
+    arguments.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
+    arguments.positive(eps=eps, estim_lr0=estim_lr0, estim_lr_coef=estim_lr_coef)
     if growth_rate is not None:
-        checks.at_least(1, growth_rate=growth_rate)
+        arguments.at_least(1, growth_rate=growth_rate)
 
     def scalars(
         t: jax.Array,

@@ -17,15 +17,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import full, leafwise, zeros
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import full, leafwise, zeros
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.momentum import trace
 from jopt.tree import abs_sq, one_minus_power
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByRmsState(NamedTuple):
@@ -68,9 +68,9 @@ def scale_by_rms(
     >>> tx.update(jnp.array([3.0]), tx.init(jnp.zeros(1)))[0]
     Array([2.], dtype=float32)
     """
-    checks.decay_rate(decay=decay)
-    checks.positive(eps=eps)
-    checks.nonnegative(initial_scale=initial_scale)
+    arguments.decay_rate(decay=decay)
+    arguments.positive(eps=eps)
+    arguments.nonnegative(initial_scale=initial_scale)
     scalars = _scalars(decay, bias_correction)
 
     def rule(
@@ -125,9 +125,9 @@ def scale_by_stddev(
     >>> tx.update(jnp.array([3.0]), tx.init(jnp.zeros(1)))[0]
     Array([2.], dtype=float32)
     """
-    checks.decay_rate(decay=decay)
-    checks.positive(eps=eps)
-    checks.nonnegative(initial_scale=initial_scale)
+    arguments.decay_rate(decay=decay)
+    arguments.positive(eps=eps)
+    arguments.nonnegative(initial_scale=initial_scale)
     scalars = _scalars(decay, bias_correction)
 
     def rule(

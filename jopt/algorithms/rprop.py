@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import full, leafwise, zeros
+from jopt.core.chain import chain
+from jopt.core.factory import transformation
+from jopt.core.leafwise import full, leafwise, zeros
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByRpropState(NamedTuple):
@@ -67,13 +67,13 @@ def scale_by_rprop(
     >>> updates, tx.update(jnp.array([-2.0]), state)[0]
     (Array([-0.1], dtype=float32), Array([-0.12], dtype=float32))
     """
-    checks.positive(
+    arguments.positive(
         learning_rate=learning_rate,
         min_step_size=min_step_size,
         max_step_size=max_step_size,
     )
-    checks.decay_rate(eta_minus=eta_minus)
-    checks.at_least(1, eta_plus=eta_plus)
+    arguments.decay_rate(eta_minus=eta_minus)
+    arguments.at_least(1, eta_plus=eta_plus)
 
     def rule(
         g: jax.Array, s: jax.Array, before: jax.Array

@@ -23,16 +23,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
 from jopt.algorithms.radam import average_length
 from jopt.algorithms.rmsprop import scale_by_rms
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import copied, leafwise
-from jopt.masks import Mask
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import copied, leafwise
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.weight_decay import decoupled_decay
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByScheduleFreeState(NamedTuple):
@@ -91,11 +91,11 @@ def scale_by_schedule_free(
     >>> params, jopt.eval_params(tx, state, params)
     (Array([-1.55], dtype=float32), Array([-1.5], dtype=float32))
     """
-    checks.nonnegative(learning_rate=learning_rate, r=r)
-    checks.decay_rate(b1=b1)
-    checks.positive(b1=b1)
-    checks.finite(weight_lr_power=weight_lr_power)
-    checks.at_least(0, warmup_steps=warmup_steps)
+    arguments.nonnegative(learning_rate=learning_rate, r=r)
+    arguments.decay_rate(b1=b1)
+    arguments.positive(b1=b1)
+    arguments.finite(weight_lr_power=weight_lr_power)
+    arguments.at_least(0, warmup_steps=warmup_steps)
 
     def scalars(
         t: jax.Array, weight_sum: jax.Array, max_lr: jax.Array

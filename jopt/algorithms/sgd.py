@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import jax
 
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.momentum import trace
 from jopt.transforms.noise import add_noise
+from jopt.values.numbers import ScalarOrSchedule
 
 
 @transformation

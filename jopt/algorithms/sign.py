@@ -12,13 +12,13 @@ it, with a schedule that ends near zero: the steps do not get smaller by themsel
 
 from __future__ import annotations
 
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.gradients import scale_by_sign
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.momentum import ema
+from jopt.values.numbers import ScalarOrSchedule
 
 
 @transformation

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleBySm3State(NamedTuple):
@@ -65,9 +65,9 @@ def scale_by_sm3(
     >>> [a.shape for a in tx.init(jnp.ones((2, 3))).mu]
     [(2, 1), (1, 3)]
     """
-    checks.decay_rate(b1=b1)
-    checks.fraction(b2=b2)
-    checks.nonnegative(eps=eps)
+    arguments.decay_rate(b1=b1)
+    arguments.fraction(b2=b2)
+    arguments.nonnegative(eps=eps)
 
     def rule(g: jax.Array, mu: Any, nu: Any) -> tuple[jax.Array, Any, Any]:
         share = jnp.where(b2 == 1, 1, 1 - b2)

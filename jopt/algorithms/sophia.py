@@ -25,16 +25,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import agreement, checks, tree
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import zeros
-from jopt.masks import Mask
-from jopt.prng import KeyStream
+from jopt import tree
+from jopt.core import tree_checks
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.key_stream import KeyStream
+from jopt.core.leafwise import zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 # ``estimate(key, obj_fn, params)`` gives a tree like ``params``.
@@ -162,11 +164,11 @@ def scale_by_sophia(
     >>> tx.update(jnp.array([20.0, 0.018]), tx.init(params), params, **g)[0].round(2)
     Array([0.35, 1.  ], dtype=float32)
     """
-    checks.decay_rate(b1=b1, b2=b2)
-    checks.positive(eps=eps, gamma=gamma, clip_threshold=clip_threshold)
-    checks.at_least(1, update_interval=update_interval)
+    arguments.decay_rate(b1=b1, b2=b2)
+    arguments.positive(eps=eps, gamma=gamma, clip_threshold=clip_threshold)
+    arguments.at_least(1, update_interval=update_interval)
     if isinstance(hessian_diagonal_fn, str):
-        checks.one_of(tuple(ESTIMATORS), hessian_diagonal_fn=hessian_diagonal_fn)
+        arguments.one_of(tuple(ESTIMATORS), hessian_diagonal_fn=hessian_diagonal_fn)
         estimate = ESTIMATORS[hessian_diagonal_fn]
     else:
         estimate = hessian_diagonal_fn
@@ -174,7 +176,9 @@ def scale_by_sophia(
     mu_slot, nu_slot = zeros(mu_dtype), zeros()
 
     def init(params: Params) -> OptState:
-        agreement.leaves(jax.tree.leaves(params), params, "params", ["scale_by_sophia"])
+        tree_checks.leaves(
+            jax.tree.leaves(params), params, "params", ["scale_by_sophia"]
+        )
         return ScaleBySophiaState(
             jnp.zeros((), jnp.int32),
             jax.tree.map(mu_slot.init, params),
@@ -186,8 +190,8 @@ def scale_by_sophia(
         updates: Updates, state: OptState, params: Params, obj_fn: Callable[..., Any]
     ) -> tuple[Updates, OptState]:
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        agreement.leaves(leaves, updates, "updates", ["scale_by_sophia"])
-        agreement.aligned(updates, leaves, treedef, params, "params")
+        tree_checks.leaves(leaves, updates, "updates", ["scale_by_sophia"])
+        tree_checks.aligned(updates, leaves, treedef, params, "params")
 
         def renew() -> tuple[Params, jax.Array]:
             data, (now,) = keys.split(state.key, 1)
@@ -198,7 +202,7 @@ def scale_by_sophia(
         due = state.count % update_interval == 0
         nu, data = jax.lax.cond(due, renew, lambda: (state.nu, state.key))
         mus, nus = (
-            agreement.aligned(updates, leaves, treedef, own, f"the state's {name}")
+            tree_checks.aligned(updates, leaves, treedef, own, f"the state's {name}")
             for name, own in (("mu", state.mu), ("nu", nu))
         )
         pairs = [

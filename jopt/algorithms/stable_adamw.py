@@ -18,15 +18,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, masks
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
-from jopt.masks import Mask
+from jopt.core import masks
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.tree import abs_sq, one_minus_power
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByStableAdamwState(NamedTuple):
@@ -74,9 +75,9 @@ def scale_by_stable_adamw(
     >>> tx.update(jnp.array([100.0]), state, p)[0].round(4)  # scale_by_adam: 1.4107
     Array([1.], dtype=float32)
     """
-    checks.decay_rate(b1=b1, b2=b2)
-    checks.positive(eps=eps)
-    checks.nonnegative(weight_decay=weight_decay)
+    arguments.decay_rate(b1=b1, b2=b2)
+    arguments.positive(eps=eps)
+    arguments.nonnegative(weight_decay=weight_decay)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         return {
@@ -174,5 +175,5 @@ def _with_zeros(inner: GradientTransformation, mask: Mask) -> GradientTransforma
 
     update.__qualname__ = f"{inner.name}.update"  # its name in a chain
     tx = GradientTransformation(init, update, needs=inner.needs)
-    tx.dynamic = inner.dynamic
+    tx.changing = inner.changing
     return tx

@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
 from jopt.algorithms.adam import EpsMode, check_adam, eps_terms
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import full, leafwise
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import full, leafwise
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.tree import abs_sq, one_minus_power
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByYogiState(NamedTuple):
@@ -78,8 +78,8 @@ def scale_by_yogi(
     Array([1., 0.], dtype=float32)
     """
     check_adam(b1, b2, eps, eps_root, eps_mode)
-    checks.nonnegative(initial_accumulator_value=initial_accumulator_value)
-    checks.finite(initial_mu=initial_mu)
+    arguments.nonnegative(initial_accumulator_value=initial_accumulator_value)
+    arguments.finite(initial_mu=initial_mu)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         nu_scale = 1 / one_minus_power(b2, t)

@@ -14,16 +14,18 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Sharding
 
-from jopt import checks, tree
-from jopt.base import GradientTransformation
+from jopt import tree
 from jopt.checkpoint.checksum import checksums, copied, digits
-from jopt.checkpoint.placement import (
+from jopt.checkpoint.shardings import (
     as_global,
     replicated,
     sharding_of,
     state_shardings,
 )
-from jopt.state_dict import load_state_dict, schema, state_dict
+from jopt.core.transformation import GradientTransformation
+from jopt.state.state_dict import load_state_dict, schema, state_dict
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
 
 
 Arrays = dict[str, Any]
@@ -53,7 +55,7 @@ def pack(
 ) -> tuple[Arrays, Index]:
     """The arrays and the index of a checkpoint."""
     check_json("metadata", metadata)
-    step = None if step is None else checks.whole("step", step)
+    step = None if step is None else arguments.whole("step", step)
     keys, kinds = _keys(rng)
     arrays: Arrays = {}
     parts = {"params": state_dict(params), "opt_state": state_dict(opt_state)}
@@ -147,7 +149,7 @@ def check_json(path: str, value: Any) -> None:
     elif value is not None and type(value) not in (bool, int, float, str):
         raise TypeError(
             f"{path} must be what JSON has (dict, list, str, int, float, bool, None), "
-            f"got {checks.abbreviated(value)} of type {type(value).__name__}"
+            f"got {abbreviated(value)} of type {type(value).__name__}"
         )
 
 
@@ -206,7 +208,7 @@ def _keys(rng: Any) -> tuple[Arrays, dict[str, str | None] | None]:
         if not isinstance(name, str) or not hasattr(key, "dtype"):
             raise TypeError(
                 "rng must be a random key or a dict of them by name, got "
-                f"{checks.abbreviated(rng)}"
+                f"{abbreviated(rng)}"
             )
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         kinds[name] = str(jax.random.key_impl(key)) if typed else None

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from jopt.checkpoint import sealed
+from jopt.checkpoint import seal
 from jopt.checkpoint.contents import Arrays, Index, Read
 
 
@@ -34,13 +34,13 @@ def write(path: Path, arrays: Arrays, index: Index) -> None:
         )
     to_bytes, _ = FORMATS[path.suffix]
     host = {name: np.asarray(x) for name, x in jax.device_get(arrays).items()}
-    data = sealed.seal(to_bytes(host, json.dumps(index)))
+    data = seal.seal(to_bytes(host, json.dumps(index)))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)
-    sealed.write(partial, data)
+    seal.write(partial, data)
     os.replace(partial, path)
-    sealed.sync_folder(path.parent)
+    seal.sync_folder(path.parent)
 
 
 def read(path: Path) -> tuple[Index, Read]:
@@ -49,7 +49,7 @@ def read(path: Path) -> tuple[Index, Read]:
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     data = path.read_bytes()
-    sealed.check(path, data)
+    seal.check(path, data)
     arrays, text = from_bytes(data)
     index = json.loads(text)
 
@@ -78,7 +78,7 @@ def _to_npz(arrays: Arrays, index: str) -> bytes:
     stored[INDEX] = np.frombuffer(index.encode(), np.uint8)
     np.savez(buffer, allow_pickle=False, **stored)
     with zipfile.ZipFile(buffer, "a") as file:
-        file.comment = sealed.EMPTY
+        file.comment = seal.EMPTY
     return buffer.getvalue()
 
 
@@ -118,7 +118,7 @@ def _to_safetensors(arrays: Arrays, index: str) -> bytes:
     # Wide elements first, so that all are aligned; the seal is last.
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     stored = [(name, arrays[name]) for name in order]
-    stored.append(("seal", np.frombuffer(sealed.EMPTY, np.uint8)))
+    stored.append(("seal", np.frombuffer(seal.EMPTY, np.uint8)))
     header: dict[str, Any] = {"__metadata__": {INDEX: index}}
     end = 0
     for name, x in stored:
@@ -154,7 +154,7 @@ def _from_safetensors(data: bytes) -> tuple[Arrays, str]:
 
 
 def _to_msgpack(arrays: Arrays, index: str) -> bytes:
-    content = {"arrays": arrays, INDEX: index, "seal": sealed.EMPTY.decode()}
+    content = {"arrays": arrays, INDEX: index, "seal": seal.EMPTY.decode()}
     return _flax().msgpack_serialize(content)
 
 

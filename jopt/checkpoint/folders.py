@@ -23,7 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
-from jopt.checkpoint import sealed
+from jopt.checkpoint import seal
 from jopt.checkpoint.contents import Arrays, Index, Read
 
 
@@ -59,10 +59,10 @@ def start(path: Path, arrays: Arrays, index: Index) -> Callable[[], None]:
             writing.result()
         if jax.process_index() == 0:
             index["files"] = _checksums(partial, _files(partial))
-            sealed.write(partial / INDEX, sealed.json_bytes(index))
-            sealed.sync_folder(partial)
+            seal.write(partial / INDEX, seal.json_bytes(index))
+            seal.sync_folder(partial)
             partial.rename(path)
-            sealed.sync_folder(path.parent)
+            seal.sync_folder(path.parent)
         _wait_for_all()
 
     return finish
@@ -78,7 +78,7 @@ def index_of(path: Path) -> Index:
             f"{file} is missing: {path} is damaged, or not written by jopt.checkpoint"
         )
     data = file.read_bytes()
-    sealed.check(file, data)
+    seal.check(file, data)
     return json.loads(data)
 
 

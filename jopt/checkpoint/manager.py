@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import jax
 
-from jopt import checks
-from jopt.base import GradientTransformation
 from jopt.checkpoint import folders
 from jopt.checkpoint.contents import Restored, pack, unpack
+from jopt.core.transformation import GradientTransformation
+from jopt.values import arguments
 
 
 _writing: set[Checkpointer] = set()
@@ -77,12 +77,12 @@ class Checkpointer:
         keep_best: int = 0,
         asynchronous: bool = False,
     ):
-        checks.at_least(0, keep_best=checks.whole("keep_best", keep_best))
+        arguments.at_least(0, keep_best=arguments.whole("keep_best", keep_best))
         if keep is not None:
-            checks.at_least(1, keep=checks.whole("keep", keep))
+            arguments.at_least(1, keep=arguments.whole("keep", keep))
         self.directory = Path(directory).expanduser().absolute()
         self.keep, self.keep_best = keep, keep_best
-        self.asynchronous = checks.flag("asynchronous", asynchronous)
+        self.asynchronous = arguments.flag("asynchronous", asynchronous)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -146,7 +146,7 @@ class Checkpointer:
           ValueError: There is a checkpoint of this step or a later one.
         """
         self.wait()
-        checks.at_least(0, step=checks.whole("step", step))
+        arguments.at_least(0, step=arguments.whole("step", step))
         if self.latest is not None and step <= self.latest:
             raise ValueError(
                 f"step must be > {self.latest}, the newest checkpoint in "

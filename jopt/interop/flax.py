@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 from flax.training import train_state
 
-from jopt import checks
-from jopt.apply import apply_updates
-from jopt.base import Needs, Params, Updates
-from jopt.hyperparams import hyperparams, set_hyperparams
+from jopt.core.apply import apply_updates
+from jopt.core.transformation import Needs, Params, Updates
+from jopt.state.hyperparams import hyperparams, set_hyperparams
+from jopt.values.arguments import suggestion
 
 
 class TrainState(train_state.TrainState):
@@ -108,7 +108,7 @@ class TrainState(train_state.TrainState):
             known = needs.accepts - {"params"}
             raise TypeError(
                 f"apply_gradients has no use for the argument {name!r}."
-                f"{checks.suggestion(name, known | names)} The optimizer takes "
+                f"{suggestion(name, known | names)} The optimizer takes "
                 f"{sorted(known)}, the state has the fields {sorted(names)}."
             )
         return extra, fields

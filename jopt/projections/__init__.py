@@ -11,37 +11,7 @@ To train under a constraint, project after the step: ``params =
 projection_simplex(apply_updates(params, updates))``.
 """
 
-from jopt.projections.balls import (
-    projection_l1_ball,
-    projection_l1_sphere,
-    projection_l2_ball,
-    projection_l2_sphere,
-    projection_simplex,
-)
-from jopt.projections.boxes import (
-    projection_box,
-    projection_hypercube,
-    projection_linf_ball,
-    projection_non_negative,
-)
-from jopt.projections.planes import (
-    projection_halfspace,
-    projection_hyperplane,
-    projection_vector,
-)
+from jopt.values.page import public_page
 
 
-__all__ = [
-    "projection_box",
-    "projection_halfspace",
-    "projection_hypercube",
-    "projection_hyperplane",
-    "projection_l1_ball",
-    "projection_l1_sphere",
-    "projection_l2_ball",
-    "projection_l2_sphere",
-    "projection_linf_ball",
-    "projection_non_negative",
-    "projection_simplex",
-    "projection_vector",
-]
+__getattr__, __dir__, __all__ = public_page(__name__, __file__)

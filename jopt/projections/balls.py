@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jopt import checks
 from jopt.projections.boxes import real_only
 from jopt.tree.dtypes import promoted, rounded_once, wide
 from jopt.tree.norms import norm
 from jopt.tree.paths import map_leaves
 from jopt.tree.reductions import size
+from jopt.values import arguments
 
 
 def projection_l2_ball(tree: Any, scale: ArrayLike = 1) -> Any:
@@ -41,7 +41,7 @@ def projection_l2_ball(tree: Any, scale: ArrayLike = 1) -> Any:
     >>> projection_l2_ball({"a": jnp.array([3.0]), "b": jnp.array([4.0])}, scale=0.5)
     {'a': Array([0.3], dtype=float32), 'b': Array([0.4], dtype=float32)}
     """
-    checks.nonnegative(scale=scale)
+    arguments.nonnegative(scale=scale)
     length = norm(tree)
     outside = length > jnp.asarray(scale, length.dtype)
     length = jnp.where(outside, length, 1)
@@ -70,7 +70,7 @@ def projection_l2_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     >>> projection_l2_sphere({"a": jnp.array([0.3, 0.4])}, scale=5)
     {'a': Array([3., 4.], dtype=float32)}
     """
-    checks.nonnegative(scale=scale)
+    arguments.nonnegative(scale=scale)
     length, equal = norm(tree), np.sqrt(size(tree))
     zero = length == 0
     numbers = [jnp.where(zero, 1, length), scale, float(equal)]
@@ -98,7 +98,7 @@ def projection_simplex(tree: Any, scale: ArrayLike = 1) -> Any:
     >>> projection_simplex({"a": jnp.array([2.5, 3.25]), "b": 0.5})
     {'a': Array([0.125, 0.875], dtype=float32), 'b': Array(0., dtype=float32)}
     """
-    checks.positive(scale=scale)
+    arguments.positive(scale=scale)
     real_only(tree)
     leaves, treedef = jax.tree.flatten(tree)
     return treedef.unflatten(
@@ -124,7 +124,7 @@ def projection_l1_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     >>> projection_l1_sphere({"a": jnp.array([0.0, -0.5])})
     {'a': Array([ 0.25, -0.75], dtype=float32)}
     """
-    checks.positive(scale=scale)
+    arguments.positive(scale=scale)
     leaves, treedef = jax.tree.flatten(tree)
     lengths = _on_simplex([jnp.abs(x) for x in leaves], scale)
 

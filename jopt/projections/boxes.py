@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jopt import checks
 from jopt.tree.dtypes import rounded_once
 from jopt.tree.paths import leaves_with_names, map_leaves
+from jopt.values import arguments
 
 
 def projection_non_negative(tree: Any) -> Any:
@@ -78,7 +78,7 @@ def projection_hypercube(tree: Any, scale: Any = 1) -> Any:
     {'a': Array([0. , 0.5, 1. ], dtype=float32)}
     """
     if jax.tree_util.all_leaves([scale]) and np.shape(scale) == ():
-        checks.nonnegative(scale=scale)
+        arguments.nonnegative(scale=scale)
     return projection_box(tree, 0, scale)
 
 
@@ -98,7 +98,7 @@ def projection_linf_ball(tree: Any, scale: ArrayLike = 1) -> Any:
     >>> projection_linf_ball({"a": jnp.array([-3.0, 0.5])})
     {'a': Array([-1. ,  0.5], dtype=float32)}
     """
-    checks.nonnegative(scale=scale)
+    arguments.nonnegative(scale=scale)
 
     def shortened(x: jax.Array, radius: jax.Array) -> jax.Array:
         return jnp.where(jnp.abs(x) <= jnp.real(radius), x, jnp.sign(x) * radius)

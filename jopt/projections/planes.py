@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jopt import checks
 from jopt.tree.arithmetic import scale
 from jopt.tree.dtypes import promoted, rounded_once, scalar, wide
 from jopt.tree.norms import norm
 from jopt.tree.paths import map_leaves
 from jopt.tree.reductions import vdot
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
 
 
 def projection_vector(x: Any, a: Any) -> Any:
@@ -95,8 +96,8 @@ def _scaled(x: Any, a: Any, b: Any = 0) -> tuple[Any, jax.Array, jax.Array]:
     It is the power with which the largest element of ``a`` is near 1, so the square is
     in range. Of a zero it is 1.
     """
-    if not checks.is_number(b):
-        raise TypeError(f"b must be one real number, got b={checks.abbreviated(b)}")
+    if not arguments.is_number(b):
+        raise TypeError(f"b must be one real number, got b={abbreviated(b)}")
 
     def wide_like(x: Any, a: Any) -> jax.Array:
         a = jnp.asarray(a).astype(wide(promoted(a, 0.0)))

@@ -1,1 +1,1 @@
-"""Learning-rate schedules: functions of the step that are values, one family a file."""
+"""Schedules: functions of the step, one family a file."""

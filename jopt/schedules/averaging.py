@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.factory import schedule
+from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.tree import scalar_dtype
+from jopt.values import arguments
 
 
 @schedule
@@ -58,12 +58,12 @@ def swa_schedule(
             f"schedule must be a function of the step, got {schedule!r}. For a number, "
             "use jopt.constant_schedule(number)."
         )
-    checks.function_of_step("schedule", schedule)
-    checks.at_least(0, start=start)
-    checks.at_least(1, anneal_steps=anneal_steps)
-    checks.nonnegative(swa_lr=swa_lr)
+    arguments.function_of_step("schedule", schedule)
+    arguments.at_least(0, start=start)
+    arguments.at_least(1, anneal_steps=anneal_steps)
+    arguments.nonnegative(swa_lr=swa_lr)
     shapes = {"cos": ramp.half_cosine, "linear": ramp.linear}
-    checks.one_of(shapes, anneal_strategy=anneal_strategy)
+    arguments.one_of(shapes, anneal_strategy=anneal_strategy)
     shape = shapes[anneal_strategy]
 
     def function(count: jax.Array) -> jax.Array:
@@ -107,9 +107,9 @@ def ema_warmup_schedule(
     >>> jopt.ema_warmup_schedule(0.5)(jnp.array([0, 2, 5, 100])).round(3)
     Array([0.1 , 0.25, 0.4 , 0.5 ], dtype=float32)
     """
-    checks.decay_rate(decay=decay, init_value=init_value)
-    checks.at_least(1, transition_steps=transition_steps)
-    checks.positive(power=power)
+    arguments.decay_rate(decay=decay, init_value=init_value)
+    arguments.at_least(1, transition_steps=transition_steps)
+    arguments.positive(power=power)
 
     def function(count: jax.Array) -> jax.Array:
         grown = jnp.log1p(ramp.to_float(ramp.since(count)) / transition_steps)

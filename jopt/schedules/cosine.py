@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jopt import checks
-from jopt.factory import schedule
+from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.schedules.join import join_schedules
 from jopt.schedules.warmup import warmup_cosine_decay_schedule
 from jopt.tree import scalar_dtype
+from jopt.values import arguments
 
 
 @schedule
@@ -52,10 +52,10 @@ def cosine_decay_schedule(
     >>> jopt.cosine_decay_schedule(1.0, 3, alpha=0.1)(jnp.arange(5))
     Array([1.   , 0.775, 0.325, 0.1  , 0.1  ], dtype=float32)
     """
-    checks.finite(init_value=init_value)
-    checks.at_least(1, decay_steps=decay_steps)
-    checks.nonnegative(alpha=alpha)
-    checks.positive(exponent=exponent)
+    arguments.finite(init_value=init_value)
+    arguments.at_least(1, decay_steps=decay_steps)
+    arguments.nonnegative(alpha=alpha)
+    arguments.positive(exponent=exponent)
     shape = ramp.cosine(exponent)
     return ramp.ramp(init_value, alpha * init_value, 0, decay_steps, shape)
 
@@ -93,11 +93,11 @@ def cosine_decay_restarts(
     >>> jopt.cosine_decay_restarts(1.0, 2, m_mul=0.5)(jnp.array([0, 1, 2, 4, 6, 10]))
     Array([1.   , 0.5  , 0.5  , 0.25 , 0.25 , 0.125], dtype=float32)
     """
-    checks.finite(init_value=init_value)
-    checks.at_least(1, first_decay_steps=first_decay_steps)
+    arguments.finite(init_value=init_value)
+    arguments.at_least(1, first_decay_steps=first_decay_steps)
     if not (t_mul == 1 or 1.001 <= t_mul < math.inf):
         raise ValueError(f"t_mul must be 1 or >= 1.001 and finite, got t_mul={t_mul}")
-    checks.nonnegative(m_mul=m_mul, alpha=alpha)
+    arguments.nonnegative(m_mul=m_mul, alpha=alpha)
 
     def equal(steps: jax.Array) -> tuple[jax.Array, jax.Array]:
         over, _, to_go = ramp.periods(steps, first_decay_steps)
@@ -148,7 +148,7 @@ def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> ramp.Function:
         )
     if not cosine_kwargs:
         raise ValueError("cosine_kwargs must be one or more dicts, got none")
-    cycles = [warmup_cosine_decay_schedule(**arguments) for arguments in cosine_kwargs]
+    cycles = [warmup_cosine_decay_schedule(**given) for given in cosine_kwargs]
     ends = itertools.accumulate(int(x["decay_steps"]) for x in cosine_kwargs[:-1])
     return join_schedules(cycles, list(ends))
 

@@ -12,9 +12,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.factory import schedule
+from jopt.core.factory import schedule
 from jopt.schedules import ramp
+from jopt.values import arguments
 
 
 @schedule
@@ -59,15 +59,15 @@ def cyclic_schedule(
     >>> jopt.cyclic_schedule(0.0, 1.0, 2, mode="triangular2")(jnp.arange(8))
     Array([0.  , 0.5 , 1.  , 0.5 , 0.  , 0.25, 0.5 , 0.25], dtype=float32)
     """
-    checks.finite(init_value=init_value, peak_value=peak_value)
+    arguments.finite(init_value=init_value, peak_value=peak_value)
     down_steps = up_steps if down_steps is None else down_steps
-    checks.at_least(1, up_steps=up_steps, down_steps=down_steps)
-    checks.one_of(("triangular", "triangular2", "exp_range"), mode=mode)
-    checks.positive(gamma=gamma)
+    arguments.at_least(1, up_steps=up_steps, down_steps=down_steps)
+    arguments.one_of(("triangular", "triangular2", "exp_range"), mode=mode)
+    arguments.positive(gamma=gamma)
     if gamma != 1 and mode != "exp_range":
         raise ValueError(f"gamma must be 1 with mode={mode!r}, got gamma={gamma}")
     shapes = {"linear": ramp.linear, "cosine": ramp.half_cosine}
-    checks.one_of(shapes, shape=shape)
+    arguments.one_of(shapes, shape=shape)
 
     length = up_steps + down_steps
     points = [(0, init_value), (up_steps, peak_value), (length, init_value)]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.factory import schedule
+from jopt.core.factory import schedule
 from jopt.schedules import ramp
+from jopt.values import arguments
 
 
 @schedule
@@ -31,7 +31,7 @@ def constant_schedule(value: float) -> ramp.Function:
     >>> jopt.constant_schedule(0.1)(jnp.arange(3))
     Array([0.1, 0.1, 0.1], dtype=float32)
     """
-    checks.finite(value=value)
+    arguments.finite(value=value)
     return ramp.constant(value)
 
 
@@ -106,8 +106,8 @@ def polynomial_schedule(
     Array([1.        , 0.5       , 0.        , 0.25      , 0.        ,
            0.16666667], dtype=float32)
     """
-    checks.finite(init_value=init_value, end_value=end_value)
-    checks.positive(power=power)
+    arguments.finite(init_value=init_value, end_value=end_value)
+    arguments.positive(power=power)
     _check_transition(transition_steps, transition_begin)
     shape = ramp.polynomial(power)
     if not cycle:
@@ -160,7 +160,7 @@ def rex_schedule(
     >>> jopt.rex_schedule(1.0, 0.0, 3)(jnp.arange(5))
     Array([1. , 0.8, 0.5, 0. , 0. ], dtype=float32)
     """
-    checks.finite(init_value=init_value, end_value=end_value)
+    arguments.finite(init_value=init_value, end_value=end_value)
     _check_transition(transition_steps, transition_begin)
     end = transition_begin + transition_steps
     return ramp.ramp(init_value, end_value, transition_begin, end, ramp.rational)
@@ -200,8 +200,8 @@ def exponential_decay(
     >>> jopt.exponential_decay(1.0, 2, 0.5, staircase=True)(jnp.arange(6))
     Array([1.  , 1.  , 0.5 , 0.5 , 0.25, 0.25], dtype=float32)
     """
-    checks.finite(init_value=init_value)
-    checks.positive(decay_rate=decay_rate)
+    arguments.finite(init_value=init_value)
+    arguments.positive(decay_rate=decay_rate)
     _check_transition(transition_steps, transition_begin)
     falls = decay_rate < 1
     if end_value is not None and (
@@ -229,5 +229,5 @@ def exponential_decay(
 
 
 def _check_transition(transition_steps: int, transition_begin: int) -> None:
-    checks.at_least(1, transition_steps=transition_steps)
-    checks.at_least(0, transition_begin=transition_begin)
+    arguments.at_least(1, transition_steps=transition_steps)
+    arguments.at_least(0, transition_begin=transition_begin)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.factory import schedule
+from jopt.core.factory import schedule
 from jopt.schedules import ramp
+from jopt.values import arguments
 
 
 @schedule
@@ -45,9 +45,9 @@ def inverse_time_decay(
     >>> jopt.inverse_time_decay(1.0, 1, 1.0)(jnp.array([0, 1, 3, 7]))
     Array([1.   , 0.5  , 0.25 , 0.125], dtype=float32)
     """
-    checks.finite(init_value=init_value)
-    checks.nonnegative(decay_rate=decay_rate)
-    checks.at_least(1, transition_steps=transition_steps)
+    arguments.finite(init_value=init_value)
+    arguments.nonnegative(decay_rate=decay_rate)
+    arguments.at_least(1, transition_steps=transition_steps)
 
     def function(count: jax.Array) -> jax.Array:
         x = _quotient(ramp.since(count), transition_steps, staircase)
@@ -82,9 +82,9 @@ def inverse_sqrt_schedule(
     >>> jopt.inverse_sqrt_schedule(1.0, 5)(jnp.array([0, 15, 40]))
     Array([1.        , 0.5       , 0.33333334], dtype=float32)
     """
-    checks.finite(init_value=init_value)
-    checks.at_least(1, timescale=timescale)
-    checks.at_least(0, transition_begin=transition_begin)
+    arguments.finite(init_value=init_value)
+    arguments.at_least(1, timescale=timescale)
+    arguments.at_least(0, transition_begin=transition_begin)
 
     def function(count: jax.Array) -> jax.Array:
         x = _quotient(ramp.since(count, transition_begin), timescale)
@@ -125,10 +125,10 @@ def power_schedule(
     >>> jopt.power_schedule(1.0, 5, 2.0, transition_begin=5)(jnp.array([0, 5, 10, 20]))
     Array([1.    , 1.    , 0.25  , 0.0625], dtype=float32)
     """
-    checks.finite(init_value=init_value)
-    checks.at_least(1, timescale=timescale)
-    checks.positive(exponent=exponent)
-    checks.at_least(0, transition_begin=transition_begin)
+    arguments.finite(init_value=init_value)
+    arguments.at_least(1, timescale=timescale)
+    arguments.positive(exponent=exponent)
+    arguments.at_least(0, transition_begin=transition_begin)
 
     def function(count: jax.Array) -> jax.Array:
         x = _quotient(ramp.since(count, transition_begin), timescale)

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.factory import schedule
+from jopt.core.factory import schedule
 from jopt.schedules import ramp
+from jopt.values import arguments
 
 
 @schedule
@@ -49,7 +49,7 @@ def join_schedules(
                 f"schedules[{i}] must be a function of the step, got {part!r}. For a "
                 "number, use jopt.constant_schedule(number)."
             )
-    begins = checks.increasing("boundaries", boundaries)
+    begins = arguments.increasing("boundaries", boundaries)
     later = [
         _from(begin, part) for begin, part in zip(begins, schedules[1:], strict=True)
     ]

@@ -11,10 +11,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.factory import schedule
+from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.tree import scalar_dtype
+from jopt.values import arguments
 
 
 @schedule
@@ -98,7 +98,9 @@ def noisy_linear_cosine_decay(
     (0.0010000000474974513, True)
     """
     left, wave = _line_and_wave(init_value, decay_steps, num_periods, alpha, beta)
-    checks.nonnegative(initial_variance=initial_variance, variance_decay=variance_decay)
+    arguments.nonnegative(
+        initial_variance=initial_variance, variance_decay=variance_decay
+    )
     typed = jax.random.key(key) if isinstance(key, int) else key
     if not jnp.issubdtype(typed.dtype, jax.dtypes.prng_key):
         typed = jax.random.wrap_key_data(typed)
@@ -128,10 +130,10 @@ def _line_and_wave(
     beta: float,
 ) -> tuple[ramp.Function, ramp.Function]:
     """What is left of the way, and the cosine wave from 1 to 0 and back."""
-    checks.finite(init_value=init_value)
-    checks.at_least(1, decay_steps=decay_steps)
-    checks.positive(num_periods=num_periods)
-    checks.nonnegative(alpha=alpha, beta=beta)
+    arguments.finite(init_value=init_value)
+    arguments.at_least(1, decay_steps=decay_steps)
+    arguments.positive(num_periods=num_periods)
+    arguments.nonnegative(alpha=alpha, beta=beta)
     # Half waves, so that each end of each is exact; the last may lie after the decay.
     halves = math.ceil(2 * num_periods)
     points = [

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.factory import schedule
+from jopt.core.factory import schedule
 from jopt.schedules import ramp
+from jopt.values import arguments
 
 
 @schedule
@@ -40,8 +40,8 @@ def micro_step_schedule(schedule_fn: Callable[[Any], Any], steps: int) -> ramp.F
     Array([0.8125, 0.5625, 0.3125], dtype=float32)
     >>> tx = jopt.accumulate(jopt.adam(rate), steps=4)
     """
-    checks.at_least(1, steps=steps)
-    checks.function_of_step("schedule_fn", schedule_fn)
+    arguments.at_least(1, steps=steps)
+    arguments.function_of_step("schedule_fn", schedule_fn)
     most = (2**31 - steps) // steps  # beyond it, gradients cannot be counted
 
     def function(count: jax.Array) -> jax.Array:
@@ -78,8 +78,8 @@ def epoch_schedule(
     >>> rate(jnp.arange(5))
     Array([1.  , 1.  , 0.5 , 0.5 , 0.25], dtype=float32)
     """
-    checks.at_least(1, steps_per_epoch=steps_per_epoch)
-    checks.function_of_step("schedule_fn", schedule_fn)
+    arguments.at_least(1, steps_per_epoch=steps_per_epoch)
+    arguments.function_of_step("schedule_fn", schedule_fn)
 
     def function(count: jax.Array) -> jax.Array:
         over, _, _ = ramp.periods(ramp.whole_steps(count), steps_per_epoch)

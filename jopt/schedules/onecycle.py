@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jopt import checks
-from jopt.factory import schedule
+from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.schedules.piecewise import scaled
+from jopt.values import arguments
 
 
 @schedule
@@ -44,7 +44,7 @@ def piecewise_interpolate_schedule(
     Array([1. , 2. , 3. , 1.5, 0. , 0. ], dtype=float32)
     """
     shapes = {"linear": ramp.linear, "cosine": ramp.half_cosine}
-    checks.one_of(shapes, interpolate_type=interpolate_type)
+    arguments.one_of(shapes, interpolate_type=interpolate_type)
     steps, values = scaled(init_value, boundaries_and_scales)
     points = list(zip([0, *steps], values, strict=True))
     return ramp.path(points, shapes[interpolate_type])
@@ -84,7 +84,7 @@ def linear_onecycle_schedule(
     _check_cycle(
         peak_value, div_factor, final_div_factor, transition_steps=transition_steps
     )
-    checks.fraction(pct_start=pct_start, pct_final=pct_final)
+    arguments.fraction(pct_start=pct_start, pct_final=pct_final)
     if pct_start >= pct_final:
         raise ValueError(
             f"pct_final must be > pct_start, got pct_final={pct_final}, "
@@ -133,7 +133,7 @@ def cosine_onecycle_schedule(
     _check_cycle(
         peak_value, div_factor, final_div_factor, transition_steps=transition_steps
     )
-    checks.fraction(pct_start=pct_start)
+    arguments.fraction(pct_start=pct_start)
     return piecewise_interpolate_schedule(
         "cosine",
         peak_value / div_factor,
@@ -185,8 +185,8 @@ def onecycle_schedule(
     """
     _check_cycle(peak_value, div_factor, final_div_factor, total_steps=total_steps)
     shapes = {"cos": ramp.half_cosine, "linear": ramp.linear}
-    checks.one_of(shapes, anneal_strategy=anneal_strategy)
-    checks.fraction(pct_start=pct_start)
+    arguments.one_of(shapes, anneal_strategy=anneal_strategy)
+    arguments.fraction(pct_start=pct_start)
     if three_phase and pct_start > 0.5:
         raise ValueError(
             f"pct_start must be <= 0.5 with three_phase=True, got pct_start={pct_start}"
@@ -206,6 +206,6 @@ def onecycle_schedule(
 def _check_cycle(
     peak_value: float, div_factor: float, final_div_factor: float, **steps: int
 ) -> None:
-    checks.finite(peak_value=peak_value)
-    checks.positive(div_factor=div_factor, final_div_factor=final_div_factor)
-    checks.at_least(1, **steps)
+    arguments.finite(peak_value=peak_value)
+    arguments.positive(div_factor=div_factor, final_div_factor=final_div_factor)
+    arguments.at_least(1, **steps)

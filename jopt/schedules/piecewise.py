@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.factory import schedule
-from jopt.hyperparams import number
+from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.tree import scalar_dtype
+from jopt.values import arguments
+from jopt.values.numbers import number
 
 
 @schedule
@@ -76,8 +76,8 @@ def piecewise_constant(
         )
     levels = {f"values[{i}]": x for i, x in enumerate(values)}
     levels = {name: number(name, x, "a number") for name, x in levels.items()}
-    checks.finite(**levels)
-    at = checks.increasing("boundaries", boundaries)
+    arguments.finite(**levels)
+    at = arguments.increasing("boundaries", boundaries)
     return _stairs(at, list(levels.values()), switch)
 
 
@@ -85,20 +85,20 @@ def scaled(
     init_value: float, boundaries_and_scales: Mapping[int, float] | None
 ) -> tuple[list[int], list[float]]:
     """The boundaries in order; the first value, then the product at each of them."""
-    checks.finite(init_value=init_value)
+    arguments.finite(init_value=init_value)
     scales, values = boundaries_and_scales or {}, [init_value]
     for boundary in sorted(scales):
         name = f"boundaries_and_scales[{boundary!r}]"
         scale = number(name, scales[boundary], "a number")
-        checks.nonnegative(**{name: scale})
+        arguments.nonnegative(**{name: scale})
         values.append(values[-1] * scale)
-    return checks.increasing("boundaries", sorted(scales)), values
+    return arguments.increasing("boundaries", sorted(scales)), values
 
 
 def _stairs(
     boundaries: Sequence[int], values: Sequence[float], switch: str
 ) -> ramp.Function:
-    checks.one_of(("at", "after"), switch=switch)
+    arguments.one_of(("at", "after"), switch=switch)
     side = {"at": "right", "after": "left"}[switch]
 
     def function(count: jax.Array) -> jax.Array:

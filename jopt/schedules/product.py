@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jopt import checks
-from jopt.factory import schedule
+from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.tree import scalar_dtype
+from jopt.values import arguments
 
 
 @schedule
@@ -47,10 +47,10 @@ def multiply_schedules(
     for i, part in enumerate(schedules):
         name = f"schedules[{i}]"
         if callable(part):
-            checks.function_of_step(name, part)
+            arguments.function_of_step(name, part)
             functions.append(part)
-        elif checks.is_number(part):
-            checks.finite(**{name: part})
+        elif arguments.is_number(part):
+            arguments.finite(**{name: part})
             numbers.append(float(part))
         else:
             raise TypeError(f"{name} must be a schedule or a number, got {part!r}")
@@ -94,18 +94,18 @@ def multiplicative_schedule(
     >>> jopt.multiplicative_schedule(1.0, factor, 4)(jnp.arange(6))
     Array([1.    , 0.5   , 0.25  , 0.025 , 0.0025, 0.0025], dtype=float32)
     """
-    checks.finite(init_value=init_value)
-    checks.at_least(1, total_steps=total_steps)
+    arguments.finite(init_value=init_value)
+    arguments.at_least(1, total_steps=total_steps)
     if not callable(factor_fn):
         raise TypeError(
             f"factor_fn must be a function of the step, got {factor_fn!r}. For a "
             "number, use jopt.exponential_decay(init_value, 1, number)."
         )
-    checks.function_of_step("factor_fn", factor_fn)
+    arguments.function_of_step("factor_fn", factor_fn)
 
     def factor(step: jax.Array) -> jax.Array:
         value = factor_fn(step)
-        checks.one_number("what factor_fn returns", value)
+        arguments.one_number("what factor_fn returns", value)
         return jnp.asarray(value, float)
 
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):

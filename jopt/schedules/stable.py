@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jopt import checks
-from jopt.factory import schedule
+from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.schedules.warmup import warmup
+from jopt.values import arguments
 
 
 @schedule
@@ -59,10 +59,10 @@ def warmup_stable_decay(
         "1-sqrt": ramp.one_minus_sqrt,
         "1-square": ramp.one_minus_square,
     }
-    checks.one_of(shapes, decay_shape=decay_shape)
-    checks.finite(end_value=end_value)
-    checks.at_least(0, warmup_steps=warmup_steps)
-    checks.at_least(1, decay_steps=decay_steps)
+    arguments.one_of(shapes, decay_shape=decay_shape)
+    arguments.finite(end_value=end_value)
+    arguments.at_least(0, warmup_steps=warmup_steps)
+    arguments.at_least(1, decay_steps=decay_steps)
     if warmup_steps + decay_steps > total_steps:
         raise ValueError(
             f"total_steps must be >= warmup_steps + decay_steps, got total_steps="

@@ -11,11 +11,11 @@ last step that is taken.
 
 from __future__ import annotations
 
-from jopt import checks
-from jopt.factory import schedule
+from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.schedules.decay import exponential_decay
 from jopt.schedules.inverse import inverse_sqrt_schedule
+from jopt.values import arguments
 
 
 @schedule
@@ -75,9 +75,9 @@ def warmup_cosine_decay_schedule(
     >>> jopt.warmup_cosine_decay_schedule(0.0, 1.0, 2, 5, 0.1)(jnp.arange(6))
     Array([0.   , 0.5  , 1.   , 0.775, 0.325, 0.1  ], dtype=float32)
     """
-    checks.finite(end_value=end_value)
-    checks.positive(exponent=exponent)
-    checks.below("decay_steps", decay_steps, warmup_steps=warmup_steps)
+    arguments.finite(end_value=end_value)
+    arguments.positive(exponent=exponent)
+    arguments.below("decay_steps", decay_steps, warmup_steps=warmup_steps)
     shape = ramp.cosine(exponent)
     decay = ramp.ramp(peak_value, end_value, warmup_steps, decay_steps, shape)
     return warmup(init_value, peak_value, warmup_steps, decay)
@@ -117,7 +117,7 @@ def warmup_exponential_decay_schedule(
     >>> jopt.warmup_exponential_decay_schedule(0.0, 1.0, 2, 1, 0.5)(jnp.arange(5))
     Array([0.  , 0.5 , 1.  , 0.5 , 0.25], dtype=float32)
     """
-    checks.at_least(0, warmup_steps=warmup_steps, transition_begin=transition_begin)
+    arguments.at_least(0, warmup_steps=warmup_steps, transition_begin=transition_begin)
     begin = warmup_steps + transition_begin
     decay = exponential_decay(
         peak_value, transition_steps, decay_rate, begin, staircase, end_value
@@ -154,8 +154,8 @@ def warmup_cosine(
     >>> jopt.warmup_cosine(1.0, warmup_steps=2, total_steps=5)(jnp.arange(6))
     Array([0.  , 0.5 , 1.  , 0.75, 0.25, 0.  ], dtype=float32)
     """
-    checks.finite(end_value=end_value)
-    checks.below("total_steps", total_steps, warmup_steps=warmup_steps)
+    arguments.finite(end_value=end_value)
+    arguments.below("total_steps", total_steps, warmup_steps=warmup_steps)
     decay = ramp.ramp(
         peak_value, end_value, warmup_steps, total_steps, ramp.half_cosine
     )
@@ -191,8 +191,8 @@ def warmup_linear(
     >>> jopt.warmup_linear(1.0, warmup_steps=2, total_steps=6)(jnp.arange(7))
     Array([0.  , 0.5 , 1.  , 0.75, 0.5 , 0.25, 0.  ], dtype=float32)
     """
-    checks.finite(end_value=end_value)
-    checks.below("total_steps", total_steps, warmup_steps=warmup_steps)
+    arguments.finite(end_value=end_value)
+    arguments.below("total_steps", total_steps, warmup_steps=warmup_steps)
     decay = ramp.ramp(peak_value, end_value, warmup_steps, total_steps)
     return warmup(init_value, peak_value, warmup_steps, decay)
 
@@ -231,7 +231,7 @@ def warmup_inverse_sqrt(
     >>> jopt.warmup_inverse_sqrt(1.0, warmup_steps=4)(jnp.array([0, 2, 4, 16, 64]))
     Array([0.  , 0.5 , 1.  , 0.5 , 0.25], dtype=float32)
     """
-    checks.at_least(0, warmup_steps=warmup_steps)
+    arguments.at_least(0, warmup_steps=warmup_steps)
     if timescale is None:
         if warmup_steps == 0:
             raise ValueError("timescale must be given with warmup_steps=0")
@@ -244,8 +244,8 @@ def warmup(
     init_value: float, peak_value: float, warmup_steps: int, then: ramp.Function
 ) -> ramp.Function:
     """A straight line up to ``then``, which begins at its peak."""
-    checks.finite(init_value=init_value, peak_value=peak_value)
-    checks.at_least(0, warmup_steps=warmup_steps)
+    arguments.finite(init_value=init_value, peak_value=peak_value)
+    arguments.at_least(0, warmup_steps=warmup_steps)
     if warmup_steps == 0:
         return then
     rise = ramp.ramp(init_value, peak_value, 0, warmup_steps)

@@ -9,10 +9,12 @@ from typing import Any
 
 import jax
 
-from jopt import agreement, checks, tree
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.dynamic import NO_STATE
-from jopt.factory import transformation
+from jopt import tree
+from jopt.core import tree_checks
+from jopt.core.changing_numbers import NO_STATE
+from jopt.core.factory import transformation
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.values import arguments
 
 
 @transformation
@@ -55,7 +57,7 @@ def aggregate(
         raise TypeError(
             f"axis_name must be a name, or names, of mapped axes, got {axis_name!r}"
         )
-    checks.one_of(("mean", "sum"), op=op)
+    arguments.one_of(("mean", "sum"), op=op)
     reduce = jax.lax.pmean if op == "mean" else jax.lax.psum
 
     def init(params: Params) -> OptState:
@@ -63,7 +65,7 @@ def aggregate(
         return NO_STATE
 
     def update(updates: Updates, state: OptState) -> tuple[Updates, OptState]:
-        agreement.leaves(jax.tree.leaves(updates), updates, "updates")
+        tree_checks.leaves(jax.tree.leaves(updates), updates, "updates")
         _check(updates, names)
         wide = jax.tree.map(lambda g: g.astype(tree.compute_dtype(g.dtype)), updates)
         total = reduce(wide, names)

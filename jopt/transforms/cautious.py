@@ -25,12 +25,15 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jopt import agreement, checks, tree
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.chain import as_transformation
-from jopt.dynamic import NO_STATE
-from jopt.factory import transformation
-from jopt.leafwise import Declaration, Leafwise, leafwise
+from jopt import tree
+from jopt.core import tree_checks
+from jopt.core.chain import as_transformation
+from jopt.core.changing_numbers import NO_STATE
+from jopt.core.declaration import Declaration
+from jopt.core.factory import transformation
+from jopt.core.leafwise import Leafwise, leafwise
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.values import arguments
 
 
 Normalizer = Literal["mean", "count", "none"]
@@ -79,7 +82,7 @@ def cautious(
     >>> tx.update(jnp.array([1.0, -0.1]), state)[0]
     Array([-3.,  0.], dtype=float32)
     """
-    checks.one_of(("mean", "count", "none"), normalizer=normalizer)
+    arguments.one_of(("mean", "count", "none"), normalizer=normalizer)
     inner = as_transformation(inner, "cautious: inner")
     return _gated("cautious", inner, _mask(normalizer, _is_descent(inner, descent)))
 
@@ -143,7 +146,7 @@ def _is_descent(inner: GradientTransformation, descent: bool | None) -> bool:
 
 
 def _has_learning_rate(tx: GradientTransformation) -> bool:
-    own = tx.dynamic is not None and "learning_rate" in tx.dynamic.names
+    own = tx.changing is not None and "learning_rate" in tx.changing.names
     return own or any(map(_has_learning_rate, tx.children.values()))
 
 
@@ -162,7 +165,7 @@ def _gated(
         **extra: Any,
     ) -> tuple[Updates, OptState]:
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        agreement.leaves(leaves, updates, "updates")
+        tree_checks.leaves(leaves, updates, "updates")
         # The update of a narrow gradient is not rounded before the gate has seen it.
         wide = treedef.unflatten(map(_widened, leaves))
         found, state = inner.update(wide, state, params, **extra)
@@ -175,7 +178,7 @@ def _gated(
         needs=inner.needs,
         readout=inner.readout,
     )
-    tx.dynamic = inner.dynamic
+    tx.changing = inner.changing
     return tx
 
 
@@ -191,14 +194,14 @@ def _gated_leafwise(name: str, inner: Leafwise, gate: Gate) -> Leafwise:
 
         return declared._replace(rule=rule)
 
-    part = dataclasses.replace(
-        inner.part,
-        key=(gate, inner.part.key),
+    kernel_key = dataclasses.replace(
+        inner.kernel_key,
+        identity=(gate, inner.kernel_key.identity),
         name=name,
-        declare=lambda **numbers: gated(inner.part.declare(**numbers)),
+        declare=lambda **numbers: gated(inner.kernel_key.declare(**numbers)),
     )
-    tx = Leafwise(gated(inner.declaration), part)
-    tx.dynamic = inner.dynamic
+    tx = Leafwise(gated(inner.declaration), kernel_key)
+    tx.changing = inner.changing
     return tx
 
 

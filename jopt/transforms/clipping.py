@@ -7,11 +7,12 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
-from jopt.base import GradientTransformation, Updates
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise
+from jopt import tree
+from jopt.core.factory import transformation
+from jopt.core.leafwise import leafwise
+from jopt.core.transformation import GradientTransformation, Updates
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 @transformation
@@ -32,7 +33,7 @@ def clip(max_delta: ScalarOrSchedule) -> GradientTransformation:
     >>> tx.update(jnp.array([-3.0, 0.5]), tx.init(jnp.zeros(2)))[0]
     Array([-1. ,  0.5], dtype=float32)
     """
-    checks.positive(max_delta=max_delta)
+    arguments.positive(max_delta=max_delta)
     return leafwise(lambda g: jnp.clip(g, -max_delta, max_delta), real_only=True)
 
 
@@ -75,9 +76,9 @@ def clip_by_global_norm(
     >>> tx.update(grads, tx.init(grads))[0]
     {'a': Array([0.6], dtype=float32), 'b': Array([0.8], dtype=float32)}
     """
-    checks.positive(max_norm=max_norm)
-    checks.nonnegative(eps=eps)
-    checks.one_of((1.0, 2.0, math.inf), ord=ord)
+    arguments.positive(max_norm=max_norm)
+    arguments.nonnegative(eps=eps)
+    arguments.one_of((1.0, 2.0, math.inf), ord=ord)
 
     def scalars(updates: Updates) -> dict[str, jax.Array]:
         norm = tree.norm(updates, ord)
@@ -104,7 +105,7 @@ def clip_by_norm(max_norm: ScalarOrSchedule) -> GradientTransformation:
     >>> tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))[0]
     Array([0.6, 0.8], dtype=float32)
     """
-    checks.positive(max_norm=max_norm)
+    arguments.positive(max_norm=max_norm)
     return leafwise(lambda g: _factor(tree.norm_along(g, None), max_norm) * g)
 
 
@@ -128,7 +129,7 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
     >>> tx.update(jnp.array([3.0, -3.0]), tx.init(jnp.zeros(2)))[0].round(6)
     Array([ 1., -1.], dtype=float32)
     """
-    checks.positive(threshold=threshold)
+    arguments.positive(threshold=threshold)
 
     def rule(g: jax.Array) -> jax.Array:
         rms = tree.norm_along(g, None) / max(g.size, 1) ** 0.5
@@ -171,7 +172,7 @@ def adaptive_grad_clip(
     >>> tx.update(grads, tx.init(params), params)[0]
     Array([0.3, 0.4], dtype=float32)
     """
-    checks.positive(clipping=clipping, eps=eps)
+    arguments.positive(clipping=clipping, eps=eps)
 
     def rule(g: jax.Array, *, p: jax.Array) -> jax.Array:
         unit = _unit_axes(g.shape) if axis is None else axis

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jopt import agreement, tree
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.dynamic import NO_STATE
-from jopt.factory import transformation
+from jopt import tree
+from jopt.core import tree_checks
+from jopt.core.changing_numbers import NO_STATE
+from jopt.core.factory import transformation
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
 
 
 @transformation
@@ -30,15 +31,15 @@ def keep_params_nonnegative() -> GradientTransformation:
 
     def init(params: Params) -> OptState:
         leaves = jax.tree.leaves(params)
-        agreement.leaves(leaves, params, "params", ["keep_params_nonnegative"])
+        tree_checks.leaves(leaves, params, "params", ["keep_params_nonnegative"])
         return NO_STATE
 
     def update(
         updates: Updates, state: OptState, params: Params
     ) -> tuple[Updates, OptState]:
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        agreement.leaves(leaves, updates, "updates", ["keep_params_nonnegative"])
-        at = agreement.aligned(updates, leaves, treedef, params, "params")
+        tree_checks.leaves(leaves, updates, "updates", ["keep_params_nonnegative"])
+        at = tree_checks.aligned(updates, leaves, treedef, params, "params")
         new = [
             None if g is None else _nonnegative(g, p)
             for g, p in zip(leaves, at, strict=True)

@@ -8,13 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jopt import agreement, checks, tree
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.dynamic import NO_STATE
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise
-from jopt.masks import Mask
+from jopt import tree
+from jopt.core import tree_checks
+from jopt.core.changing_numbers import NO_STATE
+from jopt.core.factory import transformation
+from jopt.core.leafwise import leafwise
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 @transformation
@@ -101,7 +103,7 @@ def stateless_with_tree_map(
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         at = [None] * len(leaves)
         if params is not None:
-            at = agreement.aligned(updates, leaves, treedef, params, "params")
+            at = tree_checks.aligned(updates, leaves, treedef, params, "params")
         new = [None if g is None else f(g, p) for g, p in zip(leaves, at, strict=True)]
         return treedef.unflatten(new), state
 
@@ -152,7 +154,7 @@ def freeze(mask: Mask) -> GradientTransformation:
     optimizer that does not is `selective_transform`.
 
     Args:
-      mask: The leaves to freeze; see `jopt.masks.Mask`.
+      mask: The leaves to freeze; see `jopt.Mask`.
 
     Returns:
       A transformation without state.
@@ -231,7 +233,9 @@ def scale_by_trust_ratio(
     >>> tx.update(jnp.array([0.0, 1.0]), (), params)[0]
     Array([0., 5.], dtype=float32)
     """
-    checks.nonnegative(min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps)
+    arguments.nonnegative(
+        min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps
+    )
 
     def rule(g: jax.Array, *, p: jax.Array) -> jax.Array:
         norms = {"min_norm": min_norm, "bounded": bounded}

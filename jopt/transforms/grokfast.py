@@ -16,11 +16,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.transformation import GradientTransformation
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class GrokfastEmaState(NamedTuple):
@@ -58,8 +58,8 @@ def grokfast_ema(
     >>> updates, tx.update(jnp.array([-1.0]), state)[0]
     (Array([3.], dtype=float32), Array([-1.], dtype=float32))
     """
-    checks.decay_rate(alpha=alpha)
-    checks.nonnegative(lamb=lamb)
+    arguments.decay_rate(alpha=alpha)
+    arguments.nonnegative(lamb=lamb)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         return {"kept": jnp.where(t == 1, 0.0, alpha)}
@@ -113,9 +113,9 @@ def grokfast_ma(
     >>> updates, tx.update(jnp.array([3.0]), state)[0]
     (Array([1.], dtype=float32), Array([7.], dtype=float32))
     """
-    checks.at_least(1, window_size=window_size)
-    checks.nonnegative(lamb=lamb)
-    checks.one_of(("mean", "sum"), filter_type=filter_type)
+    arguments.at_least(1, window_size=window_size)
+    arguments.nonnegative(lamb=lamb)
+    arguments.one_of(("mean", "sum"), filter_type=filter_type)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         filled = jnp.minimum(t, window_size)

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
-from jopt.base import GradientTransformation
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
+from jopt import tree
+from jopt.core.factory import transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.transformation import GradientTransformation
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class LimitNormGrowthState(NamedTuple):
@@ -50,7 +51,7 @@ def limit_norm_growth(max_growth: ScalarOrSchedule = 1.01) -> GradientTransforma
     >>> tx.update(jnp.array([30.0, 40.0]), state)[0].round(4)
     Array([4.5, 6. ], dtype=float32)
     """
-    checks.positive(max_growth=max_growth)
+    arguments.positive(max_growth=max_growth)
 
     def rule(g: jax.Array, before: jax.Array) -> tuple[jax.Array, jax.Array]:
         norm = tree.norm_along(g, None)

@@ -10,12 +10,12 @@ from typing import Any
 
 import jax
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise
-from jopt.masks import Mask
+from jopt.core.factory import transformation
+from jopt.core.leafwise import leafwise
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 @transformation
@@ -36,7 +36,7 @@ def scale(step_size: ScalarOrSchedule) -> GradientTransformation:
     >>> tx.update(jnp.ones(2), tx.init(jnp.ones(2)))[0]
     Array([-0.5, -0.5], dtype=float32)
     """
-    checks.finite(step_size=step_size)
+    arguments.finite(step_size=step_size)
     return leafwise(lambda g: step_size * g)
 
 
@@ -64,7 +64,7 @@ def scale_by_learning_rate(
     >>> tx.init(jnp.ones(2)).learning_rate
     Array(0.1, dtype=float32)
     """
-    checks.nonnegative(learning_rate=learning_rate)
+    arguments.nonnegative(learning_rate=learning_rate)
     if flip_sign:
         return leafwise(lambda g: -learning_rate * g)
     return leafwise(lambda g: learning_rate * g)

@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
-from jopt.base import GradientTransformation
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
-from jopt.masks import Mask
-from jopt.slots import Slot
+from jopt import tree
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.slots import Slot
+from jopt.core.transformation import GradientTransformation
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class MarsCorrectionState(NamedTuple):
@@ -82,10 +83,10 @@ def mars_correction(
 
 
 def check_correction(gamma: Any, b1: Any, max_norm: Any) -> None:
-    checks.nonnegative(gamma=gamma)
-    checks.decay_rate(b1=b1)
+    arguments.nonnegative(gamma=gamma)
+    arguments.decay_rate(b1=b1)
     if max_norm is not None:
-        checks.positive(max_norm=max_norm)
+        arguments.positive(max_norm=max_norm)
 
 
 def corrected(

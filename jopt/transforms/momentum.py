@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
-from jopt.base import GradientTransformation
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
+from jopt import tree
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.transformation import GradientTransformation
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class TraceState(NamedTuple):
@@ -63,7 +64,7 @@ def trace(
     >>> tx.update(jnp.ones(1), state)[0]
     Array([1.9], dtype=float32)
     """
-    checks.decay_rate(decay=decay)
+    arguments.decay_rate(decay=decay)
     slot = zeros(accumulator_dtype)
 
     def rule(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -72,7 +73,7 @@ def trace(
 
     if dampening is None:
         return leafwise(rule, state=TraceState, trace=slot)
-    checks.fraction(dampening=dampening)
+    arguments.fraction(dampening=dampening)
     if nesterov:
         raise ValueError(
             "nesterov=True is defined without dampening only, got "
@@ -125,7 +126,7 @@ def apply_every(
     >>> first, tx.update(jnp.ones(1), state)[0]
     (Array([0.], dtype=float32), Array([2.], dtype=float32))
     """
-    checks.at_least(1, k=k)
+    arguments.at_least(1, k=k)
 
     def scalars(count: jax.Array) -> dict[str, jax.Array]:
         return {"position": count % k}
@@ -173,7 +174,7 @@ def ema(
     >>> tx.update(jnp.ones(1), tx.init(jnp.ones(1)))[0].round(6)
     Array([1.], dtype=float32)
     """
-    checks.decay_rate(decay=decay)
+    arguments.decay_rate(decay=decay)
 
     def scalars(t: jax.Array) -> dict[str, jax.Array]:
         return {"filled": tree.one_minus_power(decay, t)}

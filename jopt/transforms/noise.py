@@ -7,12 +7,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import agreement, checks, tree
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.prng import KeyStream
+from jopt import tree
+from jopt.core import tree_checks
+from jopt.core.factory import transformation
+from jopt.core.key_stream import KeyStream
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
 from jopt.tree import scalar
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class AddNoiseState(NamedTuple):
@@ -46,7 +48,7 @@ def add_noise(
     >>> tx = jopt.add_noise(0.01, 0.55, key=0)
     >>> updates, state = tx.update(jnp.zeros(2), tx.init(jnp.zeros(2)))
     """
-    checks.nonnegative(eta=eta, gamma=gamma)
+    arguments.nonnegative(eta=eta, gamma=gamma)
     keys = KeyStream(key)
 
     def init(params: Params) -> OptState:
@@ -56,7 +58,7 @@ def add_noise(
     def update(updates: Updates, state: OptState) -> tuple[Updates, OptState]:
         count = tree.safe_increment(state.count)
         leaves, treedef = jax.tree.flatten(updates)
-        agreement.leaves(leaves, updates, "updates")
+        tree_checks.leaves(leaves, updates, "updates")
         data, drawn = keys.split(state.key, len(leaves))
         deviation = jnp.sqrt(eta * scalar(count) ** -gamma)
         noisy = [_noisy(g, k, deviation) for g, k in zip(leaves, drawn, strict=True)]

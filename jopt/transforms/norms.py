@@ -7,11 +7,12 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
-from jopt.base import GradientTransformation, Updates
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise
+from jopt import tree
+from jopt.core.factory import transformation
+from jopt.core.leafwise import leafwise
+from jopt.core.transformation import GradientTransformation, Updates
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 @transformation
@@ -65,8 +66,8 @@ def normalize_by_update_norm(
     >>> tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))[0]
     Array([-6., -8.], dtype=float32)
     """
-    checks.finite(scale_factor=scale_factor)
-    checks.nonnegative(eps=eps)
+    arguments.finite(scale_factor=scale_factor)
+    arguments.nonnegative(eps=eps)
     return leafwise(lambda g, *, norm: scale_factor * (g / (norm + eps)), _norm)
 
 
@@ -90,7 +91,7 @@ def scale_by_param_block_norm(
     >>> tx.update(jnp.ones(2), tx.init(params), params)[0]
     Array([5., 5.], dtype=float32)
     """
-    checks.nonnegative(min_scale=min_scale)
+    arguments.nonnegative(min_scale=min_scale)
     return leafwise(
         lambda g, *, p: g * jnp.maximum(tree.norm_along(p, None), min_scale)
     )
@@ -121,7 +122,7 @@ def scale_by_param_block_rms(
     >>> tx.update(jnp.ones(2), tx.init(params), params)[0]
     Array([5., 5.], dtype=float32)
     """
-    checks.nonnegative(min_scale=min_scale)
+    arguments.nonnegative(min_scale=min_scale)
 
     def rule(g: jax.Array, *, p: jax.Array) -> jax.Array:
         rms = tree.norm_along(p, None) / math.sqrt(max(p.size, 1))

@@ -18,12 +18,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise
+from jopt.core.factory import transformation
+from jopt.core.leafwise import leafwise
+from jopt.core.transformation import GradientTransformation
 from jopt.tree import scalar
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ReduceOnPlateauState(NamedTuple):
@@ -101,14 +101,14 @@ def reduce_on_plateau(
     >>> updates, state["plateau"].scale
     (Array([-0.5], dtype=float32), Array(0.5, dtype=float32))
     """
-    checks.positive(factor=factor)
-    checks.decay_rate(factor=factor, rtol=rtol)
-    checks.nonnegative(atol=atol, eps=eps)
-    checks.at_least(0, patience=patience, cooldown=cooldown)
-    checks.at_least(1, accumulation_size=accumulation_size)
-    checks.fraction(min_scale=min_scale)
-    checks.one_of(("optax", "keras", "torch"), rule=rule)
-    checks.one_of(("min", "max"), mode=mode)
+    arguments.positive(factor=factor)
+    arguments.decay_rate(factor=factor, rtol=rtol)
+    arguments.nonnegative(atol=atol, eps=eps)
+    arguments.at_least(0, patience=patience, cooldown=cooldown)
+    arguments.at_least(1, accumulation_size=accumulation_size)
+    arguments.fraction(min_scale=min_scale)
+    arguments.one_of(("optax", "keras", "torch"), rule=rule)
+    arguments.one_of(("min", "max"), mode=mode)
     # A value that is bad by itself, and no value in the cooldown.
     enough = max(patience + (rule == "torch"), 1)
     uncounted = max(cooldown - (rule == "keras"), 0)
@@ -127,7 +127,7 @@ def reduce_on_plateau(
         avg_count: jax.Array,
         avg_value: jax.Array,
     ) -> dict[str, jax.Array]:
-        checks.one_number("value", value)
+        arguments.one_number("value", value)
         share = 1 / (avg_count + 1)
         mean = (1 - share) * avg_value + share * scalar(value)
         counts = avg_count + 1 >= accumulation_size

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, masks
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.dynamic import NO_STATE
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise, zeros
-from jopt.masks import Mask
+from jopt.core import masks
+from jopt.core.changing_numbers import NO_STATE
+from jopt.core.factory import transformation
+from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 @transformation
@@ -50,7 +51,7 @@ def proximal_decay(
     >>> p + tx.update(jnp.array([0.0]), tx.init(p), p)[0]
     Array([2.], dtype=float32)
     """
-    checks.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
+    arguments.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
     if mask is None:
         return leafwise(lambda g, *, p: _step(g, p, learning_rate, weight_decay))
 

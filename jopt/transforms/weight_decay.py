@@ -28,12 +28,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise
-from jopt.masks import Mask
+from jopt.core.factory import transformation
+from jopt.core.leafwise import leafwise
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 @transformation
@@ -66,7 +66,7 @@ def add_decayed_weights(
     >>> tx.update(zero, tx.init(params), params)[0]
     {'bias': Array([0.], dtype=float32), 'kernel': Array([0.1], dtype=float32)}
     """
-    checks.nonnegative(weight_decay=weight_decay)
+    arguments.nonnegative(weight_decay=weight_decay)
 
     def rule(g: jax.Array, *, p: jax.Array, multiple: Any) -> jax.Array:
         return g + (multiple * weight_decay) * p
@@ -112,7 +112,7 @@ def cautious_weight_decay(
     >>> tx.update(jnp.array([0.5, -0.5]), tx.init(params), params)[0]
     Array([ 0.6, -0.5], dtype=float32)
     """
-    checks.nonnegative(weight_decay=weight_decay)
+    arguments.nonnegative(weight_decay=weight_decay)
 
     def rule(g: jax.Array, *, p: jax.Array, multiple: Any) -> jax.Array:
         cosine = jnp.real(jnp.sign(g) * jnp.conj(jnp.sign(p)))
@@ -159,8 +159,8 @@ def independent_weight_decay(
     ...     jopt.scale_by_learning_rate(jopt.cosine_decay_schedule(3e-3, 1000)),
     ... )
     """
-    checks.nonnegative(weight_decay=weight_decay)
-    checks.positive(peak_rate=peak_rate)
+    arguments.nonnegative(weight_decay=weight_decay)
+    arguments.positive(peak_rate=peak_rate)
 
     def rule(g: jax.Array, *, p: jax.Array, multiple: Any) -> jax.Array:
         return g + multiple * weight_decay / peak_rate * p
@@ -208,8 +208,8 @@ def corrected_weight_decay(
     ...     jopt.scale_by_learning_rate(rate),
     ... )
     """
-    checks.nonnegative(weight_decay=weight_decay, rate=rate)
-    checks.positive(peak_rate=peak_rate)
+    arguments.nonnegative(weight_decay=weight_decay, rate=rate)
+    arguments.positive(peak_rate=peak_rate)
 
     def rule(g: jax.Array, *, p: jax.Array, multiple: Any) -> jax.Array:
         return g + multiple * weight_decay * rate / peak_rate * p

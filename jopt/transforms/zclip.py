@@ -7,11 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
-from jopt.base import GradientTransformation, Updates
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import leafwise
+from jopt import tree
+from jopt.core.factory import transformation
+from jopt.core.leafwise import leafwise
+from jopt.core.transformation import GradientTransformation, Updates
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ZclipState(NamedTuple):
@@ -67,11 +68,11 @@ def zclip(
     >>> tx.update(jnp.array([100.0]), state)[0].round(2)
     Array([1.1], dtype=float32)
     """
-    checks.decay_rate(alpha=alpha)
-    checks.positive(z_thresh=z_thresh, eps=eps)
-    checks.at_least(1, warmup_steps=warmup_steps)
+    arguments.decay_rate(alpha=alpha)
+    arguments.positive(z_thresh=z_thresh, eps=eps)
+    arguments.at_least(1, warmup_steps=warmup_steps)
     if max_norm is not None:
-        checks.positive(max_norm=max_norm)
+        arguments.positive(max_norm=max_norm)
 
     def scalars(
         t: jax.Array, updates: Updates, mean: jax.Array, deviation: jax.Array

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jopt import checks
 from jopt.tree.dtypes import promoted, rounded_once
 from jopt.tree.paths import map_leaves
+from jopt.values.arguments import abbreviated
 
 
 def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
@@ -162,7 +162,7 @@ def _number(name: str, value: Any) -> Any:
     is_number = isinstance(value, Number) or hasattr(value, "dtype")
     if is_number and getattr(value, "shape", ()) == ():
         return value
-    raise TypeError(f"{name} must be one number, got {checks.abbreviated(value)}")
+    raise TypeError(f"{name} must be one number, got {abbreviated(value)}")
 
 
 def clip(

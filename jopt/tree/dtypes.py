@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from jopt import checks
 from jopt.tree.paths import leaves_with_names, map_leaves
+from jopt.values import arguments
 
 
 def compute_dtype(dtype: Any) -> Any:
@@ -178,7 +178,7 @@ def dtype(
     >>> dtype(tree, "lowest")
     dtype(bfloat16)
     """
-    checks.one_of(
+    arguments.one_of(
         (None, "promote", "highest", "lowest"), mixed_dtype_handler=mixed_dtype_handler
     )
     named = {path: jnp.asarray(x).dtype for path, x in leaves_with_names(tree)}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt.tree.dtypes import compute_dtype, scalar_dtype
-from jopt.tree.rows import is_rows, touched
+from jopt.tree.row_sparse import is_rows, touched
 
 
 def abs_sq(x: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jopt.tree.rows import is_leaf, is_rows
+from jopt.tree.row_sparse import is_leaf, is_rows
 
 
 def path_name(path: tuple[Any, ...]) -> str:

@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 
 from jopt.tree.dtypes import promoted, scalar_dtype, wide
 from jopt.tree.paths import map_leaves
-from jopt.tree.rows import is_rows, touched
+from jopt.tree.row_sparse import is_rows, touched
 
 
 def size(tree: Any) -> int:

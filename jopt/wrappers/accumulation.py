@@ -24,15 +24,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jopt import agreement, checks, tree
-from jopt.base import GradientTransformation, Needs, OptState, Params, Updates
-from jopt.chain import as_transformation
-from jopt.evaluation import eval_params, has_readout
-from jopt.factory import StorageDtype, transformation
-from jopt.leafwise import zeros
+from jopt import tree
+from jopt.core import tree_checks
+from jopt.core.chain import as_transformation
+from jopt.core.eval_params import eval_params, has_readout
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import zeros
+from jopt.core.transformation import (
+    GradientTransformation,
+    Needs,
+    OptState,
+    Params,
+    Updates,
+)
 from jopt.tree import scalar
-from jopt.wrappers.micro_steps import check_skip, skips, whole_numbers
-from jopt.wrappers.once import once_if
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
+from jopt.wrappers.accumulation_steps import check_skip, skips, whole_numbers
+from jopt.wrappers.in_place import once_if
 
 
 class AccumulateState(NamedTuple):
@@ -126,7 +135,7 @@ def accumulate(
     check_skip(should_skip_update_fn)
 
     def init(params: Params) -> OptState:
-        agreement.leaves(jax.tree.leaves(params), params, "params")
+        tree_checks.leaves(jax.tree.leaves(params), params, "params")
         sums = jax.tree.map(zeros(accumulator_dtype).init, params)
 
         def zero() -> jax.Array:  # each a buffer of its own, so all can be donated
@@ -148,7 +157,7 @@ def accumulate(
                 try:
                     new[i] = _added(sums[i], g, weight, skip, not grads_are_sums)
                 except Exception as error:
-                    agreement.note_leaf(error, updates, i)
+                    tree_checks.note_leaf(error, updates, i)
                     raise
         w = scalar(1 if weight is None else weight)
         taken = state._replace(
@@ -252,26 +261,26 @@ def _check(updates: Updates, state: Any, weight: Any) -> None:
     if not isinstance(state, AccumulateState):
         raise TypeError(
             "accumulate expects the state that its init made, an AccumulateState, but "
-            f"got {checks.abbreviated(state)}. The order is update(updates, state, "
+            f"got {abbreviated(state)}. The order is update(updates, state, "
             "params)."
         )
-    agreement.leaves(jax.tree.leaves(updates), updates, "updates")
+    tree_checks.leaves(jax.tree.leaves(updates), updates, "updates")
     if weight is not None:
-        checks.one_number("weight", weight)
-        checks.nonnegative(weight=weight)
+        arguments.one_number("weight", weight)
+        arguments.nonnegative(weight=weight)
 
 
 def _aligned(whole: Any, state: AccumulateState) -> tuple[list[Any], Any, list[Any]]:
     leaves, treedef = jax.tree.flatten(whole, is_leaf=lambda x: x is None)
     kept, name = state.acc_grads, "the state's acc_grads"
-    return leaves, treedef, agreement.aligned(whole, leaves, treedef, kept, name)
+    return leaves, treedef, tree_checks.aligned(whole, leaves, treedef, kept, name)
 
 
 @functools.partial(jax.jit, static_argnums=4)
 def _added(
     total: jax.Array, g: jax.Array, weight: Any, skip: Any, times: bool
 ) -> jax.Array:
-    agreement.dtypes(g, total)
+    tree_checks.dtypes(g, total)
     wide = np.promote_types(tree.compute_dtype(total.dtype), g.dtype)
     g = g.astype(wide)
     if weight is not None:

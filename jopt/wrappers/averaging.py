@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
-from jopt.base import GradientTransformation
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import copied, leafwise
+from jopt import tree
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import copied, leafwise
+from jopt.core.transformation import GradientTransformation
 from jopt.tree import scalar
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class ParamsEmaState(NamedTuple):
@@ -77,10 +78,10 @@ def params_ema(
     >>> params, jopt.eval_params(tx, state, params)
     (Array([-2.], dtype=float32), Array([-1.5], dtype=float32))
     """
-    checks.decay_rate(decay=decay)
+    arguments.decay_rate(decay=decay)
 
     if overwrite_every is not None:
-        checks.at_least(1, overwrite_every=overwrite_every)
+        arguments.at_least(1, overwrite_every=overwrite_every)
 
     def scalars(count: jax.Array, t: jax.Array) -> dict[str, jax.Array]:
         w = (1 - decay) * jnp.ones_like(t)
@@ -138,8 +139,8 @@ def params_mean(
     >>> params, jopt.eval_params(tx, state, params)
     (Array([-3.], dtype=float32), Array([-2.5], dtype=float32))
     """
-    checks.at_least(0, start=start)
-    checks.at_least(1, every=every)
+    arguments.at_least(0, start=start)
+    arguments.at_least(1, every=every)
 
     def scalars(count: jax.Array) -> dict[str, jax.Array]:
         since = count - start

@@ -17,11 +17,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
-from jopt.base import GradientTransformation, Needs, OptState, Params, Updates
-from jopt.chain import as_transformation
-from jopt.factory import transformation
-from jopt.wrappers.guards import around
+from jopt import tree
+from jopt.core.around import around
+from jopt.core.chain import as_transformation
+from jopt.core.factory import transformation
+from jopt.core.transformation import (
+    GradientTransformation,
+    Needs,
+    OptState,
+    Params,
+    Updates,
+)
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
 
 
 class ConditionallyTransformState(NamedTuple):
@@ -164,7 +172,7 @@ def _arguments(should: Callable[..., Any], forward: bool) -> Needs:
     if not callable(should):
         raise TypeError(
             "should_transform_fn must be a function of the step, got "
-            f"should_transform_fn={checks.abbreviated(should)}"
+            f"should_transform_fn={abbreviated(should)}"
         )
     try:
         signature = inspect.signature(should)
@@ -199,9 +207,9 @@ def _arguments(should: Callable[..., Any], forward: bool) -> Needs:
 def _decision(found: Any) -> jax.Array:
     """What ``should_transform_fn`` returned, as a bool."""
     is_bool = getattr(found, "dtype", None) == jnp.bool_ and jnp.shape(found) == ()
-    if not (is_bool or isinstance(found, bool) or checks.is_number(found)):
+    if not (is_bool or isinstance(found, bool) or arguments.is_number(found)):
         raise TypeError(
             "should_transform_fn must return one bool or number, got "
-            f"{checks.abbreviated(found)}"
+            f"{abbreviated(found)}"
         )
     return jnp.asarray(found).astype(bool)

@@ -18,20 +18,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
-from jopt.base import (
+from jopt import tree
+from jopt.core.around import VALUE, around
+from jopt.core.chain import as_transformation
+from jopt.core.factory import transformation
+from jopt.core.transformation import (
     GradientTransformation,
-    InitFn,
-    Needs,
     OptState,
     Params,
-    UpdateFn,
     Updates,
 )
-from jopt.chain import as_transformation
-from jopt.evaluation import eval_params, has_readout
-from jopt.factory import transformation
-from jopt.tree.rows import is_rows, touched
+from jopt.tree.row_sparse import is_rows, touched
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
 
 
 class ApplyIfFiniteState(NamedTuple):
@@ -108,7 +107,7 @@ def apply_if_finite(
     [0.] True
     [-1.] False
     """
-    checks.at_least(0, max_consecutive_errors=max_consecutive_errors)
+    arguments.at_least(0, max_consecutive_errors=max_consecutive_errors)
     return _guard("apply_if_finite", inner)
 
 
@@ -136,35 +135,6 @@ def _guard(owner: str, inner: GradientTransformation) -> GradientTransformation:
 
 
 # What every wrapper that may leave out a step is made of.
-
-
-VALUE = Needs(frozenset({"value"}), frozenset())
-
-
-def around(
-    inner: GradientTransformation, init: InitFn, update: UpdateFn, *, also: Needs
-) -> GradientTransformation:
-    """A wrapper that keeps the state of ``inner`` in the field ``inner_state``.
-
-    It passes on what ``inner`` takes; ``also`` is what it needs for itself.
-    """
-
-    def readout(state: OptState, params: Params) -> Params:
-        return eval_params(inner, state.inner_state, params)
-
-    # What the inner one misses it says itself, under its name.
-    needs = Needs(
-        inner.needs.accepts | also.accepts | {"params"},
-        also.requires,
-        inner.needs.anything or also.anything,
-    )
-    return GradientTransformation(
-        init,
-        update,
-        children={"inner_state": inner},
-        needs=needs,
-        readout=readout if has_readout(inner) else None,
-    )
 
 
 def has_loss_scale(state: OptState) -> bool:
@@ -214,7 +184,7 @@ def chosen(
         raise ValueError(
             "the inner state has another structure after an update than before, so a "
             "step cannot be left out: it was "
-            f"{checks.abbreviated(kept)}, and is {checks.abbreviated(state)}"
+            f"{abbreviated(kept)}, and is {abbreviated(state)}"
         )
     return _chosen(take, updates, passed, state, kept)
 

@@ -20,10 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jopt import agreement, checks, tree
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.factory import StorageDtype, transformation
-from jopt.leafwise import copied
+from jopt import tree
+from jopt.core import tree_checks
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import copied
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.values import arguments
 
 
 class ParamsLawaState(NamedTuple):
@@ -69,11 +71,11 @@ def params_lawa(
     >>> params, jopt.eval_params(tx, state, params)
     (Array([-3.], dtype=float32), Array([-2.5], dtype=float32))
     """
-    checks.at_least(1, window_size=window_size, every=every)
+    arguments.at_least(1, window_size=window_size, every=every)
     slot = copied(accumulator_dtype)
 
     def init(params: Params) -> OptState:
-        agreement.leaves(jax.tree.leaves(params), params, "params")
+        tree_checks.leaves(jax.tree.leaves(params), params, "params")
         window = jax.tree.map(lambda p: _repeated(slot.init(p), window_size), params)
         return ParamsLawaState(jnp.zeros((), jnp.int32), window)
 
@@ -81,9 +83,9 @@ def params_lawa(
         updates: Updates, state: OptState, params: Params
     ) -> tuple[Updates, OptState]:
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        agreement.leaves(leaves, updates, "updates")
-        at = agreement.aligned(updates, leaves, treedef, params, "params")
-        windows = agreement.aligned(
+        tree_checks.leaves(leaves, updates, "updates")
+        at = tree_checks.aligned(updates, leaves, treedef, params, "params")
+        windows = tree_checks.aligned(
             *(updates, leaves, treedef, state.window, "the state's window"),
             shapes=lambda shape: (window_size, *shape),
         )
@@ -92,7 +94,7 @@ def params_lawa(
         new = []
         for i, (u, p, window) in enumerate(zip(leaves, at, windows, strict=True)):
             if u is not None and window is None:
-                agreement.no_slot(updates, i)
+                tree_checks.no_slot(updates, i)
             new.append(window if u is None else _taken(window, u, p, oldest, due))
         return updates, ParamsLawaState(count, treedef.unflatten(new))
 

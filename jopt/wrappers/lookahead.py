@@ -20,14 +20,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jopt import agreement, checks, tree
-from jopt.apply import apply_updates
-from jopt.base import GradientTransformation, Needs, OptState, Params, Updates
-from jopt.chain import as_transformation
-from jopt.evaluation import has_readout
-from jopt.factory import StorageDtype, transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.leafwise import copied
+from jopt import tree
+from jopt.core import tree_checks
+from jopt.core.apply import apply_updates
+from jopt.core.chain import as_transformation
+from jopt.core.eval_params import has_readout
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import copied
+from jopt.core.transformation import (
+    GradientTransformation,
+    Needs,
+    OptState,
+    Params,
+    Updates,
+)
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 class LookaheadState(NamedTuple):
@@ -86,12 +94,12 @@ def lookahead(
             "would not be one of the parameters; put it after lookahead in a chain. "
             f"Got {inner!r}"
         )
-    checks.at_least(1, sync_period=sync_period)
-    checks.fraction(slow_step_size=slow_step_size)
+    arguments.at_least(1, sync_period=sync_period)
+    arguments.fraction(slow_step_size=slow_step_size)
     slow_slot = copied(slow_dtype)
 
     def init(params: Params) -> OptState:
-        agreement.leaves(jax.tree.leaves(params), params, "params")
+        tree_checks.leaves(jax.tree.leaves(params), params, "params")
         slow = jax.tree.map(slow_slot.init, params)
         return LookaheadState(inner.init(params), jnp.zeros((), jnp.int32), slow)
 
@@ -99,9 +107,9 @@ def lookahead(
         updates: Updates, state: OptState, params: Params, **extra: Any
     ) -> tuple[Updates, OptState]:
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        agreement.leaves(leaves, updates, "updates")
+        tree_checks.leaves(leaves, updates, "updates")
         at, slows = (
-            agreement.aligned(updates, leaves, treedef, other, name)
+            tree_checks.aligned(updates, leaves, treedef, other, name)
             for name, other in (("params", params), ("the state's slow", state.slow))
         )
         # In the gradients' dtype, the steps would be rounded before they are pulled.
@@ -175,8 +183,8 @@ def _renewed(tx: GradientTransformation, state: Any, fresh: Any) -> Any:
         elif name in renewed:
             own = _renewed(inner, state[name], renewed[name])
             renewed = {**renewed, name: own}
-    if tx.dynamic is None:
+    if tx.changing is None:
         return renewed
     # A count that is kept for a schedule alone goes on with it.
-    kept = tx.dynamic.names if type(state).base else state._fields
+    kept = tx.changing.names if type(state).base else state._fields
     return renewed._replace(**{name: getattr(state, name) for name in kept})

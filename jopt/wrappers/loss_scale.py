@@ -20,18 +20,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jopt import agreement, checks, tree
-from jopt.base import GradientTransformation, Needs, OptState, Params, Updates
-from jopt.chain import as_transformation
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
-from jopt.wrappers.guards import (
-    all_finite,
-    around,
-    bad_steps,
-    chosen,
-    has_loss_scale,
+from jopt import tree
+from jopt.core import tree_checks
+from jopt.core.around import around
+from jopt.core.chain import as_transformation
+from jopt.core.factory import transformation
+from jopt.core.transformation import (
+    GradientTransformation,
+    Needs,
+    OptState,
+    Params,
+    Updates,
 )
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
+from jopt.wrappers.guards import all_finite, bad_steps, chosen, has_loss_scale
 
 
 class DynamicLossScaleState(NamedTuple):
@@ -124,21 +127,21 @@ def dynamic_loss_scale(
     '0.0e+00 -1.0e-09'
     """
     inner = as_transformation(inner, "dynamic_loss_scale: inner")
-    checks.one_of(PRESETS, preset=preset)
+    arguments.one_of(PRESETS, preset=preset)
     rule = PRESETS[preset]
     first = rule.init_scale if init_scale is None else init_scale
     low = rule.min_scale if min_scale is None else min_scale
     high = HUGE if max_scale is None else max_scale
-    checks.at_least(1, growth_interval=growth_interval)
+    arguments.at_least(1, growth_interval=growth_interval)
     if not TINY <= low <= first <= high <= HUGE:
         raise ValueError(
             f"{TINY:.4g} <= min_scale <= init_scale <= max_scale <= {HUGE:.4g} must "
             f"hold, got min_scale={low:.4g}, init_scale={first:.4g}, "
             f"max_scale={high:.4g}"
         )
-    checks.positive(growth_factor=growth_factor, backoff_factor=backoff_factor)
-    checks.at_least(1, growth_factor=growth_factor)
-    checks.decay_rate(backoff_factor=backoff_factor)
+    arguments.positive(growth_factor=growth_factor, backoff_factor=backoff_factor)
+    arguments.at_least(1, growth_factor=growth_factor)
+    arguments.decay_rate(backoff_factor=backoff_factor)
 
     def init(params: Params) -> OptState:
         own = inner.init(params)
@@ -176,7 +179,7 @@ def dynamic_loss_scale(
         **extra: Any,
     ) -> tuple[Updates, OptState]:
         leaves = jax.tree.leaves(updates, is_leaf=lambda x: x is None)
-        agreement.leaves(leaves, updates, "updates")
+        tree_checks.leaves(leaves, updates, "updates")
         grads = _unscaled(updates, state.loss_scale)
         new, own = inner.update(grads, state.inner_state, params, **extra)
         # What overflows in the division, at a scale below 1, is skipped too.

@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jopt import agreement, checks, masks, tree
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.chain import as_transformation
-from jopt.evaluation import eval_params, has_readout
-from jopt.factory import transformation
-from jopt.masks import Mask
+from jopt import tree
+from jopt.core import masks, tree_checks
+from jopt.core.chain import as_transformation
+from jopt.core.eval_params import eval_params, has_readout
+from jopt.core.factory import transformation
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
 from jopt.transforms.gradients import set_to_zero
+from jopt.values.arguments import suggestion
 
 
 class MaskedState(NamedTuple):
@@ -32,7 +34,7 @@ def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
 
     Args:
       inner: A transformation.
-      mask: The leaves it is for; see `jopt.masks.Mask`.
+      mask: The leaves it is for; see `jopt.Mask`.
 
     Returns:
       A transformation.
@@ -120,7 +122,7 @@ def partition(
                 raise ValueError(
                     f"leaf {path!r} has the label {label!r}, but there are "
                     f"transformations for {sorted(inner)} only."
-                    f"{checks.suggestion(str(label), inner)}"
+                    f"{suggestion(str(label), inner)}"
                 )
         return {name: [label == name for label in labels] for name in inner}
 
@@ -194,7 +196,7 @@ def selective_transform(
 
     Args:
       optimizer: A transformation.
-      freeze_mask: The leaves whose updates are zero; see `jopt.masks.Mask`.
+      freeze_mask: The leaves whose updates are zero; see `jopt.Mask`.
 
     Returns:
       A transformation, a `partition` into ``"train"`` and ``"freeze"``.
@@ -222,7 +224,7 @@ def _known(updates: Updates, params: Params | None) -> Params:
     if params is None:
         return updates
     leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
-    agreement.aligned(updates, leaves, treedef, params, "params")
+    tree_checks.aligned(updates, leaves, treedef, params, "params")
     return params
 
 

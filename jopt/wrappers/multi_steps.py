@@ -8,8 +8,8 @@ from typing import Any
 import jax
 from jax.typing import DTypeLike
 
-from jopt import checks
-from jopt.base import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.values.arguments import abbreviated
 from jopt.wrappers.accumulation import AccumulateState, Accumulation, accumulate
 
 
@@ -92,7 +92,7 @@ def _halves(tx: Any, name: str) -> Accumulation:
         return tx
     raise TypeError(
         f"{name} takes a transformation that jopt.accumulate made first, got "
-        f"{checks.abbreviated(tx)}. What comes before the accumulation in a chain is "
+        f"{abbreviated(tx)}. What comes before the accumulation in a chain is "
         "for the loop to apply"
     )
 

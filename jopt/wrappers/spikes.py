@@ -17,20 +17,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.chain import as_transformation
-from jopt.factory import transformation
-from jopt.hyperparams import ScalarOrSchedule
+from jopt import tree
+from jopt.core.around import VALUE, around
+from jopt.core.chain import as_transformation
+from jopt.core.factory import transformation
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
 from jopt.tree import scalar
-from jopt.wrappers.guards import (
-    VALUE,
-    all_finite,
-    around,
-    bad_steps,
-    chosen,
-    inner_init,
-)
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
+from jopt.wrappers.guards import all_finite, bad_steps, chosen, inner_init
 
 
 class SkipSpikesState(NamedTuple):
@@ -99,12 +94,12 @@ def skip_spikes(
     [-1.] 1
     """
     inner = as_transformation(inner, "skip_spikes: inner")
-    checks.one_of(("norm", "value"), of=of)
-    checks.positive(z_thresh=z_thresh)
-    checks.decay_rate(decay=decay)
-    checks.at_least(2, warmup_steps=warmup_steps)
-    checks.at_least(1, max_consecutive_skips=max_consecutive_skips)
-    checks.nonnegative(eps=eps)
+    arguments.one_of(("norm", "value"), of=of)
+    arguments.positive(z_thresh=z_thresh)
+    arguments.decay_rate(decay=decay)
+    arguments.at_least(2, warmup_steps=warmup_steps)
+    arguments.at_least(1, max_consecutive_skips=max_consecutive_skips)
+    arguments.nonnegative(eps=eps)
 
     def init(params: Params) -> OptState:
         zero = jnp.zeros((), jnp.int32)
@@ -125,7 +120,7 @@ def skip_spikes(
     ) -> tuple[Updates, OptState]:
         value = extra.get("value")
         if value is not None:
-            checks.one_number("value", value)
+            arguments.one_number("value", value)
         new, own = inner.update(updates, state.inner_state, params, **extra)
         x = scalar(value) if of == "value" else tree.norm(updates)
         # Of entries above 1e19 the norm is finite too, of NaN and infinity it is not.

@@ -5,6 +5,8 @@ a factory without a row fails ``test_every_factory_has_a_row``. The arguments al
 to the function of the same name in `reference.py`, so write that first, from the paper.
 """
 
+from jopt.interop.keras import average, decay  # noqa: F401, they have factories
+
 from . import (
     adam_variants,
     averaging,

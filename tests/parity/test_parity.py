@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import jopt
+from tests.public import public
 
 from .generate import DEVIATIONS, GOLDEN, libraries, oracle, rows_of
 from .problem import GRADS, HESSIAN, PARAMS, VALUES, flat
@@ -72,7 +73,7 @@ def both(group, row, width):
     expected = recorded(group, row.library, width)[row]
     x64 = jax.enable_x64(True) if width == "float64" else contextlib.nullcontext()
     with x64:
-        tx = eval(row.jopt, dict(vars(jopt)))
+        tx = eval(row.jopt, public(jopt))
         return trajectory(tx, width, row.leaves), expected
 
 

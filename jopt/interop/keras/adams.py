@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from jopt import checks
 from jopt.algorithms.adam import adam, adamw
 from jopt.algorithms.adamax import adamax, scale_by_adamax
 from jopt.algorithms.amsgrad import amsgrad, scale_by_amsgrad
 from jopt.algorithms.lamb import lamb
 from jopt.algorithms.nadam import nadam, scale_by_nadam
 from jopt.algorithms.schedule_free import schedule_free_adamw
-from jopt.base import GradientTransformation
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
 from jopt.interop.keras.decay import decayed_first
 from jopt.interop.keras.pipeline import (
     Excluding,
@@ -24,15 +24,15 @@ from jopt.interop.keras.pipeline import (
     between,
     optimizer,
 )
-from jopt.masks import Mask
+from jopt.values import arguments
 
 
 def adam_rule(
     learning_rate: Any, beta_1: float, beta_2: float, epsilon: float, amsgrad_: bool
 ) -> Rule:
     """Adam, with or without amsgrad."""
-    checks.decay_rate(beta_1=beta_1, beta_2=beta_2)
-    checks.positive(epsilon=epsilon)
+    arguments.decay_rate(beta_1=beta_1, beta_2=beta_2)
+    arguments.positive(epsilon=epsilon)
     numbers: dict[str, Any] = {"b1": beta_1, "b2": beta_2, "eps": epsilon}
     numbers["eps_mode"] = "before"
     if not amsgrad_:
@@ -119,8 +119,8 @@ def Adamax(
     >>> Adamax()
     adamax(learning_rate=0.001, eps=1e-07, eps_in_max=False)
     """
-    checks.decay_rate(beta_1=beta_1, beta_2=beta_2)
-    checks.positive(epsilon=epsilon)
+    arguments.decay_rate(beta_1=beta_1, beta_2=beta_2)
+    arguments.positive(epsilon=epsilon)
     direction = scale_by_adamax(beta_1, beta_2, epsilon, eps_in_max=False)
     whole = adamax(learning_rate, beta_1, beta_2, epsilon, eps_in_max=False)
     return Rule(whole, between(learning_rate, direction))
@@ -146,8 +146,8 @@ def Nadam(
     >>> Nadam()
     nadam(learning_rate=0.001, eps=1e-07, momentum_decay=1.0)
     """
-    checks.decay_rate(beta_1=beta_1, beta_2=beta_2)
-    checks.positive(epsilon=epsilon)
+    arguments.decay_rate(beta_1=beta_1, beta_2=beta_2)
+    arguments.positive(epsilon=epsilon)
     direction = scale_by_nadam(beta_1, beta_2, epsilon, momentum_decay=1.0)
     whole = nadam(learning_rate, beta_1, beta_2, epsilon, momentum_decay=1.0)
     return Rule(whole, between(learning_rate, direction))
@@ -173,8 +173,8 @@ def Lamb(
     >>> Lamb(weight_decay=0.1)
     lamb(learning_rate=0.001, eps=1e-07, weight_decay=0.1, decay='before_step')
     """
-    checks.decay_rate(beta_1=beta_1, beta_2=beta_2)
-    checks.positive(epsilon=epsilon)
+    arguments.decay_rate(beta_1=beta_1, beta_2=beta_2)
+    arguments.positive(epsilon=epsilon)
     numbers: dict[str, Any] = {"b1": beta_1, "b2": beta_2, "eps": epsilon}
     whole = lamb(learning_rate, **numbers)
 
@@ -209,9 +209,9 @@ def ScheduleFreeAdamW(
     >>> ScheduleFreeAdamW(0.01)
     schedule_free_adamw(learning_rate=0.01, weight_lr_power=0.0)
     """
-    checks.decay_rate(beta_1=beta_1, beta_2=beta_2)
-    checks.positive(epsilon=epsilon)
-    checks.at_least(0, warmup_steps=warmup_steps)
+    arguments.decay_rate(beta_1=beta_1, beta_2=beta_2)
+    arguments.positive(epsilon=epsilon)
+    arguments.at_least(0, warmup_steps=warmup_steps)
     whole = schedule_free_adamw(
         learning_rate,
         warmup_steps or None,

@@ -12,11 +12,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.factory import transformation
-from jopt.leafwise import copied, leafwise
+from jopt.core.factory import transformation
+from jopt.core.leafwise import copied, leafwise
+from jopt.core.transformation import GradientTransformation
 from jopt.tree import scalar
+from jopt.values import arguments
 from jopt.wrappers.averaging import ParamsEmaState
 
 
@@ -46,8 +46,8 @@ def params_ema_of_gradients(
     >>> p  # -2, but for the average with -1
     Array([-1.5], dtype=float32)
     """
-    checks.decay_rate(decay=decay)
-    checks.at_least(1, steps=steps, overwrite_every=overwrite_every)
+    arguments.decay_rate(decay=decay)
+    arguments.at_least(1, steps=steps, overwrite_every=overwrite_every)
 
     def scalars(count: jax.Array) -> dict[str, jax.Array]:
         step = count // steps

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from jopt import checks
-from jopt.interop.factors import argument
-from jopt.interop.view import View, joined
+from jopt.interop.shared.momentum_units import argument
+from jopt.interop.shared.state_view import View, joined
+from jopt.values.arguments import abbreviated
 
 
 def _accumulation(view: View) -> tuple[str, int] | None:
@@ -23,7 +23,7 @@ def iteration(view: View) -> int:
     if accumulation is None:
         count = view.count()
         if count is None:
-            raise ValueError(f"{checks.abbreviated(view.tx)} does not count its steps")
+            raise ValueError(f"{abbreviated(view.tx)} does not count its steps")
         return count
     path, steps = accumulation
     emitted = int(view.flat[joined(path, "gradient_step")])

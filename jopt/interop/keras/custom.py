@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.factory import Schedule
+from jopt.core.factory import Schedule
+from jopt.core.transformation import GradientTransformation
 from jopt.interop.keras.factories import Factory, Spec
+from jopt.values.arguments import abbreviated
 
 
 _registered: dict[str, Factory[..., Any]] = {}
@@ -39,19 +39,19 @@ class Custom(Factory[..., Any]):
         self.registered_name, self.shown = registered_name, module
         self.class_name = name or build.__name__
 
-    def plain(self, arguments: dict[str, Any]) -> Any:
+    def plain(self, given: dict[str, Any]) -> Any:
         """The transformation or schedule itself."""
-        made = super().plain(arguments)
+        made = super().plain(given)
         if not isinstance(made, GradientTransformation | Schedule):
             raise TypeError(
                 f"{self.class_name} must return a jopt transformation or schedule, got "
-                f"{checks.abbreviated(made)}"
+                f"{abbreviated(made)}"
             )
         return made
 
-    def spec(self, arguments: dict[str, Any]) -> Spec:
+    def spec(self, given: dict[str, Any]) -> Spec:
         """The call of Keras."""
-        spec = Spec(self, self.class_name, dict(arguments), self.shown)
+        spec = Spec(self, self.class_name, dict(given), self.shown)
         return spec._replace(registered_name=self.registered_name)
 
 
@@ -122,13 +122,13 @@ def checked(custom_objects: Any) -> Mapping[str, Callable[..., Any]]:
     if not isinstance(custom_objects, Mapping):
         raise TypeError(
             "custom_objects must be a dict of functions by name, got "
-            f"custom_objects={checks.abbreviated(custom_objects)}"
+            f"custom_objects={abbreviated(custom_objects)}"
         )
     for name, build in custom_objects.items():
         if not isinstance(name, str) or not callable(build):
             raise TypeError(
                 "custom_objects must be a dict of functions by name, such as {'Mine': "
-                f"mine}}, got {name!r}: {checks.abbreviated(build)}"
+                f"mine}}, got {name!r}: {abbreviated(build)}"
             )
     return custom_objects
 

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt import checks
-from jopt.apply import apply_updates
-from jopt.base import GradientTransformation, OptState, Params, Updates
-from jopt.chain import as_transformation
-from jopt.evaluation import eval_params, has_readout
-from jopt.factory import transformation
-from jopt.wrappers.precision import widened
+from jopt.core.apply import apply_updates
+from jopt.core.chain import as_transformation
+from jopt.core.eval_params import eval_params, has_readout
+from jopt.core.factory import transformation
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.widening import widened
+from jopt.values.arguments import abbreviated
 
 
 class DecayedFirstState(NamedTuple):
@@ -67,7 +67,7 @@ def decayed_first(
         if not isinstance(state, DecayedFirstState):
             raise TypeError(
                 "decayed_first expects the state that its init made, a "
-                f"DecayedFirstState, but got {checks.abbreviated(state)}. The order is "
+                f"DecayedFirstState, but got {abbreviated(state)}. The order is "
                 "update(updates, state, params)."
             )
         nothing = jax.tree.map(jnp.zeros_like, updates)

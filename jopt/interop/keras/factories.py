@@ -25,10 +25,11 @@ from typing import (
 
 import numpy as np
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.factory import Schedule
-from jopt.hyperparams import Tunable, is_declared, normalize, number
+from jopt.core.factory import Schedule
+from jopt.core.transformation import GradientTransformation
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated, suggestion
+from jopt.values.numbers import Tunable, is_declared, normalize, number
 
 
 P = ParamSpec("P")
@@ -166,17 +167,17 @@ class Factory(Generic[P, Value]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Value:
         """What stands for Keras's object."""
-        arguments = self.bound(args, kwargs)
-        plain = self.plain(dict(arguments))
-        return remembering(plain, self.spec(arguments))
+        given = self.bound(args, kwargs)
+        plain = self.plain(dict(given))
+        return remembering(plain, self.spec(given))
 
-    def plain(self, arguments: dict[str, Any]) -> Any:
+    def plain(self, given: dict[str, Any]) -> Any:
         """The transformation or schedule itself, of all arguments."""
-        return self.build(**{p.name: arguments[p.name] for p in self.own})  # type: ignore[call-arg]
+        return self.build(**{p.name: given[p.name] for p in self.own})  # type: ignore[call-arg]
 
-    def spec(self, arguments: dict[str, Any]) -> Spec:
+    def spec(self, given: dict[str, Any]) -> Spec:
         """The call of Keras."""
-        return Spec(self, self.class_name, dict(arguments), self.module)
+        return Spec(self, self.class_name, dict(given), self.module)
 
     def from_config(self, config: Mapping[str, Any]) -> Value:
         """The value of Keras's ``get_config()``; keys that are missing are defaults.
@@ -187,7 +188,7 @@ class Factory(Generic[P, Value]):
         if not isinstance(config, Mapping):
             raise ValueError(
                 f"the config of {self.class_name} is a dict of its arguments, got "
-                f"{checks.abbreviated(config)}"
+                f"{abbreviated(config)}"
             )
         try:
             return self(**dict(config))  # type: ignore[call-arg]
@@ -199,7 +200,7 @@ class Factory(Generic[P, Value]):
         for name in kwargs:
             if name not in self.parameters:
                 hint = (self.hints or {}).get(name)
-                hint = f" {hint}" if hint else checks.suggestion(name, self.parameters)
+                hint = f" {hint}" if hint else suggestion(name, self.parameters)
                 raise TypeError(
                     f"{self.class_name} has no argument {name!r}.{hint} It has "
                     f"{', '.join(self.parameters)}."
@@ -235,9 +236,9 @@ def _normalized(name: str, value: Any, annotation: Any) -> Any:
         return normalize(name, value)
     for kind in kinds:
         if kind is bool:
-            return checks.flag(name, value)
+            return arguments.flag(name, value)
         if kind is int:
-            return checks.whole(name, value)
+            return arguments.whole(name, value)
         if kind is float:
             return number(name, value, "a number")
         if kind is str and not isinstance(value, str):
@@ -255,7 +256,7 @@ def written(name: str, value: Any, legacy: bool = False) -> Any:
         return value.spec.serialized()
     if isinstance(value, Tunable):
         value = value.initial
-    if name == "learning_rate" and checks.is_number(value) and not legacy:
+    if name == "learning_rate" and arguments.is_number(value) and not legacy:
         return float(np.float32(value))  # Keras keeps it in a float32 variable
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -264,7 +265,7 @@ def written(name: str, value: Any, legacy: bool = False) -> Any:
     if isinstance(value, dict):
         return {n: written(name, x, legacy) for n, x in value.items()}
     raise TypeError(
-        f"{name} cannot be written in Keras's form: {checks.abbreviated(value)}. Use a "
+        f"{name} cannot be written in Keras's form: {abbreviated(value)}. Use a "
         "number or a schedule of jopt.interop.keras; jopt.to_config writes what Keras "
         "does not have"
     )

@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jopt import checks
-from jopt.base import GradientTransformation, OptState, Params
+from jopt.core.transformation import GradientTransformation, OptState, Params
 from jopt.interop.keras.inner import multi
 from jopt.interop.keras.layouts import Layout
-from jopt.interop.keras.rows import row_of
 from jopt.interop.keras.weights import set_weights
-from jopt.interop.order import Permuted
-from jopt.interop.view import View
+from jopt.interop.keras.weights_table import row_of
+from jopt.interop.shared.parameter_order import Permuted
+from jopt.interop.shared.state_view import View
+from jopt.values.arguments import abbreviated
 
 
 def load(
@@ -65,7 +65,7 @@ def load(
     if class_name is not None and class_name.lower() not in known:
         raise ValueError(
             f"the optimizer in {name!r} is {class_name}, but "
-            f"{checks.abbreviated(tx)} keeps what {' and '.join(classes)} keep"
+            f"{abbreviated(tx)} keeps what {' and '.join(classes)} keep"
         )
     return set_weights(tx, state, weights, params, order=order, layout=layout)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jopt import masks, tree
-from jopt.base import Params
+from jopt import tree
+from jopt.core import masks
+from jopt.core.transformation import Params
 from jopt.interop.keras.multi import Groups
-from jopt.interop.order import Permuted
-from jopt.interop.view import View, joined
+from jopt.interop.shared.parameter_order import Permuted
+from jopt.interop.shared.state_view import View, joined
 
 
 class Group(NamedTuple):

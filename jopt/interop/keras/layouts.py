@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jopt.interop.keras.rows import ACCUMULATOR, AVERAGE, Row, Slot
-from jopt.interop.order import Parameter
-from jopt.interop.view import View, joined
+from jopt.interop.keras.weights_table import ACCUMULATOR, AVERAGE, Row, Slot
+from jopt.interop.shared.parameter_order import Parameter
+from jopt.interop.shared.state_view import View, joined
 
 
 Layout = Literal["keras3", "keras2.11", "legacy"]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypedDict, Unpack, cast, get_type_hints
 
-from jopt import checks
 from jopt.algorithms.adadelta import adadelta
 from jopt.algorithms.adagrad import adagrad
 from jopt.algorithms.adamax import adamax
@@ -18,14 +17,16 @@ from jopt.algorithms.ftrl import ftrl
 from jopt.algorithms.nadam import nadam
 from jopt.algorithms.rmsprop import rmsprop
 from jopt.algorithms.sgd import sgd
-from jopt.base import GradientTransformation
-from jopt.chain import chain
+from jopt.core.chain import chain
+from jopt.core.transformation import GradientTransformation
 from jopt.interop.keras.adams import adam_rule
 from jopt.interop.keras.factories import Factory, KerasOptimizer, P
 from jopt.interop.keras.legacy_loss_scale import LossScaleOptimizer
 from jopt.interop.keras.pipeline import CLIPS, Rate, clipping
 from jopt.schedules.inverse import inverse_time_decay
 from jopt.schedules.product import multiply_schedules
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
 
 
 __all__ = [
@@ -88,15 +89,15 @@ class LegacyFactory(Factory[P, Any], Generic[P]):
         found["name"] = found["name"] or self.__name__
         return found
 
-    def plain(self, arguments: dict[str, Any]) -> GradientTransformation:
+    def plain(self, given: dict[str, Any]) -> GradientTransformation:
         """The transformation, of all arguments."""
-        arguments = dict(arguments)
-        norms = {n: arguments[n] for n in CLIPS}
-        checks.nonnegative(decay=arguments["decay"], **norms)
+        given = dict(given)
+        norms = {n: given[n] for n in CLIPS}
+        arguments.nonnegative(decay=given["decay"], **norms)
         if self.__name__ != "Nadam":  # there it is the decay of the momentum
-            rate, decay = arguments["learning_rate"], arguments["decay"]
-            arguments["learning_rate"] = decaying(rate, decay)
-        tx = super().plain(arguments)
+            rate, decay = given["learning_rate"], given["decay"]
+            given["learning_rate"] = decaying(rate, decay)
+        tx = super().plain(given)
         clips = clipping(**norms)
         return chain(*clips, tx) if clips else tx
 
@@ -110,7 +111,7 @@ def decaying(rate: Any, decay: float) -> Any:
     if not isinstance(rate, float):
         raise TypeError(
             f"decay={decay} makes a schedule of the learning rate, which must be a "
-            f"number or a schedule then, got learning_rate={checks.abbreviated(rate)}"
+            f"number or a schedule then, got learning_rate={abbreviated(rate)}"
         )
     return inverse_time_decay(rate, 1, decay)
 
@@ -133,7 +134,7 @@ def SGD(
     sgd(learning_rate=inverse_time_decay(init_value=0.1, transition_steps=1, \
 decay_rate=0.5))
     """
-    checks.decay_rate(momentum=momentum)
+    arguments.decay_rate(momentum=momentum)
     if not momentum:
         return sgd(learning_rate)
     return sgd(learning_rate, momentum, nesterov, lr_in_momentum=True)
@@ -154,8 +155,8 @@ def RMSprop(
     rmsprop(learning_rate=0.0001, eps=1e-07, eps_in_sqrt=False)
     """
     assert epsilon is not None
-    checks.decay_rate(rho=rho, momentum=momentum)
-    checks.positive(epsilon=epsilon)
+    arguments.decay_rate(rho=rho, momentum=momentum)
+    arguments.positive(epsilon=epsilon)
     return rmsprop(
         learning_rate,
         rho,
@@ -197,8 +198,8 @@ def Adadelta(
     adadelta(learning_rate=1.0, rho=0.95, eps=1e-07)
     """
     assert epsilon is not None
-    checks.decay_rate(rho=rho)
-    checks.positive(epsilon=epsilon)
+    arguments.decay_rate(rho=rho)
+    arguments.positive(epsilon=epsilon)
     return adadelta(learning_rate, rho, epsilon)
 
 
@@ -215,8 +216,8 @@ def Adagrad(
     adagrad(learning_rate=0.01, eps_in_sqrt=False)
     """
     assert epsilon is not None
-    checks.nonnegative(initial_accumulator_value=initial_accumulator_value)
-    checks.positive(epsilon=epsilon)
+    arguments.nonnegative(initial_accumulator_value=initial_accumulator_value)
+    arguments.positive(epsilon=epsilon)
     return adagrad(learning_rate, initial_accumulator_value, epsilon, eps_in_sqrt=False)
 
 
@@ -234,8 +235,8 @@ def Adamax(
     adamax(learning_rate=0.001, eps=1e-07, eps_in_max=False)
     """
     assert epsilon is not None
-    checks.decay_rate(beta_1=beta_1, beta_2=beta_2)
-    checks.positive(epsilon=epsilon)
+    arguments.decay_rate(beta_1=beta_1, beta_2=beta_2)
+    arguments.positive(epsilon=epsilon)
     return adamax(learning_rate, beta_1, beta_2, epsilon, eps_in_max=False)
 
 
@@ -262,12 +263,12 @@ def Nadam(
     # As of all others, and schedule_decay is in decay.
     del lr, schedule_decay, clipnorm, clipvalue, global_clipnorm, name
     assert epsilon
-    checks.decay_rate(beta_1=beta_1, beta_2=beta_2)
-    checks.positive(epsilon=epsilon)
+    arguments.decay_rate(beta_1=beta_1, beta_2=beta_2)
+    arguments.positive(epsilon=epsilon)
     if callable(learning_rate):
         raise ValueError(
             "Keras's Nadam took no schedule before 2.11, got learning_rate="
-            f"{checks.abbreviated(learning_rate)}: take jopt.interop.keras.Nadam"
+            f"{abbreviated(learning_rate)}: take jopt.interop.keras.Nadam"
         )
     return nadam(learning_rate, beta_1, beta_2, epsilon, momentum_decay=decay)
 

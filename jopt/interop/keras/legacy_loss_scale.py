@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import as_transformation, chain
+from jopt.core.chain import as_transformation, chain
+from jopt.core.transformation import GradientTransformation
 from jopt.interop.keras.factories import Factory
 from jopt.transforms.learning_rate import scale
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
 from jopt.wrappers.loss_scale import dynamic_loss_scale
 
 
@@ -47,7 +48,7 @@ def LossScaleOptimizer(
     """
     del name
     inner = as_transformation(inner_optimizer, "LossScaleOptimizer: inner_optimizer")
-    checks.positive(initial_scale=initial_scale)
+    arguments.positive(initial_scale=initial_scale)
     if not dynamic:
         if initial_scale is None or dynamic_growth_steps is not None:
             raise ValueError(
@@ -57,7 +58,7 @@ def LossScaleOptimizer(
             )
         return chain(scale(1 / initial_scale), inner)
     steps = 2000 if dynamic_growth_steps is None else dynamic_growth_steps
-    checks.at_least(1, dynamic_growth_steps=steps)
+    arguments.at_least(1, dynamic_growth_steps=steps)
     return dynamic_loss_scale(
         inner, "keras2", init_scale=initial_scale, growth_interval=steps
     )
@@ -95,7 +96,7 @@ def since_2_4(config: Mapping[str, Any]) -> dict[str, Any]:
     if not (dynamic or kind == "FixedLossScale") or not isinstance(numbers, Mapping):
         raise ValueError(
             "loss_scale must be the config of a FixedLossScale or a DynamicLossScale, "
-            f"got loss_scale={checks.abbreviated(scale)}"
+            f"got loss_scale={abbreviated(scale)}"
         )
     numbers = dict(numbers)
     multiplier = numbers.pop("multiplier", 2.0) if dynamic else 2.0

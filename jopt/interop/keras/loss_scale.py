@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import as_transformation
+from jopt.core.chain import as_transformation
+from jopt.core.transformation import GradientTransformation
 from jopt.interop.keras.factories import Factory, KerasOptimizer, Remembered
+from jopt.values import arguments
 from jopt.wrappers.loss_scale import dynamic_loss_scale
 
 
@@ -82,8 +82,8 @@ def LossScaleOptimizer(
     4.0
     """
     del name
-    checks.positive(initial_scale=initial_scale)
-    checks.at_least(1, dynamic_growth_steps=dynamic_growth_steps)
+    arguments.positive(initial_scale=initial_scale)
+    arguments.at_least(1, dynamic_growth_steps=dynamic_growth_steps)
     return dynamic_loss_scale(
         as_transformation(inner_optimizer, "LossScaleOptimizer: inner_optimizer"),
         "keras",

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import chain
+from jopt.core.chain import chain
+from jopt.core.masks import expression
+from jopt.core.transformation import GradientTransformation
 from jopt.interop.keras.factories import Remembered, Spec
 from jopt.interop.keras.loss_scale import WrapperFactory, with_factor
-from jopt.masks import expression
 from jopt.transforms.learning_rate import scale
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
 from jopt.wrappers.masking import partition
 
 
@@ -46,7 +47,7 @@ class OptimizerMap(Remembered):
         if optimizer_map is not None and not isinstance(optimizer_map, Mapping):
             raise TypeError(
                 "optimizer_map must be a dict of optimizers by path, got "
-                f"{checks.abbreviated(optimizer_map)}"
+                f"{abbreviated(optimizer_map)}"
             )
         self.default_optimizer = default_optimizer
         self.optimizer_map = dict(optimizer_map or {})
@@ -55,11 +56,11 @@ class OptimizerMap(Remembered):
             _check(name, tx)
         for pattern in self.optimizer_map:
             expression(pattern)
-        arguments = {
+        given = {
             "default_optimizer": default_optimizer,
             "optimizer_map": self.optimizer_map,
         }
-        self.spec = Spec(type(self), "OptimizerMap", arguments, self.module)
+        self.spec = Spec(type(self), "OptimizerMap", given, self.module)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> OptimizerMap:
@@ -85,7 +86,7 @@ def _check(name: str, tx: Any) -> None:
     if not isinstance(tx, GradientTransformation):
         raise TypeError(
             f"the optimizer of {name!r} must be a transformation, got "
-            f"{checks.abbreviated(tx)}; get('adam') makes one"
+            f"{abbreviated(tx)}; get('adam') makes one"
         )
     if not isinstance(tx, Remembered):
         return
@@ -173,10 +174,10 @@ def MultiOptimizer(
     if not isinstance(optimizer_map, OptimizerMap):
         raise TypeError(
             "optimizer_map must be an OptimizerMap, got "
-            f"{checks.abbreviated(optimizer_map)}. jopt.partition takes a function of "
+            f"{abbreviated(optimizer_map)}. jopt.partition takes a function of "
             "the path and the leaf"
         )
-    checks.positive(loss_scale_factor=loss_scale_factor)
+    arguments.positive(loss_scale_factor=loss_scale_factor)
     groups = overwritten(optimizer_map, None)
     found = groups.optimizer_map
     own = {f"group_{i}": tx for i, tx in enumerate(found.values())}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
-from jopt import checks
 from jopt.algorithms.muon import muon
+from jopt.core.masks import expression
 from jopt.interop.keras.decay import decayed_first
 from jopt.interop.keras.pipeline import (
     Rate,
@@ -17,8 +17,8 @@ from jopt.interop.keras.pipeline import (
     excluding,
     optimizer,
 )
-from jopt.masks import expression
 from jopt.schedules.product import multiply_schedules
+from jopt.values import arguments
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,13 @@ def Muon(
     >>> Muon(0.02, exclude_layers=["head"]).get_config()["exclude_layers"]
     ['head']
     """
-    checks.decay_rate(
+    arguments.decay_rate(
         adam_beta_1=adam_beta_1, adam_beta_2=adam_beta_2, momentum=momentum
     )
-    checks.positive(epsilon=epsilon, adam_lr_ratio=adam_lr_ratio)
-    checks.nonnegative(weight_decay=weight_decay, adam_weight_decay=adam_weight_decay)
+    arguments.positive(epsilon=epsilon, adam_lr_ratio=adam_lr_ratio)
+    arguments.nonnegative(
+        weight_decay=weight_decay, adam_weight_decay=adam_weight_decay
+    )
     rate, ratio = learning_rate, adam_lr_ratio
     if ratio != 1:
         scheduled = callable(rate)

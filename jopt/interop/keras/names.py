@@ -18,8 +18,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jopt import checks
-from jopt.base import GradientTransformation
+from jopt.core.transformation import GradientTransformation
 from jopt.interop.keras import (
     adams,
     legacy,
@@ -40,6 +39,7 @@ from jopt.interop.keras.factories import (
     remembering,
 )
 from jopt.interop.keras.legacy_loss_scale import since_2_4
+from jopt.values.arguments import abbreviated, suggestion
 
 
 def _factories(*modules: Any) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def get(
         if isinstance(found, GradientTransformation):
             return found
         raise ValueError(
-            f"{checks.abbreviated(identifier)} is a schedule, not an optimizer: it "
+            f"{abbreviated(identifier)} is a schedule, not an optimizer: it "
             "goes into one as learning_rate"
         )
     if isinstance(identifier, Factory):
@@ -99,7 +99,7 @@ def get(
         )
     raise TypeError(
         "an optimizer is a name such as 'adam', a dict {'class_name': …, 'config': …} "
-        f"or a transformation, got {checks.abbreviated(identifier)}. "
+        f"or a transformation, got {abbreviated(identifier)}. "
         f"{_all(OPTIMIZERS)}"
     )
 
@@ -123,7 +123,7 @@ def serialize(value: Any) -> dict[str, Any]:
     if isinstance(value, Remembered):
         return value.spec.serialized()
     raise TypeError(
-        f"{checks.abbreviated(value)} does not say which of Keras's it is: only what "
+        f"{abbreviated(value)} does not say which of Keras's it is: only what "
         "jopt.interop.keras makes does. jopt.to_config writes any transformation"
     )
 
@@ -151,14 +151,13 @@ def deserialize(
     if not isinstance(config, Mapping) or "class_name" not in config:
         raise ValueError(
             "a config is {'class_name': …, 'config': {…}}, got "
-            f"{checks.abbreviated(config)}"
+            f"{abbreviated(config)}"
         )
     name, inner = config["class_name"], config.get("config")
     inner = {} if inner is None else inner
     if not isinstance(name, str) or not isinstance(inner, Mapping):
         raise ValueError(
-            "class_name must be a text and config a dict, got "
-            f"{checks.abbreviated(config)}"
+            f"class_name must be a text and config a dict, got {abbreviated(config)}"
         )
     if "loss_scale" in inner and _plain_name(name) == "lossscaleoptimizer":
         inner = since_2_4(inner)
@@ -245,7 +244,7 @@ def _unknown(config: Mapping[str, Any], name: str) -> ValueError:
             "register_keras_serializable"
         )
     known = {n.lower(): n for n in [*OPTIMIZERS, *SCHEDULES]}
-    hint = checks.suggestion(name.lower(), known)
+    hint = suggestion(name.lower(), known)
     hint = next((h for n, h in known.items() if f"{n!r}" in hint), None)
     hint = f" Did you mean {hint!r}?" if hint else ""
     return ValueError(

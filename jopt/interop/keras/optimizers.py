@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from jopt import checks
 from jopt.algorithms.adadelta import adadelta, scale_by_adadelta
 from jopt.algorithms.adafactor import adafactor
 from jopt.algorithms.adagrad import adagrad, scale_by_rss
@@ -18,15 +17,10 @@ from jopt.algorithms.ftrl import ftrl
 from jopt.algorithms.lion import lion
 from jopt.algorithms.rmsprop import rmsprop, scale_by_rms, scale_by_stddev
 from jopt.algorithms.sgd import sgd
-from jopt.base import GradientTransformation
-from jopt.interop.keras.pipeline import (
-    Options,
-    Rate,
-    Rule,
-    between,
-    optimizer,
-)
-from jopt.masks import Mask
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
+from jopt.interop.keras.pipeline import Options, Rate, Rule, between, optimizer
+from jopt.values import arguments
 
 
 @optimizer
@@ -47,7 +41,7 @@ def SGD(
     >>> SGD(0.1, momentum=0.9)
     sgd(learning_rate=0.1, momentum=0.9, lr_in_momentum=True)
     """
-    checks.decay_rate(momentum=momentum)
+    arguments.decay_rate(momentum=momentum)
     if momentum:
         return Rule(sgd(learning_rate, momentum, nesterov, lr_in_momentum=True))
     return Rule(sgd(learning_rate), between(learning_rate))
@@ -75,8 +69,8 @@ def RMSprop(
     >>> RMSprop()
     rmsprop(learning_rate=0.001, eps=1e-07)
     """
-    checks.decay_rate(rho=rho, momentum=momentum)
-    checks.positive(epsilon=epsilon)
+    arguments.decay_rate(rho=rho, momentum=momentum)
+    arguments.positive(epsilon=epsilon)
     heavy = momentum or None
     whole = rmsprop(learning_rate, rho, epsilon, centered=centered, momentum=heavy)
     if heavy:
@@ -103,8 +97,8 @@ def Adadelta(
     >>> Adadelta(1.0)
     adadelta(learning_rate=1.0, rho=0.95, eps=1e-07)
     """
-    checks.decay_rate(rho=rho)
-    checks.positive(epsilon=epsilon)
+    arguments.decay_rate(rho=rho)
+    arguments.positive(epsilon=epsilon)
     direction = scale_by_adadelta(rho, epsilon)
     whole = adadelta(learning_rate, rho, epsilon)
     return Rule(whole, between(learning_rate, direction))
@@ -128,8 +122,8 @@ def Adagrad(
     >>> Adagrad()
     adagrad(learning_rate=0.001)
     """
-    checks.nonnegative(initial_accumulator_value=initial_accumulator_value)
-    checks.positive(epsilon=epsilon)
+    arguments.nonnegative(initial_accumulator_value=initial_accumulator_value)
+    arguments.positive(epsilon=epsilon)
     direction = scale_by_rss(initial_accumulator_value, epsilon)
     whole = adagrad(learning_rate, initial_accumulator_value, epsilon)
     return Rule(whole, between(learning_rate, direction))
@@ -161,7 +155,7 @@ def Ftrl(
     >>> Ftrl(l1_regularization_strength=0.1)
     ftrl(learning_rate=0.001, l1=0.1)
     """
-    checks.nonnegative(
+    arguments.nonnegative(
         initial_accumulator_value=initial_accumulator_value,
         l1_regularization_strength=l1_regularization_strength,
         l2_regularization_strength=l2_regularization_strength,
@@ -199,7 +193,7 @@ def Lion(
     >>> Lion(1e-4, weight_decay=0.1)
     lion(learning_rate=0.0001, weight_decay=0.1)
     """
-    checks.decay_rate(beta_1=beta_1, beta_2=beta_2)
+    arguments.decay_rate(beta_1=beta_1, beta_2=beta_2)
 
     def decayed(weight_decay: float, mask: Mask) -> GradientTransformation:
         return lion(learning_rate, beta_1, beta_2, weight_decay=weight_decay, mask=mask)
@@ -239,8 +233,8 @@ def Adafactor(
             f"beta_2_decay must be <= 0, got beta_2_decay={beta_2_decay}: Keras takes "
             "it as an exponent, -0.8 is usual"
         )
-    checks.nonnegative(epsilon_1=epsilon_1)
-    checks.positive(epsilon_2=epsilon_2, clip_threshold=clip_threshold)
+    arguments.nonnegative(epsilon_1=epsilon_1)
+    arguments.positive(epsilon_2=epsilon_2, clip_threshold=clip_threshold)
     return Rule(
         adafactor(
             learning_rate,

@@ -13,19 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypedDict, cast, get_type_hints
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.hyperparams import ScalarOrSchedule
+from jopt.core.chain import chain
+from jopt.core.masks import Mask, expression
+from jopt.core.transformation import GradientTransformation
 from jopt.interop.keras.average import params_ema_of_gradients
 from jopt.interop.keras.decay import decayed_first
 from jopt.interop.keras.factories import Factory, KerasOptimizer, P
-from jopt.masks import Mask, expression
 from jopt.schedules.micro_steps import micro_step_schedule
 from jopt.schedules.piecewise import piecewise_constant
 from jopt.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
 from jopt.transforms.learning_rate import scale, scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
+from jopt.values.numbers import ScalarOrSchedule
 from jopt.wrappers.accumulation import accumulate
 from jopt.wrappers.averaging import params_ema
 
@@ -101,13 +102,13 @@ class OptimizerFactory(Factory[P, Any], Generic[P]):
         """A transformation that stands for Keras's optimizer."""
         return cast(KerasOptimizer, super().__call__(*args, **kwargs))
 
-    def plain(self, arguments: dict[str, Any]) -> GradientTransformation:
+    def plain(self, given: dict[str, Any]) -> GradientTransformation:
         """The transformation, of all arguments."""
-        options = check_options(arguments)
-        rate, steps = arguments["learning_rate"], options["gradient_accumulation_steps"]
+        options = check_options(given)
+        rate, steps = given["learning_rate"], options["gradient_accumulation_steps"]
         if steps and callable(rate):  # Keras's schedules count gradients
-            arguments["learning_rate"] = micro_step_schedule(rate, steps)
-        tx = self._decayed(super().plain(arguments), arguments)
+            given["learning_rate"] = micro_step_schedule(rate, steps)
+        tx = self._decayed(super().plain(given), given)
         clips = clipping(**{n: options[n] for n in CLIPS})
         tx = chain(*clips, tx) if clips else tx
         tx = accumulate(tx, steps) if steps else tx
@@ -118,40 +119,40 @@ class OptimizerFactory(Factory[P, Any], Generic[P]):
             members.append(average(options, steps))
         return chain(*members) if len(members) > 1 else tx
 
-    def _decayed(self, rule: Rule, arguments: dict[str, Any]) -> Any:
-        weight_decay, mask = arguments["weight_decay"], excluding(arguments)
+    def _decayed(self, rule: Rule, given: dict[str, Any]) -> Any:
+        weight_decay, mask = given["weight_decay"], excluding(given)
         if not weight_decay or isinstance(rule, GradientTransformation):
             return rule.whole if isinstance(rule, Rule) else rule
         if rule.decayed is not None:
             return rule.decayed(weight_decay, mask)
-        decay = between(arguments["learning_rate"])(weight_decay, mask)
+        decay = between(given["learning_rate"])(weight_decay, mask)
         return decayed_first(rule.whole, decay)
 
 
 CLIPS = ("clipvalue", "clipnorm", "global_clipnorm")
 
 
-def check_options(arguments: dict[str, Any]) -> dict[str, Any]:
+def check_options(given: dict[str, Any]) -> dict[str, Any]:
     """The options among the arguments, if Keras would take them.
 
     Raises:
       ValueError: One is out of its range, or two exclude each other.
     """
-    options = {name: arguments[name] for name in DEFAULTS}
+    options = {name: given[name] for name in DEFAULTS}
     if len(set_ := [n for n in CLIPS if options[n]]) > 1:
         raise ValueError(
             f"Keras 3 clips in one way, got {' and '.join(set_)}: give one of "
             f"{', '.join(CLIPS)}, or chain the others before the optimizer"
         )
-    checks.nonnegative(**{n: options[n] for n in (*CLIPS, "weight_decay")})
-    checks.decay_rate(ema_momentum=options["ema_momentum"])
-    checks.positive(loss_scale_factor=options["loss_scale_factor"])
+    arguments.nonnegative(**{n: options[n] for n in (*CLIPS, "weight_decay")})
+    arguments.decay_rate(ema_momentum=options["ema_momentum"])
+    arguments.positive(loss_scale_factor=options["loss_scale_factor"])
     for name, least in (
         ("gradient_accumulation_steps", 2),
         ("ema_overwrite_frequency", 1),
     ):
         if options[name] is not None:
-            checks.at_least(least, **{name: options[name]})
+            arguments.at_least(least, **{name: options[name]})
     return options
 
 
@@ -173,15 +174,15 @@ def average(options: dict[str, Any], steps: int | None) -> GradientTransformatio
     return params_ema(piecewise_constant([steps], [0.0, momentum]))
 
 
-def excluding(arguments: dict[str, Any]) -> str | None:
+def excluding(given: dict[str, Any]) -> str | None:
     """The mask of the leaves that decay, of the expressions for those that do not."""
-    names = arguments["exclude_from_weight_decay"]
+    names = given["exclude_from_weight_decay"]
     if not names:
         return None
     if isinstance(names, str) or not all(isinstance(x, str) for x in names):
         raise TypeError(
             "exclude_from_weight_decay must be a list of regular expressions, got "
-            f"exclude_from_weight_decay={checks.abbreviated(names)}"
+            f"exclude_from_weight_decay={abbreviated(names)}"
         )
     for name in names:
         expression(name)

@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, cast
 
-from jopt import checks
-from jopt.factory import Schedule
+from jopt.core.factory import Schedule
 from jopt.interop.keras.factories import Factory, KerasSchedule, P
 from jopt.schedules.cosine import cosine_decay_restarts, cosine_decay_schedule
 from jopt.schedules.decay import exponential_decay, polynomial_schedule
@@ -15,6 +14,7 @@ from jopt.schedules.inverse import inverse_time_decay
 from jopt.schedules.linear_cosine import linear_cosine_decay, noisy_linear_cosine_decay
 from jopt.schedules.piecewise import piecewise_constant
 from jopt.schedules.warmup import warmup_cosine, warmup_cosine_decay_schedule
+from jopt.values import arguments
 
 
 class ScheduleFactory(Factory[P, Any]):
@@ -31,13 +31,13 @@ class ScheduleFactory(Factory[P, Any]):
         """A schedule that stands for Keras's."""
         return cast(KerasSchedule, super().__call__(*args, **kwargs))
 
-    def plain(self, arguments: dict[str, Any]) -> Schedule:
+    def plain(self, given: dict[str, Any]) -> Schedule:
         """The schedule, of all arguments."""
-        steps = {n: x for n, x in arguments.items() if n.endswith("decay_steps")}
+        steps = {n: x for n, x in given.items() if n.endswith("decay_steps")}
         for name, value in steps.items():
             if value <= 0:
                 raise ValueError(f"{name} must be > 0, got {name}={value}")
-        return super().plain(arguments)
+        return super().plain(given)
 
 
 def schedule(build: Callable[P, Schedule]) -> ScheduleFactory[P]:
@@ -176,7 +176,7 @@ def CosineDecay(
     0.05
     """
     del name
-    checks.at_least(0, warmup_steps=warmup_steps)
+    arguments.at_least(0, warmup_steps=warmup_steps)
     if warmup_target is None:
         return cosine_decay_schedule(initial_learning_rate, decay_steps, alpha)
     end = alpha * warmup_target

@@ -13,10 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jopt import checks, tree
-from jopt.apply import apply_updates
-from jopt.base import GradientTransformation, OptState
-from jopt.chain import as_transformation
+from jopt import tree
+from jopt.core.apply import apply_updates
+from jopt.core.chain import as_transformation
+from jopt.core.transformation import GradientTransformation, OptState
+from jopt.values.arguments import abbreviated
 
 
 def apply_gradients(
@@ -102,7 +103,7 @@ def _unzipped(pairs: Any) -> tuple[list[Any], list[Any]]:
     ):
         raise TypeError(
             "grads_and_vars must be pairs of a gradient and a variable, such as "
-            f"zip(gradients, variables), got {checks.abbreviated(pairs)}"
+            f"zip(gradients, variables), got {abbreviated(pairs)}"
         )
     if any(p is None for _, p in pairs):
         raise TypeError(

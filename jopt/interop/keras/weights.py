@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jopt import checks, tree
-from jopt.base import GradientTransformation, OptState, Params
+from jopt import tree
+from jopt.core.transformation import GradientTransformation, OptState, Params
 from jopt.interop.keras.counts import counts, iteration
 from jopt.interop.keras.inner import Group, multi
 from jopt.interop.keras.layouts import (
@@ -27,9 +27,11 @@ from jopt.interop.keras.layouts import (
     loss_scale,
     lost,
 )
-from jopt.interop.keras.rows import row_of
-from jopt.interop.order import Permuted
-from jopt.interop.view import View, joined
+from jopt.interop.keras.weights_table import row_of
+from jopt.interop.shared.parameter_order import Permuted
+from jopt.interop.shared.state_view import View, joined
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
 
 
 def get_weights(
@@ -66,7 +68,7 @@ def get_weights(
     >>> len(weights), weights[0]
     (3, array(0))
     """
-    checks.one_of(LAYOUTS, layout=layout)
+    arguments.one_of(LAYOUTS, layout=layout)
     view = View(tx, state, params, order)
     if groups := multi(view, params):
         return _of_all(view, groups, layout)
@@ -127,7 +129,7 @@ def set_weights(
     >>> state["scale_by_rms"].count
     Array(10, dtype=int32)
     """
-    checks.one_of((*LAYOUTS, "auto"), layout=layout)
+    arguments.one_of((*LAYOUTS, "auto"), layout=layout)
     arrays = _listed(weights)
     view = View(tx, state, params, order)
     if groups := multi(view, params):
@@ -148,7 +150,7 @@ def set_weights(
             f"integers, got {given['iteration']!r}: is that the learning rate?"
         )
     count = given["iteration"].item()
-    checks.at_least(0, iteration=count)
+    arguments.at_least(0, iteration=count)
     values = counts(view, count)
     if "learning_rate" in given:
         rate = given["learning_rate"].item()
@@ -243,9 +245,7 @@ def _listed(weights: Any) -> list[np.ndarray]:
             )
         weights = [weights[i] for i in numbers]
     if not isinstance(weights, Sequence) or isinstance(weights, str):
-        raise TypeError(
-            f"weights must be a list of arrays, got {checks.abbreviated(weights)}"
-        )
+        raise TypeError(f"weights must be a list of arrays, got {abbreviated(weights)}")
     return [np.asarray(w) for w in weights]
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from jopt import checks
 from jopt.algorithms.adam import adam, adamw
 from jopt.algorithms.adamax import adamax
 from jopt.algorithms.amsgrad import amsgrad as _amsgrad
 from jopt.algorithms.amsgrad import scale_by_amsgrad
 from jopt.algorithms.nadam import nadam, nadamw
 from jopt.algorithms.radam import radam
-from jopt.base import GradientTransformation
-from jopt.hyperparams import ScalarOrSchedule
+from jopt.core.transformation import GradientTransformation
 from jopt.interop.torch.groups import Groups, optimizer
-from jopt.interop.torch.parts import Betas, after, decays, is_zero
+from jopt.interop.torch.shared import Betas, after, decays, is_zero
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 @optimizer
@@ -53,8 +53,8 @@ def Adam(
     chain(add_decayed_weights(weight_decay=0.1), adam(learning_rate=0.001))
     """
     del params
-    checks.nonnegative(lr=lr, weight_decay=weight_decay)
-    checks.positive(eps=eps)
+    arguments.nonnegative(lr=lr, weight_decay=weight_decay)
+    arguments.positive(eps=eps)
     b1, b2 = decays(betas)
     l2 = 0.0 if decoupled_weight_decay else weight_decay
     if not decoupled_weight_decay or is_zero(weight_decay):
@@ -144,8 +144,8 @@ def SparseAdam(
     adam(learning_rate=0.1, eps_mode='before')
     """
     del params
-    checks.nonnegative(lr=lr)
-    checks.positive(eps=eps)
+    arguments.nonnegative(lr=lr)
+    arguments.positive(eps=eps)
     return after(maximize, 0.0, adam(lr, *decays(betas), eps, eps_mode="before"))
 
 
@@ -183,8 +183,10 @@ def NAdam(
     nadam(learning_rate=0.002, momentum_decay=0.004)
     """
     del params
-    checks.nonnegative(lr=lr, weight_decay=weight_decay, momentum_decay=momentum_decay)
-    checks.positive(eps=eps)
+    arguments.nonnegative(
+        lr=lr, weight_decay=weight_decay, momentum_decay=momentum_decay
+    )
+    arguments.positive(eps=eps)
     b1, b2 = decays(betas)
     if not decoupled_weight_decay:
         tx = nadam(lr, b1, b2, eps, momentum_decay=momentum_decay)
@@ -227,8 +229,8 @@ def RAdam(
     radam(learning_rate=0.001, eps_mode='before')
     """
     del params
-    checks.nonnegative(lr=lr, weight_decay=weight_decay)
-    checks.positive(eps=eps)
+    arguments.nonnegative(lr=lr, weight_decay=weight_decay)
+    arguments.positive(eps=eps)
     b1, b2 = decays(betas)
     l2, decay = weight_decay, 0.0
     if decoupled_weight_decay:
@@ -267,6 +269,6 @@ def Adamax(
     adamax(learning_rate=0.002)
     """
     del params
-    checks.nonnegative(lr=lr, weight_decay=weight_decay)
-    checks.positive(eps=eps)
+    arguments.nonnegative(lr=lr, weight_decay=weight_decay)
+    arguments.positive(eps=eps)
     return after(maximize, weight_decay, adamax(lr, *decays(betas), eps))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from jopt import checks
 from jopt.algorithms.adadelta import adadelta
 from jopt.algorithms.adafactor import adafactor
 from jopt.algorithms.adagrad import adagrad
 from jopt.algorithms.rmsprop import rmsprop
-from jopt.base import GradientTransformation
-from jopt.hyperparams import ScalarOrSchedule
+from jopt.core.transformation import GradientTransformation
 from jopt.interop.torch.groups import Groups, optimizer
-from jopt.interop.torch.parts import after, is_zero, times
+from jopt.interop.torch.shared import after, is_zero, times
 from jopt.schedules.inverse import inverse_time_decay
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 @optimizer
@@ -47,7 +47,7 @@ def Adagrad(
     False
     """
     del params
-    checks.nonnegative(
+    arguments.nonnegative(
         lr=lr,
         lr_decay=lr_decay,
         weight_decay=weight_decay,
@@ -92,8 +92,8 @@ def Adadelta(
     adadelta(learning_rate=1.0)
     """
     del params
-    checks.nonnegative(lr=lr, eps=eps, weight_decay=weight_decay)
-    checks.decay_rate(rho=rho)
+    arguments.nonnegative(lr=lr, eps=eps, weight_decay=weight_decay)
+    arguments.decay_rate(rho=rho)
     return after(maximize, weight_decay, adadelta(lr, rho, eps))
 
 
@@ -130,8 +130,8 @@ def RMSprop(
     0.99
     """
     del params
-    checks.nonnegative(lr=lr, eps=eps, weight_decay=weight_decay)
-    checks.decay_rate(alpha=alpha, momentum=momentum)
+    arguments.nonnegative(lr=lr, eps=eps, weight_decay=weight_decay)
+    arguments.decay_rate(alpha=alpha, momentum=momentum)
     tx = rmsprop(
         lr,
         alpha,
@@ -179,8 +179,8 @@ def Adafactor(
     'clamp'
     """
     del params
-    checks.nonnegative(lr=lr, weight_decay=weight_decay)
-    checks.positive(d=d)
+    arguments.nonnegative(lr=lr, weight_decay=weight_decay)
+    arguments.positive(d=d)
     if beta2_decay >= 0:
         raise ValueError(
             f"beta2_decay must be < 0, got beta2_decay={beta2_decay}: it is an "
@@ -188,7 +188,7 @@ def Adafactor(
         )
     if not isinstance(eps, list | tuple) or len(eps) != 2:
         raise TypeError(f"eps must be two numbers, got eps={eps!r}")
-    checks.positive(**{"eps[0]": eps[0], "eps[1]": eps[1]})
+    arguments.positive(**{"eps[0]": eps[0], "eps[1]": eps[1]})
     rate = None
     if weight_decay:
         constant = isinstance(lr, float)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from jopt import checks
-from jopt.base import GradientTransformation
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.clipping import clip, clip_by_global_norm
+from jopt.values import arguments
 
 
 def clip_grad_norm_(max_norm: float, norm_type: float = 2.0) -> GradientTransformation:
@@ -28,7 +28,7 @@ def clip_grad_norm_(max_norm: float, norm_type: float = 2.0) -> GradientTransfor
     >>> clip_grad_norm_(1.0)
     clip_by_global_norm(max_norm=1.0, eps=1e-06)
     """
-    checks.one_of((1.0, 2.0, math.inf), norm_type=norm_type)
+    arguments.one_of((1.0, 2.0, math.inf), norm_type=norm_type)
     return clip_by_global_norm(max_norm, ord=norm_type, eps=1e-6)
 
 

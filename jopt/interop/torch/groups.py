@@ -13,10 +13,10 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.factory import bind
-from jopt.rules import rules
+from jopt.core.factory import bind
+from jopt.core.rules import rules
+from jopt.core.transformation import GradientTransformation
+from jopt.values.arguments import abbreviated
 from jopt.wrappers.masking import partition
 
 
@@ -30,7 +30,7 @@ def optimizer(
 ) -> Callable[P, GradientTransformation]:
     """Decorates an optimizer with torch's arguments: it takes parameter groups too.
 
-    Each group is a dict with ``params``, the mask of its leaves (see `jopt.masks.Mask`;
+    Each group is a dict with ``params``, the mask of its leaves (see `jopt.Mask`;
     an expression such as ``"bias$"`` is searched for in their paths), and the arguments
     that are its own. A leaf is in the first group that chooses it, and has to be in
     one: ``""`` chooses all that are left. The state is that of a `jopt.partition` with
@@ -52,15 +52,15 @@ def optimizer(
 
     @functools.wraps(build)
     def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
-        arguments = bound(args, kwargs)
-        groups = arguments.pop("params")
+        given = bound(args, kwargs)
+        groups = given.pop("params")
         if groups is None:
-            return build(**arguments)  # type: ignore[call-arg]
+            return build(**given)  # type: ignore[call-arg]
         _check(build.__name__, groups)
         transforms, pairs = {}, []
         for i, group in enumerate(groups):
             own = {name: x for name, x in group.items() if name != "params"}
-            own = bound((), {**arguments, **own})
+            own = bound((), {**given, **own})
             del own["params"]
             transforms[f"group_{i}"] = build(**own)  # type: ignore[call-arg]
             pairs.append((group["params"], f"group_{i}"))
@@ -74,12 +74,12 @@ def _check(name: str, groups: Any) -> None:
     if not is_list or not all(isinstance(g, Mapping) for g in groups):
         raise TypeError(
             f"the first argument of {name} is a list of parameter groups, as in torch, "
-            f"got {checks.abbreviated(groups)}. Parameters come with init(params): "
+            f"got {abbreviated(groups)}. Parameters come with init(params): "
             f"{name}(lr=…) is for all of them"
         )
     for i, group in enumerate(groups):
         if "params" not in group:
             raise ValueError(
                 f"group {i} has no 'params', which says what leaves it is for: "
-                f"{checks.abbreviated(group)}"
+                f"{abbreviated(group)}"
             )

@@ -13,21 +13,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from jopt import checks
 from jopt.algorithms.asgd import asgd
 from jopt.algorithms.matrices import Axes
 from jopt.algorithms.muon import scale_by_muon
 from jopt.algorithms.rprop import rprop
 from jopt.algorithms.sgd import sgd
-from jopt.base import GradientTransformation
-from jopt.chain import chain
-from jopt.hyperparams import ScalarOrSchedule
+from jopt.core.chain import chain
+from jopt.core.transformation import GradientTransformation
 from jopt.interop.torch.groups import Groups, optimizer
-from jopt.interop.torch.parts import Betas, after, is_zero, pair
+from jopt.interop.torch.shared import Betas, after, is_zero, pair
 from jopt.schedules.decay import constant_schedule
 from jopt.schedules.join import join_schedules
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
 
 
 @optimizer
@@ -67,8 +67,8 @@ def SGD(
     {'bias': Array([-0.02], dtype=float32), 'kernel': Array([-0.1], dtype=float32)}
     """
     del params
-    checks.nonnegative(lr=lr, weight_decay=weight_decay)
-    checks.decay_rate(momentum=momentum)
+    arguments.nonnegative(lr=lr, weight_decay=weight_decay)
+    arguments.decay_rate(momentum=momentum)
     heavy = None if is_zero(momentum) else momentum
     damped = None if is_zero(dampening) else dampening
     if nesterov and (heavy is None or damped is not None):
@@ -109,7 +109,7 @@ def Rprop(
     rprop(learning_rate=0.01)
     """
     del params
-    checks.positive(lr=lr)
+    arguments.positive(lr=lr)
     etas, step_sizes = pair("etas", etas), pair("step_sizes", step_sizes)
     if not 0 < etas[0] < 1 < etas[1] or not 0 < step_sizes[0] <= step_sizes[1]:
         raise ValueError(
@@ -152,7 +152,7 @@ def ASGD(
     asgd(learning_rate=0.01)
     """
     del params
-    checks.nonnegative(lr=lr, weight_decay=weight_decay)
+    arguments.nonnegative(lr=lr, weight_decay=weight_decay)
     if callable(lr):
         first: Any = lr(0)
         lr = join_schedules([constant_schedule(float(first)), lr], [1])
@@ -205,10 +205,10 @@ def Muon(
     ['scale_by_muon', 'scale_by_learning_rate']
     """
     del params
-    checks.nonnegative(lr=lr, weight_decay=weight_decay, eps=eps)
-    checks.decay_rate(momentum=momentum)
+    arguments.nonnegative(lr=lr, weight_decay=weight_decay, eps=eps)
+    arguments.decay_rate(momentum=momentum)
     adjust = adjust_lr_fn or "original"
-    checks.one_of(("original", "match_rms_adamw"), adjust_lr_fn=adjust)
+    arguments.one_of(("original", "match_rms_adamw"), adjust_lr_fn=adjust)
     direction = scale_by_muon(
         ns_coefficients,
         ns_steps,

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from jopt.interop.view import View
+from jopt.interop.shared.state_view import View
 
 
 def _by_group(view: View, groups: Sequence[Any]) -> list[set[str]]:

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from jopt import checks
-from jopt.base import GradientTransformation, OptState, Params
-from jopt.interop.order import Parameter, Permuted
+from jopt.core.transformation import GradientTransformation, OptState, Params
+from jopt.interop.shared.parameter_order import Parameter, Permuted
+from jopt.interop.shared.state_view import View
 from jopt.interop.torch.rates import give_rates, taken_rates
-from jopt.interop.torch.rows import Row, row_of
-from jopt.interop.view import View
+from jopt.interop.torch.state_table import Row, row_of
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
 
 
 Order = Sequence[str | Permuted] | Mapping[str, str | Permuted] | None
@@ -79,7 +80,7 @@ def load_state_dict(
     for parameter, entry in pairs:
         _check_keys(view, row, parameter, entry)
     pairs = [pair for pair in pairs if pair[1]]  # torch keeps nothing of what is frozen
-    kept = checks.whole("step", float(_same("step", pairs))) if row.counts else None
+    kept = arguments.whole("step", float(_same("step", pairs))) if row.counts else None
     count = _agreed(kept, count, "the state_dict", f"torch's {row.classes[0]}")
     values: dict[str, Any] = dict.fromkeys(view.named("count"), count)
     view = View(tx, view.replaced(values | taken_rates(view, groups)), params, order)
@@ -139,7 +140,7 @@ def state_dict(
     view = View(tx, state, params, _listed(groups, order))
     row = row_of(view)
     _check_number(numbers, view)
-    count = _agreed(view.count(), count, "the state", checks.abbreviated(tx))
+    count = _agreed(view.count(), count, "the state", abbreviated(tx))
     give_rates(view, groups)
     found = {}
     for i, parameter in zip(numbers, view.parameters, strict=True):
@@ -163,7 +164,7 @@ def _check_whole(name: str, given: Any, needed: set[str]) -> None:
     if not isinstance(given, Mapping) or not needed <= set(given):
         raise ValueError(
             f"{name} must be what optimizer.state_dict() gives, with 'state' and "
-            f"'param_groups', got {checks.abbreviated(given)}"
+            f"'param_groups', got {abbreviated(given)}"
         )
 
 
@@ -236,7 +237,7 @@ def _agreed(kept: int | None, given: int | None, where: str, who: str) -> int:
         raise ValueError(f"{where} is of step {kept}, got count={given}")
     count = kept if given is None else given
     assert count is not None
-    checks.at_least(0, count=count)
+    arguments.at_least(0, count=count)
     return count
 
 

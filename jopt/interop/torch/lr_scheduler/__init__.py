@@ -9,47 +9,7 @@ They count updates. Where torch's ``scheduler.step()`` is called once an epoch, 
 epochs: ``SGD(lr=jopt.epoch_schedule(StepLR(0.1, step_size=30), steps_per_epoch))``.
 """
 
-from jopt.interop.torch.lr_scheduler.cycles import (
-    CosineAnnealingLR,
-    CosineAnnealingWarmRestarts,
-    CyclicLR,
-    CyclicMomentum,
-    OneCycleLR,
-    OneCycleMomentum,
-)
-from jopt.interop.torch.lr_scheduler.decays import (
-    SWALR,
-    ChainedScheduler,
-    ConstantLR,
-    ExponentialLR,
-    LambdaLR,
-    LinearLR,
-    MultiplicativeLR,
-    MultiStepLR,
-    PolynomialLR,
-    SequentialLR,
-    StepLR,
-)
-from jopt.interop.torch.lr_scheduler.plateau import ReduceLROnPlateau
+from jopt.values.page import public_page
 
 
-__all__ = [
-    "SWALR",
-    "ChainedScheduler",
-    "ConstantLR",
-    "CosineAnnealingLR",
-    "CosineAnnealingWarmRestarts",
-    "CyclicLR",
-    "CyclicMomentum",
-    "ExponentialLR",
-    "LambdaLR",
-    "LinearLR",
-    "MultiStepLR",
-    "MultiplicativeLR",
-    "OneCycleLR",
-    "OneCycleMomentum",
-    "PolynomialLR",
-    "ReduceLROnPlateau",
-    "SequentialLR",
-    "StepLR",
-]
+__getattr__, __dir__, __all__ = public_page(__name__, __file__)

@@ -7,9 +7,10 @@ import inspect
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from jopt import checks
-from jopt.base import GradientTransformation
-from jopt.factory import bind
+from jopt.core.factory import bind
+from jopt.core.transformation import GradientTransformation
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
 
 
 P = ParamSpec("P")
@@ -41,16 +42,16 @@ def scheduler(build: Callable[P, Value]) -> Callable[P, Value]:
         if args and isinstance(args[0], GradientTransformation):
             raise TypeError(
                 f"{build.__name__} takes the learning rate in the place of the "
-                f"optimizer, got {checks.abbreviated(args[0])}: {build.__name__}(0.1, "
+                f"optimizer, got {abbreviated(args[0])}: {build.__name__}(0.1, "
                 "…) is then the lr of the optimizer"
             )
         for name in HINTS.keys() & kwargs.keys():
             raise TypeError(f"{build.__name__} has no argument {name!r}. {HINTS[name]}")
         bound = bind(build, signature, args, kwargs)
         given = bound.arguments
-        checks.nonnegative(**{n: given[n] for n in RATES if n in given})
+        arguments.nonnegative(**{n: given[n] for n in RATES if n in given})
         lengths = {n: given[n] for n in LENGTHS if given.get(n) is not None}
-        checks.at_least(1, **lengths)
+        arguments.at_least(1, **lengths)
         return build(*bound.args, **bound.kwargs)
 
     return make

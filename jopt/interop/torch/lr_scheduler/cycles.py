@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from jopt import checks
-from jopt.factory import Schedule
+from jopt.core.factory import Schedule
 from jopt.interop.torch.lr_scheduler.calls import scheduler
 from jopt.schedules.cosine import cosine_decay_restarts
 from jopt.schedules.cyclic import cyclic_schedule
 from jopt.schedules.onecycle import onecycle_schedule
+from jopt.values import arguments
 
 
 @scheduler
@@ -40,7 +40,7 @@ def CosineAnnealingWarmRestarts(
     >>> [float(CosineAnnealingWarmRestarts(0.5, 2)(t)) for t in (0, 1, 2)]
     [0.5, 0.25, 0.5]
     """
-    checks.positive(lr=lr)
+    arguments.positive(lr=lr)
     return cosine_decay_restarts(lr, T_0, T_mult, alpha=eta_min / lr)
 
 
@@ -179,7 +179,7 @@ def OneCycleMomentum(
     >>> [round(float(OneCycleMomentum(total_steps=20)(t)), 4) for t in (0, 5, 19)]
     [0.95, 0.85, 0.95]
     """
-    checks.positive(base_momentum=base_momentum, max_momentum=max_momentum)
+    arguments.positive(base_momentum=base_momentum, max_momentum=max_momentum)
     return onecycle_schedule(
         base_momentum,
         total_steps=_total(total_steps, epochs, steps_per_epoch),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jopt import checks
-from jopt.factory import Schedule
+from jopt.core.factory import Schedule
 from jopt.interop.torch.lr_scheduler.calls import scheduler
 from jopt.schedules.averaging import swa_schedule
 from jopt.schedules.decay import (
@@ -16,11 +15,10 @@ from jopt.schedules.decay import (
     polynomial_schedule,
 )
 from jopt.schedules.join import join_schedules
-from jopt.schedules.piecewise import (
-    piecewise_constant,
-    piecewise_constant_schedule,
-)
+from jopt.schedules.piecewise import piecewise_constant, piecewise_constant_schedule
 from jopt.schedules.product import multiplicative_schedule, multiply_schedules
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
 
 
 # Whose value is lr times a factor, in torch too.
@@ -97,7 +95,7 @@ def MultiStepLR(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Sch
         raise TypeError(
             f"milestones must be a list of steps, got milestones={milestones!r}"
         )
-    steps = [checks.whole("milestones", m) for m in milestones]
+    steps = [arguments.whole("milestones", m) for m in milestones]
     times = {m: steps.count(m) for m in sorted(steps)}
     return piecewise_constant_schedule(lr, {m: gamma**n for m, n in times.items()})
 
@@ -135,7 +133,7 @@ def LinearLR(
     >>> [float(LinearLR(0.5, 0.5, total_iters=4)(t)) for t in (0, 2, 4)]
     [0.25, 0.375, 0.5]
     """
-    checks.fraction(start_factor=start_factor, end_factor=end_factor)
+    arguments.fraction(start_factor=start_factor, end_factor=end_factor)
     return linear_schedule(lr * start_factor, lr * end_factor, total_iters)
 
 
@@ -201,7 +199,7 @@ def ChainedScheduler(schedulers: Sequence[Schedule], lr: float) -> Schedule:
     >>> float(ChainedScheduler(both, 0.5)(1))
     0.125
     """
-    checks.positive(lr=lr)
+    arguments.positive(lr=lr)
     if not schedulers:
         raise ValueError("ChainedScheduler needs at least one scheduler, got none")
     for part in schedulers:
@@ -209,7 +207,7 @@ def ChainedScheduler(schedulers: Sequence[Schedule], lr: float) -> Schedule:
         if recipe is None or recipe.name not in MULTIPLY:
             raise ValueError(
                 "ChainedScheduler multiplies what its schedulers make of lr, which "
-                f"{checks.abbreviated(part)} is not made for"
+                f"{abbreviated(part)} is not made for"
             )
     parts = [part for s in schedulers for part in (s, 1 / lr)]
     return multiply_schedules([lr, *parts])

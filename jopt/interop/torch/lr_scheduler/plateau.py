@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jopt import checks
-from jopt.base import GradientTransformation
+from jopt.core.transformation import GradientTransformation
 from jopt.interop.torch.lr_scheduler.calls import scheduler
 from jopt.transforms.plateau import reduce_on_plateau
+from jopt.values import arguments
 
 
 @scheduler
@@ -54,9 +54,9 @@ def ReduceLROnPlateau(
     >>> ReduceLROnPlateau(0.1, patience=5).recipe.arguments["rule"]
     'torch'
     """
-    checks.positive(lr=lr)
-    checks.one_of(("rel", "abs"), threshold_mode=threshold_mode)
-    checks.nonnegative(threshold=threshold)
+    arguments.positive(lr=lr)
+    arguments.one_of(("rel", "abs"), threshold_mode=threshold_mode)
+    arguments.nonnegative(threshold=threshold)
     if min_lr > lr:
         raise ValueError(f"min_lr must be <= lr={lr}, got min_lr={min_lr}")
     relative = threshold_mode == "rel"

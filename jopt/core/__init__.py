@@ -1,0 +1,1 @@
+"""The contract of a transformation, and the leaf engine."""

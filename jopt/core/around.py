@@ -1,0 +1,42 @@
+"""What a wrapper is made of: a transformation that holds another one."""
+
+from __future__ import annotations
+
+from jopt.core.eval_params import eval_params, has_readout
+from jopt.core.transformation import (
+    GradientTransformation,
+    InitFn,
+    Needs,
+    OptState,
+    Params,
+    UpdateFn,
+)
+
+
+VALUE = Needs(frozenset({"value"}), frozenset())
+
+
+def around(
+    inner: GradientTransformation, init: InitFn, update: UpdateFn, *, also: Needs
+) -> GradientTransformation:
+    """A wrapper that keeps the state of ``inner`` in the field ``inner_state``.
+
+    It passes on what ``inner`` takes; ``also`` is what it needs for itself.
+    """
+
+    def readout(state: OptState, params: Params) -> Params:
+        return eval_params(inner, state.inner_state, params)
+
+    # What the inner one misses it says itself, under its name.
+    needs = Needs(
+        inner.needs.accepts | also.accepts | {"params"},
+        also.requires,
+        inner.needs.anything or also.anything,
+    )
+    return GradientTransformation(
+        init,
+        update,
+        children={"inner_state": inner},
+        needs=needs,
+        readout=readout if has_readout(inner) else None,
+    )

@@ -1,0 +1,185 @@
+"""``chain``: one transformation after the other, with the state as a dict by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from jopt.core.changing_numbers import NO_STATE
+from jopt.core.factory import transformation
+from jopt.core.kernels import run
+from jopt.core.leafwise import Leafwise
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.values.arguments import abbreviated
+
+
+@transformation
+def chain(
+    *members: GradientTransformation, **named: GradientTransformation
+) -> GradientTransformation:
+    """Apply transformations one after the other.
+
+    The state is a dict with an entry for each member that has state, under the name of
+    its factory, or the keyword it was given by. A chain inside a chain is spliced in,
+    and a name that occurs again is numbered (``ema``, ``ema_2``). So the state keeps
+    its structure when clipping, weight decay or a schedule is added.
+
+    Args:
+      *members: Transformations; any pair ``(init, update)``, such as optax's, will do.
+      **named: Transformations with a name of one's own, after the others.
+
+    Returns:
+      A transformation. Extra arguments go to the members that declare them.
+
+    Raises:
+      TypeError: A member is not a transformation.
+
+    >>> import jopt, jax.numpy as jnp
+    >>> tx = jopt.chain(jopt.clip_by_global_norm(1.0), jopt.sgd(0.1, momentum=0.9))
+    >>> tx
+    chain(clip_by_global_norm(max_norm=1.0), sgd(learning_rate=0.1, momentum=0.9))
+    >>> list(tx.init(jnp.ones(3)))
+    ['trace', 'scale_by_learning_rate']
+    """
+    listed = [
+        as_transformation(tx, f"chain: member {i}")
+        for i, tx in enumerate(members, start=1)
+    ]
+    flat: list[tuple[str | None, GradientTransformation]] = []
+    for tx in listed:
+        flat += tx.members if isinstance(tx, Chain) else [(None, tx)]
+    flat += [
+        (name, as_transformation(tx, f"chain: member {name!r}"))
+        for name, tx in named.items()
+    ]
+    return Chain(flat)
+
+
+class Chain(GradientTransformation):
+    """What `chain` returns; ``children`` are the members by name."""
+
+    members: list[tuple[str | None, GradientTransformation]]
+
+    def __new__(cls, members: list[tuple[str | None, GradientTransformation]]) -> Chain:
+        children = _by_name(members)
+        groups = _groups(children)
+
+        def init(params: Params) -> OptState:
+            states = {name: tx.init(params) for name, tx in children.items()}
+            return {n: s for n, s in states.items() if not _is_stateless(s)}
+
+        def update(
+            updates: Updates,
+            state: OptState,
+            params: Params | None = None,
+            **extra: Any,
+        ) -> tuple[Updates, OptState]:
+            _check_state(state, children)
+            given = extra if params is None else {"params": params, **extra}
+            new = {}
+            for names in groups:
+                group = [children[name] for name in names]
+                before = [state.get(name, NO_STATE) for name in names]
+                for tx in group:
+                    tx.needs.check(tx.name, tx.needs.chosen(given))
+                updates, after = _run(group, updates, before, given)
+                new |= zip(names, after, strict=True)
+            return updates, {name: new[name] for name in state}
+
+        self = super().__new__(cls, init, update, children=children)
+        self.members = members
+        return self
+
+
+def _run(
+    group: list[Any], updates: Updates, states: list[OptState], given: dict[str, Any]
+) -> tuple[Updates, list[OptState]]:
+    if isinstance(group[0], Leafwise):
+        extra = {name: x for name, x in given.items() if name != "params"}
+        return run(group, updates, states, given.get("params"), extra)
+    updates, state = group[0].update(updates, states[0], **group[0].needs.chosen(given))
+    return updates, [state]
+
+
+def as_transformation(tx: Any, where: str) -> GradientTransformation:
+    """A transformation as it is; a foreign pair of functions is wrapped."""
+    if isinstance(tx, GradientTransformation):
+        return tx
+    is_pair = isinstance(tx, tuple) and len(tx) == 2
+    init, update = tx if is_pair else (getattr(tx, n, None) for n in ("init", "update"))
+    if callable(init) and callable(update) and not isinstance(tx, type):
+        return GradientTransformation(init, update)
+    hint = ""
+    if inspect.isfunction(tx):
+        hint = f". It is a function: call it, {tx.__name__}(…)"
+    elif isinstance(tx, list | tuple):
+        hint = ". Give the members one by one: chain(*members)"
+    raise TypeError(f"{where} is {abbreviated(tx)}, not a transformation{hint}")
+
+
+def _by_name(
+    members: list[tuple[str | None, GradientTransformation]],
+) -> dict[str, GradientTransformation]:
+    children: dict[str, GradientTransformation] = {}
+    for given, tx in members:
+        name, number = given or tx.name, 1
+        while name in children:
+            if given:
+                raise ValueError(
+                    f"chain: two members are named {given!r}; choose another keyword "
+                    "than the name of a factory"
+                )
+            number += 1
+            name = f"{tx.name}_{number}"
+        children[name] = tx
+    return children
+
+
+def _groups(children: Mapping[str, GradientTransformation]) -> list[list[str]]:
+    """The names of neighbouring leafwise members, which one kernel per leaf can run.
+
+    A member that looks at the whole tree of updates starts a new group, for the tree
+    has to exist then.
+    """
+    groups: list[list[str]] = []
+    previous: GradientTransformation | None = None
+    for name, tx in children.items():
+        if (
+            isinstance(previous, Leafwise)
+            and isinstance(tx, Leafwise)
+            and "updates" not in tx.declaration.inputs
+        ):
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+        previous = tx
+    return groups
+
+
+def _is_stateless(state: OptState) -> bool:
+    return isinstance(state, tuple) and not state
+
+
+def _check_state(
+    state: OptState, children: Mapping[str, GradientTransformation]
+) -> None:
+    needed = {
+        name
+        for name, tx in children.items()
+        if isinstance(tx, Chain) or getattr(tx, "state_class", None)
+    }
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"the state of this chain is a dict with the entries {sorted(needed)}, but "
+            f"got {abbreviated(state)}. Make it with state = tx.init(params), "
+            "and call update(updates, state, params)."
+        )
+    missing, unknown = needed - state.keys(), state.keys() - children.keys()
+    if missing or unknown:
+        raise ValueError(
+            f"this state is not one of this chain: it has {sorted(state)}, missing is "
+            f"{sorted(missing)}, unknown is {sorted(unknown)}. Call init again, or "
+            "restore into the result of init. (The order is update(updates, state, "
+            "params).)"
+        )

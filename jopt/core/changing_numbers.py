@@ -1,0 +1,121 @@
+"""Numbers that change: how they become fields of a transformation's state.
+
+A scheduled, tunable or given number is not compiled in. The state of its transformation
+is extended with it, and with a count if it has none: ``ScaleByAdamState`` of
+``scale_by_adam(b1=tunable(0.9))`` has the field ``b1`` after its own.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jopt.tree import scalar
+from jopt.values import arguments
+
+
+# The state of a transformation that has none; a chain leaves no trace of it.
+NO_STATE: Any = ()
+
+
+def scheduled(name: str, function: Callable[[Any], Any], count: jax.Array) -> jax.Array:
+    """The number of step ``count``."""
+    value = function(count)
+    arguments.one_number(f"what the schedule of {name} returns", value)
+    return scalar(value)
+
+
+class ChangingNumbers:
+    """The numbers of a transformation that are not compiled in, as fields of its state.
+
+    Args:
+      owner: The factory's name.
+      sources: By name: a schedule, an array that is used as it is, or a `Tunable` or
+        number that the state holds from then on.
+      make: The factory, with these arguments left open.
+    """
+
+    def __init__(
+        self, owner: str, sources: Mapping[str, Any], make: Callable[..., Any]
+    ):
+        self.owner, self.make = owner, make
+        self.names = tuple(sources)
+        self.sources = dict(sources)
+        self.schedules = {n: f for n, f in sources.items() if callable(f)}
+        self.given = {
+            n: scalar(x) for n, x in sources.items() if isinstance(x, jax.Array)
+        }
+
+    def initial(self) -> dict[str, jax.Array]:
+        """The numbers before the first step."""
+        zero = jnp.zeros((), jnp.int32)
+        return {
+            name: scheduled(name, x, zero)
+            if callable(x)
+            else scalar(getattr(x, "initial", x))
+            for name, x in self.sources.items()
+        }
+
+    def current(self, count: jax.Array, stored: dict[str, Any]) -> dict[str, jax.Array]:
+        """The numbers of step ``count`` (0-based), given those in the state."""
+        schedules = self.schedules.items()
+        return stored | {name: scheduled(name, f, count) for name, f in schedules}
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise if the number in the state may not be replaced by this one."""
+        source = self.sources.get(name)
+        if name in self.schedules or name in self.given:
+            how = "scheduled by" if name in self.schedules else "given as the array"
+            raise ValueError(
+                f"{name!r} is {how} {source!r}: a value set now would be replaced at "
+                "the next step. Change that, or make it jopt.tunable."
+            )
+        if name in self.sources and isinstance(value, Real):
+            self.make(
+                **(self.sources | {name: float(value)})
+            )  # it checks its arguments
+
+    def extended(self, base: Any) -> Any:
+        """The state class ``base`` (or None) with the numbers, and a count for them."""
+        return _extended(base, self.owner, self.names)
+
+    def extend(self, own: Any, numbers: dict[str, jax.Array], count: jax.Array) -> Any:
+        """The transformation's own state with the numbers."""
+        if own == NO_STATE:
+            return self.extended(None)(count=count, **numbers)
+        fields = {"count": count} | own._asdict() | numbers
+        return self.extended(type(own))(**fields)
+
+    def split(self, state: Any) -> tuple[Any, dict[str, jax.Array]]:
+        """The reverse of `extend`: the transformation's own state, and the numbers."""
+        base = type(state).base
+        own = base(*state[: len(base._fields)]) if base else NO_STATE
+        return own, {name: getattr(state, name) for name in self.names}
+
+
+@functools.cache
+def _extended(base: Any, owner: str, hyperparameters: tuple[str, ...]) -> Any:
+    own = base._fields if base else ()
+    extra = [field for field in ("count", *hyperparameters) if field not in own]
+    camel = "".join(word.capitalize() for word in owner.split("_"))
+    name = base.__name__ if base else f"{camel}State"
+    extended: Any = collections.namedtuple(name, own + tuple(extra))
+    extended.base = base
+    extended.hyperparameters = hyperparameters
+    extended.metrics = getattr(base, "metrics", ())
+    # Pickle cannot find a class that is made here by its name.
+    make = (base, owner, hyperparameters)
+    extended.__reduce__ = lambda self: (_rebuild_state, (make, tuple(self)))
+    return extended
+
+
+def _rebuild_state(
+    make: tuple[Any, str, tuple[str, ...]], values: tuple[Any, ...]
+) -> Any:
+    return _extended(*make)(*values)

@@ -1,0 +1,301 @@
+"""Factories: functions whose calls are recorded, checked and open to changing numbers.
+
+`transformation` and `schedule` decorate every factory of the library, and a user's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_origin,
+)
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from jopt import tree
+from jopt.core.changing_numbers import ChangingNumbers
+from jopt.core.transformation import GradientTransformation
+from jopt.values import arguments, registry
+from jopt.values.arguments import abbreviated, suggestion
+from jopt.values.numbers import is_declared, normalize, number
+from jopt.values.recipe import Recipe, Recorded, freeze
+
+
+P = ParamSpec("P")
+Value = TypeVar("Value", bound=Recorded)
+
+# Declares an argument to be the dtype that a slot is stored in.
+if TYPE_CHECKING:
+    StorageDtype: TypeAlias = DTypeLike
+else:
+    StorageDtype = Annotated[DTypeLike, "storage"]
+
+
+def transformation(
+    factory: Callable[P, GradientTransformation],
+) -> Callable[P, GradientTransformation]:
+    """Decorates a factory: what it returns is a value, and its numbers may change.
+
+    The arguments are checked and normalized by their annotations (`ScalarOrSchedule`,
+    `StorageDtype`, ``float``, ``int``,
+    ``bool``). A `ScalarOrSchedule` may be a number, a
+    schedule or `tunable`; the last two, and a ``learning_rate`` in any case, are kept
+    in the state, and the factory is called again inside the step with that step's
+    numbers. The factory is registered under its name for `get`, `names` and
+    `from_config`.
+
+    Args:
+      factory: A function that returns a `GradientTransformation`.
+
+    Returns:
+      The factory, with ``repr``, ``==``, ``hash``, ``pickle`` and config for its
+      results.
+
+    >>> import jopt
+    >>> @jopt.transformation
+    ... def half_scale(step_size: jopt.ScalarOrSchedule):
+    ...     return jopt.leafwise(lambda g: 0.5 * step_size * g)
+    >>> half_scale(2) == half_scale(step_size=2.0), half_scale(2)
+    (True, half_scale(step_size=2.0))
+    """
+    signature = inspect.signature(factory, eval_str=True)
+    declared = {n: p.annotation for n, p in signature.parameters.items()}
+
+    @functools.wraps(factory)
+    def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+        bound = bind(factory, signature, args, kwargs)
+        tx = factory(*bound.args, **bound.kwargs)
+        if not isinstance(tx, GradientTransformation):
+            raise TypeError(
+                f"{factory.__name__} must return a jopt transformation, got "
+                f"{abbreviated(tx)}; a foreign pair (init, update) becomes one "
+                "in jopt.chain(pair)"
+            )
+        given = bound.arguments
+        changing = {
+            name: value
+            for name, value in given.items()
+            if is_declared(declared[name])
+            and value is not None
+            and (name == "learning_rate" or not isinstance(value, float))
+        }
+        # A transformation with a recipe has handed its numbers on to inner factories.
+        if tx.recipe is None and changing:
+            static = {n: x for n, x in given.items() if n not in changing}
+            open_call = OpenCall(factory, signature, static)
+            numbers = ChangingNumbers(factory.__name__, changing, open_call)
+            tx = tx.with_changing_numbers(open_call, numbers)
+        return tx.recorded(Recipe(make, given))
+
+    return _register(make, signature)
+
+
+class OpenCall:
+    """A factory call with some arguments left open, equal to an equal one."""
+
+    def __init__(
+        self,
+        factory: Callable[..., Any],
+        signature: inspect.Signature,
+        static: dict[str, Any],
+    ):
+        self.factory, self.signature, self.static = factory, signature, static
+        self.key = (factory, freeze(static))
+
+    def __call__(self, **values: Any) -> Any:
+        given: Any = {**self.static, **values}
+        bound = inspect.BoundArguments(self.signature, given)
+        return self.factory(*bound.args, **bound.kwargs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OpenCall) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+class Schedule(Recorded):
+    """A function of the step that knows the call that made it; see `schedule`."""
+
+    def __init__(self, function: Callable[[jax.Array], Any]):
+        self.function = function
+
+    def __call__(self, count: int | jax.Array) -> jax.Array:
+        """The value at step ``count`` (0-based; an array of steps gives an array)."""
+        count = jnp.asarray(count)
+        if not jnp.issubdtype(count.dtype, jnp.integer):
+            raise TypeError(
+                f"a schedule takes a whole step number, got {count!r}: steps are "
+                "counted in integers, so that they stay exact"
+            )
+        return jnp.asarray(self.function(count), tree.scalar_dtype())
+
+
+def schedule(
+    factory: Callable[P, Callable[[jax.Array], Any]],
+) -> Callable[P, Schedule]:
+    """Decorates a factory of schedules: what it returns is a value.
+
+    Args:
+      factory: A function that returns a function of the integer step (0-based).
+
+    Returns:
+      The factory, with ``repr``, ``==``, ``hash``, ``pickle`` and config for its
+      results.
+
+    >>> import jopt
+    >>> @jopt.schedule
+    ... def harmonic(init_value: float):
+    ...     return lambda count: init_value / (1 + count)
+    >>> harmonic(1), float(harmonic(1)(3))
+    (harmonic(init_value=1.0), 0.25)
+    """
+
+    @functools.wraps(factory)
+    def made(*args: P.args, **kwargs: P.kwargs) -> Schedule:
+        function = factory(*args, **kwargs)
+        if not callable(function):
+            raise TypeError(
+                f"{factory.__name__} must return a function of the step, got "
+                f"{function!r}"
+            )
+        return Schedule(function)
+
+    return recorded(made)
+
+
+def recorded(factory: Callable[P, Value]) -> Callable[P, Value]:
+    """Decorates a factory of other values that are to know their call.
+
+    Args:
+      factory: A function that returns a `Recorded`; its arguments are checked and
+        normalized by their annotations.
+
+    Returns:
+      The factory, with ``repr``, ``==``, ``hash``, ``pickle`` and config for its
+      results.
+    """
+    signature = inspect.signature(factory, eval_str=True)
+
+    @functools.wraps(factory)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Value:
+        bound = bind(factory, signature, args, kwargs)
+        value = factory(*bound.args, **bound.kwargs)
+        value.recipe = Recipe(make, bound.arguments)
+        return value
+
+    return _register(make, signature)
+
+
+def _register(make: Any, signature: inspect.Signature) -> Any:
+    make.__signature__ = signature
+    make.hyperparameters = tuple(
+        name
+        for name, parameter in signature.parameters.items()
+        if is_declared(parameter.annotation)
+    )
+    registry.register(make)
+    return make
+
+
+def bind(
+    factory: Callable[..., Any],
+    signature: inspect.Signature,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> inspect.BoundArguments:
+    """The arguments of a call, with defaults, normalized by their annotations.
+
+    Args:
+      factory: What is called.
+      signature: Of it, with its annotations evaluated.
+      args: By position.
+      kwargs: By name.
+
+    Raises:
+      TypeError: They do not fit, by name, number or type.
+    """
+    for name in kwargs:
+        parameters = signature.parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        if name not in parameters and not takes_any:
+            raise TypeError(
+                f"{factory.__name__} has no argument {name!r}."
+                f"{suggestion(name, parameters)} {_shown(factory, signature)}"
+            )
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(
+            f"{factory.__name__}: {error}. {_shown(factory, signature)}"
+        ) from None
+    bound.apply_defaults()
+    for name, value in bound.arguments.items():
+        parameter = signature.parameters[name]
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            bound.arguments[name] = _normalize(name, value, parameter.annotation)
+    return bound
+
+
+def _shown(factory: Callable[..., Any], signature: inspect.Signature) -> str:
+    """The factory's call without the annotations, which are long."""
+    parameters = signature.parameters.values()
+    bare = inspect.Signature([p.replace(annotation=p.empty) for p in parameters])
+    return f"The call is {factory.__name__}{bare}."
+
+
+def _normalize(name: str, value: Any, annotation: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    value = _own(value)
+    if value is None and type(None) in get_args(annotation):
+        return None
+    if is_declared(annotation):
+        return normalize(name, value)
+    if StorageDtype in (annotation, *get_args(annotation)):
+        return arguments.storage_dtype(name, value)
+    if annotation in (bool, bool | None):
+        return arguments.flag(name, value)
+    if annotation in (int, int | None):
+        return arguments.whole(name, value)
+    if annotation in (float, float | None):
+        return number(name, value, "a number")
+    _check_plain(name, value, annotation)
+    return value
+
+
+def _own(value: Any) -> Any:
+    """A copy of dicts and lists: the recipe must not change when the caller's do."""
+    if type(value) is dict:
+        return {name: _own(x) for name, x in value.items()}
+    return [_own(x) for x in value] if type(value) is list else value
+
+
+# Types that say all there is to say of an argument.
+_PLAIN = {int: "a whole number", jax.Array: "an array", tuple: "a tuple"}
+
+
+def _check_plain(name: str, value: Any, annotation: Any) -> None:
+    """Raise if an argument is none of its annotated types, where those are plain."""
+    if not isinstance(annotation, UnionType):
+        return
+    types = [get_origin(t) or t for t in get_args(annotation) if t is not type(None)]
+    if not _PLAIN.keys() >= set(types):
+        return
+    arrays = (np.ndarray,) if jax.Array in types else ()
+    if isinstance(value, bool) or not isinstance(value, (*types, *arrays)):
+        wanted = " or ".join(_PLAIN[t] for t in types)
+        raise TypeError(f"{name} must be {wanted}, got {name}={value!r}")

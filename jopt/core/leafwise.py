@@ -1,0 +1,230 @@
+"""The leaf engine: an algorithm is a few lines about one array; this does the rest.
+
+A rule sees one leaf, its gradient and its slots, in the compute dtype. What is declared
+here is data: what is kept per leaf, what is computed once per step, and the rule. How
+it runs (structure checks, precision, storage, skipped leaves, one compiled kernel per
+distinct leaf, shared by neighbouring rules of a chain) is in `kernels.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jopt import tree
+from jopt.core import masks, tree_checks
+from jopt.core.changing_numbers import NO_STATE, ChangingNumbers
+from jopt.core.declaration import Declaration, KernelKey
+from jopt.core.kernels import run
+from jopt.core.slots import Slot, copied, full, zeros
+from jopt.core.transformation import (
+    GradientTransformation,
+    Needs,
+    OptState,
+    Params,
+    Updates,
+)
+from jopt.tree import scalar
+from jopt.values.recipe import Recipe, freeze
+
+
+# The words of an algorithm file, from one place.
+__all__ = ["Leafwise", "copied", "full", "leafwise", "zeros"]
+
+
+class Leafwise(GradientTransformation):
+    """A transformation that does the same to every leaf; made by `leafwise`."""
+
+    declaration: Declaration
+    kernel_key: KernelKey
+
+    def __new__(
+        cls, declaration: Declaration, kernel_key: KernelKey | None = None
+    ) -> Leafwise:
+        def init(params: Params) -> OptState:
+            return self._init(params)
+
+        def update(
+            updates: Updates,
+            state: OptState,
+            params: Params | None = None,
+            **extra: Any,
+        ) -> tuple[Updates, OptState]:
+            updates, (state,) = run((self,), updates, (state,), params, extra)
+            return updates, state
+
+        own = {"t", "count", "updates", *declaration.carry, *declaration.slots}
+        wanted = declaration.inputs - own
+        if "p" in declaration.asks:
+            wanted |= {"params"}
+        needs = Needs(wanted | {"params"}, wanted)
+        self = super().__new__(cls, init, update, needs=needs)
+        if declaration.readout is not None:
+            self.readout = functools.partial(_read, self)
+        self.declaration = declaration
+        self.kernel_key = kernel_key or KernelKey(
+            object(), _author(declaration), lambda: declaration
+        )
+        return self
+
+    @property
+    def name(self) -> str:
+        return self.kernel_key.name
+
+    def with_changing_numbers(
+        self, make: Callable[..., GradientTransformation], changing: ChangingNumbers
+    ) -> Leafwise:
+        def declare(**numbers: jax.Array) -> Declaration:
+            made = make(**numbers)
+            assert isinstance(made, Leafwise)
+            return made.declaration
+
+        key = (make, freeze(changing.schedules))
+        names, schedules = changing.names, changing.schedules
+        kernel_key = KernelKey(key, changing.owner, declare, names, schedules)
+        tx = Leafwise(self.declaration, kernel_key)
+        tx.changing = changing
+        return tx
+
+    def recorded(self, recipe: Recipe) -> Leafwise:
+        kernel_key = self.kernel_key
+        if self.changing is None:
+            kernel_key = dataclasses.replace(
+                kernel_key, identity=recipe.key, name=recipe.name
+            )
+        other = Leafwise(self.declaration, kernel_key)
+        other.changing, other.recipe = self.changing, recipe
+        return other
+
+    @property
+    def state_class(self) -> Any:
+        own = self.declaration.state
+        return self.changing.extended(own) if self.changing else own
+
+    def _init(self, params: Params) -> OptState:
+        leaves, treedef = jax.tree.flatten(params, is_leaf=lambda x: x is None)
+        owners = [self.name] if self.declaration.real_only else []
+        tree_checks.leaves(leaves, params, "params", owners)
+        chosen = self.declaration.multiples(params)
+        if self.state_class is None:
+            return NO_STATE
+        fields: dict[str, Any] = {
+            name: slot.stored(
+                treedef,
+                [
+                    None if on is None else slot.init(x)
+                    for x, on in zip(leaves, chosen, strict=True)
+                ],
+            )
+            for name, slot in self.declaration.slots.items()
+        }
+        fields |= {n: scalar(x) for n, x in self.declaration.carry.items()}
+        if "count" in self.state_class._fields:
+            fields["count"] = jnp.zeros((), jnp.int32)
+        if self.changing:
+            fields |= self.changing.initial()
+        return self.state_class(**fields)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read(tx: Leafwise, state: OptState, params: Params) -> Params:
+    """The parameters to evaluate with, by the declared ``readout``."""
+    own = state._asdict()
+    numbers = own | (tx.changing.given if tx.changing else {})
+    declared = tx.kernel_key.declare(
+        **{name: numbers[name] for name in tx.kernel_key.numbers}
+    )
+    keywords = inspect.signature(declared.readout).parameters.values()
+    asked = {p.name: numbers[p.name] for p in keywords if p.kind is p.KEYWORD_ONLY}
+
+    def read(p: Any, *slots: Any) -> Any:
+        if p is None or slots[0] is None:
+            return p
+        wide = tree.compute_dtype(p.dtype)
+        given = {name: jnp.asarray(x, wide) for name, x in asked.items()}
+        loaded = jax.tree.map(lambda x: x.astype(tree.compute_dtype(x.dtype)), slots)
+        return declared.readout(p.astype(wide), *loaded, **given).astype(p.dtype)
+
+    slots = [own[name] for name in declared.slots]
+    return jax.tree.map(read, params, *slots, is_leaf=lambda x: x is None)
+
+
+def _author(declaration: Declaration) -> str:
+    """The name of the function that the rule is written in."""
+    outermost = getattr(declaration.rule, "__qualname__", "").split(".")[0]
+    return outermost if outermost.isidentifier() else "leafwise"
+
+
+def leafwise(
+    rule: Callable[..., Any],
+    scalars: Callable[..., Mapping[str, jax.Array]] | None = None,
+    state: Any = None,
+    *,
+    carry: Mapping[str, float] | None = None,
+    mask: masks.Mask = None,
+    real_only: bool = False,
+    readout: Callable[..., Any] | None = None,
+    **slots: Slot,
+) -> Leafwise:
+    """A transformation from the algorithm for one leaf.
+
+    Args:
+      rule: ``rule(g, *slots, **scalars)`` gives the update of one leaf, or the update
+        followed by the new slots. ``g`` is the incoming update; the slots come in the
+        order of ``slots``; a keyword-only argument gets the scalar of its name, and
+        ``p`` the parameter, ``multiple`` the number that the mask has for the leaf.
+        Everything arrives in the compute dtype (float32 or wider)
+        and is stored in its own.
+      scalars: Computed once per step: ``scalars(**wanted)`` gives numbers by name. Its
+        arguments may be ``t`` (the number of this step: 1, 2, …, as a float), ``count``
+        (the steps before this one, as an integer), a name of ``carry``, ``updates`` and
+        ``params`` (the trees), the name of a slot (its tree, before this step), and
+        anything else that the caller then has to pass to ``update``.
+      state: A NamedTuple class with a field for each slot and carry, and ``count`` if
+        ``scalars`` wants ``t`` or ``count``. None for no state.
+      carry: Scalars that are carried in the state, with their initial values;
+        ``scalars`` gives the next value under the same name.
+      mask: The leaves to act on; see `jopt.Mask`. Others pass unchanged and have
+        None in the slots.
+      real_only: Whether complex leaves are an error.
+      readout: ``readout(p, *slots, **fields)`` gives the parameter to evaluate with,
+        for `jopt.eval_params`; a keyword-only argument is a scalar field of the state.
+      **slots: What is kept for every leaf, made by `zeros`, `full` or `copied`.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      TypeError: The state's fields are not the slots, carry and count.
+
+    >>> import jopt
+    >>> tx = jopt.leafwise(lambda g, *, p: g + 0.1 * p)
+    >>> updates, _ = tx.update({"w": jnp.ones(2)}, (), {"w": jnp.full(2, 10.0)})
+    >>> updates
+    {'w': Array([2., 2.], dtype=float32)}
+    """
+    declaration = Declaration(
+        rule, scalars, state, slots, dict(carry or {}), mask, real_only, readout
+    )
+    needed = {*slots, *declaration.carry}
+    needed |= {"count"} if {"t", "count"} & declaration.inputs else set()
+    fields = set(getattr(state, "_fields", ()))
+    if needed not in (fields, fields - {"count"}):
+        raise TypeError(
+            f"the fields of the state must be {sorted(needed)}, one for each slot, "
+            f"carry and count, but {state!r} has {sorted(fields)}"
+        )
+    for name, slot in slots.items():
+        if not isinstance(slot, Slot):
+            raise TypeError(
+                f"{name}={slot!r} is no option of leafwise, and no slot made by "
+                "zeros(), full() or copied()"
+            )
+    tree_checks.rule_signature(rule, slots)
+    return Leafwise(declaration)

@@ -1,0 +1,195 @@
+"""Row-sparse leaves in the engine: the same kernel, on the touched rows only.
+
+The rows of the parameter and of the slots are gathered, the kernel runs on them as on
+any leaf, and the slots' are scattered back, in place where the state is donated. That
+is right for rules that treat every row by itself, which is checked while tracing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jopt.core.slots import Slot
+from jopt.tree.row_sparse import RowSparse
+
+
+if TYPE_CHECKING:  # jax.extend is slow to import, and few have such leaves
+    from jax.extend import core
+
+
+# Numbers of rows that the check traces a rule with: in a shape, they are the rows.
+_ROWS = (1009, 1013, 1019, 1021)
+_ELEMENTWISE = {
+    "abs", "acos", "acosh", "add", "and", "asin", "asinh", "atan", "atan2", "atanh",
+    "bitcast_convert_type", "cbrt", "ceil", "clamp", "complex", "conj",
+    "convert_element_type", "copy", "copy_p", "cos", "cosh", "digamma", "div", "eq",
+    "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "imag",
+    "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt",
+    "max", "min", "mul", "name", "ne", "neg", "nextafter", "not",
+    "optimization_barrier", "or", "pow", "real", "reduce_precision", "rem", "round",
+    "rsqrt", "select_n", "sharding_constraint", "sign", "sin", "sinh", "sqrt",
+    "square", "stop_gradient", "sub", "tan", "tanh", "xor",
+}  # fmt: skip
+_ARRANGING = {"broadcast_in_dim", "concatenate", "slice", "squeeze", "transpose"}
+_REDUCING = {
+    "argmax", "argmin", "reduce_and", "reduce_max", "reduce_min", "reduce_or",
+    "reduce_prod", "reduce_sum",
+}  # fmt: skip
+
+
+def kernel(dense: Callable[..., Any], keys: Sequence[Any], alone: Any) -> Any:
+    """The kernel for a row-sparse leaf, from that for a dense one.
+
+    Args:
+      dense: The kernel of ``keys``.
+      keys: The algorithms, by which the leaf's slots are declared.
+      alone: Gives the kernel of some keys, to check each by itself.
+
+    Returns:
+      A compiled function of the same arguments, with `RowSparse` updates.
+    """
+
+    def rowwise(
+        g: RowSparse, p: Any, slots: list[list[Any]], scalars: list[dict[str, Any]]
+    ) -> tuple[RowSparse, list[list[Any]]]:
+        by_row = []
+        for key, own, given in zip(keys, slots, scalars, strict=True):
+            declared = key.declare(**{name: given[name] for name in key.numbers})
+            which = [_by_row(key.name, s, g) for s in declared.slots.values()]
+            by_row.append(which)
+            _check(key.name, alone((key,)), g, p, own, which, given)
+
+        def chosen(f: Callable[..., Any], *rest: Any) -> Any:
+            def each(on: bool, x: Any, *others: Any) -> Any:
+                return f(x, *others) if on else (others or (x,))[-1]
+
+            return jax.tree.map(each, by_row, slots, *rest)
+
+        rows_of_p = None if p is None else g.gathered(p)
+        u, new = dense(g.rows, rows_of_p, chosen(g.gathered), scalars)
+        # No number that a rule makes of padding gets out.
+        u = RowSparse.tree_unflatten(g.num_rows, (g.ids, jnp.where(g.is_row, u, 0)))
+        return u, chosen(g.scattered, new)
+
+    rowwise.__name__ = f"{getattr(dense, '__name__', 'kernel')}__rows"
+    return jax.jit(rowwise)
+
+
+def _by_row(name: str, slot: Slot, g: RowSparse) -> Any:
+    """Whether the slot of a leaf has an entry for each row; like the slot."""
+
+    def averaged(n: int) -> list[frozenset[int] | None]:
+        shape = (n, *g.shape[1:])
+        found = (
+            slot.each(shape) if slot.each else [slot.over(shape) if slot.over else ()]
+        )
+        return [
+            None if axes is None else frozenset(axis % g.ndim for axis in axes)
+            for axes in found
+        ]
+
+    own = averaged(g.num_rows)
+    if any(averaged(n) != own for n in (_ROWS[0], len(g.ids)) if n):
+        raise TypeError(
+            _message(name, "keeps for a leaf depends on how many rows it has")
+        )
+    flags = [axes is not None and 0 not in axes for axes in own]
+    if slot.each:
+        return tuple(flags)
+    return None if own[0] is None else flags[0]
+
+
+def _check(
+    name: str,
+    alone: Callable[..., Any],
+    g: RowSparse,
+    p: Any,
+    slots: list[Any],
+    by_row: list[Any],
+    scalars: dict[str, Any],
+) -> None:
+    """Raise if a rule mixes rows: what it makes of some is not what it makes of all."""
+    sizes = [n for n in _ROWS if n not in g.shape][:2]
+
+    def traced(n: int) -> core.ClosedJaxpr:
+        def like(x: Any, on: bool = True) -> Any:
+            shape = (n, *x.shape[1:]) if on else x.shape
+            return jax.ShapeDtypeStruct(shape, x.dtype)
+
+        own = jax.tree.map(lambda on, x: like(x, on), by_row, slots)
+        given = jax.tree.map(lambda x: like(x, False), scalars)
+        p_like = None if p is None else like(p)
+        return jax.make_jaxpr(alone)(like(g.rows), p_like, [own], [given])
+
+    first, second = map(traced, sizes)
+    for eqn in _equations(first.jaxpr):
+        if _mixes(eqn, sizes[0]):
+            raise TypeError(
+                _message(name, f"does to a row ({eqn.primitive}) depends on others")
+            )
+    if _constants(first) != _constants(second):
+        raise TypeError(_message(name, "does to a row depends on how many there are"))
+
+
+def _message(name: str, what: str) -> str:
+    return (
+        f"{name} cannot work on some rows of a leaf: what it {what}. Put "
+        "jopt.densify() before it, which makes row-sparse updates dense; or give this "
+        "leaf another optimizer with jopt.partition"
+    )
+
+
+def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
+    """The equations that compute something, those of inner functions too."""
+    from jax.extend import core
+
+    for eqn in jaxpr.eqns:
+        inner = list(core.jaxprs_in_params(eqn.params))
+        # A scan goes through an axis, which the shapes inside do not show.
+        if not inner or eqn.primitive.name == "scan":
+            yield eqn
+        for sub in inner:
+            yield from _equations(sub)
+
+
+def _mixes(eqn: core.JaxprEqn, n: int) -> bool:
+    """Whether an equation may take one row to another, where rows are an axis of n."""
+    name = eqn.primitive.name
+    inputs, outputs = (
+        [getattr(v.aval, "shape", ()) for v in x] for x in (eqn.invars, eqn.outvars)
+    )
+    if not any(n in shape for shape in (*inputs, *outputs)):
+        return False
+    if any(shape.count(n) > 1 for shape in outputs):
+        return True
+    if name in _REDUCING:
+        return inputs[0].index(n) in eqn.params["axes"]
+    if name in _ARRANGING:
+        return any(n in shape for shape in inputs) and n not in outputs[0]
+    if name == "reshape":
+        return n not in outputs[0] or _before(n, inputs[0]) != _before(n, outputs[0])
+    return name not in _ELEMENTWISE
+
+
+def _before(n: int, shape: tuple[int, ...]) -> int:
+    """How many elements one step along the axis of n rows is repeated for."""
+    return math.prod(shape[: shape.index(n)]) if n in shape else 0
+
+
+def _constants(traced: core.ClosedJaxpr) -> list[str]:
+    """The numbers that stand in the equations, in order."""
+    from jax.extend import core
+
+    inner = [
+        str(v.val)
+        for eqn in _equations(traced.jaxpr)
+        for v in eqn.invars
+        if isinstance(v, core.Literal)
+    ]
+    return [str(x) for x in traced.consts if not np.shape(x)] + inner

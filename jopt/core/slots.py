@@ -1,0 +1,173 @@
+"""Slots: what an algorithm keeps for every leaf, declared as data."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jopt import tree
+from jopt.tree.like import spread_like
+from jopt.values import arguments
+
+
+# Which axes of a leaf a slot has averaged away, from the leaf's shape: ``(-1,)`` keeps
+# one number per row. None is no slot for this leaf.
+Over = Callable[[tuple[int, ...]], tuple[int, ...] | None]
+Each = Callable[[tuple[int, ...]], list[tuple[int, ...]]]  # of several arrays
+
+
+class Slot(NamedTuple):
+    """What is kept for every leaf: an array of the parameter's shape, or smaller."""
+
+    fill: float | None  # None starts as a copy of the parameter
+    dtype: str | None
+    real: bool
+    over: Over | None = None
+    each: Each | None = None
+
+    def init(self, param: Any) -> Any:
+        dtype = tree.compute_dtype(jnp.result_type(param))
+        if self.real:
+            dtype = jnp.finfo(dtype).dtype
+        if self.dtype is not None and not jnp.issubdtype(dtype, jnp.complexfloating):
+            dtype = jnp.dtype(self.dtype)
+        if self.fill is None:
+            return _copied(param, dtype)
+        return self._for_each(
+            jnp.shape(param), lambda axes: filled(param, self.fill, dtype, axes)
+        )
+
+    def shapes(self, shape: tuple[int, ...]) -> Any:
+        """The shape of the slot of a leaf of this shape; a tuple of several."""
+
+        def kept(axes: tuple[int, ...]) -> tuple[int, ...]:
+            gone = {axis % len(shape) for axis in axes}
+            return tuple(1 if i in gone else n for i, n in enumerate(shape))
+
+        return self._for_each(shape, kept)
+
+    def _for_each(self, shape: tuple[int, ...], make: Callable[..., Any]) -> Any:
+        if self.each:
+            return tuple(map(make, self.each(shape)))
+        axes = self.over(shape) if self.over else ()
+        return None if axes is None else make(axes)
+
+    # Several arrays of a leaf are kept as several trees like the parameters, for not
+    # every container of parameters can have a tuple in the place of an array.
+
+    def stored(self, treedef: Any, values: list[Any]) -> Any:
+        """What the state keeps, from what there is for each leaf."""
+        if not self.each:
+            return treedef.unflatten(values)
+        most = max((len(x) for x in values if x is not None), default=0)
+        padded = [(*(x or ()), *[None] * most) for x in values]
+        return tuple(treedef.unflatten(x[k] for x in padded) for k in range(most))
+
+    def loaded(self, kept: Any, shapes: list[Any], aligned: Callable[..., Any]) -> list:
+        """What there is for each leaf, of these shapes, from what the state keeps."""
+        if not self.each:
+            return aligned(kept, self.shapes)
+
+        def nth(k: int) -> Callable[..., Any]:
+            return lambda shape: dict(enumerate(self.shapes(shape))).get(k)
+
+        columns = [aligned(tree, nth(k)) for k, tree in enumerate(kept)]
+        rows = zip(*columns, strict=True) if columns else [()] * len(shapes)
+        return [
+            row if shape is None else row[: len(self.shapes(shape))]
+            for row, shape in zip(rows, shapes, strict=True)
+        ]
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def filled(
+    param: jax.Array, fill: float, dtype: Any, axes: tuple[int, ...]
+) -> jax.Array:
+    like = jnp.sum(param, axes, keepdims=True) if axes else param
+    return spread_like(jnp.full_like(like, fill, dtype=dtype), like)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _copied(param: jax.Array, dtype: Any) -> jax.Array:
+    return jnp.copy(param).astype(dtype)  # a buffer of its own, so both can be donated
+
+
+def zeros(
+    dtype: DTypeLike | None = None,
+    *,
+    real: bool = False,
+    over: Over | None = None,
+    each: Each | None = None,
+) -> Slot:
+    """A slot that starts at zero.
+
+    Args:
+      dtype: What it is stored in; None is the compute dtype (float32 for a bfloat16
+        parameter: a moving average with decay 0.999 stands still in bfloat16).
+      real: Whether it is real also for complex parameters, as squares are.
+      over: A function of the leaf's shape that gives the axes along which the slot has
+        one number only (they are kept, with length 1). It may give None, for a leaf
+        without this slot: the rule then gets None and returns None.
+      each: A function of the leaf's shape that gives a list of such axes, for a slot of
+        several arrays: the rule gets and returns a tuple of them, the state has a tuple
+        of trees.
+
+    Returns:
+      A slot for `leafwise`.
+
+    >>> zeros("bfloat16")
+    Slot(fill=0.0, dtype='bfloat16', real=False, over=None, each=None)
+    >>> zeros(over=lambda shape: (-1,)).init(jnp.ones((2, 3))).shape
+    (2, 1)
+    """
+    return full(0.0, dtype, real=real, over=over, each=each)
+
+
+def full(
+    fill: float,
+    dtype: DTypeLike | None = None,
+    *,
+    real: bool = False,
+    over: Over | None = None,
+    each: Each | None = None,
+) -> Slot:
+    """A slot that starts at ``fill``.
+
+    Args:
+      fill: The initial value of every element.
+      dtype: What it is stored in; see `zeros`.
+      real: Whether it is real also for complex parameters.
+      over: The axes it has one number for; see `zeros`.
+      each: The same for several arrays; see `zeros`.
+
+    Returns:
+      A slot for `leafwise`.
+
+    >>> full(0.1).fill
+    0.1
+    """
+    return Slot(fill, _storage(dtype), real, over, each)
+
+
+def copied(dtype: DTypeLike | None = None) -> Slot:
+    """A slot that starts as a copy of the parameter.
+
+    Args:
+      dtype: What it is stored in; see `zeros`.
+
+    Returns:
+      A slot for `leafwise`.
+
+    >>> copied().init(jnp.full(2, 3.0, jnp.bfloat16))
+    Array([3., 3.], dtype=float32)
+    """
+    return Slot(None, _storage(dtype), real=False)
+
+
+def _storage(dtype: DTypeLike | None) -> str | None:
+    return None if dtype is None else arguments.storage_dtype("dtype", dtype)

@@ -1,0 +1,1 @@
+"""Functions of a value-and-gradient function."""

@@ -1,0 +1,1 @@
+"""What the doors share: states by parameter, and units of momentum."""

@@ -1,0 +1,100 @@
+"""The parameters in the order of another library, with its order of axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jopt import tree
+from jopt.core.transformation import Params
+from jopt.values.arguments import abbreviated
+
+
+class Permuted(NamedTuple):
+    """A parameter whose axes are in another order in the other library.
+
+    torch keeps the weight of a linear layer as (outputs, inputs), most libraries for
+    JAX as (inputs, outputs): ``Permuted("dense/kernel", (1, 0))``. A convolution is
+    ``Permuted("conv/kernel", (2, 3, 1, 0))``.
+
+    >>> Permuted("dense/kernel", (1, 0)).axes
+    (1, 0)
+    """
+
+    path: str  # of the parameter here
+    axes: tuple[int, ...]  # theirs, in the order that makes ours, as for np.transpose
+
+
+class Parameter(NamedTuple):
+    """One parameter, as the other library lists it."""
+
+    path: str
+    axes: tuple[int, ...] | None  # see `Permuted`
+    shape: tuple[int, ...]  # theirs
+
+    def theirs(self, value: Any) -> np.ndarray:
+        """An array like the parameter, with their order of axes."""
+        value = np.asarray(value)
+        return value if self.axes is None else value.transpose(np.argsort(self.axes))
+
+    def ours(self, value: Any) -> np.ndarray:
+        """The same with our order."""
+        value = np.asarray(value)
+        if self.axes is None or value.ndim != len(self.axes):
+            return value
+        return value.transpose(self.axes)
+
+
+def in_order(params: Params, order: Sequence[str | Permuted] | None) -> list[Parameter]:
+    """The parameters in the order in which another library lists them.
+
+    Args:
+      params: The parameters.
+      order: Their paths in that order. JAX sorts the keys of dicts, which is hardly
+        the order of another library, so None is only for lists and tuples of arrays
+        and for a single one. A path can be a `Permuted`.
+
+    Raises:
+      TypeError: It is not a sequence of paths.
+      ValueError: It is not given, or does not name every parameter once.
+    """
+    shapes = {n: jnp.shape(x) for n, x in tree.leaves_with_names(params)}
+    paths = list(shapes)
+    if order is None:
+        plain = isinstance(params, list | tuple) and not hasattr(params, "_fields")
+        if len(paths) > 1 and not (plain and jax.tree_util.all_leaves(params)):
+            raise ValueError(
+                "order is needed: the paths of the parameters in the order of the "
+                f"other library, which JAX does not know. Here they are order={paths}"
+            )
+        order = paths
+    if isinstance(order, str | Permuted) or not isinstance(order, Sequence):
+        raise TypeError(
+            f"order must be a list of paths, got order={abbreviated(order)}"
+        )
+    found = [x if isinstance(x, Permuted) else Permuted(x, ()) for x in order]
+    given = [x.path for x in found]
+    missing = [x for x in paths if x not in given]
+    unknown = [x for x in given if x not in shapes]
+    twice = sorted({x for x in given if given.count(x) > 1})
+    if missing or unknown or twice:
+        raise ValueError(
+            f"order must name each of the {len(paths)} parameters once, it has "
+            f"{len(given)} paths: missing {missing}, unknown {unknown}, twice {twice}"
+        )
+    return [_parameter(path, axes, shapes[path]) for path, axes in found]
+
+
+def _parameter(path: str, axes: tuple[int, ...], shape: tuple[int, ...]) -> Parameter:
+    if not axes:
+        return Parameter(path, None, shape)
+    if sorted(axes) != list(range(len(shape))):
+        raise ValueError(
+            f"Permuted({path!r}, {axes}) does not permute the axes of the shape {shape}"
+        )
+    theirs = tuple(shape[i] for i in np.argsort(axes))
+    return Parameter(path, tuple(axes), theirs)

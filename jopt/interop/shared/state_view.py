@@ -1,0 +1,283 @@
+"""A state seen through its recipe, as other libraries list theirs: by parameter.
+
+What another library keeps in "the momentum of the third variable" is here the leaf
+``conv/kernel`` of the field ``trace`` of the member ``trace``. A `View` finds such
+places, reads them, and makes the state with other values there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jopt import tree
+from jopt.core import masks
+from jopt.core.chain import as_transformation
+from jopt.core.transformation import GradientTransformation, OptState, Params
+from jopt.interop.shared.parameter_order import Permuted, in_order
+from jopt.tree.paths import difference
+from jopt.values.arguments import abbreviated
+
+
+class Member(NamedTuple):
+    """A transformation inside of another, and its state."""
+
+    path: str  # of its state in the whole one
+    name: str  # of its factory
+    tx: GradientTransformation
+    state: Any
+
+
+def members(tx: Any, state: Any, path: str = "") -> Iterator[Member]:
+    """A transformation and all inside of it, in order, each with its state.
+
+    Args:
+      tx: A transformation.
+      state: Its state.
+      path: Of the state in a whole one.
+    """
+    yield Member(path, tx.name, tx, state)
+    for name, inner in tx.children.items():
+        if isinstance(state, Mapping):
+            own = state.get(name, ())  # a chain leaves out members without state
+        else:
+            own = getattr(state, name)
+        yield from members(inner, own, joined(path, name))
+
+
+def reached(tx: Any, params: Any, path: str = "") -> Iterator[tuple[str, set[str]]]:
+    """The path of every state in a whole one, with the paths of its parameters.
+
+    Args:
+      tx: A transformation.
+      params: The parameters that it sees.
+      path: Of its state.
+    """
+    yield path, {name for name, _ in tree.leaves_with_names(params)}
+    told = tx.recipe.arguments if tx.recipe else {}
+    for name, inner in tx.children.items():
+        own = params
+        if tx.name in ("partition", "multi_transform"):
+            labels = masks.labels(told["param_labels"], params)
+            own = masks.only(params, [label == name for label in labels])
+        elif tx.name == "masked":
+            own = masks.only(params, masks.select(told["mask"], params))
+        yield from reached(inner, own, joined(path, name))
+
+
+def joined(*steps: str) -> str:
+    """A path of its parts, without those that are empty."""
+    return "/".join(step for step in steps if step)
+
+
+class View:
+    """A state by member, field and parameter.
+
+    Args:
+      tx: A transformation.
+      state: Its state.
+      params: The parameters.
+      order: The parameters in the order of the other library; see `in_order`.
+
+    Raises:
+      TypeError: ``tx`` is not a transformation, or ``state`` not a state of it.
+      ValueError: The order does not name every parameter once.
+    """
+
+    def __init__(
+        self,
+        tx: GradientTransformation,
+        state: OptState,
+        params: Params,
+        order: Sequence[str | Permuted] | None,
+    ):
+        self.tx = as_transformation(tx, "tx")
+        expected = jax.tree.structure(jax.eval_shape(tx.init, params))
+        if (found := jax.tree.structure(state)) != expected:
+            where = difference(
+                "the state", state, "init", jax.eval_shape(tx.init, params)
+            )
+            raise ValueError(
+                f"this state is not one of {abbreviated(tx)} for these "
+                f"parameters; {where}" + ("" if found else ". It is empty")
+            )
+        self.state = state
+        self.members = list(members(tx, state))
+        self.reach = dict(reached(tx, params))
+        self.flat = {n: x for n, x in tree.leaves_with_names(state) if x is not None}
+        self.parameters = in_order(params, order)
+
+    def places(self, source: str, path: str) -> list[str]:
+        """Where the state keeps this ``member/field`` for this parameter."""
+        member, field = source.split("/")
+        names = [joined(m.path, field, path) for m in self.members if m.name == member]
+        return [name for name in names if name in self.flat]
+
+    def place(self, sources: Sequence[str], path: str) -> str | None:
+        """The one place of these ``member/field`` for this parameter, or None.
+
+        Raises:
+          ValueError: There are several.
+        """
+        found = [x for s in sources for x in self.places(s, path)]
+        if len(found) > 1:
+            raise ValueError(
+                f"the parameter {path!r} has {found} in this state; the other library "
+                "has room for one"
+            )
+        return found[0] if found else None
+
+    def named(self, field: str) -> dict[str, Member]:
+        """The members that have this scalar in their state, by its place."""
+        found = {joined(m.path, field): m for m in self.members}
+        return {
+            name: m
+            for name, m in found.items()
+            if name in self.flat and field in getattr(m.state, "_fields", ())
+        }
+
+    def free_rates(self) -> list[str]:
+        """The places of the learning rates that are not scheduled."""
+        rates = self.named("learning_rate").items()
+        return [
+            name
+            for name, m in rates
+            if m.tx.changing is not None
+            and "learning_rate"
+            not in {**m.tx.changing.schedules, **m.tx.changing.given}
+        ]
+
+    def governed(self) -> dict[str, set[str]]:
+        """By the place of each such learning rate, the paths of its parameters."""
+        rates = self.named("learning_rate")
+        return {place: self.reach[rates[place].path] for place in self.free_rates()}
+
+    def rate_values(self, value: Any) -> dict[str, Any]:
+        """What sets the first learning rate to this; others keep their ratio to it."""
+        places = self.free_rates()
+        if not places:
+            return {}
+        first = float(self.flat[places[0]])
+        ratios = [float(self.flat[x]) / first if first else 1.0 for x in places]
+        return {x: float(value) * r for x, r in zip(places, ratios, strict=True)}
+
+    def first_rate(self, path: str | None = None) -> float | None:
+        """The learning rate in the state, or that of a parameter; the first of them."""
+        found = self.named("learning_rate").items()
+        rates = (float(self.flat[x]) for x, m in found if self._acts_on(m, path))
+        return next(rates, None)
+
+    def count(self) -> int | None:
+        """How many steps were made; None if the state does not count them.
+
+        Raises:
+          ValueError: The members of the state disagree.
+        """
+        counts = {name: int(self.flat[name]) for name in self.named("count")}
+        if len(set(counts.values())) > 1:
+            raise ValueError(
+                f"the step counts of this state differ: {counts}. The other library "
+                "has one; set them to one number first"
+            )
+        return next(iter(counts.values()), None)
+
+    def scalar(self, source: str, path: str | None = None) -> tuple[str, Member]:
+        """The place of this ``member/field`` that is one number, and the member.
+
+        Of several, that of the parameter.
+        """
+        name, field = source.split("/")
+        found = self.named(field).items()
+        return next(
+            (p, m) for p, m in found if m.name == name and self._acts_on(m, path)
+        )
+
+    def scalars(self, source: str) -> list[str]:
+        """All places of this ``member/field`` that is one number."""
+        name, field = source.split("/")
+        return [p for p, m in self.named(field).items() if m.name == name]
+
+    def _acts_on(self, member: Member, path: str | None) -> bool:
+        return path is None or path in self.reach[member.path]
+
+    def row_of(self, rows: Iterable[Any], library: str, *more: str) -> Any:
+        """The row that keeps what this state keeps: the first that has all members.
+
+        Args:
+          rows: Each has ``classes``, the names in the library, and ``sources``: what is
+            kept here, as ``member/field``.
+          library: What to call it in errors.
+          *more: Sources that go with every row.
+
+        Raises:
+          ValueError: There is none, or the state keeps more.
+        """
+        rows = list(rows)
+        names = {
+            source.split("/")[0]
+            for source in {s for row in rows for s in row.sources}
+            if any(self.places(source, p.path) for p in self.parameters)
+        }
+        fit = [r for r in rows if names <= {s.split("/")[0] for s in r.sources}]
+        if not fit:
+            raise ValueError(
+                f"no optimizer of {library} keeps what {sorted(names)} keep together; "
+                f"there are {sorted({name for row in rows for name in row.classes})}"
+            )
+        sources = [*fit[0].sources, *more]
+        used = {
+            x for p in self.parameters for s in sources for x in self.places(s, p.path)
+        } | {
+            joined(m.path, field)
+            for m in self.members
+            for field in getattr(m.state, "_fields", ())
+        }
+        if rest := [name for name in self.flat if name not in used]:
+            more_of_it = f" and {len(rest) - 4} more" if len(rest) > 4 else ""
+            raise ValueError(
+                f"{library}'s {fit[0].classes[0]} keeps nothing like "
+                f"{rest[:4]}{more_of_it}"
+            )
+        return fit[0]
+
+    def replaced(self, values: Mapping[str, Any]) -> OptState:
+        """The state with other values at these places, in the types of the old ones.
+
+        Raises:
+          ValueError: A value has another shape, or does not fit into the type.
+        """
+        missing = values.keys() - self.flat.keys()
+        assert not missing, missing
+        return jax.tree_util.tree_map_with_path(
+            lambda path, old: (
+                _like(name, old, values[name])
+                if (name := tree.path_name(path)) in values
+                else old
+            ),
+            self.state,
+        )
+
+
+def _like(name: str, old: Any, value: Any) -> jax.Array:
+    new = np.asarray(value)
+    if new.shape != old.shape:
+        raise ValueError(
+            f"{name} has the shape {old.shape}, but what is to be loaded has "
+            f"{new.shape}"
+        )
+    narrow = not jnp.issubdtype(old.dtype, jnp.inexact)
+    with np.errstate(invalid="ignore"):
+        exact = not narrow or np.array_equal(new.astype(old.dtype), new)
+    if not exact or (np.iscomplexobj(new) and not jnp.iscomplexobj(old)):
+        raise ValueError(
+            f"{name} is {old.dtype}, but what is to be loaded is {new.dtype}: "
+            f"{abbreviated(value)}"
+        )
+    loaded = jnp.array(new, old.dtype)  # a buffer of its own, which can be donated
+    if getattr(old, "committed", False):
+        return jax.device_put(loaded, old.sharding)
+    return loaded

@@ -1,0 +1,57 @@
+"""What torch's optimizers have in common beside their groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jopt.core.chain import chain
+from jopt.core.transformation import GradientTransformation
+from jopt.schedules.product import multiply_schedules
+from jopt.transforms.learning_rate import scale
+from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.values import arguments
+from jopt.values.numbers import Tunable, normalize
+
+
+Betas = tuple[Any, Any]  # two hyperparameters
+
+
+def after(
+    maximize: bool, l2: Any, *members: GradientTransformation
+) -> GradientTransformation:
+    """What the gradient is made of, then the rest."""
+    first = [scale(-1.0)] if maximize else []
+    if not is_zero(l2):
+        first.append(add_decayed_weights(l2))
+    found = [*first, *members]
+    return chain(*found) if len(found) > 1 else found[0]
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a hyperparameter is the constant 0, and nothing has to be done."""
+    return isinstance(value, float) and value == 0
+
+
+def pair(name: str, value: Any) -> tuple[Any, Any]:
+    """Two hyperparameters."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise TypeError(f"{name} must be two numbers, got {name}={value!r}")
+    first, second = (normalize(f"{name}[{i}]", x) for i, x in enumerate(value))
+    return first, second
+
+
+def decays(betas: Betas) -> tuple[Any, Any]:
+    """Two decays."""
+    b1, b2 = pair("betas", betas)
+    arguments.decay_rate(**{"betas[0]": b1, "betas[1]": b2})
+    return b1, b2
+
+
+def times(name: str, rate: Any, function: Any) -> Any:
+    """The schedule that is a learning rate times a function of the step."""
+    if isinstance(rate, Tunable):
+        raise TypeError(
+            f"{name} makes a schedule of lr, so that lr cannot be tunable, got lr="
+            f"{rate!r}"
+        )
+    return multiply_schedules([rate, function])

@@ -1,0 +1,1 @@
+"""Read and change the state of a run."""

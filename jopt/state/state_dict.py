@@ -1,0 +1,270 @@
+"""States as flat dicts of arrays by path, and back, also if the recipe has changed.
+
+A path is made of the names of a chain's members, of a state's fields and of the
+parameter: ``scale_by_adam/mu/dense/kernel``. It does not depend on the containers that
+the parameters are in, nor on what stands beside a member in its chain. So a checkpoint
+of such entries is restored by name, and what does not fit is listed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jopt import tree
+from jopt._version import __version__
+from jopt.core.chain import as_transformation
+from jopt.core.transformation import GradientTransformation, OptState, Params
+from jopt.state.migration import Rule, likely, migrated
+from jopt.state.placing import assembled, is_abstract, is_key
+from jopt.state.recipe_differences import declared, differing
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
+from jopt.values.config import to_config
+from jopt.values.recipe import Recorded
+
+
+VERSION = 1  # of what `schema` returns
+
+
+def state_dict(state: OptState) -> dict[str, jax.Array]:
+    """The arrays of a state, or of any tree, by path.
+
+    Args:
+      state: Any tree of arrays. Of ``jax.ShapeDtypeStruct``, it gives those.
+
+    Returns:
+      Arrays by path, ``"scale_by_adam/mu/dense/kernel"``, as they are: neither copied
+      nor moved. A None has no entry; a typed random key is the array of its numbers.
+
+    Raises:
+      TypeError: A leaf is no array and no number.
+      ValueError: Two leaves have the same path.
+
+    >>> import jopt
+    >>> params = {"dense": {"kernel": jnp.ones((2, 3))}}
+    >>> list(jopt.state_dict(jopt.adam(1e-3).init(params)))  # doctest: +ELLIPSIS
+    ['scale_by_adam/count', 'scale_by_adam/mu/dense/kernel', ...]
+    """
+    if isinstance(state, Recorded):
+        raise TypeError(
+            f"a state is needed, what init and update return, got the transformation "
+            f"{state!r}"
+        )
+    flat: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name = tree.path_name(path)
+        if name in flat:
+            raise ValueError(f"two leaves have the path {name!r}; rename one of them")
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+            raise TypeError(f"leaf {name!r} is no array: {abbreviated(leaf)}")
+        if is_key(leaf):
+            data = jax.random.key_data
+            leaf = jax.eval_shape(data, leaf) if is_abstract(leaf) else data(leaf)
+        flat[name] = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+    return flat
+
+
+def schema(tx: GradientTransformation, state: OptState) -> dict[str, Any]:
+    """What a state is, for the file beside its arrays.
+
+    Args:
+      tx: The transformation.
+      state: Its state; shapes are enough.
+
+    Returns:
+      A dict for ``json.dumps``:
+
+      - ``version``: 1, of this layout
+      - ``jopt``: the version of the library
+      - ``recipe``: `to_config` of the transformation; None if it cannot be written, and
+        then ``recipe_error`` says why
+      - ``entries``: ``{"shape": …, "dtype": …}`` by path, as `state_dict` has them
+      - ``hyperparams``: the recipe's numbers and schedules by path, defaults included
+
+    >>> import jopt
+    >>> tx = jopt.sgd(0.1)
+    >>> found = jopt.schema(tx, tx.init(jnp.ones(3)))
+    >>> found["entries"]["scale_by_learning_rate/count"], found["hyperparams"]
+    ({'shape': [], 'dtype': 'int32'}, {'scale_by_learning_rate/learning_rate': 0.1})
+    """
+    tx = as_transformation(tx, "schema: tx")
+    try:
+        recipe = {"recipe": to_config(tx)}
+    except TypeError as error:
+        recipe = {"recipe": None, "recipe_error": str(error)}
+    return {
+        "version": VERSION,
+        "jopt": __version__,
+        **recipe,
+        "entries": {
+            path: {"shape": list(x.shape), "dtype": jnp.dtype(x.dtype).name}
+            for path, x in state_dict(state).items()
+        },
+        "hyperparams": declared(tx),
+    }
+
+
+def load_state_dict(
+    tx: GradientTransformation,
+    params: Params,
+    flat: Mapping[str, Any],
+    *,
+    strict: bool = True,
+    migrate: Sequence[Rule] = (),
+    hyperparams: Literal["checkpoint", "recipe"] = "checkpoint",
+    schema: Mapping[str, Any] | None = None,
+) -> OptState:
+    """The state that `state_dict` made a flat dict of, for a recipe that may be new.
+
+    Args:
+      tx: The transformation.
+      params: The parameters, for the state's structure and shardings; shapes will do
+        if no entry has to start from ``init``.
+      flat: Arrays of JAX or NumPy by path. Those that are where the state has to be are
+        not copied.
+      strict: Whether a missing or unexpected entry is an error. If not, the missing
+        start from ``init``, the unexpected are not used, and a warning lists both.
+        Entries of another shape or dtype are an error in any case.
+      migrate: Rules, in this order: `Rename`, `Drop`, `Reset`, `Cast`.
+      hyperparams: Whose numbers to take where the checkpoint's differ from the
+        recipe's, which a warning lists. What is compiled in or scheduled is always the
+        recipe's.
+      schema: The checkpoint's `schema`. Then ``flat`` is checked against it, and
+        numbers that are not in the state are compared too.
+
+    Returns:
+      A state as of ``tx.init(params)``, with its structure, dtypes and shardings.
+
+    Raises:
+      ValueError: Entries are missing, unexpected, or of another shape or dtype; the
+        message lists all.
+
+    >>> import jopt
+    >>> params = {"w": jnp.ones(2)}
+    >>> flat = jopt.state_dict(jopt.adam(1e-3).init(params))
+    >>> tx = jopt.chain(jopt.clip_by_global_norm(1.0), jopt.adamw(1e-3))
+    >>> state = jopt.load_state_dict(tx, params, flat)
+    """
+    tx = as_transformation(tx, "load_state_dict: tx")
+    arguments.one_of(("checkpoint", "recipe"), hyperparams=hyperparams)
+    flat = _checked(flat, schema)
+    template = jax.eval_shape(tx.init, params)
+    wanted = state_dict(template)
+    flat, fresh = migrated(flat, tuple(migrate), wanted)
+    missing = [n for n in wanted if n not in flat and n not in fresh]
+    unexpected = [n for n in flat if n not in wanted]
+    values, wrong = {}, []
+    for name, like in wanted.items():
+        if name in flat:
+            values[name], problem = _fitted(name, flat[name], like)
+            wrong += [problem] if problem else []
+    if wrong or (strict and (missing or unexpected)):
+        raise _misfit(missing if strict else [], unexpected if strict else [], wrong)
+    fresh |= set(missing)
+    values |= differing(tx, values, schema, hyperparams)
+    if missing or unexpected:
+        _warn_partial(missing, unexpected)
+    return assembled(tx, params, template, values, fresh)
+
+
+def _checked(flat: Any, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The entries, if they are some and the schema is theirs."""
+    if not isinstance(flat, Mapping) or not all(isinstance(n, str) for n in flat):
+        raise TypeError(
+            "flat must be a dict of arrays by path, as jopt.state_dict returns, got "
+            f"{abbreviated(flat)}"
+        )
+    for name, x in flat.items():
+        if not hasattr(x, "dtype") and not isinstance(x, int | float | complex):
+            hint = "; call jopt.state_dict(…) of it" if isinstance(x, Mapping) else ""
+            raise TypeError(
+                f"flat[{name!r}] must be an array, got {abbreviated(x)}{hint}"
+            )
+    flat = {n: jax.random.key_data(x) if is_key(x) else x for n, x in flat.items()}
+    if schema is None:
+        return flat
+    if not isinstance(schema, Mapping) or not {"version", "entries"} <= schema.keys():
+        raise TypeError(
+            f"schema must be what jopt.schema returned, got {abbreviated(schema)}"
+        )
+    if schema["version"] > VERSION:
+        raise ValueError(
+            f"this checkpoint has version {schema['version']}, and jopt "
+            f"{schema.get('jopt')} wrote it; this jopt reads versions up to {VERSION}"
+        )
+    written = {
+        name: (tuple(x["shape"]), x["dtype"]) for name, x in schema["entries"].items()
+    }
+    given = {
+        name: (np.shape(x), (x if hasattr(x, "dtype") else np.asarray(x)).dtype.name)
+        for name, x in flat.items()
+    }
+    if written != given:
+        names = [n for n in written | given if written.get(n) != given.get(n)]
+        raise ValueError(
+            "flat is not what its schema describes: "
+            + "; ".join(
+                f"{n!r} is {given.get(n, 'not there')}, and described as "
+                f"{written.get(n, 'not there')}"
+                for n in names
+            )
+        )
+    return flat
+
+
+def _fitted(name: str, value: Any, like: Any) -> tuple[Any, str]:
+    """The value as the state has it, or what is wrong with it."""
+    if not hasattr(value, "dtype"):
+        value = np.asarray(value)
+        is_number = value.dtype != bool and jnp.issubdtype(like.dtype, jnp.inexact)
+        if is_number and np.can_cast(value.dtype, like.dtype, "same_kind"):
+            value = value.astype(like.dtype)
+    if value.shape != like.shape:
+        hint = ": transposed?" if value.shape == like.shape[::-1] else ""
+        return value, f"{name!r} has shape {value.shape}, not {like.shape}{hint}"
+    if value.dtype == like.dtype:
+        return value, ""
+    # Integers of another width, such as counts under x64, are the same if they fit.
+    if jnp.issubdtype(like.dtype, jnp.integer) and jnp.issubdtype(
+        value.dtype, jnp.integer
+    ):
+        host = np.asarray(value)
+        if np.array_equal(host, cast := host.astype(like.dtype)):
+            return cast, ""
+    return value, f"{name!r} is {value.dtype}, not {like.dtype}"
+
+
+def _misfit(missing: list[str], unexpected: list[str], wrong: list[str]) -> ValueError:
+    lines = ["the checkpoint does not fit the state of this transformation:"]
+    lines += [f"  missing: {name!r}" for name in missing]
+    lines += [f"  unexpected: {name!r}" for name in unexpected]
+    lines += [f"  wrong: {problem}" for problem in wrong]
+    if (rule := likely(missing, unexpected)) and not wrong:
+        lines.append(f"Do you mean migrate=[jopt.{rule}]?")
+    if missing or unexpected:
+        lines.append(
+            "With strict=False what is missing starts from init, and what is "
+            "unexpected is not used; jopt.Rename, jopt.Reset and jopt.Drop in migrate "
+            "say it by name."
+        )
+    if wrong:
+        lines.append(
+            "In migrate, jopt.Cast(path, dtype) rounds to another dtype, and "
+            "jopt.Reset(path) starts from init."
+        )
+    return ValueError("\n".join(lines))
+
+
+def _warn_partial(missing: list[str], unexpected: list[str]) -> None:
+    lines = ["the checkpoint and the state of this transformation differ:"]
+    lines += [f"  not in the checkpoint, starts from init: {n!r}" for n in missing]
+    lines += [f"  only in the checkpoint, not used: {n!r}" for n in unexpected]
+    if any(name.split("/")[-1] == "count" for name in missing):
+        lines.append("New counts are 0; jopt.set_counts(state, n) sets all of them.")
+    warnings.warn("\n".join(lines), UserWarning, stacklevel=3)

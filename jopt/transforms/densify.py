@@ -1,0 +1,46 @@
+"""``densify``: row-sparse updates as whole arrays."""
+
+from __future__ import annotations
+
+import jax
+
+from jopt import tree
+from jopt.core import tree_checks
+from jopt.core.changing_numbers import NO_STATE
+from jopt.core.factory import transformation
+from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.tree.row_sparse import is_rows
+
+
+@transformation
+def densify() -> GradientTransformation:
+    """Make row-sparse updates dense: zeros for the rows that were not touched.
+
+    What follows in a chain sees the gradient as any other. Moments and weights decay
+    also in rows that were not touched, as they do in Keras 3, and every row is read and
+    written.
+
+    Returns:
+      A transformation without state; dense updates pass as they are.
+
+    >>> import jopt
+    >>> g = jopt.RowSparse(jnp.array([1]), jnp.ones((1, 1)), num_rows=3)
+    >>> jopt.densify().update({"table": g}, ())[0]["table"].ravel()
+    Array([0., 1., 0.], dtype=float32)
+    """
+
+    def init(params: Params) -> OptState:
+        tree_checks.leaves(jax.tree.leaves(params), params, "params")
+        return NO_STATE
+
+    def update(
+        updates: Updates, state: OptState, params: Params | None = None
+    ) -> tuple[Updates, OptState]:
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
+        tree_checks.leaves(leaves, updates, "updates")
+        if params is not None:
+            tree_checks.aligned(updates, leaves, treedef, params, "params")
+        dense = (g.todense() if is_rows(g) else g for g in leaves)
+        return treedef.unflatten(dense), state
+
+    return GradientTransformation(init, update)

@@ -1,0 +1,1 @@
+"""What an argument may be, and calls that are remembered, written down and read."""

@@ -1,0 +1,129 @@
+"""Factories by name, and the functions that a config may name."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+from jopt.values.arguments import suggestion
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_factories: dict[str, Callable[..., Any]] = {}
+_functions: dict[str, Callable[..., Any]] = {}
+# The library's own names, and what imports the modules that they and others are in.
+_public: Collection[str] = ()
+_load: Callable[[str], Any]
+_load_doors: Callable[[], Any]
+
+
+def declare(
+    names: Collection[str], load: Callable[[str], Any], load_doors: Callable[[], Any]
+) -> None:
+    """Make known which names there are before their modules have been imported.
+
+    Args:
+      names: All public names of the library.
+      load: Imports what one of them stands for, which registers it if it is a factory.
+      load_doors: Imports the doors to other libraries, with factories of their own.
+    """
+    global _public, _load, _load_doors
+    _public, _load, _load_doors = names, load, load_doors
+
+
+def register(factory: Callable[..., Any]) -> None:
+    """Make a factory known by its name; the decorators do it.
+
+    Raises:
+      ValueError: Another module has a factory of this name.
+    """
+    name, module = factory.__name__, factory.__module__
+    owner = getattr(_factories.get(name), "__module__", None)
+    if owner is None and name in _public and not module.startswith("jopt."):
+        owner = "jopt"
+    # A module that is imported again, or a notebook cell that is run again, redefines.
+    if owner is not None and owner != module:
+        raise ValueError(
+            f"{owner} has a factory {name!r} already: choose another name than "
+            f"{module}.{factory.__qualname__}'s"
+        )
+    _factories[name] = factory
+
+
+def named(function: F) -> F:
+    """Decorates a function that a recipe may hold, and a config write by its name."""
+    _functions[function.__name__] = function
+    return function
+
+
+def factory(name: str) -> Callable[..., Any] | None:
+    """The factory of this name, or None."""
+    if name not in _factories:
+        _load(name) if name in _public else _load_doors()
+    return _factories.get(name)
+
+
+def function(name: str) -> Callable[..., Any] | None:
+    """The function that was given this name with `named`, or None."""
+    if name not in _functions and name in _public:
+        _load(name)
+    return _functions.get(name)
+
+
+def factories() -> dict[str, Callable[..., Any]]:
+    """All factories by name; imports the modules that have not been needed so far."""
+    for name in _public:
+        _load(name)
+    return dict(_factories)
+
+
+def unknown(name: Any) -> ValueError:
+    """The error for a name that no factory has."""
+    known = names()
+    hint = suggestion(name, known) if isinstance(name, str) else ""
+    return ValueError(
+        f"there is no factory {name!r}.{hint} jopt.names() lists all {len(known)}; "
+        "your own module has to be imported first"
+    )
+
+
+def names(pattern: str = "*") -> list[str]:
+    """The registered names of transformations, optimizers and schedules.
+
+    Args:
+      pattern: Shell-style, ``"adam*"``.
+
+    Returns:
+      The names, sorted.
+
+    >>> import jopt
+    >>> jopt.names("adamax*")
+    ['adamax', 'adamaxw']
+    """
+    return sorted(fnmatch.filter(factories(), pattern))
+
+
+def get(name: str, /, *args: Any, **kwargs: Any) -> Any:
+    """Call the factory of this name.
+
+    Args:
+      name: A registered name.
+      *args: The factory's arguments.
+      **kwargs: The factory's arguments.
+
+    Returns:
+      A transformation or schedule.
+
+    Raises:
+      ValueError: No factory has this name.
+
+    >>> import jopt
+    >>> jopt.get("sgd", learning_rate=0.1)
+    sgd(learning_rate=0.1)
+    """
+    found = factory(name) if isinstance(name, str) else None
+    if found is None:
+        raise unknown(name)
+    return found(*args, **kwargs)

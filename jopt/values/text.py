@@ -1,0 +1,130 @@
+"""Optimizers as text: a call as it would be written, JSON, or YAML.
+
+    adamw(learning_rate=3e-4, weight_decay=0.1)
+
+What a value's ``repr`` is, this reads. A text is data, not code: it may call factories
+of optimizers and schedules, with numbers, texts, lists, dicts and such calls, and no
+more.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from jopt.values import registry
+
+
+# What finds a function by its name, or gives None.
+Find = Callable[[str], Callable[..., Any] | None]
+
+
+def parsed(text: str, factory: Find, function: Find) -> Any:
+    """The value of a call that is written down, or the dict of JSON or YAML.
+
+    Args:
+      text: ``"adamw(learning_rate=3e-4)"``; a name alone is a call without arguments.
+      factory: Finds what may be called.
+      function: Finds what may be an argument, such as the mask ``is_bias_or_norm``.
+
+    Raises:
+      ValueError: The text is none of these, or does more than call factories.
+
+    >>> import jopt
+    >>> jopt.from_config("chain(clip(1.0), sgd(cosine_decay_schedule(0.1, 100)))")
+    chain(clip(max_delta=1.0), sgd(learning_rate=cosine_decay_schedule(init_value=0.1, \
+decay_steps=100)))
+    """
+    stripped = text.strip()
+    if stripped.startswith("{"):
+        try:
+            return json.loads(stripped)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"this config is no JSON: {error}") from None
+    if re.match(r"[\w-]+\s*:", stripped):
+        return _yaml(stripped)
+    try:
+        node = ast.parse(stripped, mode="eval").body
+    except SyntaxError as error:
+        raise ValueError(
+            f"{text!r} is no call such as 'adamw(learning_rate=3e-4)': {error.msg} at "
+            f"character {error.offset}"
+        ) from None
+    reader = _Reader(text, factory, function)
+    if isinstance(node, ast.Name):
+        node = ast.Call(node, [], [])
+    return reader.value(node)
+
+
+def _yaml(text: str) -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise ImportError(
+            "to read a config in YAML, install PyYAML: pip install pyyaml"
+        ) from None
+
+    class Loader(yaml.SafeLoader):
+        """YAML 1.1 takes 3e-4 for a text, YAML 1.2 for the number."""
+
+    number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", number, list("-+0123456789")
+    )
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"this config is no YAML: {error}") from None
+
+
+class _Reader:
+    """Reads the parts of a text, none of which is run as code."""
+
+    def __init__(self, text: str, factory: Find, function: Find):
+        self.text, self.factory, self.function = text, factory, function
+
+    def value(self, node: ast.expr) -> Any:
+        match node:
+            case ast.Constant(value=bool() | int() | float() | str() | None):
+                return node.value
+            case ast.UnaryOp(
+                op=ast.USub(), operand=ast.Constant(value=int() | float() as number)
+            ):
+                return -number
+            case ast.List(elts=elements):
+                return [self.value(x) for x in elements]
+            case ast.Tuple(elts=elements):
+                return tuple(self.value(x) for x in elements)
+            case ast.Dict(keys=keys, values=values) if None not in keys:
+                pairs = zip(keys, values, strict=True)
+                return {self.value(k): self.value(x) for k, x in pairs if k is not None}
+            case ast.Name(id=name):
+                if self.factory(name):
+                    raise ValueError(
+                        f"{name!r} in {self.text!r} is a factory: call it, as in "
+                        f"{name}(…)"
+                    )
+                if function := self.function(name):
+                    return function
+                raise self.unknown(name)
+            case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
+                if any(k.arg is None for k in keywords) or self.function(name):
+                    raise self.refused(node)
+                factory = self.factory(name)
+                if factory is None:
+                    raise self.unknown(name)
+                given = {str(k.arg): self.value(k.value) for k in keywords}
+                return factory(*[self.value(x) for x in args], **given)
+        raise self.refused(node)
+
+    def unknown(self, name: str) -> ValueError:
+        return ValueError(f"{self.text!r}: {registry.unknown(name)}")
+
+    def refused(self, node: ast.expr) -> ValueError:
+        return ValueError(
+            f"{ast.unparse(node)!r} in {self.text!r} is not a number, text, list, "
+            "dict, or call of a factory. A config is data, and does not run code"
+        )
