@@ -12,6 +12,8 @@ import os
 import re
 import sys
 
+from tests.public import public
+
 
 SIDE = 8192  # more than the memory on a TPU chip
 # What has to move: the parameter and the state in and out, the gradient in, once. Where

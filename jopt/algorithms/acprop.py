@@ -77,18 +77,11 @@ def scale_by_acprop(
     check_adam(b1, b2, eps, eps_root, "after")
     arguments.positive(b1=b1)  # with b1 = 0 the gradient is just what was expected
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         before = jnp.maximum(t - 1, 1)  # in the first step it is not used
         return {"t": t, "nu_scale": 1 / one_minus_power(b2, before)}
 
-    def rule(
-        g: jax.Array,
-        mu: jax.Array,
-        nu: jax.Array,
-        *,
-        t: jax.Array,
-        nu_scale: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, mu, nu, *, t, nu_scale):
         root = jnp.where(t > 1, jnp.sqrt(nu_scale * nu) + eps, 1)
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g - mu) + eps_root

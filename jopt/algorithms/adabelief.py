@@ -75,19 +75,11 @@ def scale_by_belief(
     check_adam(b1, b2, eps, eps_root, "after")
     arguments.positive(b1=b1)  # with b1 = 0 the gradient is just what was expected
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         nu_scale = 1 / one_minus_power(b2, t)
         return {"nu_scale": nu_scale, **momentum_terms(b1, t, nesterov)}
 
-    def rule(
-        g: jax.Array,
-        mu: jax.Array,
-        nu: jax.Array,
-        *,
-        mu_scale: jax.Array,
-        g_scale: jax.Array,
-        nu_scale: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, mu, nu, *, mu_scale, g_scale, nu_scale):
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g - mu) + eps_root
         mu_hat = mu_scale * mu + g_scale * g if nesterov else mu_scale * mu

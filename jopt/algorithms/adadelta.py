@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.chain import chain
@@ -60,9 +59,7 @@ def scale_by_adadelta(
     arguments.decay_rate(rho=rho)
     arguments.positive(eps=eps)
 
-    def rule(
-        g: jax.Array, e_g: jax.Array, e_x: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, e_g, e_x):
         e_g = rho * e_g + (1 - rho) * abs_sq(g)
         u = jnp.sqrt(e_x + eps) / jnp.sqrt(e_g + eps) * g
         e_x = rho * e_x + (1 - rho) * abs_sq(u)

@@ -69,10 +69,10 @@ def scale_by_relative_step(
     arguments.nonnegative(learning_rate=learning_rate)
     sign = -1.0 if flip_sign else 1.0
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         return {"rate": sign * jnp.minimum(learning_rate, t**-0.5)}
 
-    def rule(g: jax.Array, *, rate: jax.Array) -> jax.Array:
+    def rule(g, *, rate):
         return rate * g
 
     return leafwise(rule, scalars, ScaleByRelativeStepState)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.chain import chain
@@ -64,7 +63,7 @@ def scale_by_rss(
     """
     arguments.nonnegative(initial_accumulator_value=initial_accumulator_value, eps=eps)
 
-    def rule(g: jax.Array, s: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def rule(g, s):
         s = s + abs_sq(g)
         seen = s > 0
         positive = jnp.where(seen, s, 1)

@@ -85,7 +85,7 @@ def scale_by_adam(
     """
     check_adam(b1, b2, eps, eps_root, eps_mode)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         nu_scale = 1 / one_minus_power(b2, t)
         return {
             "nu_scale": nu_scale,
@@ -93,17 +93,7 @@ def scale_by_adam(
             **eps_terms(eps, eps_root, eps_mode, nu_scale),
         }
 
-    def rule(
-        g: jax.Array,
-        mu: jax.Array,
-        nu: jax.Array,
-        *,
-        mu_scale: jax.Array,
-        g_scale: jax.Array,
-        nu_scale: jax.Array,
-        outside: jax.Array,
-        inside: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, mu, nu, *, mu_scale, g_scale, nu_scale, outside, inside):
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
         mu_hat = mu_scale * mu + g_scale * g if nesterov else mu_scale * mu

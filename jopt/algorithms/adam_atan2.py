@@ -73,20 +73,13 @@ def scale_by_adam_atan2(
     arguments.decay_rate(b1=b1, b2=b2)
     arguments.positive(a=a, b=b)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         return {
             "mu_scale": 1 / one_minus_power(b1, t),
             "nu_scale": 1 / one_minus_power(b2, t),
         }
 
-    def rule(
-        g: jax.Array,
-        mu: jax.Array,
-        nu: jax.Array,
-        *,
-        mu_scale: jax.Array,
-        nu_scale: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, mu, nu, *, mu_scale, nu_scale):
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
         angle = jnp.arctan2(mu_scale * jnp.abs(mu), b * jnp.sqrt(nu_scale * nu))

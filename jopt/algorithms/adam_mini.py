@@ -28,7 +28,7 @@ from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.core.widening import widened
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
@@ -101,7 +101,7 @@ def scale_by_adam_mini(
         raise TypeError(f"blocks must be a function of (path, leaf), got {blocks!r}")
     told = blocks or functools.partial(default_block, head_dim=head_dim)
 
-    def init(params: Params) -> OptState:
+    def init(params):
         leaves, treedef = jax.tree.flatten(params, is_leaf=_is_none)
         tree_checks.leaves(leaves, params, "params", ["scale_by_adam_mini"])
         mu, nu = [], []
@@ -116,9 +116,7 @@ def scale_by_adam_mini(
         count = jnp.zeros((), jnp.int32)
         return ScaleByAdamMiniState(count, treedef.unflatten(mu), treedef.unflatten(nu))
 
-    def update(
-        updates: Updates, state: OptState, params: Params | None = None
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
         tree_checks.leaves(leaves, updates, "updates", ["scale_by_adam_mini"])
         aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)

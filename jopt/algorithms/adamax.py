@@ -74,12 +74,10 @@ def scale_by_adamax(
     arguments.decay_rate(b1=b1, b2=b2)
     arguments.positive(eps=eps)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         return {"mu_scale": 1 / one_minus_power(b1, t)}
 
-    def rule(
-        g: jax.Array, mu: jax.Array, nu: jax.Array, *, mu_scale: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, mu, nu, *, mu_scale):
         mu = b1 * mu + (1 - b1) * g
         if eps_in_max:
             divisor = nu = jnp.maximum(b2 * nu, jnp.abs(g) + eps)

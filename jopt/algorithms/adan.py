@@ -89,7 +89,7 @@ def scale_by_adan(
     arguments.nonnegative(eps=eps, eps_root=eps_root)
     arguments.some_positive(eps=eps, eps_root=eps_root)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         return {
             "t": t,
             "m_scale": 1 / one_minus_power(b1, t),
@@ -97,18 +97,7 @@ def scale_by_adan(
             "n_scale": 1 / one_minus_power(b3, t),
         }
 
-    def rule(
-        g: jax.Array,
-        m: jax.Array,
-        v: jax.Array,
-        n: jax.Array,
-        before: jax.Array,
-        *,
-        t: jax.Array,
-        m_scale: jax.Array,
-        v_scale: jax.Array,
-        n_scale: jax.Array,
-    ) -> tuple[jax.Array, ...]:
+    def rule(g, m, v, n, before, *, t, m_scale, v_scale, n_scale):
         d = jnp.where(t > 1, g - before, 0)
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * d

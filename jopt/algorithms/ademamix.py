@@ -92,7 +92,7 @@ def scale_by_ademamix(
     if alpha_warmup is not None:
         arguments.at_least(1, alpha_warmup=alpha_warmup)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         alpha_t = scalar(alpha)
         if alpha_warmup is not None:
             alpha_t = alpha_t * jnp.minimum(t / alpha_warmup, 1)
@@ -110,18 +110,7 @@ def scale_by_ademamix(
             "nu_scale": 1 / one_minus_power(b2, t),
         }
 
-    def rule(
-        g: jax.Array,
-        m1: jax.Array,
-        m2: jax.Array,
-        nu: jax.Array,
-        *,
-        alpha_t: jax.Array,
-        kept: jax.Array,
-        added: jax.Array,
-        m1_scale: jax.Array,
-        nu_scale: jax.Array,
-    ) -> tuple[jax.Array, ...]:
+    def rule(g, m1, m2, nu, *, alpha_t, kept, added, m1_scale, nu_scale):
         m1 = b1 * m1 + (1 - b1) * g
         m2 = kept * m2 + added * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)

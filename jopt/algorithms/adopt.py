@@ -101,7 +101,7 @@ def scale_by_adopt(
             f"clip_value_fn={clip_value_fn!r}"
         )
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         bound = clip_value_fn((t - 1).astype(jnp.int32)) if use_clipping else jnp.inf
         return {
             "t": t,
@@ -110,16 +110,7 @@ def scale_by_adopt(
             "added": jnp.where(t > 1, scalar(1 - b2), 1),
         }
 
-    def rule(
-        g: jax.Array,
-        mu: jax.Array,
-        nu: jax.Array,
-        *,
-        t: jax.Array,
-        bound: jax.Array,
-        kept: jax.Array,
-        added: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, mu, nu, *, t, bound, kept, added):
         n = jnp.where(t > 1, g / jnp.maximum(jnp.sqrt(nu), eps), 0)
         if use_clipping:
             n = jnp.clip(n, -bound, bound)
@@ -158,7 +149,7 @@ def skip_first(steps: int = 1) -> GradientTransformation:
     """
     arguments.at_least(0, steps=steps)
 
-    def rule(g: jax.Array, *, t: jax.Array) -> jax.Array:
+    def rule(g, *, t):
         return jnp.where(t > steps, g, 0)
 
     return leafwise(rule, lambda t: {"t": t}, SkipFirstState)

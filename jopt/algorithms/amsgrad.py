@@ -81,7 +81,7 @@ def scale_by_amsgrad(
     check_adam(b1, b2, eps, eps_root, eps_mode)
     arguments.one_of(("corrected", "raw"), maximum=maximum)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         one = jnp.ones_like(t)
         nu_scale = 1 / one_minus_power(b2, t) if bias_correction_nu else one
         return {
@@ -90,17 +90,7 @@ def scale_by_amsgrad(
             **eps_terms(eps, eps_root, eps_mode, nu_scale),
         }
 
-    def rule(
-        g: jax.Array,
-        mu: jax.Array,
-        nu: jax.Array,
-        nu_max: jax.Array,
-        *,
-        mu_scale: jax.Array,
-        nu_scale: jax.Array,
-        outside: jax.Array,
-        inside: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    def rule(g, mu, nu, nu_max, *, mu_scale, nu_scale, outside, inside):
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
         if maximum == "raw":

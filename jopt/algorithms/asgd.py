@@ -74,17 +74,15 @@ def asgd(
     """
     arguments.nonnegative(learning_rate=learning_rate, lambd=lambd, alpha=alpha, t0=t0)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         eta = learning_rate / (1 + lambd * learning_rate * (t - 1)) ** alpha
         return {"eta": eta, "mu": 1 / jnp.maximum(1, t - 1 - t0)}
 
-    def rule(
-        g: jax.Array, ax: jax.Array, *, p: jax.Array, eta: jax.Array, mu: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def rule(g, ax, *, p, eta, mu):
         u = -eta * (g + lambd * p)
         return u, (1 - mu) * ax + mu * (p + u)
 
-    def readout(p: jax.Array, ax: jax.Array) -> jax.Array:
+    def readout(p, ax):
         del p
         return ax
 

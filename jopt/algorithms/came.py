@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jopt.algorithms.factored_rms import divide_by_rms, two_axes
@@ -83,15 +82,7 @@ def scale_by_came(
     arguments.decay_rate(b1=b1, b2=b2, b3=b3)
     arguments.positive(eps1=eps1, eps2=eps2, clipping_threshold=clipping_threshold)
 
-    def rule(
-        g: jax.Array,
-        mu: jax.Array,
-        v_row: Any,
-        v_col: Any,
-        v: Any,
-        res_row: Any,
-        res_col: Any,
-    ) -> tuple[Any, ...]:
+    def rule(g, mu, v_row, v_col, v, res_row, res_col):
         axes = _axes(g.shape)
         u, rms, *v = divide_by_rms(g, v_row, v_col, v, axes, 1 - b2, eps1)
         u = u * (1 / jnp.maximum(1, rms / clipping_threshold))
@@ -107,10 +98,10 @@ def scale_by_came(
         u = mu * (1 / jnp.sqrt(res_row)) * (jnp.sqrt(whole) / jnp.sqrt(res_col))
         return u, mu, *v, res_row, res_col
 
-    def over(which: int) -> Any:
+    def over(which):
         return lambda shape: (found[which],) if (found := _axes(shape)) else None
 
-    def vector(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    def vector(shape):
         return () if _axes(shape) is None else None
 
     return leafwise(

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.chain import chain
@@ -74,16 +73,7 @@ def scale_by_cocob(
     """
     arguments.positive(alpha=alpha, eps=eps)
 
-    def rule(
-        g: jax.Array,
-        start: jax.Array,
-        cumulated: jax.Array,
-        largest: jax.Array,
-        sizes: jax.Array,
-        reward: jax.Array,
-        *,
-        p: jax.Array,
-    ) -> tuple[jax.Array, ...]:
+    def rule(g, start, cumulated, largest, sizes, reward, *, p):
         size = jnp.abs(g)
         largest = jnp.maximum(jnp.maximum(largest, size), eps)
         sizes = sizes + size

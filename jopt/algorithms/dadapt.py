@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jopt.algorithms.distance import total
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import leafwise, zeros
-from jopt.core.transformation import GradientTransformation, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.tree import one_minus_power
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -93,14 +93,7 @@ def dadapt_adamw(
     if growth_rate is not None:
         arguments.at_least(1, growth_rate=growth_rate)
 
-    def scalars(
-        t: jax.Array,
-        updates: Updates,
-        exp_avg_sq: Any,
-        grad_sum: Any,
-        estim_lr: jax.Array,
-        numerator_weighted: jax.Array,
-    ) -> dict[str, jax.Array]:
+    def scalars(t, updates, exp_avg_sq, grad_sum, estim_lr, numerator_weighted):
         step = estim_lr * learning_rate
         if use_bias_correction:
             step = step * adam_correction(b1, b2, t)
@@ -116,15 +109,7 @@ def dadapt_adamw(
             "numerator_weighted": numerator,
         }
 
-    def rule(
-        g: jax.Array,
-        m: jax.Array,
-        v: jax.Array,
-        s: jax.Array,
-        *,
-        p: jax.Array,
-        step: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    def rule(g, m, v, s, *, p, step):
         m = b1 * m + (1 - b1) * step * g
         v = b2 * v + (1 - b2) * g * g
         s = decay * s + (1 - decay) * step * g

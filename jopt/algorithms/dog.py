@@ -24,7 +24,7 @@ from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import copied, leafwise
 from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
 from jopt.values import arguments
@@ -75,14 +75,7 @@ def scale_by_dog(
     kind, value = _checked(init_step)
     arguments.positive(eps=eps)
 
-    def scalars(
-        t: jax.Array,
-        updates: Updates,
-        params: Params,
-        init_params: Params,
-        max_dist: jax.Array,
-        sum_sq_norm_grads: jax.Array,
-    ) -> dict[str, jax.Array]:
+    def scalars(t, updates, params, init_params, max_dist, sum_sq_norm_grads):
         max_dist = jnp.maximum(max_dist, distance(params, init_params))
         if kind == "distance":
             max_dist = jnp.maximum(max_dist, value)
@@ -101,9 +94,7 @@ def scale_by_dog(
             "sum_sq_norm_grads": sum_sq_norm_grads,
         }
 
-    def rule(
-        g: jax.Array, init_params: jax.Array, *, eta: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def rule(g, init_params, *, eta):
         return eta * g, init_params
 
     return leafwise(

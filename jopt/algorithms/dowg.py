@@ -25,7 +25,7 @@ from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import copied, leafwise
 from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
 from jopt.values import arguments
@@ -74,13 +74,7 @@ def scale_by_dowg(
         arguments.positive(init_estim_sq_dist=init_estim_sq_dist)
         least = init_estim_sq_dist
 
-    def scalars(
-        updates: Updates,
-        params: Params,
-        init_params: Params,
-        estim_sq_dist: jax.Array,
-        weighted_sq_norm_grads: jax.Array,
-    ) -> dict[str, jax.Array]:
+    def scalars(updates, params, init_params, estim_sq_dist, weighted_sq_norm_grads):
         now = jnp.maximum(squared_distance(params, init_params), least)
         r2 = jnp.maximum(estim_sq_dist, now)
         v = weighted_sq_norm_grads + r2 * tree.norm(updates, squared=True)
@@ -90,9 +84,7 @@ def scale_by_dowg(
             "weighted_sq_norm_grads": v,
         }
 
-    def rule(
-        g: jax.Array, init_params: jax.Array, *, eta: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def rule(g, init_params, *, eta):
         return eta * g, init_params
 
     return leafwise(

@@ -31,7 +31,7 @@ from jopt.core import tree_checks
 from jopt.core.chain import chain
 from jopt.core.factory import transformation
 from jopt.core.key_stream import KeyStream
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation, Updates
 from jopt.gradients.micro_batch import micro_batch
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -148,7 +148,7 @@ def clipped_grad_sum(
     arguments.positive(l2_norm_clip=l2_norm_clip)
     split = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
-    def clipped(*args: Any, **kwargs: Any) -> tuple[Updates, jax.Array]:
+    def clipped(*args, **kwargs):
         axes = tuple(0 if i in split else None for i in range(len(args)))
         grads = jax.vmap(lambda *one: grad_fn(*one, **kwargs), axes)(*args)
         return per_example_global_norm_clip(grads, l2_norm_clip)
@@ -220,13 +220,11 @@ def differentially_private_aggregate(
     arguments.nonnegative(noise_multiplier=noise_multiplier)
     keys = KeyStream(key)
 
-    def init(params: Params) -> OptState:
+    def init(params):
         tree_checks.leaves(jax.tree.leaves(params), params, "params")
         return DifferentiallyPrivateAggregateState(keys.initial())
 
-    def update(
-        updates: Updates, state: OptState, *, examples: int | jax.Array | None = None
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, *, examples=None):
         sums = updates
         if examples is None:
             examples = _examples(updates)

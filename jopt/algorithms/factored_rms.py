@@ -97,21 +97,19 @@ def scale_by_factored_rms(
     if epsilon is None and eps_mode == "add":
         raise ValueError("epsilon=None is for eps_mode='clamp', got eps_mode='add'")
 
-    def axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
+    def axes(shape):
         return two_axes(shape, min_dim_size_to_factor, factored_axes, factored)
 
-    def over(which: int) -> Callable[[tuple[int, ...]], tuple[int, ...] | None]:
+    def over(which):
         return lambda shape: (found[which],) if (found := axes(shape)) else None
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         t = jnp.maximum(t - step_offset, 1)
         if decay_rate_fn is None:
             return {"share": t**-decay_rate}
         return {"share": 1 - decay_rate_fn(t - 1, decay_rate)}
 
-    def rule(
-        g: jax.Array, v_row: Any, v_col: Any, v: Any, *, share: jax.Array
-    ) -> tuple[jax.Array, Any, Any, Any]:
+    def rule(g, v_row, v_col, v, *, share):
         eps = jnp.finfo(g.dtype).eps if epsilon is None else epsilon
         added, floor = (eps, None) if eps_mode == "add" else (0.0, eps)
         u, rms, *v = divide_by_rms(
@@ -121,7 +119,7 @@ def scale_by_factored_rms(
             u = u * (1 / jnp.maximum(1, rms / clipping_threshold))
         return u, *v
 
-    def unfactored(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    def unfactored(shape):
         return () if axes(shape) is None else None
 
     return leafwise(
@@ -176,11 +174,11 @@ def divide_by_rms(
     """
     finfo = jnp.finfo(g.dtype)
 
-    def averaged(old: jax.Array, squares: jax.Array, largest: Any) -> jax.Array:
+    def averaged(old, squares, largest):
         # Squares of huge gradients are inf; a number leaves a direction to go.
         return (1 - share) * old + share * (jnp.minimum(squares, largest) + added)
 
-    def mean(x: jax.Array, axis: int) -> jax.Array:
+    def mean(x, axis):
         return jnp.mean(x, axis, keepdims=True)
 
     if axes is None:

@@ -12,7 +12,6 @@ divided by ten when the loss stalls. The norms are those of whole leaves.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.factory import transformation
@@ -51,15 +50,13 @@ def fromage(
     """
     arguments.nonnegative(learning_rate=learning_rate, min_norm=min_norm)
 
-    def scalars() -> dict[str, jax.Array]:
+    def scalars():
         root = jnp.sqrt(1 + jnp.square(learning_rate))
         # 1 / root - 1 keeps no digits of a small learning rate.
         shrinkage = jnp.square(learning_rate) / (root * (root + 1))
         return {"rate": learning_rate / root, "shrinkage": shrinkage}
 
-    def rule(
-        g: jax.Array, *, p: jax.Array, rate: jax.Array, shrinkage: jax.Array
-    ) -> jax.Array:
+    def rule(g, *, p, rate, shrinkage):
         return -rate * trust_ratio(g, p, min_norm=min_norm) * g - shrinkage * p
 
     return leafwise(rule, scalars)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.factory import transformation
@@ -77,9 +76,7 @@ def ftrl(
     )
     arguments.nonpositive(learning_rate_power=learning_rate_power)
 
-    def rule(
-        g: jax.Array, n: jax.Array, z: jax.Array, *, p: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, n, z, *, p):
         new_n = n + g * g
         root = new_n**-learning_rate_power
         z = z + g + 2 * l2_shrinkage * p

@@ -31,7 +31,7 @@ from jopt.core.chain import as_transformation, chain
 from jopt.core.factory import transformation
 from jopt.core.leafwise import zeros
 from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.core.widening import widened
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
@@ -102,16 +102,16 @@ def scale_by_galore(
             "in a chain"
         )
 
-    def shapes(shape: tuple[int, ...]) -> tuple[int, int] | None:
+    def shapes(shape):
         """The shape of the projector of a leaf, if it has one."""
         if len(shape) != 2 or not min(shape):
             return None
         return shape[0 if on_the_left(shape) else 1], min(rank, *shape)
 
-    def on_the_left(shape: tuple[int, ...]) -> bool:
+    def on_the_left(shape):
         return (shape[0] < shape[1]) == (side == "shorter")
 
-    def init(params: Params) -> OptState:
+    def init(params):
         leaves, treedef = jax.tree.flatten(params, is_leaf=_is_none)
         tree_checks.leaves(leaves, params, "params", ["scale_by_galore"])
         projectors: list[Any] = [None] * len(leaves)
@@ -128,12 +128,7 @@ def scale_by_galore(
             treedef.unflatten(projectors),
         )
 
-    def update(
-        updates: Updates,
-        state: OptState,
-        params: Params | None = None,
-        **extra: Any,
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None, **extra):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
         tree_checks.leaves(leaves, updates, "updates", ["scale_by_galore"])
         aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)
@@ -215,7 +210,7 @@ def _projected(
     tree_checks.dtypes(g, None, old)
     g = g.astype(np.promote_types(tree.compute_dtype(g.dtype), old.dtype))
 
-    def renewed(g: jax.Array) -> jax.Array:
+    def renewed(g):
         u, _, vh = jnp.linalg.svd(g, full_matrices=False)
         vectors = (u if left else vh.T)[:, : old.shape[1]]
         agree = jnp.sum(vectors * old, axis=0) >= 0

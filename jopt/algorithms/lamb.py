@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import jax
-
 from jopt.algorithms.adam import scale_by_adam
 from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
@@ -58,7 +56,7 @@ def scale_by_decayed_trust_ratio(
     """
     arguments.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
 
-    def rule(g: jax.Array, *, p: jax.Array) -> jax.Array:
+    def rule(g, *, p):
         decayed = learning_rate * weight_decay * p
         ratio = trust_ratio(g, p - decayed, bounded=True)
         return -learning_rate * ratio * g - decayed

@@ -75,7 +75,7 @@ def scale_by_laprop(
     """
     check_adam(b1, b2, eps, eps_root, eps_mode)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         nu_scale = 1 / one_minus_power(b2, t)
         return {
             "mu_scale": 1 / one_minus_power(b1, t),
@@ -83,16 +83,7 @@ def scale_by_laprop(
             **eps_terms(eps, eps_root, eps_mode, nu_scale),
         }
 
-    def rule(
-        g: jax.Array,
-        mu: jax.Array,
-        nu: jax.Array,
-        *,
-        mu_scale: jax.Array,
-        nu_scale: jax.Array,
-        outside: jax.Array,
-        inside: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, mu, nu, *, mu_scale, nu_scale, outside, inside):
         nu = b2 * nu + (1 - b2) * abs_sq(g)
         root = jnp.sqrt(nu_scale * nu + inside) + outside
         mu = b1 * mu + (1 - b1) * (g / root)

@@ -68,7 +68,7 @@ def scale_by_lars(
         weight_decay=weight_decay, trust_coefficient=trust_coefficient, eps=eps
     )
 
-    def rule(g: jax.Array, *, p: jax.Array) -> jax.Array:
+    def rule(g, *, p):
         ratio = trust_ratio(g, p, trust_coefficient, eps, weight_decay=weight_decay)
         return ratio * (g + weight_decay * p)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jopt.algorithms.distance import root
@@ -71,14 +70,7 @@ def scale_by_distance_over_gradients(
     arguments.positive(reps_rel=reps_rel, eps=eps)
     arguments.finite(global_scale=global_scale)
 
-    def rule(
-        g: jax.Array,
-        max_dist: jax.Array,
-        grad_sum_of_squares: jax.Array,
-        init_params: jax.Array,
-        *,
-        p: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    def rule(g, max_dist, grad_sum_of_squares, init_params, *, p):
         start = reps_rel * (1 + root(jnp.sum(abs_sq(init_params))))
         dist = jnp.maximum(root(jnp.sum(abs_sq(p - init_params))), start)
         max_dist = jnp.maximum(max_dist, dist.reshape(max_dist.shape))

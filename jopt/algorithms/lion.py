@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.chain import chain
@@ -75,12 +74,12 @@ def scale_by_lion(
     arguments.one_of(("hard", "smooth", "refined"), mode=mode)
     arguments.positive(smooth_beta=smooth_beta)
 
-    def squashed(c: jax.Array) -> jax.Array:
+    def squashed(c):
         if mode == "smooth":
             return jnp.tanh(smooth_beta * c)
         return jnp.sign(c) if mode == "hard" else jnp.clip(c, -1, 1)
 
-    def rule(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def rule(g, m):
         return squashed(b1 * m + (1 - b1) * g), b2 * m + (1 - b2) * g
 
     real = mode != "hard"

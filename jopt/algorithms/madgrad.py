@@ -77,19 +77,11 @@ def scale_by_madgrad(
     arguments.nonnegative(learning_rate=learning_rate, eps=eps)
     arguments.decay_rate(momentum=momentum)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         rate = jnp.where(learning_rate == 0, 0.0, learning_rate + eps)
         return {"weight": rate * jnp.sqrt(t)}
 
-    def rule(
-        g: jax.Array,
-        power: jax.Array,
-        s: jax.Array,
-        x0: jax.Array,
-        *,
-        p: jax.Array,
-        weight: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    def rule(g, power, s, x0, *, p, weight):
         power = power + weight * abs_sq(g)
         s = s + weight * g
         root = jnp.cbrt(power) + eps

@@ -92,7 +92,7 @@ def scale_by_mars(
     check_adam(b1, b2, eps, eps_root, eps_mode)
     check_correction(gamma, b1, max_norm)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         nu_scale = 1 / one_minus_power(b2, t)
         return {
             "mu_scale": 1 / one_minus_power(b1, t),
@@ -100,17 +100,7 @@ def scale_by_mars(
             **eps_terms(eps, eps_root, eps_mode, nu_scale),
         }
 
-    def rule(
-        g: jax.Array,
-        mu: jax.Array,
-        nu: jax.Array,
-        before: jax.Array | None,
-        *,
-        mu_scale: jax.Array,
-        nu_scale: jax.Array,
-        outside: jax.Array,
-        inside: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+    def rule(g, mu, nu, before, *, mu_scale, nu_scale, outside, inside):
         c = corrected(g, before, gamma, b1, max_norm)
         mu = b1 * mu + (1 - b1) * c
         nu = b2 * nu + (1 - b2) * abs_sq(c)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.chain import chain
@@ -75,9 +74,7 @@ def scale_by_mars_lion(
     """
     check_correction(gamma, b1, max_norm)
 
-    def rule(
-        g: jax.Array, mu: jax.Array, before: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    def rule(g, mu, before):
         mu = b1 * mu + (1 - b1) * corrected(g, before, gamma, b1, max_norm)
         return jnp.sign(mu), mu, None if before is None else g
 

@@ -33,9 +33,6 @@ from jopt.core.leafwise import copied, zeros
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
-    OptState,
-    Params,
-    Updates,
 )
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -103,7 +100,7 @@ def mechanize(
     arguments.positive(eps=eps, s_init=s_init)
     arguments.at_least(1, num_betas=num_betas)
 
-    def init(params: Params) -> OptState:
+    def init(params):
         start = jnp.zeros(num_betas, tree.scalar_dtype())
         return MechanicState(
             base_optimizer_state=base.init(params),
@@ -116,9 +113,7 @@ def mechanize(
             delta=jax.tree.map(zeros().init, params) if store_delta else None,
         )
 
-    def update(
-        updates: Updates, state: OptState, params: Params, **extra: Any
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params, **extra):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
         tree_checks.leaves(leaves, updates, "updates")
         for name, other in (("params", params), ("the state's x0", state.x0)):

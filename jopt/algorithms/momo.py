@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jopt import tree
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import leafwise, zeros
-from jopt.core.transformation import GradientTransformation, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -86,16 +86,7 @@ def momo(
     arguments.decay_rate(beta=beta)
     arguments.finite(lower_bound=lower_bound)
 
-    def scalars(
-        t: jax.Array,
-        updates: Updates,
-        params: Params,
-        value: Any,
-        exp_avg: Any,
-        barf: jax.Array,
-        gamma: jax.Array,
-        lb: jax.Array,
-    ) -> dict[str, jax.Array]:
+    def scalars(t, updates, params, value, exp_avg, barf, gamma, lb):
         keep = jnp.where(t == 1, jnp.zeros_like(t), beta)
         take = jnp.where(t == 1, jnp.ones_like(t), 1 - beta)
         d = _on_leaves(lambda g, d: keep * d + take * g, updates, exp_avg)
@@ -107,16 +98,7 @@ def momo(
         averages = {"barf": barf, "gamma": gamma, "lb": lb}
         return {**averages, "keep": keep, "take": take, "decay": decay, "tau": tau}
 
-    def rule(
-        g: jax.Array,
-        d: jax.Array,
-        *,
-        p: jax.Array,
-        keep: jax.Array,
-        take: jax.Array,
-        decay: jax.Array,
-        tau: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
+    def rule(g, d, *, p, keep, take, decay, tau):
         d = keep * d + take * g
         return -(tau * d + decay * p) / (1 + decay), d
 
@@ -189,27 +171,15 @@ def momo_adam(
     arguments.positive(eps=eps)
     arguments.finite(lower_bound=lower_bound)
 
-    def moments(
-        g: jax.Array, d: jax.Array, v: jax.Array, scale: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def moments(g, d, v, scale):
         d = b1 * d + (1 - b1) * g
         v = b2 * v + (1 - b2) * g * g
         return d, v, jnp.sqrt(scale * v) + eps
 
-    def scalars(
-        t: jax.Array,
-        updates: Updates,
-        params: Params,
-        value: Any,
-        exp_avg: Any,
-        exp_avg_sq: Any,
-        barf: jax.Array,
-        gamma: jax.Array,
-        lb: jax.Array,
-    ) -> dict[str, jax.Array]:
+    def scalars(t, updates, params, value, exp_avg, exp_avg_sq, barf, gamma, lb):
         scale = 1 / tree.one_minus_power(b2, t)
 
-        def scaled(g: jax.Array, d: jax.Array, v: jax.Array) -> jax.Array:
+        def scaled(g, d, v):
             d, _, root = moments(g, d, v, scale)
             return d / jnp.sqrt(root)
 
@@ -224,16 +194,7 @@ def momo_adam(
         averages = {"barf": barf, "gamma": gamma, "lb": lb}
         return {**averages, "scale": scale, "decay": decay, "tau": tau}
 
-    def rule(
-        g: jax.Array,
-        d: jax.Array,
-        v: jax.Array,
-        *,
-        p: jax.Array,
-        scale: jax.Array,
-        decay: jax.Array,
-        tau: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, d, v, *, p, scale, decay, tau):
         d, v, root = moments(g, d, v, scale)
         return -(tau * (d / root) + decay * p) / (1 + decay), d, v
 
@@ -282,7 +243,7 @@ class _Model(NamedTuple):
 def _on_leaves(f: Callable[..., jax.Array], updates: Any, *slots: Any) -> Any:
     """A function of each gradient and its slots, in the dtype of scalars."""
 
-    def at(g: Any, *own: Any) -> Any:
+    def at(g, *own):
         return None if g is None else f(*map(tree.scalar, (g, *own)))
 
     return jax.tree.map(at, updates, *slots, is_leaf=lambda x: x is None)

@@ -38,7 +38,7 @@ from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.core.widening import widened
 from jopt.transforms.gradients import identity
 from jopt.transforms.learning_rate import scale_by_learning_rate
@@ -118,14 +118,12 @@ def scale_by_muon(
     )
     arguments.nonnegative(consistent_rms=consistent_rms)
 
-    def init(params: Params) -> OptState:
+    def init(params):
         tree_checks.leaves(jax.tree.leaves(params), params, "params")
         letters(axes, params)
         return ScaleByMuonState(jax.tree.map(zeros(mu_dtype).init, params))
 
-    def update(
-        updates: Updates, state: OptState, params: Params | None = None
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         tree_checks.leaves(leaves, updates, "updates")
         aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)
@@ -282,7 +280,7 @@ def muon(
         eps_mode=adam_eps_mode,
     )
 
-    def labels(params: Params) -> Any:
+    def labels(params):
         chosen = masks.select(is_hidden if hidden is None else hidden, params)
         treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
         return treedef.unflatten("muon" if on else "adam" for on in chosen)

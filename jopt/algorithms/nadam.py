@@ -80,10 +80,10 @@ def scale_by_nadam(
     check_adam(b1, b2, eps, eps_root, eps_mode)
     arguments.nonnegative(momentum_decay=momentum_decay)
 
-    def scheduled(t: jax.Array) -> jax.Array:
+    def scheduled(t):
         return b1 * (1 - 0.5 * 0.96 ** (momentum_decay * t))
 
-    def scalars(t: jax.Array, mu_product: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t, mu_product):
         now, ahead = scheduled(t), scheduled(t + 1)
         mu_product = mu_product * now
         nu_scale = 1 / one_minus_power(b2, t)
@@ -95,17 +95,7 @@ def scale_by_nadam(
             **eps_terms(eps, eps_root, eps_mode, nu_scale),
         }
 
-    def rule(
-        g: jax.Array,
-        mu: jax.Array,
-        nu: jax.Array,
-        *,
-        mu_scale: jax.Array,
-        g_scale: jax.Array,
-        nu_scale: jax.Array,
-        outside: jax.Array,
-        inside: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, mu, nu, *, mu_scale, g_scale, nu_scale, outside, inside):
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
         mu_hat = mu_scale * mu + g_scale * g

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jopt import tree
@@ -67,12 +66,12 @@ def normalize_neurons(
     """
     arguments.decay_rate(b2=b2)
 
-    def inputs(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    def inputs(shape):
         if len(shape) < 2:
             return None
         return positions(axes or "i" * (len(shape) - 1) + "o", "i")
 
-    def rule(o: jax.Array, nu: Any) -> tuple[jax.Array, Any]:
+    def rule(o, nu):
         if nu is None or not o.size:
             return o, nu
         squares = jnp.mean(tree.abs_sq(o), inputs(o.shape), keepdims=True)

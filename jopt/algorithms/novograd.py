@@ -73,22 +73,14 @@ def scale_by_novograd(
     arguments.nonnegative(eps=eps, eps_root=eps_root, weight_decay=weight_decay)
     arguments.some_positive(eps=eps, eps_root=eps_root)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         first = t == 1
         return {
             "keep": jnp.where(first, jnp.zeros_like(t), b2),
             "take": jnp.where(first, jnp.ones_like(t), 1 - b2),
         }
 
-    def rule(
-        g: jax.Array,
-        mu: jax.Array,
-        nu: jax.Array,
-        *,
-        p: jax.Array,
-        keep: jax.Array,
-        take: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, mu, nu, *, p, keep, take):
         nu = keep * nu + take * jnp.sum(abs_sq(g), keepdims=True)
         u = g / (jnp.sqrt(nu + eps_root) + eps)
         mu = b1 * mu + u + weight_decay * p

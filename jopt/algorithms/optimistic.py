@@ -67,12 +67,10 @@ def scale_by_optimistic_gradient(
     """
     arguments.nonnegative(alpha=alpha, beta=beta)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         return {"change": jnp.where(t == 1, jnp.zeros_like(t), beta)}
 
-    def rule(
-        g: jax.Array, before: jax.Array, *, change: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def rule(g, before, *, change):
         return alpha * g + change * (g - before), g
 
     return leafwise(

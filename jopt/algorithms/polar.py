@@ -167,10 +167,10 @@ def newton_schulz(x: jax.Array, triples: Sequence[Triple], dtype: Any) -> jax.Ar
     """
     wide = x.dtype
 
-    def product(p: jax.Array, q: jax.Array) -> jax.Array:
+    def product(p, q):
         return jnp.matmul(p, q, preferred_element_type=wide)
 
-    def step(x: jax.Array, abc: jax.Array) -> tuple[jax.Array, None]:
+    def step(x, abc):
         a, b, c = abc
         # Rounded before it is used twice: the polynomial must be one of one matrix.
         gram = product(x, jnp.conj(x.mT)).astype(dtype)

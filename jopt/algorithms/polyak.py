@@ -14,16 +14,15 @@ so that ``f_min`` is zero; if it is too small, the steps are too large at the en
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-import jax
 import jax.numpy as jnp
 
 from jopt import tree
 from jopt.core.chain import chain
 from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise
-from jopt.core.transformation import GradientTransformation, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -68,7 +67,7 @@ def scale_by_polyak(
     arguments.nonnegative(eps=eps)
     arguments.one_of(("sps", "sps+"), variant=variant)
 
-    def scalars(updates: Updates, value: Any) -> dict[str, jax.Array]:
+    def scalars(updates, value):
         norm = tree.norm(updates)
         gap = tree.scalar(value) - f_min
         if variant == "sps+":

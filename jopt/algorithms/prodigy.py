@@ -26,7 +26,7 @@ from jopt.algorithms.dadapt import adam_correction, check_betas, next_size, quot
 from jopt.algorithms.distance import total
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import copied, leafwise, zeros
-from jopt.core.transformation import GradientTransformation, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -110,15 +110,15 @@ def prodigy(
         arguments.at_least(1, growth_rate=growth_rate)
 
     def scalars(
-        t: jax.Array,
-        updates: Updates,
-        params: Params,
-        grad_sum: Any,
-        params0: Params,
-        estim_lr: jax.Array,
-        estim_lr_max: jax.Array,
-        numerator_weighted: jax.Array,
-    ) -> dict[str, jax.Array]:
+        t,
+        updates,
+        params,
+        grad_sum,
+        params0,
+        estim_lr,
+        estim_lr_max,
+        numerator_weighted,
+    ):
         d = estim_lr
         step = d * learning_rate
         if use_bias_correction:
@@ -144,19 +144,7 @@ def prodigy(
             "numerator_weighted": numerator,
         }
 
-    def rule(
-        g: jax.Array,
-        m: jax.Array,
-        v: jax.Array,
-        s: jax.Array,
-        params0: jax.Array,
-        *,
-        p: jax.Array,
-        step: jax.Array,
-        d: jax.Array,
-        add: jax.Array,
-        estim_lr: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+    def rule(g, m, v, s, params0, *, p, step, d, add, estim_lr):
         m = b1 * m + (1 - b1) * d * g
         v = b2 * v + (1 - b2) * (d * g) * (d * g)
         s = b3 * s + add * g

@@ -84,7 +84,7 @@ def scale_by_radam(
     check_adam(b1, b2, eps, eps_root, eps_mode)
     arguments.at_least(4, threshold=threshold)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         nu_scale = 1 / one_minus_power(b2, t)
         length, longest = average_length(b2, t), 2 / (1 - b2) - 1
         share = (length - 4) * (length - 2) / length
@@ -101,19 +101,7 @@ def scale_by_radam(
             **eps_terms(eps, eps_root, eps_mode, nu_scale),
         }
 
-    def rule(
-        g: jax.Array,
-        mu: jax.Array,
-        nu: jax.Array,
-        *,
-        rectified: jax.Array,
-        r: jax.Array,
-        mu_scale: jax.Array,
-        g_scale: jax.Array,
-        nu_scale: jax.Array,
-        outside: jax.Array,
-        inside: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, mu, nu, *, rectified, r, mu_scale, g_scale, nu_scale, outside, inside):
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
         mu_hat = mu_scale * mu + g_scale * g if nesterov else mu_scale * mu
@@ -141,7 +129,7 @@ def average_length(b2: Any, t: jax.Array) -> jax.Array:
     rate = -math.log(b2) if given else -jnp.log(b2)
     y = rate * t
 
-    def series(y: Any) -> Any:  # 12 h(y) / y^2
+    def series(y):  # 12 h(y) / y^2
         z = y * y
         return 1 - z / 60 * (1 - z / 42 * (1 - z / 40))
 

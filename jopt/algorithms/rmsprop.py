@@ -73,9 +73,7 @@ def scale_by_rms(
     arguments.nonnegative(initial_scale=initial_scale)
     scalars = _scalars(decay, bias_correction)
 
-    def rule(
-        g: jax.Array, nu: jax.Array, *, scale: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def rule(g, nu, *, scale):
         nu = decay * nu + (1 - decay) * abs_sq(g)
         return _divide(g, scale * nu, eps, eps_in_sqrt), nu
 
@@ -130,9 +128,7 @@ def scale_by_stddev(
     arguments.nonnegative(initial_scale=initial_scale)
     scalars = _scalars(decay, bias_correction)
 
-    def rule(
-        g: jax.Array, mu: jax.Array, nu: jax.Array, *, scale: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, mu, nu, *, scale):
         mu = decay * mu + (1 - decay) * g
         nu = decay * nu + (1 - decay) * abs_sq(g)
         v, m = scale * nu, scale * mu
@@ -150,7 +146,7 @@ def scale_by_stddev(
 
 
 def _scalars(decay: Any, corrected: bool) -> Any:
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         filled = one_minus_power(decay, t) if corrected else jnp.ones_like(t)
         return {"scale": 1 / filled}
 

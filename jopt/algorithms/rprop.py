@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.chain import chain
@@ -75,9 +74,7 @@ def scale_by_rprop(
     arguments.decay_rate(eta_minus=eta_minus)
     arguments.at_least(1, eta_plus=eta_plus)
 
-    def rule(
-        g: jax.Array, s: jax.Array, before: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, s, before):
         # The product of the signs: that of tiny gradients would vanish.
         agree = jnp.sign(g) * jnp.sign(before)
         factor = jnp.where(agree > 0, eta_plus, jnp.where(agree < 0, eta_minus, 1.0))

@@ -97,9 +97,7 @@ def scale_by_schedule_free(
     arguments.finite(weight_lr_power=weight_lr_power)
     arguments.at_least(0, warmup_steps=warmup_steps)
 
-    def scalars(
-        t: jax.Array, weight_sum: jax.Array, max_lr: jax.Array
-    ) -> dict[str, jax.Array]:
+    def scalars(t, weight_sum, max_lr):
         lr = learning_rate * jnp.minimum(t / max(warmup_steps, 1), 1)
         if rectify_b2 is not None:
             lr = lr * _rectification(rectify_b2, t)
@@ -110,14 +108,12 @@ def scale_by_schedule_free(
         c = weight / jnp.where(weight_sum > 0, weight_sum, 1)
         return {"c": c, "lr": lr, "max_lr": max_lr, "weight_sum": weight_sum}
 
-    def rule(
-        g: jax.Array, z: jax.Array, *, p: jax.Array, c: jax.Array, lr: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def rule(g, z, *, p, c, lr):
         step = -lr * g if rescale else g
         z = z + step
         return c * (z - p) + (1 - c) * (1 - b1) * step, z
 
-    def readout(p: jax.Array, z: jax.Array) -> jax.Array:
+    def readout(p, z):
         return (p - (1 - b1) * z) / b1
 
     return leafwise(

@@ -76,12 +76,10 @@ def scale_by_simplified_ademamix(
     check_adam(b1, b2, eps, eps_root, "after")
     arguments.nonnegative(alpha=alpha)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         return {"n_scale": 1 / one_minus_power(b2, t)}
 
-    def rule(
-        g: jax.Array, m: jax.Array, n: jax.Array, *, n_scale: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, m, n, *, n_scale):
         m = b1 * m + g
         n = b2 * n + (1 - b2) * abs_sq(g)
         root = jnp.sqrt(n_scale * n + eps_root) + eps

@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.chain import chain
@@ -69,7 +68,7 @@ def scale_by_sm3(
     arguments.fraction(b2=b2)
     arguments.nonnegative(eps=eps)
 
-    def rule(g: jax.Array, mu: Any, nu: Any) -> tuple[jax.Array, Any, Any]:
+    def rule(g, mu, nu):
         share = jnp.where(b2 == 1, 1, 1 - b2)
         v = b2 * functools.reduce(jnp.minimum, mu) + share * g * g
         seen = v > 0

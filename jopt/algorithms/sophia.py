@@ -32,7 +32,7 @@ from jopt.core.factory import StorageDtype, transformation
 from jopt.core.key_stream import KeyStream
 from jopt.core.leafwise import zeros
 from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation, Params
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.values import arguments
@@ -175,7 +175,7 @@ def scale_by_sophia(
     keys = KeyStream(key)
     mu_slot, nu_slot = zeros(mu_dtype), zeros()
 
-    def init(params: Params) -> OptState:
+    def init(params):
         tree_checks.leaves(
             jax.tree.leaves(params), params, "params", ["scale_by_sophia"]
         )
@@ -186,14 +186,12 @@ def scale_by_sophia(
             keys.initial(),
         )
 
-    def update(
-        updates: Updates, state: OptState, params: Params, obj_fn: Callable[..., Any]
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params, obj_fn):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         tree_checks.leaves(leaves, updates, "updates", ["scale_by_sophia"])
         tree_checks.aligned(updates, leaves, treedef, params, "params")
 
-        def renew() -> tuple[Params, jax.Array]:
+        def renew():
             data, (now,) = keys.split(state.key, 1)
             diagonal = estimate(now, obj_fn, params)
             average = functools.partial(_average, b2=b2)

@@ -23,7 +23,7 @@ from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.tree import abs_sq, one_minus_power
 from jopt.values import arguments
@@ -79,21 +79,13 @@ def scale_by_stable_adamw(
     arguments.positive(eps=eps)
     arguments.nonnegative(weight_decay=weight_decay)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         return {
             "mu_scale": 1 / one_minus_power(b1, t),
             "nu_scale": 1 / one_minus_power(b2, t),
         }
 
-    def rule(
-        g: jax.Array,
-        mu: jax.Array,
-        nu: jax.Array,
-        *,
-        mu_scale: jax.Array,
-        nu_scale: jax.Array,
-        p: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, mu, nu, *, mu_scale, nu_scale, p):
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
         root = jnp.sqrt(nu_scale * nu)
@@ -158,13 +150,11 @@ def stable_adamw(
 def _with_zeros(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
     """``inner``, which sees zeros for the parameters that it is not to decay."""
 
-    def init(params: Params) -> OptState:
+    def init(params):
         masks.select(mask, params)  # what is wrong with it is said early
         return inner.init(params)
 
-    def update(
-        updates: Updates, state: OptState, params: Params
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params):
         leaves, treedef = jax.tree.flatten(params, is_leaf=lambda x: x is None)
         chosen = masks.select(mask, params)
         decayed = treedef.unflatten(

@@ -81,7 +81,7 @@ def scale_by_yogi(
     arguments.nonnegative(initial_accumulator_value=initial_accumulator_value)
     arguments.finite(initial_mu=initial_mu)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         nu_scale = 1 / one_minus_power(b2, t)
         return {
             "mu_scale": 1 / one_minus_power(b1, t),
@@ -89,16 +89,7 @@ def scale_by_yogi(
             **eps_terms(eps, eps_root, eps_mode, nu_scale),
         }
 
-    def rule(
-        g: jax.Array,
-        mu: jax.Array,
-        nu: jax.Array,
-        *,
-        mu_scale: jax.Array,
-        nu_scale: jax.Array,
-        outside: jax.Array,
-        inside: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rule(g, mu, nu, *, mu_scale, nu_scale, outside, inside):
         mu = b1 * mu + (1 - b1) * g
         square = abs_sq(g)
         step = (1 - b2) * square

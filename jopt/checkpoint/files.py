@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Sharding
 
 from jopt.checkpoint import seal
 from jopt.checkpoint.contents import Arrays, Index, Read
@@ -53,7 +52,7 @@ def read(path: Path) -> tuple[Index, Read]:
     arrays, text = from_bytes(data)
     index = json.loads(text)
 
-    def of_these(shardings: Mapping[str, Sharding | None]) -> Arrays:
+    def of_these(shardings):
         found = {
             name: _typed(arrays[name], index["entries"][name]) for name in shardings
         }

@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Sharding
 
 from jopt.checkpoint import seal
 from jopt.checkpoint.contents import Arrays, Index, Read
@@ -54,7 +53,7 @@ def start(path: Path, arrays: Arrays, index: Index) -> Callable[[], None]:
     stored = {name: _stored(x) for name, x in arrays.items() if x.size}
     writing = ocp.save_async(partial / ARRAYS, stored) if stored else None
 
-    def finish() -> None:
+    def finish():
         if writing is not None:
             writing.result()
         if jax.process_index() == 0:
@@ -87,7 +86,7 @@ def read(path: Path) -> tuple[Index, Read]:
     index = index_of(path)
     _check_files(path, index["files"])
 
-    def of_these(shardings: Mapping[str, Sharding | None]) -> Arrays:
+    def of_these(shardings):
         ocp = _orbax().v1
         arrays: Arrays = {}
         wanted: Arrays = {}
@@ -140,7 +139,7 @@ def _files(folder: Path) -> list[str]:
 def _checksums(folder: Path, names: list[str]) -> dict[str, list[int]]:
     """The length and the CRC-32 of each file."""
 
-    def checksum(name: str) -> list[int]:
+    def checksum(name):
         crc = length = 0
         with (folder / name).open("rb") as file:
             while block := file.read(1 << 22):

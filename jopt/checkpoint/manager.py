@@ -30,7 +30,7 @@ def _wait_at_exit() -> None:
     comes later.
     """
 
-    def wait() -> None:
+    def wait():
         for checkpointer in list(_writing):
             checkpointer.wait()
 

@@ -61,7 +61,7 @@ def _over(devices: Iterable[Any]) -> Sharding:
 def state_shardings(tx: GradientTransformation, params: Any) -> dict[str, Sharding]:
     """Where the compiled ``tx.init`` puts each array of the state, by name."""
 
-    def described(leaf: Any) -> jax.ShapeDtypeStruct:
+    def described(leaf):
         where = sharding_of(leaf)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 

@@ -7,8 +7,6 @@ from jopt.core.transformation import (
     GradientTransformation,
     InitFn,
     Needs,
-    OptState,
-    Params,
     UpdateFn,
 )
 
@@ -24,7 +22,7 @@ def around(
     It passes on what ``inner`` takes; ``also`` is what it needs for itself.
     """
 
-    def readout(state: OptState, params: Params) -> Params:
+    def readout(state, params):
         return eval_params(inner, state.inner_state, params)
 
     # What the inner one misses it says itself, under its name.

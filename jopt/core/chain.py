@@ -10,7 +10,7 @@ from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
 from jopt.core.kernels import run
 from jopt.core.leafwise import Leafwise
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation, OptState, Updates
 from jopt.values.arguments import abbreviated
 
 
@@ -65,16 +65,11 @@ class Chain(GradientTransformation):
         children = _by_name(members)
         groups = _groups(children)
 
-        def init(params: Params) -> OptState:
+        def init(params):
             states = {name: tx.init(params) for name, tx in children.items()}
             return {n: s for n, s in states.items() if not _is_stateless(s)}
 
-        def update(
-            updates: Updates,
-            state: OptState,
-            params: Params | None = None,
-            **extra: Any,
-        ) -> tuple[Updates, OptState]:
+        def update(updates, state, params=None, **extra):
             _check_state(state, children)
             given = extra if params is None else {"params": params, **extra}
             new = {}

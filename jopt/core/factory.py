@@ -75,7 +75,7 @@ def transformation(
     declared = {n: p.annotation for n, p in signature.parameters.items()}
 
     @functools.wraps(factory)
-    def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+    def make(*args, **kwargs):
         bound = bind(factory, signature, args, kwargs)
         tx = factory(*bound.args, **bound.kwargs)
         if not isinstance(tx, GradientTransformation):
@@ -165,7 +165,7 @@ def schedule(
     """
 
     @functools.wraps(factory)
-    def made(*args: P.args, **kwargs: P.kwargs) -> Schedule:
+    def made(*args, **kwargs):
         function = factory(*args, **kwargs)
         if not callable(function):
             raise TypeError(
@@ -191,7 +191,7 @@ def recorded(factory: Callable[P, Value]) -> Callable[P, Value]:
     signature = inspect.signature(factory, eval_str=True)
 
     @functools.wraps(factory)
-    def make(*args: P.args, **kwargs: P.kwargs) -> Value:
+    def make(*args, **kwargs):
         bound = bind(factory, signature, args, kwargs)
         value = factory(*bound.args, **bound.kwargs)
         value.recipe = Recipe(make, bound.arguments)

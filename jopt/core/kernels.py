@@ -48,8 +48,8 @@ def run(
     at = [None] * len(leaves) if params is None else aligned(params, "params")
     leaf_shapes = [None if g is None else np.shape(g) for g in leaves]
 
-    def loaded(name: str, slot: Any, kept: Any) -> list[Any]:
-        def column(tree: Any, shapes: Any) -> Any:
+    def loaded(name, slot, kept):
+        def column(tree, shapes):
             return aligned(tree, f"the state's {name}", shapes=shapes)
 
         return slot.loaded(kept, leaf_shapes, column)
@@ -154,11 +154,7 @@ def _prologue(keys: tuple[KernelKey, ...]) -> Callable[..., Any]:
     """What happens once per step: counts, hyperparameters, and the rules' scalars."""
 
     @jax.jit
-    def prologue(
-        fields: list[dict[str, jax.Array]],
-        trees: dict[str, Any],
-        slot_trees: list[dict[str, Any]],
-    ) -> tuple[list[dict[str, jax.Array]], list[dict[str, jax.Array]]]:
+    def prologue(fields, trees, slot_trees):
         # One leaf also for what does not know of rows, which must not see their ids.
         trees = jax.tree.map(
             lambda x: x.as_leaf() if is_rows(x) else x, trees, is_leaf=is_rows
@@ -211,24 +207,19 @@ def _kernel(
     if row_sparse:
         return row_kernels.kernel(_kernel(keys), keys, _kernel)
 
-    def kernel(
-        g: jax.Array,
-        p: jax.Array | None,
-        slots: list[list[jax.Array]],
-        scalars: list[dict[str, jax.Array]],
-    ) -> tuple[jax.Array, list[list[jax.Array]]]:
+    def kernel(g, p, slots, scalars):
         tree_checks.dtypes(g, p, slots)
         widths = [jnp.finfo(x.dtype).bits for x in jax.tree.leaves((g, p, slots))]
         real = jnp.float64 if max(widths) > 32 else jnp.float32
 
-        def load(x: Any) -> jax.Array:
+        def load(x):
             x = jnp.asarray(x)
             return x.astype(np.promote_types(x.dtype, real))
 
         u = load(g)
         new_slots = []
         for key, own, results in zip(keys, slots, scalars, strict=True):
-            given = {"multiple": 1.0}
+            given: dict[str, Any] = {"multiple": 1.0}
             given |= {name: x.astype(real) for name, x in results.items()}
             declared = key.declare(**{name: given[name] for name in key.numbers})
             if "p" in declared.asks:

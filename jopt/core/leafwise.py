@@ -28,7 +28,6 @@ from jopt.core.transformation import (
     Needs,
     OptState,
     Params,
-    Updates,
 )
 from jopt.tree import scalar
 from jopt.values.recipe import Recipe, freeze
@@ -47,15 +46,10 @@ class Leafwise(GradientTransformation):
     def __new__(
         cls, declaration: Declaration, kernel_key: KernelKey | None = None
     ) -> Leafwise:
-        def init(params: Params) -> OptState:
+        def init(params):
             return self._init(params)
 
-        def update(
-            updates: Updates,
-            state: OptState,
-            params: Params | None = None,
-            **extra: Any,
-        ) -> tuple[Updates, OptState]:
+        def update(updates, state, params=None, **extra):
             updates, (state,) = run((self,), updates, (state,), params, extra)
             return updates, state
 
@@ -80,7 +74,7 @@ class Leafwise(GradientTransformation):
     def with_changing_numbers(
         self, make: Callable[..., GradientTransformation], changing: ChangingNumbers
     ) -> Leafwise:
-        def declare(**numbers: jax.Array) -> Declaration:
+        def declare(**numbers):
             made = make(**numbers)
             assert isinstance(made, Leafwise)
             return made.declaration
@@ -143,7 +137,7 @@ def _read(tx: Leafwise, state: OptState, params: Params) -> Params:
     keywords = inspect.signature(declared.readout).parameters.values()
     asked = {p.name: numbers[p.name] for p in keywords if p.kind is p.KEYWORD_ONLY}
 
-    def read(p: Any, *slots: Any) -> Any:
+    def read(p, *slots):
         if p is None or slots[0] is None:
             return p
         wide = tree.compute_dtype(p.dtype)

@@ -55,9 +55,7 @@ def kernel(dense: Callable[..., Any], keys: Sequence[Any], alone: Any) -> Any:
       A compiled function of the same arguments, with `RowSparse` updates.
     """
 
-    def rowwise(
-        g: RowSparse, p: Any, slots: list[list[Any]], scalars: list[dict[str, Any]]
-    ) -> tuple[RowSparse, list[list[Any]]]:
+    def rowwise(g, p, slots, scalars):
         by_row = []
         for key, own, given in zip(keys, slots, scalars, strict=True):
             declared = key.declare(**{name: given[name] for name in key.numbers})
@@ -65,8 +63,8 @@ def kernel(dense: Callable[..., Any], keys: Sequence[Any], alone: Any) -> Any:
             by_row.append(which)
             _check(key.name, alone((key,)), g, p, own, which, given)
 
-        def chosen(f: Callable[..., Any], *rest: Any) -> Any:
-            def each(on: bool, x: Any, *others: Any) -> Any:
+        def chosen(f, *rest):
+            def each(on, x, *others):
                 return f(x, *others) if on else (others or (x,))[-1]
 
             return jax.tree.map(each, by_row, slots, *rest)
@@ -84,7 +82,7 @@ def kernel(dense: Callable[..., Any], keys: Sequence[Any], alone: Any) -> Any:
 def _by_row(name: str, slot: Slot, g: RowSparse) -> Any:
     """Whether the slot of a leaf has an entry for each row; like the slot."""
 
-    def averaged(n: int) -> list[frozenset[int] | None]:
+    def averaged(n):
         shape = (n, *g.shape[1:])
         found = (
             slot.each(shape) if slot.each else [slot.over(shape) if slot.over else ()]
@@ -117,8 +115,8 @@ def _check(
     """Raise if a rule mixes rows: what it makes of some is not what it makes of all."""
     sizes = [n for n in _ROWS if n not in g.shape][:2]
 
-    def traced(n: int) -> core.ClosedJaxpr:
-        def like(x: Any, on: bool = True) -> Any:
+    def traced(n):
+        def like(x, on=True):
             shape = (n, *x.shape[1:]) if on else x.shape
             return jax.ShapeDtypeStruct(shape, x.dtype)
 

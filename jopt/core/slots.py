@@ -45,7 +45,7 @@ class Slot(NamedTuple):
     def shapes(self, shape: tuple[int, ...]) -> Any:
         """The shape of the slot of a leaf of this shape; a tuple of several."""
 
-        def kept(axes: tuple[int, ...]) -> tuple[int, ...]:
+        def kept(axes):
             gone = {axis % len(shape) for axis in axes}
             return tuple(1 if i in gone else n for i, n in enumerate(shape))
 
@@ -73,7 +73,7 @@ class Slot(NamedTuple):
         if not self.each:
             return aligned(kept, self.shapes)
 
-        def nth(k: int) -> Callable[..., Any]:
+        def nth(k):
             return lambda shape: dict(enumerate(self.shapes(shape))).get(k)
 
         columns = [aligned(tree, nth(k)) for k, tree in enumerate(kept)]

@@ -132,12 +132,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         readout: Callable[[OptState, Params], Params] | None = None,
     ) -> Self:
         @functools.wraps(update)
-        def checked(
-            updates: Updates,
-            state: OptState,
-            params: Params | None = None,
-            **extra: Any,
-        ) -> tuple[Updates, OptState]:
+        def checked(updates, state, params=None, **extra):
             given = extra if params is None else {"params": params, **extra}
             self.needs.check(self.name, given)
             chosen = self.needs.chosen(given)
@@ -191,16 +186,11 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
     ) -> GradientTransformation:
         """This transformation, made anew at each step from that step's numbers."""
 
-        def init(params: Params) -> OptState:
+        def init(params):
             zero = jnp.zeros((), jnp.int32)
             return changing.extend(self.init(params), changing.initial(), zero)
 
-        def update(
-            updates: Updates,
-            state: OptState,
-            params: Params | None = None,
-            **extra: Any,
-        ) -> tuple[Updates, OptState]:
+        def update(updates, state, params=None, **extra):
             own, numbers = changing.split(state)
             numbers = changing.current(state.count, numbers | changing.given)
             inner = make(**numbers)
@@ -208,7 +198,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
             count = tree.safe_increment(state.count)
             return updates, changing.extend(own, numbers, count)
 
-        def readout(state: OptState, params: Params) -> Params:
+        def readout(state, params):
             own, numbers = changing.split(state)
             inner = make(**(numbers | changing.given))
             assert inner.readout is not None

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from jopt import tree
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation
 
 
 def widened(inner: GradientTransformation) -> GradientTransformation:
@@ -20,16 +18,11 @@ def widened(inner: GradientTransformation) -> GradientTransformation:
     The state is that of ``inner``.
     """
 
-    def wide(g: Any) -> Any:
+    def wide(g):
         is_number = jnp.issubdtype(jnp.result_type(g), jnp.inexact)
         return g.astype(tree.compute_dtype(g.dtype)) if is_number else g
 
-    def update(
-        updates: Updates,
-        state: OptState,
-        params: Params | None = None,
-        **extra: Any,
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None, **extra):
         new, state = inner.update(jax.tree.map(wide, updates), state, params, **extra)
         return jax.tree.map(lambda g, u: u.astype(g.dtype), updates, new), state
 

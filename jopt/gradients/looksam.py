@@ -99,25 +99,23 @@ def looksam(
         1, update_interval=arguments.whole("update_interval", update_interval)
     )
 
-    def init(params: Params) -> LookSamState:
+    def init(params):
         tree_checks.leaves(jax.tree.leaves(params), params, "params", ["looksam"])
         direction = jax.tree.map(zeros().init, params)
         return LookSamState(jnp.zeros((), jnp.int32), direction)
 
-    def value_and_grad(
-        state: LookSamState, params: Params, *args: Any, **kwargs: Any
-    ) -> tuple[tuple[Any, Any], LookSamState]:
+    def value_and_grad(state, params, *args, **kwargs):
         value, grads = call(params, *args, **kwargs)
         leaves = Leaves("looksam", grads)
         first, at = leaves.grads, leaves.like(params, "params")
         kept = leaves.like(state.direction, "the state's direction")
 
-        def renew() -> tuple[list[jax.Array], list[jax.Array]]:
+        def renew():
             point = leaves.put(params, uphill(first, at, rho))
             second = leaves.like(call(point, *args, **kwargs)[1], "the second grads")
             return second, _direction(first, second, kept)
 
-        def reuse() -> tuple[list[jax.Array], list[jax.Array]]:
+        def reuse():
             return _turned(first, kept, alpha), kept
 
         due = state.count % update_interval == 0

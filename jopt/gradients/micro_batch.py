@@ -65,10 +65,10 @@ def micro_batch(
         arguments.one_of(_HOW, reduce=how)
 
     @functools.wraps(grad_fn)
-    def whole(*args: Any, **kwargs: Any) -> Any:
+    def whole(*args, **kwargs):
         _check_batch(args, split, parts)
 
-        def part(i: Any) -> tuple[Any, jax.Array | None]:
+        def part(i):
             given = [
                 _part(x, i, parts) if k in split else x for k, x in enumerate(args)
             ]
@@ -83,7 +83,7 @@ def micro_batch(
             for x, how in zip(leaves, wanted, strict=True)
         ]
 
-        def body(carry: Any, i: Any) -> tuple[Any, list[Any]]:
+        def body(carry, i):
             sums, total = carry
             out, w = part(i)
             found = jax.tree.leaves(out)
@@ -131,7 +131,7 @@ def _check_batch(args: Sequence[Any], split: Sequence[int], parts: int) -> None:
 
 
 def _part(whole: Any, i: Any, parts: int) -> Any:
-    def strided(x: Any) -> jax.Array:
+    def strided(x):
         x = jnp.asarray(x)
         x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
         return jax.lax.dynamic_index_in_dim(x, i, axis=1, keepdims=False)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt import tree
-from jopt.core.transformation import Params, Updates
+from jopt.core.transformation import Updates
 from jopt.tree.row_sparse import RowSparse
 from jopt.values.arguments import abbreviated, suggestion
 
@@ -66,7 +66,7 @@ def sparse_value_and_grad(
     """
 
     @functools.wraps(fun)
-    def value_and_grad(params: Params, *args: Any, **kwargs: Any) -> Any:
+    def value_and_grad(params, *args, **kwargs):
         named = tree.leaves_with_names(params, none=True)
         treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
         tables = dict(named)
@@ -111,7 +111,7 @@ def _at_rows(table: Any) -> Callable[[Any], jax.Array]:
     """Ids of rows as they are, all others behind the table's end."""
     n = len(table)
 
-    def at_rows(ids: Any) -> jax.Array:
+    def at_rows(ids):
         ids = jnp.asarray(ids)
         ids = ids.astype(np.promote_types(ids.dtype, np.int32))
         return jnp.where((ids >= 0) & (ids < n), ids, n).astype(jnp.int32)

@@ -30,7 +30,6 @@ from jax.typing import ArrayLike
 from jopt import tree
 from jopt.core import masks, tree_checks
 from jopt.core.masks import Mask
-from jopt.core.transformation import Params
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 
@@ -117,7 +116,7 @@ def _where_it_is_higher(
 ) -> ValueAndGrad:
     call = checked(name, value_and_grad_fn, rho=rho, eta=eta)
 
-    def value_and_grad(params: Params, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def value_and_grad(params, *args, **kwargs):
         value, grads = call(params, *args, **kwargs)
         leaves = Leaves(name, grads)
         adaptive = tuple(leaves.of(masks.select(mask, grads)))
@@ -139,7 +138,7 @@ def checked(name: str, function: ValueAndGrad, **numbers: Any) -> ValueAndGrad:
             f"jax.value_and_grad(loss), got {abbreviated(function)}"
         )
 
-    def call(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def call(*args, **kwargs):
         found = function(*args, **kwargs)
         if not isinstance(found, tuple) or len(found) != 2:
             raise TypeError(

@@ -46,7 +46,7 @@ def projection_l2_ball(tree: Any, scale: ArrayLike = 1) -> Any:
     outside = length > jnp.asarray(scale, length.dtype)
     length = jnp.where(outside, length, 1)
 
-    def shortened(x: jax.Array, length: jax.Array, radius: jax.Array) -> jax.Array:
+    def shortened(x, length, radius):
         return jnp.where(outside, x / length * radius, x)
 
     numbers = [length, scale]
@@ -75,7 +75,7 @@ def projection_l2_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     zero = length == 0
     numbers = [jnp.where(zero, 1, length), scale, float(equal)]
 
-    def on_sphere(x: Any, length: Any, radius: Any, equal: Any) -> jax.Array:
+    def on_sphere(x, length, radius, equal):
         return jnp.where(zero, 1 / equal, x / length) * radius
 
     return map_leaves(lambda x: rounded_once(on_sphere, x, numbers=numbers), tree=tree)
@@ -128,7 +128,7 @@ def projection_l1_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     leaves, treedef = jax.tree.flatten(tree)
     lengths = _on_simplex([jnp.abs(x) for x in leaves], scale)
 
-    def directed(x: jax.Array, length: jax.Array) -> jax.Array:
+    def directed(x, length):
         return jnp.where(x == 0, 1, jnp.sign(x)) * length
 
     return treedef.unflatten(
@@ -156,7 +156,7 @@ def projection_l1_ball(tree: Any, scale: ArrayLike = 1) -> Any:
     length = norm(tree, ord=1)
     inside = length <= jnp.asarray(scale, length.dtype)
 
-    def choose(x: jax.Array, y: jax.Array) -> jax.Array:
+    def choose(x, y):
         return jnp.where(inside, x, y)
 
     on_sphere = projection_l1_sphere(tree, scale)

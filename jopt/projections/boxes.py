@@ -100,7 +100,7 @@ def projection_linf_ball(tree: Any, scale: ArrayLike = 1) -> Any:
     """
     arguments.nonnegative(scale=scale)
 
-    def shortened(x: jax.Array, radius: jax.Array) -> jax.Array:
+    def shortened(x, radius):
         return jnp.where(jnp.abs(x) <= jnp.real(radius), x, jnp.sign(x) * radius)
 
     return map_leaves(lambda x: rounded_once(shortened, x, numbers=[scale]), tree=tree)

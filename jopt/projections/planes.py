@@ -37,7 +37,7 @@ def projection_vector(x: Any, a: Any) -> Any:
     a, square, _ = _scaled(x, a)
     along = _quotient(vdot(a, x), square)
 
-    def multiple(_: jax.Array, along: jax.Array, a: jax.Array) -> jax.Array:
+    def multiple(_, along, a):
         return along * a
 
     return map_leaves(
@@ -99,7 +99,7 @@ def _scaled(x: Any, a: Any, b: Any = 0) -> tuple[Any, jax.Array, jax.Array]:
     if not arguments.is_number(b):
         raise TypeError(f"b must be one real number, got b={abbreviated(b)}")
 
-    def wide_like(x: Any, a: Any) -> jax.Array:
+    def wide_like(x, a):
         a = jnp.asarray(a).astype(wide(promoted(a, 0.0)))
         return jnp.broadcast_to(a, np.shape(x))
 
@@ -117,7 +117,7 @@ def _quotient(x: jax.Array, square: jax.Array, minus: Any = 0) -> jax.Array:
 
 
 def _moved(x: Any, by: jax.Array, a: Any) -> Any:
-    def sum_of(x: jax.Array, by: jax.Array, a: jax.Array) -> jax.Array:
+    def sum_of(x, by, a):
         return x + by * a
 
     return map_leaves(lambda x, a: rounded_once(sum_of, x, numbers=[by, a]), x=x, a=a)

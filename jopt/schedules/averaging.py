@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.factory import schedule
@@ -66,7 +65,7 @@ def swa_schedule(
     arguments.one_of(shapes, anneal_strategy=anneal_strategy)
     shape = shapes[anneal_strategy]
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         weights = shape(*ramp.shares(count, start, start + anneal_steps))
         last = min(start, jnp.iinfo(count.dtype).max)
         before = schedule(jnp.clip(count, 0, jnp.asarray(last, count.dtype)))
@@ -111,7 +110,7 @@ def ema_warmup_schedule(
     arguments.at_least(1, transition_steps=transition_steps)
     arguments.positive(power=power)
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         grown = jnp.log1p(ramp.to_float(ramp.since(count)) / transition_steps)
         # 1 minus a rounded power would be all error while little is gone.
         gone = -jnp.expm1(math.log1p(-init_value) - power * grown)

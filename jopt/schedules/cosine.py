@@ -15,7 +15,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -99,18 +98,18 @@ def cosine_decay_restarts(
         raise ValueError(f"t_mul must be 1 or >= 1.001 and finite, got t_mul={t_mul}")
     arguments.nonnegative(m_mul=m_mul, alpha=alpha)
 
-    def equal(steps: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def equal(steps):
         over, _, to_go = ramp.periods(steps, first_decay_steps)
         return over, to_go / float(first_decay_steps)
 
-    def growing(steps: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def growing(steps):
         ends, parts, lengths = _decays(first_decay_steps, t_mul, ramp.largest(steps))
         over = ramp.passed(steps, ends[:-1], "right")
         end = jnp.asarray(np.array(ends, steps.dtype))[over]
         part, length = jnp.asarray([parts, lengths], scalar_dtype())[:, over]
         return over, (ramp.to_float(end - steps) + part) / length
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         steps = ramp.whole_steps(count)
         over, left = (equal if t_mul == 1 else growing)(steps)
         height = (1 - alpha) * ramp.power(m_mul, ramp.to_float(over))

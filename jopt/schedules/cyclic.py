@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.factory import schedule
@@ -73,7 +72,7 @@ def cyclic_schedule(
     points = [(0, init_value), (up_steps, peak_value), (length, init_value)]
     cycle = ramp.path(points, shapes[shape])
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         steps = ramp.whole_steps(count)
         over, into, _ = ramp.periods(steps, length)
         value = cycle(into)

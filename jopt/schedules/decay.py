@@ -6,7 +6,6 @@ power 1, the straight line to 0, is the usual choice for fine-tuning.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.factory import schedule
@@ -114,7 +113,7 @@ def polynomial_schedule(
         end = transition_begin + transition_steps
         return ramp.ramp(init_value, end_value, transition_begin, end, shape)
 
-    def stretched(count: jax.Array) -> jax.Array:
+    def stretched(count):
         t = ramp.since(count, transition_begin)
         over, into, to_go = ramp.periods(t, transition_steps)
         # A multiple is the end of its own stretch; before 0 there is none to end.
@@ -213,7 +212,7 @@ def exponential_decay(
             f"init_value={init_value}"
         )
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         t = ramp.since(count, transition_begin)
         over, into, _ = ramp.periods(t, transition_steps)
         # The whole part apart from the rest, which would lose digits beside it.

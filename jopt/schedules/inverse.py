@@ -49,7 +49,7 @@ def inverse_time_decay(
     arguments.nonnegative(decay_rate=decay_rate)
     arguments.at_least(1, transition_steps=transition_steps)
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         x = _quotient(ramp.since(count), transition_steps, staircase)
         return init_value / (1 + decay_rate * x)
 
@@ -86,7 +86,7 @@ def inverse_sqrt_schedule(
     arguments.at_least(1, timescale=timescale)
     arguments.at_least(0, transition_begin=transition_begin)
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         x = _quotient(ramp.since(count, transition_begin), timescale)
         return init_value / jnp.sqrt(1 + x)
 
@@ -130,7 +130,7 @@ def power_schedule(
     arguments.positive(exponent=exponent)
     arguments.at_least(0, transition_begin=transition_begin)
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         x = _quotient(ramp.since(count, transition_begin), timescale)
         return init_value * (1 + x) ** -exponent
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.factory import schedule
@@ -57,7 +56,7 @@ def join_schedules(
 
 
 def _from(begin: int, function: ramp.Function) -> ramp.Function:
-    def shifted(count: jax.Array) -> Any:
+    def shifted(count):
         steps = ramp.since(count, begin)
         if not jnp.issubdtype(count.dtype, jnp.unsignedinteger):
             # A function of one's own may subtract: it gets signed steps, as it expects.

@@ -49,7 +49,7 @@ def linear_cosine_decay(
     """
     left, wave = _line_and_wave(init_value, decay_steps, num_periods, alpha, beta)
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         return init_value * ((alpha + left(count)) * wave(count) + beta)
 
     return function
@@ -108,11 +108,11 @@ def noisy_linear_cosine_decay(
         raise ValueError(f"key must be one key, got {len(typed)} of them")
 
     @jnp.vectorize
-    def normal(step: jax.Array) -> jax.Array:
+    def normal(step):
         # In float32 for any width: another dtype would be other noise.
         return jax.random.normal(jax.random.fold_in(typed, step), (), jnp.float32)
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         steps = ramp.whole_steps(count)
         t = ramp.to_float(steps - ramp.since(steps, decay_steps))
         deviation = jnp.sqrt(initial_variance * (1 + t) ** -variance_decay)
@@ -141,7 +141,7 @@ def _line_and_wave(
     ]
     wave = ramp.path(points, ramp.half_cosine)
 
-    def stopping(count: jax.Array) -> jax.Array:
+    def stopping(count):
         steps = ramp.whole_steps(count)
         return wave(steps - ramp.since(steps, decay_steps))
 

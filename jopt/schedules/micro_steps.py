@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.factory import schedule
@@ -44,7 +43,7 @@ def micro_step_schedule(schedule_fn: Callable[[Any], Any], steps: int) -> ramp.F
     arguments.function_of_step("schedule_fn", schedule_fn)
     most = (2**31 - steps) // steps  # beyond it, gradients cannot be counted
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         t = jnp.maximum(count, jnp.zeros_like(count)).astype(jnp.uint32)
         t = jnp.minimum(t, jnp.uint32(most)).astype(jnp.int32)
         return schedule_fn(steps * t + (steps - 1))
@@ -81,7 +80,7 @@ def epoch_schedule(
     arguments.at_least(1, steps_per_epoch=steps_per_epoch)
     arguments.function_of_step("schedule_fn", schedule_fn)
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         over, _, _ = ramp.periods(ramp.whole_steps(count), steps_per_epoch)
         signed = jnp.int64 if over.dtype == jnp.uint64 else jnp.int32
         last = over.dtype.type(jnp.iinfo(signed).max)

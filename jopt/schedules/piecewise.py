@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.factory import schedule
@@ -101,7 +100,7 @@ def _stairs(
     arguments.one_of(("at", "after"), switch=switch)
     side = {"at": "right", "after": "left"}[switch]
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         table = jnp.asarray(values, scalar_dtype())
         return table[ramp.passed(ramp.whole_steps(count), boundaries, side)]
 

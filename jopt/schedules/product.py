@@ -56,7 +56,7 @@ def multiply_schedules(
             raise TypeError(f"{name} must be a schedule or a number, got {part!r}")
     constant = ramp.constant(math.prod(numbers))
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         value = constant(count)
         for part in functions:
             value = value * jnp.asarray(part(count), scalar_dtype())
@@ -103,7 +103,7 @@ def multiplicative_schedule(
         )
     arguments.function_of_step("factor_fn", factor_fn)
 
-    def factor(step: jax.Array) -> jax.Array:
+    def factor(step):
         value = factor_fn(step)
         arguments.one_number("what factor_fn returns", value)
         return jnp.asarray(value, float)
@@ -119,7 +119,7 @@ def multiplicative_schedule(
             f"factor_fn must have finite products, got {values[step]} at step {step}"
         )
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         steps = ramp.whole_steps(count)
         within = steps - ramp.since(steps, total_steps)
         return jnp.asarray(values, scalar_dtype())[within]

@@ -101,7 +101,7 @@ def linear(left: jax.Array, gone: jax.Array) -> Shares:
 def polynomial(exponent: float) -> Shape:
     """``left^exponent``."""
 
-    def shape(left: jax.Array, gone: jax.Array) -> Shares:
+    def shape(left, gone):
         # The second weight is 1 - left^exponent, precise also while almost all is left.
         log_left = jnp.where(gone < 0.5, jnp.log1p(-gone), jnp.log(left))
         return left**exponent, -jnp.expm1(exponent * log_left)
@@ -119,7 +119,7 @@ def half_cosine(left: jax.Array, gone: jax.Array) -> Shares:
 def cosine(exponent: float) -> Shape:
     """The half cosine to a power."""
 
-    def shape(left: jax.Array, gone: jax.Array) -> Shares:
+    def shape(left, gone):
         weight = half_cosine(left, gone)[0] ** exponent
         return weight, 1 - weight
 
@@ -159,7 +159,7 @@ def ramp(
 ) -> Function:
     """From one value at step ``start`` to another at step ``end``, constant outside."""
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         weights = shape(*shares(count, start, end))
         return init_value * weights[0] + end_value * weights[1]
 
@@ -169,7 +169,7 @@ def ramp(
 def pieces(functions: Sequence[Function], boundaries: Sequence[int]) -> Function:
     """The first function, and from each boundary on the next one."""
 
-    def function(count: jax.Array) -> jax.Array:
+    def function(count):
         steps = whole_steps(count)
         value = jnp.asarray(functions[0](count), scalar_dtype())
         for boundary, following in zip(boundaries, functions[1:], strict=True):

@@ -61,7 +61,7 @@ def _located(state: Any) -> dict[str, tuple[str, jax.Array]]:
 def holders(state: Any, what: str) -> Any:
     """``(path, state)`` of each state whose class names fields so, outer ones first."""
 
-    def holds(x: Any) -> bool:
+    def holds(x):
         return hasattr(x, "_fields") and isinstance(getattr(type(x), what, 0), tuple)
 
     for path, x in jax.tree_util.tree_leaves_with_path(state, is_leaf=holds):

@@ -13,7 +13,7 @@ from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation, Updates
 from jopt.values import arguments
 
 
@@ -60,11 +60,11 @@ def aggregate(
     arguments.one_of(("mean", "sum"), op=op)
     reduce = jax.lax.pmean if op == "mean" else jax.lax.psum
 
-    def init(params: Params) -> OptState:
+    def init(params):
         del params
         return NO_STATE
 
-    def update(updates: Updates, state: OptState) -> tuple[Updates, OptState]:
+    def update(updates, state):
         tree_checks.leaves(jax.tree.leaves(updates), updates, "updates")
         _check(updates, names)
         wide = jax.tree.map(lambda g: g.astype(tree.compute_dtype(g.dtype)), updates)

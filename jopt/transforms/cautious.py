@@ -29,10 +29,9 @@ from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.chain import as_transformation
 from jopt.core.changing_numbers import NO_STATE
-from jopt.core.declaration import Declaration
 from jopt.core.factory import transformation
 from jopt.core.leafwise import Leafwise, leafwise
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
 
 
@@ -121,7 +120,7 @@ Gate = Callable[[jax.Array, jax.Array], jax.Array]  # of a gradient and its upda
 
 @functools.cache  # a gate is made once, so that what is compiled with it is kept
 def _mask(normalizer: Normalizer, descent: bool) -> Gate:
-    def gate(g: jax.Array, u: jax.Array) -> jax.Array:
+    def gate(g, u):
         cosine = jnp.real(jnp.sign(u) * jnp.conj(jnp.sign(g)))
         along = cosine < 0 if descent else cosine > 0
         n = max(g.size, 1)
@@ -158,12 +157,7 @@ def _gated(
         return _gated_leafwise(name, inner, gate)
     beside = _beside(gate)
 
-    def update(
-        updates: Updates,
-        state: OptState,
-        params: Params | None = None,
-        **extra: Any,
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None, **extra):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         tree_checks.leaves(leaves, updates, "updates")
         # The update of a narrow gradient is not rounded before the gate has seen it.
@@ -185,9 +179,9 @@ def _gated(
 def _gated_leafwise(name: str, inner: Leafwise, gate: Gate) -> Leafwise:
     """The gate as the last line of the rule, so that both are one kernel."""
 
-    def gated(declared: Declaration) -> Declaration:
+    def gated(declared):
         @functools.wraps(declared.rule)
-        def rule(g: jax.Array, *slots: Any, **scalars: jax.Array) -> Any:
+        def rule(g, *slots, **scalars):
             out = declared.rule(g, *slots, **scalars)
             u, *new = out if isinstance(out, tuple) else (out,)
             return (gate(g, u), *new)

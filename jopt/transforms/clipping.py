@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jopt import tree
 from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise
-from jopt.core.transformation import GradientTransformation, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -80,7 +80,7 @@ def clip_by_global_norm(
     arguments.nonnegative(eps=eps)
     arguments.one_of((1.0, 2.0, math.inf), ord=ord)
 
-    def scalars(updates: Updates) -> dict[str, jax.Array]:
+    def scalars(updates):
         norm = tree.norm(updates, ord)
         return {"factor": _factor(norm + eps if eps else norm, max_norm)}
 
@@ -131,7 +131,7 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
     """
     arguments.positive(threshold=threshold)
 
-    def rule(g: jax.Array) -> jax.Array:
+    def rule(g):
         rms = tree.norm_along(g, None) / max(g.size, 1) ** 0.5
         return _factor(rms, threshold) * g
 
@@ -174,7 +174,7 @@ def adaptive_grad_clip(
     """
     arguments.positive(clipping=clipping, eps=eps)
 
-    def rule(g: jax.Array, *, p: jax.Array) -> jax.Array:
+    def rule(g, *, p):
         unit = _unit_axes(g.shape) if axis is None else axis
         max_norm = clipping * jnp.maximum(tree.norm_along(p, unit), eps)
         return _factor(tree.norm_along(g, unit), max_norm) * g

@@ -10,7 +10,7 @@ from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation
 
 
 @transformation
@@ -29,14 +29,12 @@ def keep_params_nonnegative() -> GradientTransformation:
     Array([-1. ,  0.5], dtype=float32)
     """
 
-    def init(params: Params) -> OptState:
+    def init(params):
         leaves = jax.tree.leaves(params)
         tree_checks.leaves(leaves, params, "params", ["keep_params_nonnegative"])
         return NO_STATE
 
-    def update(
-        updates: Updates, state: OptState, params: Params
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         tree_checks.leaves(leaves, updates, "updates", ["keep_params_nonnegative"])
         at = tree_checks.aligned(updates, leaves, treedef, params, "params")

@@ -8,7 +8,7 @@ from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.tree.row_sparse import is_rows
 
 
@@ -29,13 +29,11 @@ def densify() -> GradientTransformation:
     Array([0., 1., 0.], dtype=float32)
     """
 
-    def init(params: Params) -> OptState:
+    def init(params):
         tree_checks.leaves(jax.tree.leaves(params), params, "params")
         return NO_STATE
 
-    def update(
-        updates: Updates, state: OptState, params: Params | None = None
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
         tree_checks.leaves(leaves, updates, "updates")
         if params is not None:

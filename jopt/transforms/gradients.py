@@ -14,7 +14,7 @@ from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise
 from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation, Params, Updates
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -57,13 +57,11 @@ def stateless(
     if not callable(f):
         raise TypeError(f"f must be a function of updates and params, got f={f!r}")
 
-    def init(params: Params) -> OptState:
+    def init(params):
         del params
         return NO_STATE
 
-    def update(
-        updates: Updates, state: OptState, params: Params | None = None
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None):
         return f(updates, params), state
 
     return GradientTransformation(init, update)
@@ -93,13 +91,11 @@ def stateless_with_tree_map(
     if not callable(f):
         raise TypeError(f"f must be a function of a leaf and its param, got f={f!r}")
 
-    def init(params: Params) -> OptState:
+    def init(params):
         del params
         return NO_STATE
 
-    def update(
-        updates: Updates, state: OptState, params: Params | None = None
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         at = [None] * len(leaves)
         if params is not None:
@@ -124,7 +120,7 @@ def centralize() -> GradientTransformation:
     Array([[-1.,  1.]], dtype=float32)
     """
 
-    def rule(g: jax.Array) -> jax.Array:
+    def rule(g):
         if g.ndim < 2 or not g.size:
             return g
         return g - jnp.mean(g, axis=tuple(range(1, g.ndim)), keepdims=True)
@@ -237,7 +233,7 @@ def scale_by_trust_ratio(
         min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps
     )
 
-    def rule(g: jax.Array, *, p: jax.Array) -> jax.Array:
+    def rule(g, *, p):
         norms = {"min_norm": min_norm, "bounded": bounded}
         return trust_ratio(g, p, trust_coefficient, eps, **norms) * g
 

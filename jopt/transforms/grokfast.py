@@ -61,12 +61,10 @@ def grokfast_ema(
     arguments.decay_rate(alpha=alpha)
     arguments.nonnegative(lamb=lamb)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         return {"kept": jnp.where(t == 1, 0.0, alpha)}
 
-    def rule(
-        g: jax.Array, ema: jax.Array, *, kept: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def rule(g, ema, *, kept):
         ema = kept * ema + (1 - kept) * g
         return g + lamb * ema, ema
 
@@ -117,20 +115,14 @@ def grokfast_ma(
     arguments.nonnegative(lamb=lamb)
     arguments.one_of(("mean", "sum"), filter_type=filter_type)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         filled = jnp.minimum(t, window_size)
         share = 1 / filled if filter_type == "mean" else jnp.ones_like(t)
         if warmup:
             share = jnp.where(t < window_size, 0.0, share)
         return {"oldest": (t - 1) % window_size, "share": lamb * share}
 
-    def rule(
-        g: jax.Array,
-        window: tuple[jax.Array, ...],
-        *,
-        oldest: jax.Array,
-        share: jax.Array,
-    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    def rule(g, window, *, oldest, share):
         window = tuple(jnp.where(oldest == i, g, x) for i, x in enumerate(window))
         return g + share * sum(window[1:], window[0]), window
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jopt import tree
@@ -53,7 +52,7 @@ def limit_norm_growth(max_growth: ScalarOrSchedule = 1.01) -> GradientTransforma
     """
     arguments.positive(max_growth=max_growth)
 
-    def rule(g: jax.Array, before: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def rule(g, before):
         norm = tree.norm_along(g, None)
         bound = max_growth * before
         grows = (before > 0) & (norm > bound)

@@ -71,7 +71,7 @@ def mars_correction(
     """
     check_correction(gamma, b1, max_norm)
 
-    def rule(g: jax.Array, before: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def rule(g, before):
         return corrected(g, before, gamma, b1, max_norm), g
 
     return leafwise(

@@ -67,7 +67,7 @@ def trace(
     arguments.decay_rate(decay=decay)
     slot = zeros(accumulator_dtype)
 
-    def rule(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def rule(g, m):
         m = g + decay * m
         return (g + decay * m if nesterov else m), m
 
@@ -80,12 +80,10 @@ def trace(
             f"dampening={dampening!r}"
         )
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         return {"share": jnp.where(t == 1, 1.0, 1.0 - dampening)}
 
-    def dampened(
-        g: jax.Array, m: jax.Array, *, share: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def dampened(g, m, *, share):
         m = decay * m + share * g
         return m, m
 
@@ -128,12 +126,10 @@ def apply_every(
     """
     arguments.at_least(1, k=k)
 
-    def scalars(count: jax.Array) -> dict[str, jax.Array]:
+    def scalars(count):
         return {"position": count % k}
 
-    def rule(
-        g: jax.Array, acc: jax.Array, *, position: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def rule(g, acc, *, position):
         acc = jnp.where(position == 0, g, acc + g)
         return jnp.where(position == k - 1, acc, 0.0), acc
 
@@ -176,12 +172,10 @@ def ema(
     """
     arguments.decay_rate(decay=decay)
 
-    def scalars(t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(t):
         return {"filled": tree.one_minus_power(decay, t)}
 
-    def rule(
-        g: jax.Array, m: jax.Array, *, filled: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def rule(g, m, *, filled):
         m = decay * m + (1 - decay) * g
         return (m / filled if debias else m), m
 

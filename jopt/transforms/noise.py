@@ -11,7 +11,7 @@ from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.factory import transformation
 from jopt.core.key_stream import KeyStream
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.tree import scalar
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -51,11 +51,11 @@ def add_noise(
     arguments.nonnegative(eta=eta, gamma=gamma)
     keys = KeyStream(key)
 
-    def init(params: Params) -> OptState:
+    def init(params):
         del params
         return AddNoiseState(jnp.zeros((), jnp.int32), keys.initial())
 
-    def update(updates: Updates, state: OptState) -> tuple[Updates, OptState]:
+    def update(updates, state):
         count = tree.safe_increment(state.count)
         leaves, treedef = jax.tree.flatten(updates)
         tree_checks.leaves(leaves, updates, "updates")

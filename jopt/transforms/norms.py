@@ -124,7 +124,7 @@ def scale_by_param_block_rms(
     """
     arguments.nonnegative(min_scale=min_scale)
 
-    def rule(g: jax.Array, *, p: jax.Array) -> jax.Array:
+    def rule(g, *, p):
         rms = tree.norm_along(p, None) / math.sqrt(max(p.size, 1))
         return g * jnp.maximum(rms, min_scale)
 

@@ -113,20 +113,14 @@ def reduce_on_plateau(
     enough = max(patience + (rule == "torch"), 1)
     uncounted = max(cooldown - (rule == "keras"), 0)
 
-    def improves(value: jax.Array, best: jax.Array) -> jax.Array:
+    def improves(value, best):
         if mode == "min":
             return value < (1 - rtol) * best - atol
         return value > (1 + rtol) * best + atol
 
     def scalars(
-        value: jax.Array,
-        scale: jax.Array,
-        best_value: jax.Array,
-        plateau_count: jax.Array,
-        cooldown_count: jax.Array,
-        avg_count: jax.Array,
-        avg_value: jax.Array,
-    ) -> dict[str, jax.Array]:
+        value, scale, best_value, plateau_count, cooldown_count, avg_count, avg_value
+    ):
         arguments.one_number("value", value)
         share = 1 / (avg_count + 1)
         mean = (1 - share) * avg_value + share * scalar(value)

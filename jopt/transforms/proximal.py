@@ -12,7 +12,7 @@ from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -55,13 +55,11 @@ def proximal_decay(
     if mask is None:
         return leafwise(lambda g, *, p: _step(g, p, learning_rate, weight_decay))
 
-    def init(params: Params) -> OptState:
+    def init(params):
         _MASKED_STEP.init(params)  # raises if they are no parameters
         return NO_STATE
 
-    def update(
-        updates: Updates, state: OptState, params: Params
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params):
         leaves, treedef = jax.tree.flatten(params, is_leaf=lambda x: x is None)
         decays = (
             None if p is None else jnp.full((1,) * jnp.ndim(p), on, jnp.float32)

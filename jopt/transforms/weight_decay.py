@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.factory import transformation
@@ -68,7 +67,7 @@ def add_decayed_weights(
     """
     arguments.nonnegative(weight_decay=weight_decay)
 
-    def rule(g: jax.Array, *, p: jax.Array, multiple: Any) -> jax.Array:
+    def rule(g, *, p, multiple):
         return g + (multiple * weight_decay) * p
 
     return leafwise(rule, mask=mask)
@@ -114,7 +113,7 @@ def cautious_weight_decay(
     """
     arguments.nonnegative(weight_decay=weight_decay)
 
-    def rule(g: jax.Array, *, p: jax.Array, multiple: Any) -> jax.Array:
+    def rule(g, *, p, multiple):
         cosine = jnp.real(jnp.sign(g) * jnp.conj(jnp.sign(p)))
         return g + jnp.where(cosine >= 0, multiple * weight_decay, 0) * p
 
@@ -162,7 +161,7 @@ def independent_weight_decay(
     arguments.nonnegative(weight_decay=weight_decay)
     arguments.positive(peak_rate=peak_rate)
 
-    def rule(g: jax.Array, *, p: jax.Array, multiple: Any) -> jax.Array:
+    def rule(g, *, p, multiple):
         return g + multiple * weight_decay / peak_rate * p
 
     return leafwise(rule, mask=mask)
@@ -211,7 +210,7 @@ def corrected_weight_decay(
     arguments.nonnegative(weight_decay=weight_decay, rate=rate)
     arguments.positive(peak_rate=peak_rate)
 
-    def rule(g: jax.Array, *, p: jax.Array, multiple: Any) -> jax.Array:
+    def rule(g, *, p, multiple):
         return g + multiple * weight_decay * rate / peak_rate * p
 
     return leafwise(rule, mask=mask)

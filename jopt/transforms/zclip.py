@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jopt import tree
 from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise
-from jopt.core.transformation import GradientTransformation, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -74,9 +74,7 @@ def zclip(
     if max_norm is not None:
         arguments.positive(max_norm=max_norm)
 
-    def scalars(
-        t: jax.Array, updates: Updates, mean: jax.Array, deviation: jax.Array
-    ) -> dict[str, jax.Array]:
+    def scalars(t, updates, mean, deviation):
         norm = tree.norm(updates)
         starting = t <= warmup_steps
         z = (norm - mean) / (deviation + eps)

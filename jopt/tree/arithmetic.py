@@ -12,7 +12,6 @@ import functools
 from numbers import Number
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
@@ -39,7 +38,7 @@ def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
     {'a': Array([3., 3.], dtype=float32)}
     """
 
-    def total(*leaves: jax.Array) -> jax.Array:
+    def total(*leaves):
         return functools.reduce(jnp.add, leaves)
 
     others = {f"other_trees[{i}]": tree for i, tree in enumerate(other_trees)}
@@ -149,10 +148,10 @@ def add_scale(tree_x: Any, scalar: ArrayLike, tree_y: Any) -> Any:
     """
     numbers = [_number("scalar", scalar)]
 
-    def sum_of(x: jax.Array, y: jax.Array, s: jax.Array) -> jax.Array:
+    def sum_of(x, y, s):
         return x + s * y
 
-    def f(x: Any, y: Any) -> Any:
+    def f(x, y):
         return None if x is None else rounded_once(sum_of, x, y, numbers=numbers)
 
     return map_leaves(f, gaps=True, tree_x=tree_x, tree_y=tree_y)
@@ -186,7 +185,7 @@ def clip(
     bounds = {"min": min_value, "max": max_value}
     bounds = {name: x for name, x in bounds.items() if x is not None}
 
-    def between(x: jax.Array, *numbers: jax.Array) -> jax.Array:
+    def between(x, *numbers):
         return jnp.clip(x, **dict(zip(bounds, numbers, strict=True)))
 
     return map_leaves(
@@ -213,7 +212,7 @@ def where(condition: ArrayLike, tree_x: Any, tree_y: Any) -> Any:
     {'a': Array([1., 1.], dtype=float32)}
     """
 
-    def choose(x: Any, y: Any) -> jax.Array:
+    def choose(x, y):
         dtype = promoted(x, y)
         x, y = jnp.asarray(x).astype(dtype), jnp.asarray(y).astype(dtype)
         return jnp.where(condition, x, y)

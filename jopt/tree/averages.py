@@ -110,7 +110,7 @@ def update_moment_per_elem_norm(
     {'a': Array([12.5], dtype=float32)}
     """
 
-    def power(g: jax.Array) -> jax.Array:
+    def power(g):
         return abs_sq(g) ** (order // 2) if order % 2 == 0 else jnp.abs(g) ** order
 
     return _averaged(power, updates, moments, decay)
@@ -137,7 +137,7 @@ def update_infinity_moment(
     {'a': Array([2.], dtype=float32)}
     """
 
-    def largest(g: Any, m: Any, decay: jax.Array, eps: jax.Array) -> jax.Array:
+    def largest(g, m, decay, eps):
         return jnp.maximum(jnp.abs(g) + eps, decay * m)
 
     return _each(largest, updates, moments, [decay, eps])
@@ -145,7 +145,7 @@ def update_infinity_moment(
 
 def _averaged(power: Callable[..., Any], updates: Any, moments: Any, decay: Any) -> Any:
     # 1 - decay of a Python number is exact in a way that it is not in float32.
-    def average(g: Any, m: Any, decay: jax.Array, rest: jax.Array) -> jax.Array:
+    def average(g, m, decay, rest):
         return decay * m + rest * power(g)
 
     return _each(average, updates, moments, [decay, 1 - decay])
@@ -154,7 +154,7 @@ def _averaged(power: Callable[..., Any], updates: Any, moments: Any, decay: Any)
 def _each(f: Callable[..., Any], updates: Any, moments: Any, numbers: list[Any]) -> Any:
     """``f`` of real numbers and two leaves, of which each may be complex."""
 
-    def one(g: Any, m: Any) -> Any:
+    def one(g, m):
         if g is None:
             return m
         width = jnp.finfo(wide(promoted(g, m, 0.0))).dtype

@@ -139,7 +139,7 @@ def cast_like(tree: Any, other_tree: Any) -> Any:
     {'a': Array([1., 1.], dtype=float16)}
     """
 
-    def like(x: Any, other: Any) -> Any:
+    def like(x, other):
         return as_dtype(x, other.dtype) if hasattr(other, "dtype") else x
 
     return map_leaves(like, same_shapes=False, tree=tree, other_tree=other_tree)

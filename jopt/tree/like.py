@@ -31,7 +31,7 @@ def full_like(tree: Any, fill_value: ArrayLike, dtype: DTypeLike | None = None) 
     {'a': Array([7., 7.], dtype=float32), 'b': None}
     """
 
-    def full(x: Any) -> jax.Array:
+    def full(x):
         wanted = jnp.result_type(_dtype(x) if dtype is None else dtype)
         if isinstance(x, jax.ShapeDtypeStruct):
             return jnp.full(x.shape, fill_value, wanted, device=x.sharding)
@@ -160,7 +160,7 @@ def random_like(
     """
     sharded = "out_sharding" in inspect.signature(sampler).parameters
 
-    def draw(x: Any, key: jax.Array) -> jax.Array:
+    def draw(x, key):
         wanted = jnp.result_type(_dtype(x) if dtype is None else dtype)
         options = {"out_sharding": jax.typeof(x).sharding} if sharded else {}
         return sampler(key, np.shape(x), wide(wanted), **options).astype(wanted)
@@ -182,7 +182,7 @@ def unwrap_random_key_data(input_tree: Any) -> Any:
     {'a': 1.0, 'key': Array([0, 3], dtype=uint32)}
     """
 
-    def unwrap(x: Any) -> Any:
+    def unwrap(x):
         is_key = isinstance(x, jax.Array) and jnp.issubdtype(
             x.dtype, jax.dtypes.prng_key
         )

@@ -98,7 +98,7 @@ def _euclidean(leaves: list[jax.Array], squared: bool) -> jax.Array:
     # Below this bound, squares that vanished could matter.
     lowest = sum(x.size for x in leaves) * float(wide.tiny) * 1e7
 
-    def scaled() -> jax.Array:
+    def scaled():
         norms = jnp.concatenate([_norms(group, wide.dtype) for group in groups])
         return _scaled_norm(norms)
 

@@ -77,7 +77,7 @@ def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
     Array(180000., dtype=float32)
     """
 
-    def product(x: Any, y: Any) -> jax.Array:
+    def product(x, y):
         x, y = _rows_of_both(x, y)
         dtype = promoted(_wide(x), _wide(y))
         x, y = (jnp.asarray(z).astype(dtype) for z in (x, y))
@@ -162,7 +162,7 @@ def allclose(
     Array(True, dtype=bool)
     """
 
-    def close(x: Any, y: Any) -> jax.Array:
+    def close(x, y):
         dtype = wide(promoted(x, y))
         x, y = (jnp.asarray(z).astype(dtype) for z in (x, y))
         with jax.numpy_dtype_promotion("standard"):  # of the tolerances

@@ -80,7 +80,7 @@ def map_params(
         for i, tree in enumerate(rest if owners else ())
     ]
 
-    def choose(path: Path, x: Any) -> Any:
+    def choose(path, x):
         if path in owners:
             return f(x, *(column[owners[path]] for column in columns))
         return transform_non_params(x) if transform_non_params else x

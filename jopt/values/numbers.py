@@ -132,7 +132,7 @@ def inject_hyperparams(
         )
 
     @functools.wraps(factory)
-    def inject(*args: Any, **kwargs: Any) -> Any:
+    def inject(*args, **kwargs):
         try:
             bound = factory.__signature__.bind(*args, **kwargs)
         except TypeError:

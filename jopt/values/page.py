@@ -27,7 +27,7 @@ def public_page(package: str, file: str) -> Page:
     """
     load, listing, names = lazy_loader.attach_stub(package, file)
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name):
         if name in names:
             return load(name)
         # Python itself asks for many names with underscores, and needs no advice.

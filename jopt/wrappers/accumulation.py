@@ -33,8 +33,6 @@ from jopt.core.leafwise import zeros
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
-    OptState,
-    Params,
     Updates,
 )
 from jopt.tree import scalar
@@ -134,19 +132,17 @@ def accumulate(
     every = whole_numbers(steps)
     check_skip(should_skip_update_fn)
 
-    def init(params: Params) -> OptState:
+    def init(params):
         tree_checks.leaves(jax.tree.leaves(params), params, "params")
         sums = jax.tree.map(zeros(accumulator_dtype).init, params)
 
-        def zero() -> jax.Array:  # each a buffer of its own, so all can be donated
+        def zero():  # each a buffer of its own, so all can be donated
             return jnp.zeros((), jnp.int32)
 
         own = inner.init(params)
         return AccumulateState(zero(), zero(), own, sums, scalar(0), zero(), zero())
 
-    def added(
-        updates: Updates, state: AccumulateState, params: Params | None, weight: Any
-    ) -> tuple[AccumulateState, Any]:
+    def added(updates, state, params, weight):
         """The state with one gradient more, and whether that was skipped."""
         _check(updates, state, weight)
         skip = skips(should_skip_update_fn, updates, state.gradient_step, params)
@@ -176,9 +172,7 @@ def accumulate(
             ),
         ), skip
 
-    def emitted(
-        like: Any, state: AccumulateState, params: Params | None, extra: dict[str, Any]
-    ) -> tuple[Updates, AccumulateState]:
+    def emitted(like, state, params, extra):
         """The inner step, with updates in the dtypes of ``like``."""
         leaves, treedef, sums = _aligned(like, state)
         divisor = state.total_weight if use_grad_mean else None
@@ -204,13 +198,7 @@ def accumulate(
             skipped=jnp.zeros_like(state.skipped),
         )
 
-    def update(
-        updates: Updates,
-        state: OptState,
-        params: Params | None = None,
-        weight: Any = None,
-        **extra: Any,
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None, weight=None, **extra):
         now, skip = added(updates, state, params, weight)
         if weight is not None and "weight" in inner.needs.accepts:
             extra["weight"] = now.total_weight
@@ -219,15 +207,13 @@ def accumulate(
         arrays = {n: x for n, x in extra.items() if _is_data(x)}
         functions = {n: x for n, x in extra.items() if n not in arrays}
 
-        def step(carry: Any, given: Any) -> Any:
+        def step(carry, given):
             (like, own), (params, arrays) = carry, given
             return emitted(like, own, params, functions | arrays)
 
         return once_if(due, step, (_zeros(updates), now), (params, arrays))
 
-    def emit(
-        state: AccumulateState, params: Params | None, extra: dict[str, Any]
-    ) -> tuple[Updates, AccumulateState]:
+    def emit(state, params, extra):
         # With nothing to divide by, the step is computed and dropped: selections are
         # part of the inner kernels, and a conditional is none.
         some = state.total_weight != 0
@@ -239,7 +225,7 @@ def accumulate(
         old = (_zeros(new[0]), state)
         return jax.tree.map(lambda x, y: jnp.where(some, x, y), new, old)
 
-    def readout(state: OptState, params: Params) -> Params:
+    def readout(state, params):
         return eval_params(inner, state.inner_opt_state, params)
 
     tx = Accumulation(

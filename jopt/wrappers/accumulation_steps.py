@@ -100,7 +100,7 @@ def whole_numbers(steps: Any) -> Callable[[jax.Array], Any]:
         return lambda count: number
     arguments.function_of_step("steps", steps)
 
-    def every(count: jax.Array) -> jax.Array:
+    def every(count):
         return jnp.round(scheduled("steps", steps, count)).astype(jnp.int32)
 
     with jax.ensure_compile_time_eval():

@@ -83,7 +83,7 @@ def params_ema(
     if overwrite_every is not None:
         arguments.at_least(1, overwrite_every=overwrite_every)
 
-    def scalars(count: jax.Array, t: jax.Array) -> dict[str, jax.Array]:
+    def scalars(count, t):
         w = (1 - decay) * jnp.ones_like(t)
         if debias:
             w = w / tree.one_minus_power(decay, t)
@@ -142,7 +142,7 @@ def params_mean(
     arguments.at_least(0, start=start)
     arguments.at_least(1, every=every)
 
-    def scalars(count: jax.Array) -> dict[str, jax.Array]:
+    def scalars(count):
         since = count - start
         taken = jnp.maximum(since // every + 1, 1)
         w = jnp.where(since % every == 0, 1 / scalar(taken), 0)

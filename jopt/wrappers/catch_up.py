@@ -34,7 +34,6 @@ from jopt.core.transformation import (
     Needs,
     OptState,
     Params,
-    Updates,
 )
 from jopt.tree.row_sparse import RowSparse, is_rows
 from jopt.values.arguments import abbreviated, suggestion
@@ -96,7 +95,7 @@ class CatchUp(GradientTransformation):
         for member in members(inner).values():
             check_member(member)
 
-        def init(params: Params) -> OptState:
+        def init(params):
             named = tree.leaves_with_names(params, none=True)
             chosen = masks.select(tables, params)
             last = [
@@ -107,9 +106,7 @@ class CatchUp(GradientTransformation):
             zero = jnp.zeros((), jnp.int32)
             return CatchUpState(zero, treedef.unflatten(last), inner.init(params))
 
-        def update(
-            updates: Updates, state: OptState, params: Params
-        ) -> tuple[Updates, OptState]:
+        def update(updates, state, params):
             given, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
             aligned = functools.partial(tree_checks.aligned, updates, given, treedef)
             before = aligned(params, "params")
@@ -135,7 +132,7 @@ class CatchUp(GradientTransformation):
             state = CatchUpState(count, treedef.unflatten(last), own)
             return treedef.unflatten(new), state
 
-        def readout(state: OptState, params: Params) -> Params:
+        def readout(state, params):
             params, state = _up_to_date(inner, state, params, None)
             return eval_params(inner, state.inner_state, params, default=params)
 

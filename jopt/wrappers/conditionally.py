@@ -24,8 +24,6 @@ from jopt.core.factory import transformation
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
-    OptState,
-    Params,
     Updates,
 )
 from jopt.values import arguments
@@ -138,24 +136,19 @@ def _conditional(
 ) -> GradientTransformation:
     takes = _arguments(should, forward)
 
-    def init(params: Params) -> OptState:
+    def init(params):
         zero = jnp.zeros((), jnp.int32)
         return state_class(step=zero, inner_state=inner.init(params))
 
-    def update(
-        updates: Updates,
-        state: OptState,
-        params: Params | None = None,
-        **extra: Any,
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None, **extra):
         decision = _decision(should(state.step, **takes.chosen(extra)))
 
-        def transform(updates: Updates, own: OptState) -> tuple[Updates, OptState]:
+        def transform(updates, own):
             new, own = inner.update(updates, own, params, **extra)
             # A foreign update may come back in another dtype.
             return jax.tree.map(lambda g, u: u.astype(g.dtype), updates, new), own
 
-        def leave(updates: Updates, own: OptState) -> tuple[Updates, OptState]:
+        def leave(updates, own):
             return otherwise(updates), own
 
         updates, own = jax.lax.cond(

@@ -114,17 +114,12 @@ def apply_if_finite(
 def _guard(owner: str, inner: GradientTransformation) -> GradientTransformation:
     inner = as_transformation(inner, f"{owner}: inner")
 
-    def init(params: Params) -> OptState:
+    def init(params):
         zero = jnp.zeros((), jnp.int32)
         own = inner_init(owner, inner, params)
         return ApplyIfFiniteState(zero, jnp.ones((), bool), jnp.copy(zero), own)
 
-    def update(
-        updates: Updates,
-        state: OptState,
-        params: Params | None = None,
-        **extra: Any,
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None, **extra):
         new, own = inner.update(updates, state.inner_state, params, **extra)
         finite = all_finite(updates, extra.get("value"))
         new, own = chosen(finite, (new, own), (None, state.inner_state))
@@ -193,7 +188,7 @@ def chosen(
 def _chosen(
     take: jax.Array, updates: Updates, passed: Updates, state: OptState, kept: OptState
 ) -> tuple[Updates, OptState]:
-    def one(new: Any, old: Any) -> jax.Array:
+    def one(new, old):
         new, old = jnp.asarray(new), jnp.asarray(old)
         # A foreign state may come back in another dtype.
         new = new if new.dtype == old.dtype else new.astype(old.dtype)

@@ -40,7 +40,7 @@ def once_if(
 def _once_if(
     f: Callable[[Any, Any], Any], condition: jax.Array, carry: Any, given: Any
 ) -> Any:
-    def body(loop: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+    def body(loop):
         condition, old = loop
         # The state of a foreign transformation may come back in another dtype.
         new = jax.tree.map(lambda x, y: x.astype(y.dtype), f(old, given), old)
@@ -54,7 +54,7 @@ def _once_if_jvp(f: Any, primals: Any, tangents: Any) -> Any:
     # A loop has no transpose, a conditional has.
     condition, *primals = primals
 
-    def chosen(carry: Any, given: Any) -> Any:
+    def chosen(carry, given):
         return jax.lax.cond(condition, f, lambda carry, given: carry, carry, given)
 
     return jax.jvp(chosen, tuple(primals), tuple(tangents[1:]))

@@ -24,7 +24,7 @@ from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import copied
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
 
 
@@ -74,14 +74,12 @@ def params_lawa(
     arguments.at_least(1, window_size=window_size, every=every)
     slot = copied(accumulator_dtype)
 
-    def init(params: Params) -> OptState:
+    def init(params):
         tree_checks.leaves(jax.tree.leaves(params), params, "params")
         window = jax.tree.map(lambda p: _repeated(slot.init(p), window_size), params)
         return ParamsLawaState(jnp.zeros((), jnp.int32), window)
 
-    def update(
-        updates: Updates, state: OptState, params: Params
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         tree_checks.leaves(leaves, updates, "updates")
         at = tree_checks.aligned(updates, leaves, treedef, params, "params")
@@ -98,10 +96,10 @@ def params_lawa(
             new.append(window if u is None else _taken(window, u, p, oldest, due))
         return updates, ParamsLawaState(count, treedef.unflatten(new))
 
-    def readout(state: OptState, params: Params) -> Params:
+    def readout(state, params):
         taken = jnp.minimum(state.count // every, window_size)
 
-        def mean(p: Any, window: Any) -> Any:
+        def mean(p, window):
             return p if p is None or window is None else _mean(p, window, taken)
 
         return jax.tree.map(mean, params, state.window, is_leaf=lambda x: x is None)

@@ -30,9 +30,6 @@ from jopt.core.leafwise import copied
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
-    OptState,
-    Params,
-    Updates,
 )
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -98,14 +95,12 @@ def lookahead(
     arguments.fraction(slow_step_size=slow_step_size)
     slow_slot = copied(slow_dtype)
 
-    def init(params: Params) -> OptState:
+    def init(params):
         tree_checks.leaves(jax.tree.leaves(params), params, "params")
         slow = jax.tree.map(slow_slot.init, params)
         return LookaheadState(inner.init(params), jnp.zeros((), jnp.int32), slow)
 
-    def update(
-        updates: Updates, state: OptState, params: Params, **extra: Any
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params, **extra):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         tree_checks.leaves(leaves, updates, "updates")
         at, slows = (
@@ -126,14 +121,14 @@ def lookahead(
         new, slow = (treedef.unflatten(pair[i] for pair in pairs) for i in range(2))
         if reset_state:
 
-            def renew(own: OptState) -> OptState:
+            def renew(own):
                 return _renewed(inner, own, inner.init(apply_updates(params, new)))
 
             own = jax.lax.cond(now, renew, lambda own: own, own)
         return new, LookaheadState(own, jnp.where(now, 0, count), slow)
 
-    def readout(state: OptState, params: Params) -> Params:
-        def slow(p: Any, slow: Any) -> Any:
+    def readout(state, params):
+        def slow(p, slow):
             return p if p is None or slow is None else slow.astype(p.dtype)
 
         return jax.tree.map(slow, params, state.slow, is_leaf=lambda x: x is None)

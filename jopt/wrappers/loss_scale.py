@@ -29,7 +29,6 @@ from jopt.core.transformation import (
     GradientTransformation,
     Needs,
     OptState,
-    Params,
     Updates,
 )
 from jopt.values import arguments
@@ -143,7 +142,7 @@ def dynamic_loss_scale(
     arguments.at_least(1, growth_factor=growth_factor)
     arguments.decay_rate(backoff_factor=backoff_factor)
 
-    def init(params: Params) -> OptState:
+    def init(params):
         own = inner.init(params)
         if has_loss_scale(own):
             raise ValueError(
@@ -160,9 +159,7 @@ def dynamic_loss_scale(
             inner_state=own,
         )
 
-    def moved(
-        scale: jax.Array, count: jax.Array, finite: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def moved(scale, count, finite):
         due = count >= growth_interval - 1 + rule.late
         grown = scale * jnp.asarray(growth_factor, jnp.float32)
         above = high if rule.clamps else scale
@@ -172,12 +169,7 @@ def dynamic_loss_scale(
         scale = jnp.clip(jnp.where(finite, grown, shrunk), TINY, HUGE)
         return scale, jnp.where(finite & ~due, count + 1, 0)
 
-    def update(
-        updates: Updates,
-        state: OptState,
-        params: Params | None = None,
-        **extra: Any,
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None, **extra):
         leaves = jax.tree.leaves(updates, is_leaf=lambda x: x is None)
         tree_checks.leaves(leaves, updates, "updates")
         grads = _unscaled(updates, state.loss_scale)
@@ -203,7 +195,7 @@ def _unscaled(updates: Updates, scale: jax.Array) -> Updates:
     far = jnp.where(scale > 2.0**64, 2.0**-64, 1.0).astype(scale.dtype)
     near = 1 / (scale * far)
 
-    def divided(g: Any) -> jax.Array:
+    def divided(g):
         g = jnp.asarray(g)
         g = g.astype(tree.compute_dtype(g.dtype))
         if jnp.iscomplexobj(g):

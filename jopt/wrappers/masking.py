@@ -17,7 +17,7 @@ from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
 from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation, Params, Updates
 from jopt.transforms.gradients import set_to_zero
 from jopt.values.arguments import suggestion
 
@@ -50,15 +50,10 @@ def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
     """
     inner = as_transformation(inner, "masked: inner")
 
-    def init(params: Params) -> OptState:
+    def init(params):
         return MaskedState(inner.init(masks.only(params, masks.select(mask, params))))
 
-    def update(
-        updates: Updates,
-        state: OptState,
-        params: Params | None = None,
-        **extra: Any,
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None, **extra):
         chosen = masks.select(mask, _known(updates, params))
         new, own = inner.update(
             masks.only(updates, chosen),
@@ -68,7 +63,7 @@ def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
         )
         return _merged(updates, [(chosen, new)]), MaskedState(own)
 
-    def readout(state: OptState, params: Params) -> Params:
+    def readout(state, params):
         chosen = masks.select(mask, params)
         own = eval_params(inner, state.inner_state, masks.only(params, chosen))
         return _merged(params, [(chosen, own)])
@@ -113,7 +108,7 @@ def partition(
         for label, tx in transforms.items()
     }
 
-    def chosen_by_label(params: Params) -> dict[str, list[bool]]:
+    def chosen_by_label(params):
         labels = masks.labels(param_labels, params)
         for (path, leaf), label in zip(
             tree.leaves_with_names(params, none=True), labels, strict=True
@@ -126,18 +121,13 @@ def partition(
                 )
         return {name: [label == name for label in labels] for name in inner}
 
-    def init(params: Params) -> OptState:
+    def init(params):
         return {
             name: inner[name].init(masks.only(params, chosen))
             for name, chosen in chosen_by_label(params).items()
         }
 
-    def update(
-        updates: Updates,
-        state: OptState,
-        params: Params | None = None,
-        **extra: Any,
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None, **extra):
         new_state, found = {}, []
         by_label = chosen_by_label(_known(updates, params))
         for name, chosen in by_label.items():
@@ -152,7 +142,7 @@ def partition(
             found.append((chosen, new))
         return _merged(updates, found), new_state
 
-    def readout(state: OptState, params: Params) -> Params:
+    def readout(state, params):
         found = []
         for name, chosen in chosen_by_label(params).items():
             own = masks.only(params, chosen)
@@ -210,7 +200,7 @@ def selective_transform(
     {'embed': None, 'w': Array([0.], dtype=float32)}
     """
 
-    def labels(params: Params) -> Any:
+    def labels(params):
         treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
         frozen = masks.select(freeze_mask, params)
         return treedef.unflatten("freeze" if on else "train" for on in frozen)

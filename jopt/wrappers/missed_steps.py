@@ -46,10 +46,10 @@ def replayed(
         for i, g in rows.items()
     }
 
-    def with_tables(tables: dict[int, Any]) -> Any:
+    def with_tables(tables):
         return treedef.unflatten(tables.get(i, p) for i, p in enumerate(params))
 
-    def step(carry: Any) -> Any:
+    def step(carry):
         s, tables, own = carry  # s steps before this one
         zeros: list[Any] = [None] * len(params)
         for i, g in rows.items():
@@ -109,7 +109,7 @@ def _each(inner: GradientTransformation, f: Any, *states: OptState) -> OptState:
 def _at(inner: GradientTransformation, own: OptState, count: jax.Array) -> OptState:
     """The state at another step."""
 
-    def at(member: Any, own: Any) -> Any:
+    def at(member, own):
         counts = "count" in getattr(own, "_fields", ())
         return own._replace(count=count) if counts else own
 
@@ -121,7 +121,7 @@ def _slots_of(
 ) -> OptState:
     """A state with the slots of one and the scalars of another."""
 
-    def put(member: Any, own: Any, old: Any) -> Any:
+    def put(member, own, old):
         slots = {name: getattr(own, name) for name in member.declaration.slots}
         return old._replace(**slots) if slots else old
 

@@ -17,7 +17,7 @@ from jopt.core import masks
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.state.metrics import Seen
 from jopt.transforms.gradients import identity
 
@@ -72,7 +72,7 @@ def monitor(
     alone = inner is None
     inner = identity() if inner is None else as_transformation(inner, "monitor: inner")
 
-    def measured(g: Updates, u: Updates, params: Params | None) -> dict[str, Any]:
+    def measured(g, u, params):
         known = g if params is None else params
         parts = {"": None}
         if groups is not None:
@@ -95,19 +95,14 @@ def monitor(
             found |= {f"{name}{suffix}": x for name, x in norms.items()}
         return found
 
-    def init(params: Params) -> OptState:
+    def init(params):
         if not keep:
             return MonitorState(inner.init(params), Seen())
         names = jax.eval_shape(lambda: measured(params, params, params))
         nan = {name: jnp.full((), jnp.nan, x.dtype) for name, x in names.items()}
         return MonitorState(inner.init(params), nan)
 
-    def update(
-        updates: Updates,
-        state: OptState,
-        params: Params | None = None,
-        **extra: Any,
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None, **extra):
         new, own = inner.update(updates, state.inner_state, params, **extra)
         found = measured(updates, new, params)
         if keep:
@@ -116,7 +111,7 @@ def monitor(
         seen.values = found
         return new, MonitorState(own, seen)
 
-    def readout(state: OptState, params: Params) -> Params:
+    def readout(state, params):
         return eval_params(inner, state.inner_state, params)
 
     return GradientTransformation(

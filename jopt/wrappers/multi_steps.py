@@ -120,7 +120,7 @@ def has_updated(state: OptState) -> jax.Array:
     False
     """
 
-    def is_one(x: Any) -> bool:
+    def is_one(x):
         return isinstance(x, AccumulateState)
 
     found = [x for x in jax.tree.leaves(state, is_leaf=is_one) if is_one(x)]

@@ -21,7 +21,7 @@ from jopt import tree
 from jopt.core.around import VALUE, around
 from jopt.core.chain import as_transformation
 from jopt.core.factory import transformation
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.tree import scalar
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -101,7 +101,7 @@ def skip_spikes(
     arguments.at_least(1, max_consecutive_skips=max_consecutive_skips)
     arguments.nonnegative(eps=eps)
 
-    def init(params: Params) -> OptState:
+    def init(params):
         zero = jnp.zeros((), jnp.int32)
         return SkipSpikesState(
             seen=zero,
@@ -112,12 +112,7 @@ def skip_spikes(
             inner_state=inner_init("skip_spikes", inner, params),
         )
 
-    def update(
-        updates: Updates,
-        state: OptState,
-        params: Params | None = None,
-        **extra: Any,
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None, **extra):
         value = extra.get("value")
         if value is not None:
             arguments.one_number("value", value)

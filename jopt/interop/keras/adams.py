@@ -13,8 +13,6 @@ from jopt.algorithms.amsgrad import amsgrad, scale_by_amsgrad
 from jopt.algorithms.lamb import lamb
 from jopt.algorithms.nadam import nadam, scale_by_nadam
 from jopt.algorithms.schedule_free import schedule_free_adamw
-from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation
 from jopt.interop.keras.decay import decayed_first
 from jopt.interop.keras.pipeline import (
     Excluding,
@@ -37,7 +35,7 @@ def adam_rule(
     numbers["eps_mode"] = "before"
     if not amsgrad_:
 
-        def decayed(weight_decay: float, mask: Mask) -> GradientTransformation:
+        def decayed(weight_decay, mask):
             return adamw(learning_rate, **numbers, weight_decay=weight_decay, mask=mask)
 
         return Rule(adam(learning_rate, **numbers), decayed)
@@ -178,7 +176,7 @@ def Lamb(
     numbers: dict[str, Any] = {"b1": beta_1, "b2": beta_2, "eps": epsilon}
     whole = lamb(learning_rate, **numbers)
 
-    def decayed(weight_decay: float, mask: Mask) -> GradientTransformation:
+    def decayed(weight_decay, mask):
         if mask is not None:
             return decayed_first(whole, between(learning_rate)(weight_decay, mask))
         numbers["weight_decay"] = weight_decay

@@ -9,7 +9,6 @@ With N gradients for each step, gradient number i (from 0) belongs to step i // 
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
 from jopt.core.factory import transformation
@@ -49,26 +48,19 @@ def params_ema_of_gradients(
     arguments.decay_rate(decay=decay)
     arguments.at_least(1, steps=steps, overwrite_every=overwrite_every)
 
-    def scalars(count: jax.Array) -> dict[str, jax.Array]:
+    def scalars(count):
         step = count // steps
         return {
             "w": scalar(jnp.where(step > 0, 1 - decay, 1.0)),
             "overwrite": scalar((step + 1) % overwrite_every == 0),
         }
 
-    def rule(
-        u: jax.Array,
-        avg: jax.Array,
-        *,
-        p: jax.Array,
-        w: jax.Array,
-        overwrite: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
+    def rule(u, avg, *, p, w, overwrite):
         # Exact where the average is close to the parameter.
         to_average = (1 - w) * (avg - p) + w * u
         return jnp.where(overwrite > 0, to_average, u), (1 - w) * avg + w * (p + u)
 
-    def evaluated(p: jax.Array, avg: jax.Array) -> jax.Array:
+    def evaluated(p, avg):
         del p
         return avg
 

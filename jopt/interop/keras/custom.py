@@ -75,7 +75,7 @@ def register_keras_serializable(
     (sgd(learning_rate=0.6), {'learning_rate': 0.30000001192092896})
     """
 
-    def decorate(build: Callable[..., Any]) -> Factory[..., Any]:
+    def decorate(build):
         own = name or build.__name__
         factory = Custom(build, f"{package}>{own}", own)
         assert factory.registered_name is not None

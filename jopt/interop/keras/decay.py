@@ -19,7 +19,7 @@ from jopt.core.apply import apply_updates
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import GradientTransformation
 from jopt.core.widening import widened
 from jopt.values.arguments import abbreviated
 
@@ -55,15 +55,10 @@ def decayed_first(
     inner = as_transformation(inner, "decayed_first: inner")
     decay = as_transformation(decay, "decayed_first: decay")
 
-    def init(params: Params) -> OptState:
+    def init(params):
         return DecayedFirstState(decay.init(params), inner.init(params))
 
-    def update(
-        updates: Updates,
-        state: OptState,
-        params: Params | None = None,
-        **extra: Any,
-    ) -> tuple[Updates, OptState]:
+    def update(updates, state, params=None, **extra):
         if not isinstance(state, DecayedFirstState):
             raise TypeError(
                 "decayed_first expects the state that its init made, a "
@@ -77,7 +72,7 @@ def decayed_first(
         total = jax.tree.map(jnp.add, updates, shrunk)
         return total, DecayedFirstState(first, second)
 
-    def readout(state: OptState, params: Params) -> Params:
+    def readout(state, params):
         return eval_params(inner, state.inner_state, params)
 
     tx = GradientTransformation(

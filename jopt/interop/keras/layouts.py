@@ -42,11 +42,11 @@ LOSS_SCALE = {"growth_count": "step_counter", "loss_scale": "dynamic_scale"}
 def entries(view: View, row: Row, layout: Layout, rate: bool) -> list[Entry]:
     """The list of weights in a layout; ``rate`` is whether Keras 3 has that in it."""
 
-    def of(slots: Sequence[Slot], parameters: Sequence[Parameter]) -> list[Entry]:
+    def of(slots, parameters):
         pairs = [_entry(view, slot, p) for p in parameters for slot in slots]
         return [entry for entry in pairs if entry is not None]
 
-    def by_slot(*slots: Slot) -> list[Entry]:
+    def by_slot(*slots):
         return [entry for slot in slots for entry in of([slot], view.parameters)]
 
     scalars = [Entry(s, (), view.scalar(s)[0]) for s in row.scalars]

@@ -17,8 +17,6 @@ from jopt.algorithms.ftrl import ftrl
 from jopt.algorithms.lion import lion
 from jopt.algorithms.rmsprop import rmsprop, scale_by_rms, scale_by_stddev
 from jopt.algorithms.sgd import sgd
-from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation
 from jopt.interop.keras.pipeline import Options, Rate, Rule, between, optimizer
 from jopt.values import arguments
 
@@ -195,7 +193,7 @@ def Lion(
     """
     arguments.decay_rate(beta_1=beta_1, beta_2=beta_2)
 
-    def decayed(weight_decay: float, mask: Mask) -> GradientTransformation:
+    def decayed(weight_decay, mask):
         return lion(learning_rate, beta_1, beta_2, weight_decay=weight_decay, mask=mask)
 
     return Rule(decayed(0.0, None), decayed)

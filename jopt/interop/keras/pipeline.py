@@ -84,7 +84,7 @@ class Rule(NamedTuple):
 def between(learning_rate: Any, *direction: GradientTransformation) -> Any:
     """Weight decay between a direction and the learning rate; for a `Rule`."""
 
-    def decayed(weight_decay: float, mask: Mask) -> GradientTransformation:
+    def decayed(weight_decay, mask):
         rate = scale_by_learning_rate(learning_rate)
         return chain(*direction, add_decayed_weights(weight_decay, mask), rate)
 

@@ -79,7 +79,7 @@ def apply_gradients(
         for g, p in zip(grads, variables, strict=True)
     ]
 
-    def whole(leaves: list[Any]) -> Any:
+    def whole(leaves):
         return leaves if names is None else dict(zip(known, leaves, strict=True))
 
     params = whole(variables)

@@ -33,7 +33,7 @@ def velocity(sign: float) -> Factor:
       sign: Of the steps in their momentum.
     """
 
-    def factor(view: View, place: str) -> float:
+    def factor(view, place):
         rate, behind = _rate(view, place)
         return -sign if behind else sign * _constant(view, rate, place)
 
@@ -53,7 +53,7 @@ def sum_of_average(name: str) -> Factor:
       name: The argument that is the decay.
     """
 
-    def factor(view: View, place: str) -> float:
+    def factor(view, place):
         return 1 / (1 - argument(_member(view, place), name))
 
     return factor

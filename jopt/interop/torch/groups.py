@@ -41,7 +41,7 @@ def optimizer(
     """
     signature = inspect.signature(build, eval_str=True)
 
-    def bound(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def bound(args, kwargs):
         for name in HOW_TO_RUN:
             if name in kwargs:
                 raise TypeError(
@@ -51,7 +51,7 @@ def optimizer(
         return bind(build, signature, tuple(args), dict(kwargs)).arguments
 
     @functools.wraps(build)
-    def make(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+    def make(*args, **kwargs):
         given = bound(args, kwargs)
         groups = given.pop("params")
         if groups is None:

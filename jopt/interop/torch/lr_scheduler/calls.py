@@ -38,7 +38,7 @@ def scheduler(build: Callable[P, Value]) -> Callable[P, Value]:
     signature = inspect.signature(build, eval_str=True)
 
     @functools.wraps(build)
-    def make(*args: P.args, **kwargs: P.kwargs) -> Value:
+    def make(*args, **kwargs):
         if args and isinstance(args[0], GradientTransformation):
             raise TypeError(
                 f"{build.__name__} takes the learning rate in the place of the "
