@@ -282,4 +282,4 @@ def adam_mini(
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
-    return widened(members).recorded(members.recipe)
+    return widened(members)

@@ -279,4 +279,4 @@ def galore(
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
-    return widened(members).recorded(members.recipe)
+    return widened(members)

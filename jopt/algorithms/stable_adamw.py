@@ -163,7 +163,10 @@ def _with_zeros(inner: GradientTransformation, mask: Mask) -> GradientTransforma
         )
         return inner.update(updates, state, decayed)
 
-    update.__qualname__ = f"{inner.name}.update"  # its name in a chain
-    tx = GradientTransformation(init, update, needs=inner.needs)
-    tx.changing = inner.changing
-    return tx
+    return GradientTransformation(
+        init,
+        update,
+        needs=inner.needs,
+        changing=inner.changing,
+        fixed_name=inner.name,
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.transformation import (
     GradientTransformation,
-    InitFn,
     Needs,
-    UpdateFn,
 )
 
 
@@ -15,7 +16,11 @@ VALUE = Needs(frozenset({"value"}), frozenset())
 
 
 def around(
-    inner: GradientTransformation, init: InitFn, update: UpdateFn, *, also: Needs
+    inner: GradientTransformation,
+    init: Callable[..., Any],
+    update: Callable[..., Any],
+    *,
+    also: Needs,
 ) -> GradientTransformation:
     """A wrapper that keeps the state of ``inner`` in the field ``inner_state``.
 

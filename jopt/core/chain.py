@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
@@ -12,6 +12,7 @@ from jopt.core.kernels import run
 from jopt.core.leafwise import Leafwise
 from jopt.core.transformation import GradientTransformation, OptState, Updates
 from jopt.values.arguments import abbreviated
+from jopt.values.recipe import Recipe
 
 
 @transformation
@@ -61,7 +62,12 @@ class Chain(GradientTransformation):
 
     members: list[tuple[str | None, GradientTransformation]]
 
-    def __new__(cls, members: list[tuple[str | None, GradientTransformation]]) -> Chain:
+    def __new__(
+        cls,
+        members: list[tuple[str | None, GradientTransformation]],
+        *,
+        recipe: Recipe | None = None,
+    ) -> Self:
         children = _by_name(members)
         groups = _groups(children)
 
@@ -82,9 +88,12 @@ class Chain(GradientTransformation):
                 new |= zip(names, after, strict=True)
             return updates, {name: new[name] for name in state}
 
-        self = super().__new__(cls, init, update, children=children)
+        self = super().__new__(cls, init, update, children=children, recipe=recipe)
         self.members = members
         return self
+
+    def arguments(self) -> dict[str, Any]:
+        return {"members": self.members, "recipe": self.recipe}
 
 
 def _run(

@@ -48,7 +48,7 @@ class ChangingNumbers:
         self.names = tuple(sources)
         self.sources = dict(sources)
         self.schedules = {n: f for n, f in sources.items() if callable(f)}
-        self.given = {
+        self.arrays = {
             n: scalar(x) for n, x in sources.items() if isinstance(x, jax.Array)
         }
 
@@ -70,7 +70,7 @@ class ChangingNumbers:
     def check(self, name: str, value: Any) -> None:
         """Raise if the number in the state may not be replaced by this one."""
         source = self.sources.get(name)
-        if name in self.schedules or name in self.given:
+        if name in self.schedules or name in self.arrays:
             how = "scheduled by" if name in self.schedules else "given as the array"
             raise ValueError(
                 f"{name!r} is {how} {source!r}: a value set now would be replaced at "

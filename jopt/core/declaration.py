@@ -25,6 +25,7 @@ class Declaration(NamedTuple):
     mask: masks.Mask
     real_only: bool
     readout: Callable[..., Any] | None
+    gain: str | None
 
     @property
     def asks(self) -> frozenset[str]:

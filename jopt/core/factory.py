@@ -30,8 +30,10 @@ from jopt.core.changing_numbers import ChangingNumbers
 from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments, registry
 from jopt.values.arguments import abbreviated, suggestion
+from jopt.values.docs import inherited, shown_signature
 from jopt.values.numbers import is_declared, normalize, number
 from jopt.values.recipe import Recipe, Recorded, freeze
+from jopt.values.registry import Kind
 
 
 P = ParamSpec("P")
@@ -47,15 +49,14 @@ else:
 def transformation(
     factory: Callable[P, GradientTransformation],
 ) -> Callable[P, GradientTransformation]:
-    """Decorates a factory: what it returns is a value, and its numbers may change.
+    """Decorate a factory: its results are values, and their numbers may change.
 
-    The arguments are checked and normalized by their annotations (`ScalarOrSchedule`,
-    `StorageDtype`, ``float``, ``int``,
-    ``bool``). A `ScalarOrSchedule` may be a number, a
-    schedule or `tunable`; the last two, and a ``learning_rate`` in any case, are kept
-    in the state, and the factory is called again inside the step with that step's
-    numbers. The factory is registered under its name for `get`, `names` and
-    `from_config`.
+    Arguments are checked and normalized by their annotations (`ScalarOrSchedule`,
+    `StorageDtype`, ``float``, ``int``, ``bool``). A `ScalarOrSchedule` may be a number,
+    a schedule or `tunable`. Schedules and tunable numbers, and ``learning_rate`` in any
+    case, are kept in the state; in each step the factory is called again with the
+    numbers of that step. The factory is registered under its name for `get`, `names`
+    and `from_config`.
 
     Args:
       factory: A function that returns a `GradientTransformation`.
@@ -81,43 +82,63 @@ def transformation(
         if not isinstance(tx, GradientTransformation):
             raise TypeError(
                 f"{factory.__name__} must return a jopt transformation, got "
-                f"{abbreviated(tx)}; a foreign pair (init, update) becomes one "
-                "in jopt.chain(pair)"
+                f"{abbreviated(tx)}; a foreign pair (init, update) becomes one in "
+                "jopt.chain(pair)"
             )
-        given = bound.arguments
         changing = {
             name: value
-            for name, value in given.items()
+            for name, value in bound.arguments.items()
             if is_declared(declared[name])
             and value is not None
             and (name == "learning_rate" or not isinstance(value, float))
         }
         # A transformation with a recipe has handed its numbers on to inner factories.
         if tx.recipe is None and changing:
-            static = {n: x for n, x in given.items() if n not in changing}
-            open_call = OpenCall(factory, signature, static)
-            numbers = ChangingNumbers(factory.__name__, changing, open_call)
-            tx = tx.with_changing_numbers(open_call, numbers)
-        return tx.recorded(Recipe(make, given))
+            fixed = {n: x for n, x in bound.arguments.items() if n not in changing}
+            call = OpenCall(factory, signature, fixed)
+            numbers = ChangingNumbers(factory.__name__, changing, call)
+            tx = tx.with_changing_numbers(call, numbers)
+        return tx.replace(recipe=Recipe(make, bound.arguments))
 
-    return _register(make, signature)
+    return _register(make, factory, signature, _kind(factory, signature))
+
+
+def _kind(factory: Callable[..., Any], signature: inspect.Signature) -> Kind:
+    """The kind of transformation that a factory makes, by its first argument."""
+    first = next(iter(signature.parameters.values()), None)
+    if first is None:
+        return "transform"
+    if _mentions(first.annotation, GradientTransformation):
+        return "wrapper"
+    # Some transforms take the learning rate first too: those that multiply by it.
+    is_part = factory.__name__.startswith("scale_by_") or (
+        ".transforms." in factory.__module__
+    )
+    takes_rate = first.name.endswith("learning_rate")
+    return "optimizer" if takes_rate and not is_part else "transform"
+
+
+def _mentions(annotation: Any, class_: type) -> bool:
+    return annotation is class_ or any(
+        _mentions(inner, class_) for inner in get_args(annotation)
+    )
 
 
 class OpenCall:
-    """A factory call with some arguments left open, equal to an equal one."""
+    """A factory call with some arguments left open, equal to any equal one."""
 
     def __init__(
         self,
         factory: Callable[..., Any],
         signature: inspect.Signature,
-        static: dict[str, Any],
+        fixed: dict[str, Any],
     ):
-        self.factory, self.signature, self.static = factory, signature, static
-        self.key = (factory, freeze(static))
+        self.factory, self.signature, self.fixed = factory, signature, fixed
+        self.key = (factory, freeze(fixed))
 
-    def __call__(self, **values: Any) -> Any:
-        given: Any = {**self.static, **values}
-        bound = inspect.BoundArguments(self.signature, given)
+    def __call__(self, **numbers: Any) -> Any:
+        arguments: Any = {**self.fixed, **numbers}
+        bound = inspect.BoundArguments(self.signature, arguments)
         return self.factory(*bound.args, **bound.kwargs)
 
     def __eq__(self, other: object) -> bool:
@@ -147,7 +168,7 @@ class Schedule(Recorded):
 def schedule(
     factory: Callable[P, Callable[[jax.Array], Any]],
 ) -> Callable[P, Schedule]:
-    """Decorates a factory of schedules: what it returns is a value.
+    """Decorate a factory of schedules: its results are values.
 
     Args:
       factory: A function that returns a function of the integer step (0-based).
@@ -165,7 +186,7 @@ def schedule(
     """
 
     @functools.wraps(factory)
-    def made(*args, **kwargs):
+    def make(*args, **kwargs):
         function = factory(*args, **kwargs)
         if not callable(function):
             raise TypeError(
@@ -174,20 +195,24 @@ def schedule(
             )
         return Schedule(function)
 
-    return recorded(made)
+    return _recorded(make, "schedule", returns="Schedule")
 
 
 def recorded(factory: Callable[P, Value]) -> Callable[P, Value]:
-    """Decorates a factory of other values that are to know their call.
+    """Decorate a factory of other values that know the call that made them.
 
     Args:
-      factory: A function that returns a `Recorded`; its arguments are checked and
+      factory: A function that returns a `Recorded`. Its arguments are checked and
         normalized by their annotations.
 
     Returns:
       The factory, with ``repr``, ``==``, ``hash``, ``pickle`` and config for its
       results.
     """
+    return _recorded(factory)
+
+
+def _recorded(factory: Any, kind: Kind | None = None, returns: str = "") -> Any:
     signature = inspect.signature(factory, eval_str=True)
 
     @functools.wraps(factory)
@@ -197,16 +222,29 @@ def recorded(factory: Callable[P, Value]) -> Callable[P, Value]:
         value.recipe = Recipe(make, bound.arguments)
         return value
 
-    return _register(make, signature)
+    return _register(make, factory, signature, kind, returns)
 
 
-def _register(make: Any, signature: inspect.Signature) -> Any:
-    make.__signature__ = signature
+def _register(
+    make: Any,
+    factory: Any,
+    signature: inspect.Signature,
+    kind: Kind | None,
+    returns: str = "",
+) -> Any:
+    scope = inspect.unwrap(factory).__globals__
+
+    def find(name):
+        return scope.get(name) or registry.public(name)
+
+    make.__signature__ = shown_signature(factory, returns)
+    make.__doc__ = factory.__doc__ and inherited(factory.__doc__, find)
     make.hyperparameters = tuple(
         name
         for name, parameter in signature.parameters.items()
         if is_declared(parameter.annotation)
     )
+    make.kind = kind
     registry.register(make)
     return make
 

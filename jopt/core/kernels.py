@@ -73,7 +73,7 @@ def run(
     keys = tuple(m.kernel_key for m in members)
     scalar_fields = [
         {name: x for name, x in own.items() if name not in m.declaration.slots}
-        | (m.changing.given if m.changing else {})
+        | (m.changing.arrays if m.changing else {})
         for m, own in zip(members, fields, strict=True)
     ]
     inputs = frozenset[str]().union(*(m.declaration.inputs for m in members))

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +44,23 @@ class Leafwise(GradientTransformation):
     kernel_key: KernelKey
 
     def __new__(
-        cls, declaration: Declaration, kernel_key: KernelKey | None = None
-    ) -> Leafwise:
+        cls,
+        declaration: Declaration,
+        kernel_key: KernelKey | None = None,
+        *,
+        changing: ChangingNumbers | None = None,
+        recipe: Recipe | None = None,
+    ) -> Self:
+        kernel_key = kernel_key or KernelKey(
+            object(), _author(declaration), lambda: declaration
+        )
+        if recipe is not None and changing is None:
+            # Equal calls share their kernels. Where numbers change, the key that
+            # `with_changing_numbers` made is more general: it leaves the numbers out.
+            kernel_key = dataclasses.replace(
+                kernel_key, identity=recipe.key, name=recipe.name
+            )
+
         def init(params):
             return self._init(params)
 
@@ -53,48 +68,47 @@ class Leafwise(GradientTransformation):
             updates, (state,) = run((self,), updates, (state,), params, extra)
             return updates, state
 
-        own = {"t", "count", "updates", *declaration.carry, *declaration.slots}
-        wanted = declaration.inputs - own
+        def readout(state, params):
+            return _read(self, state, params)
+
+        computed = {"t", "count", "updates", *declaration.carry, *declaration.slots}
+        required = declaration.inputs - computed
         if "p" in declaration.asks:
-            wanted |= {"params"}
-        needs = Needs(wanted | {"params"}, wanted)
-        self = super().__new__(cls, init, update, needs=needs)
-        if declaration.readout is not None:
-            self.readout = functools.partial(_read, self)
-        self.declaration = declaration
-        self.kernel_key = kernel_key or KernelKey(
-            object(), _author(declaration), lambda: declaration
+            required |= {"params"}
+        self = super().__new__(
+            cls,
+            init,
+            update,
+            needs=Needs(required | {"params"}, required),
+            readout=readout if declaration.readout else None,
+            changing=changing,
+            gain=declaration.gain,
+            fixed_name=kernel_key.name,
+            recipe=recipe,
         )
+        self.declaration, self.kernel_key = declaration, kernel_key
         return self
 
-    @property
-    def name(self) -> str:
-        return self.kernel_key.name
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "declaration": self.declaration,
+            "kernel_key": self.kernel_key,
+            "changing": self.changing,
+            "recipe": self.recipe,
+        }
 
     def with_changing_numbers(
         self, make: Callable[..., GradientTransformation], changing: ChangingNumbers
     ) -> Leafwise:
         def declare(**numbers):
-            made = make(**numbers)
-            assert isinstance(made, Leafwise)
-            return made.declaration
+            tx = make(**numbers)
+            assert isinstance(tx, Leafwise)
+            return tx.declaration
 
-        key = (make, freeze(changing.schedules))
+        identity = (make, freeze(changing.schedules))
         names, schedules = changing.names, changing.schedules
-        kernel_key = KernelKey(key, changing.owner, declare, names, schedules)
-        tx = Leafwise(self.declaration, kernel_key)
-        tx.changing = changing
-        return tx
-
-    def recorded(self, recipe: Recipe) -> Leafwise:
-        kernel_key = self.kernel_key
-        if self.changing is None:
-            kernel_key = dataclasses.replace(
-                kernel_key, identity=recipe.key, name=recipe.name
-            )
-        other = Leafwise(self.declaration, kernel_key)
-        other.changing, other.recipe = self.changing, recipe
-        return other
+        kernel_key = KernelKey(identity, changing.owner, declare, names, schedules)
+        return Leafwise(self.declaration, kernel_key, changing=changing)
 
     @property
     def state_class(self) -> Any:
@@ -130,7 +144,7 @@ class Leafwise(GradientTransformation):
 def _read(tx: Leafwise, state: OptState, params: Params) -> Params:
     """The parameters to evaluate with, by the declared ``readout``."""
     own = state._asdict()
-    numbers = own | (tx.changing.given if tx.changing else {})
+    numbers = own | (tx.changing.arrays if tx.changing else {})
     declared = tx.kernel_key.declare(
         **{name: numbers[name] for name in tx.kernel_key.numbers}
     )
@@ -164,6 +178,7 @@ def leafwise(
     mask: masks.Mask = None,
     real_only: bool = False,
     readout: Callable[..., Any] | None = None,
+    gain: str | None = None,
     **slots: Slot,
 ) -> Leafwise:
     """A transformation from the algorithm for one leaf.
@@ -189,6 +204,7 @@ def leafwise(
       real_only: Whether complex leaves are an error.
       readout: ``readout(p, *slots, **fields)`` gives the parameter to evaluate with,
         for `jopt.eval_params`; a keyword-only argument is a scalar field of the state.
+      gain: The name under which `jopt.monitor` reports ``|update| / |gradient|``.
       **slots: What is kept for every leaf, made by `zeros`, `full` or `copied`.
 
     Returns:
@@ -204,7 +220,7 @@ def leafwise(
     {'w': Array([2., 2.], dtype=float32)}
     """
     declaration = Declaration(
-        rule, scalars, state, slots, dict(carry or {}), mask, real_only, readout
+        rule, scalars, state, slots, dict(carry or {}), mask, real_only, readout, gain
     )
     needed = {*slots, *declaration.carry}
     needed |= {"count"} if {"t", "count"} & declaration.inputs else set()

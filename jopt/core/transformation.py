@@ -4,7 +4,8 @@
     updates, state = update(updates, state, params, **extra)
 
 `GradientTransformation` is the tuple ``(init, update)``. Decorated factories
-(`factory.py`) make it a value as well: one that knows, and is equal by, its call.
+(`factory.py`) make it a value too: it knows the call that made it, and equals the
+result of any equal call.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,9 @@ Params = Any
 Updates = Any
 OptState = Any
 
+U = TypeVar("U")
+S = TypeVar("S")
+
 
 class InitFn(Protocol):
     """``init(params) -> state``."""
@@ -39,25 +43,25 @@ class UpdateFn(Protocol):
     """``update(updates, state, params=None, **extra) -> (updates, state)``."""
 
     def __call__(
-        self,
-        updates: Updates,
-        state: OptState,
-        params: Params | None = None,
-        **extra: Any,
-    ) -> tuple[Updates, OptState]: ...
+        self, updates: U, state: S, params: Params | None = None, **extra: Any
+    ) -> tuple[U, S]: ...
+
+
+# For each child of a transformation, by its name: the leaves that it is given.
+Reach = Callable[[Params], Mapping[str, list[bool]]]
 
 
 class Needs(NamedTuple):
-    """What an update takes beyond updates and state."""
+    """The arguments that an update takes besides updates and state."""
 
     accepts: frozenset[str]
     requires: frozenset[str]
-    anything: bool = False  # a foreign update with **kwargs: everything is for it
-    third: bool = True  # params are the third argument, whatever its name
+    anything: bool = False  # a foreign update with **kwargs takes every argument
+    third: bool = True  # whether params are the third argument, whatever its name
 
     @staticmethod
     def of(update: Callable[..., Any]) -> Needs:
-        """Read from a signature; the third argument is the parameters."""
+        """Read the needs from a signature, whose third argument is the parameters."""
         rest = list(inspect.signature(update).parameters.values())[2:]
         named = [p for p in rest if p.kind is not p.VAR_KEYWORD]
         names = [p.name for p in named]
@@ -70,20 +74,22 @@ class Needs(NamedTuple):
         anything = len(named) < len(rest)
         return Needs(frozenset(names), frozenset(required), anything, third)
 
-    def chosen(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Those arguments that the update takes."""
-        return {n: x for n, x in given.items() if self.anything or n in self.accepts}
+    def chosen(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments that the update takes."""
+        return {
+            n: x for n, x in arguments.items() if self.anything or n in self.accepts
+        }
 
-    def check(self, name: str, given: Mapping[str, Any]) -> None:
+    def check(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Raise for a misspelt or missing argument of the update called ``name``."""
-        for known in sorted(self.accepts - given.keys()):
-            for word in given.keys() - self.accepts:
+        for known in sorted(self.accepts - arguments.keys()):
+            for word in arguments.keys() - self.accepts:
                 if suggestion(word, [known], cutoff=0.8):
                     raise TypeError(
-                        f"{name}: nothing here takes the argument {word!r}. Did you "
-                        f"mean {known!r}?"
+                        f"{name}: no transformation here takes the argument {word!r}. "
+                        f"Did you mean {known!r}?"
                     )
-        present = {n for n, x in given.items() if x is not None}
+        present = {n for n, x in arguments.items() if x is not None}
         for missing in sorted(self.requires - present):
             if missing == "params":
                 what, call = "the parameters", "params"
@@ -97,27 +103,39 @@ class Needs(NamedTuple):
 class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
     """The pair ``(init, update)``, equal to any other made by an equal call.
 
-    The signature of ``update`` declares what it needs: ``params`` without a default is
-    required, as is any further argument without one. Arguments that it does not declare
-    do not reach it.
+    The signature of ``update`` declares its needs: ``params`` without a default is
+    required, as is any further argument without one. An argument that it does not
+    declare does not reach it.
 
     Args:
       init: ``init(params) -> state``.
       update: ``update(updates, state, params, …) -> (updates, state)``.
-      children: The transformations inside this one, each by the field or key of the
+      children: The transformations inside this one, each under the field or key of the
         state that holds its state. Their needs are its needs.
-      readout: ``readout(state, params) -> params``, the parameters to evaluate with
-        where they are others than those that are trained; see `jopt.eval_params`.
+      needs: The arguments that the update takes; None reads them from its signature, or
+        from the children.
+      reach: ``reach(params)`` gives the leaves that each child sees, by its name. A
+        child without an entry sees all of them.
+      readout: ``readout(state, params) -> params``, the parameters to evaluate with,
+        where they differ from those that are trained; see `jopt.eval_params`.
+      changing: The numbers that are fields of the state.
+      gain: The name under which `jopt.monitor` reports ``|update| / |gradient|``, for a
+        transformation that is about this ratio, such as a clip.
+      fixed_name: Its name, whatever factory makes it.
+      recipe: The call that makes it.
 
     >>> import jopt
     >>> init, update = jopt.sgd(0.1)
     """
 
+    unchecked: Callable[..., Any]  # the update without the checks of its arguments
     children: Mapping[str, GradientTransformation]
     needs: Needs
-    changing: ChangingNumbers | None = None
-    readout: Callable[[OptState, Params], Params] | None = None
-    unchecked: Callable[..., Any]  # the update as it was given
+    reach: Reach | None
+    readout: Callable[[OptState, Params], Params] | None
+    changing: ChangingNumbers | None
+    gain: str | None
+    fixed_name: str | None
 
     def __init_subclass__(cls) -> None:
         jax.tree_util.register_static(cls)  # nnx would look into any other tuple
@@ -129,31 +147,34 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         *,
         children: Mapping[str, GradientTransformation] | None = None,
         needs: Needs | None = None,
+        reach: Reach | None = None,
         readout: Callable[[OptState, Params], Params] | None = None,
+        changing: ChangingNumbers | None = None,
+        gain: str | None = None,
+        fixed_name: str | None = None,
+        recipe: Recipe | None = None,
     ) -> Self:
+        # An update that no factory made is named after the function that it is in.
+        outermost = getattr(update, "__qualname__", "update").split(".")[0]
+        name = fixed_name or (outermost if recipe is None else recipe.name)
+        needs = needs or (Needs.of(update) if children is None else _needs_of(children))
+
         @functools.wraps(update)
-        def checked(updates, state, params=None, **extra):
-            given = extra if params is None else {"params": params, **extra}
-            self.needs.check(self.name, given)
-            chosen = self.needs.chosen(given)
-            if self.needs.third and "params" in chosen:
+        def checked(
+            updates: U, state: S, params: Params | None = None, **extra: Any
+        ) -> tuple[U, S]:
+            arguments = extra if params is None else {"params": params, **extra}
+            needs.check(name, arguments)
+            chosen = needs.chosen(arguments)
+            if needs.third and "params" in chosen:
                 return update(updates, state, chosen.pop("params"), **chosen)
             return update(updates, state, **chosen)
 
+        checked.__qualname__ = f"{name}.update"
         self = tuple.__new__(cls, (init, checked))
-        self.unchecked = update
-        self.children = children or {}
-        self.readout = readout
-        if needs is None and children is not None:
-            # What is missing is said by the child that misses it, under its name.
-            needs = Needs(
-                frozenset({"params"}).union(
-                    *(c.needs.accepts for c in children.values())
-                ),
-                frozenset(),
-                any(c.needs.anything for c in children.values()),
-            )
-        self.needs = needs or Needs.of(update)
+        self.unchecked, self.children, self.needs = update, children or {}, needs
+        self.reach, self.readout, self.changing = reach, readout, changing
+        self.gain, self.fixed_name, self.recipe = gain, fixed_name, recipe
         return self
 
     @property
@@ -169,46 +190,58 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
     @property
     def name(self) -> str:
         """The factory's name, which is the name of its state in a chain."""
-        if self.recipe is not None:
-            return self.recipe.name
-        return getattr(self.unchecked, "__qualname__", "update").split(".")[0]
+        update: Any = self.update
+        return update.__qualname__.rpartition(".")[0]
 
-    def recorded(self, recipe: Recipe) -> Self:
-        """The same transformation as the result of another call."""
-        other = GradientTransformation.__new__(type(self), self.init, self.unchecked)
-        other.__dict__.update(self.__dict__, recipe=recipe)
-        checked: Any = other.update
-        checked.__qualname__ = f"{recipe.name}.update"
-        return other
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the class that make this transformation."""
+        rest = {name: x for name, x in vars(self).items() if name != "unchecked"}
+        return {"init": self.init, "update": self.unchecked, **rest}
+
+    def replace(self, **changes: Any) -> Self:
+        """The same transformation with some arguments of its class changed."""
+        return type(self)(**(self.arguments() | changes))
 
     def with_changing_numbers(
         self, make: Callable[..., GradientTransformation], changing: ChangingNumbers
     ) -> GradientTransformation:
-        """This transformation, made anew at each step from that step's numbers."""
+        """This transformation, made again in each step from the numbers of the step."""
 
         def init(params):
             zero = jnp.zeros((), jnp.int32)
             return changing.extend(self.init(params), changing.initial(), zero)
 
         def update(updates, state, params=None, **extra):
-            own, numbers = changing.split(state)
-            numbers = changing.current(state.count, numbers | changing.given)
+            inner_state, numbers = changing.split(state)
+            numbers = changing.current(state.count, numbers | changing.arrays)
             inner = make(**numbers)
-            updates, own = inner.update(updates, own, params, **extra)
+            updates, inner_state = inner.update(updates, inner_state, params, **extra)
             count = tree.safe_increment(state.count)
-            return updates, changing.extend(own, numbers, count)
+            return updates, changing.extend(inner_state, numbers, count)
 
         def readout(state, params):
-            own, numbers = changing.split(state)
-            inner = make(**(numbers | changing.given))
+            inner_state, numbers = changing.split(state)
+            inner = make(**(numbers | changing.arrays))
             assert inner.readout is not None
-            return inner.readout(own, params)
+            return inner.readout(inner_state, params)
 
-        own = {"needs": self.needs, "children": self.children}
-        tx = GradientTransformation(init, update, **own)
-        tx.changing = changing
-        tx.readout = readout if self.readout else None
-        return tx
+        return GradientTransformation(
+            init,
+            update,
+            children=self.children,
+            needs=self.needs,
+            reach=self.reach,
+            readout=readout if self.readout else None,
+            changing=changing,
+            gain=self.gain,
+        )
+
+
+def _needs_of(children: Mapping[str, GradientTransformation]) -> Needs:
+    # Each child checks what it requires itself, so that the error has its name.
+    accepts = (child.needs.accepts for child in children.values())
+    anything = any(child.needs.anything for child in children.values())
+    return Needs(frozenset({"params"}).union(*accepts), frozenset(), anything)
 
 
 jax.tree_util.register_static(GradientTransformation)

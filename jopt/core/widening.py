@@ -26,4 +26,6 @@ def widened(inner: GradientTransformation) -> GradientTransformation:
         new, state = inner.update(jax.tree.map(wide, updates), state, params, **extra)
         return jax.tree.map(lambda g, u: u.astype(g.dtype), updates, new), state
 
-    return GradientTransformation(inner.init, update, children=inner.children)
+    return GradientTransformation(
+        inner.init, update, children=inner.children, reach=inner.reach
+    )

@@ -59,7 +59,7 @@ def differing(
     kept: dict[str, jax.Array] = {}  # those that the state says, and not the recipe
     for prefix, inner in _inside(tx):
         if changing := inner.changing:
-            given = {*changing.schedules, *changing.given}
+            given = {*changing.schedules, *changing.arrays}
             numbers = changing.initial().items()
             kept |= {prefix + n: x for n, x in numbers if n not in given}
     kept = {path: x for path, x in kept.items() if path in values}

@@ -165,15 +165,15 @@ def _gated(
         found, state = inner.update(wide, state, params, **extra)
         return beside.update(updates, NO_STATE, found)[0], state
 
-    tx = GradientTransformation(
+    return GradientTransformation(
         inner.init,
         update,
         children=inner.children,
         needs=inner.needs,
+        reach=inner.reach,
         readout=inner.readout,
+        changing=inner.changing,
     )
-    tx.changing = inner.changing
-    return tx
 
 
 def _gated_leafwise(name: str, inner: Leafwise, gate: Gate) -> Leafwise:
@@ -194,9 +194,7 @@ def _gated_leafwise(name: str, inner: Leafwise, gate: Gate) -> Leafwise:
         name=name,
         declare=lambda **numbers: gated(inner.kernel_key.declare(**numbers)),
     )
-    tx = Leafwise(gated(inner.declaration), kernel_key)
-    tx.changing = inner.changing
-    return tx
+    return Leafwise(gated(inner.declaration), kernel_key, changing=inner.changing)
 
 
 @functools.cache

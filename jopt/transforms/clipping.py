@@ -34,7 +34,11 @@ def clip(max_delta: ScalarOrSchedule) -> GradientTransformation:
     Array([-1. ,  0.5], dtype=float32)
     """
     arguments.positive(max_delta=max_delta)
-    return leafwise(lambda g: jnp.clip(g, -max_delta, max_delta), real_only=True)
+
+    def rule(g):
+        return jnp.clip(g, -max_delta, max_delta)
+
+    return leafwise(rule, real_only=True, gain="clip_factor")
 
 
 def _factor(norm: jax.Array, max_norm: float | jax.Array) -> jax.Array:
@@ -84,7 +88,7 @@ def clip_by_global_norm(
         norm = tree.norm(updates, ord)
         return {"factor": _factor(norm + eps if eps else norm, max_norm)}
 
-    return leafwise(lambda g, *, factor: factor * g, scalars)
+    return leafwise(lambda g, *, factor: factor * g, scalars, gain="clip_factor")
 
 
 @transformation
@@ -106,7 +110,11 @@ def clip_by_norm(max_norm: ScalarOrSchedule) -> GradientTransformation:
     Array([0.6, 0.8], dtype=float32)
     """
     arguments.positive(max_norm=max_norm)
-    return leafwise(lambda g: _factor(tree.norm_along(g, None), max_norm) * g)
+
+    def rule(g):
+        return _factor(tree.norm_along(g, None), max_norm) * g
+
+    return leafwise(rule, gain="clip_factor")
 
 
 @transformation
@@ -135,7 +143,7 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
         rms = tree.norm_along(g, None) / max(g.size, 1) ** 0.5
         return _factor(rms, threshold) * g
 
-    return leafwise(rule)
+    return leafwise(rule, gain="clip_factor")
 
 
 @transformation
@@ -179,7 +187,7 @@ def adaptive_grad_clip(
         max_norm = clipping * jnp.maximum(tree.norm_along(p, unit), eps)
         return _factor(tree.norm_along(g, unit), max_norm) * g
 
-    return leafwise(rule)
+    return leafwise(rule, gain="clip_factor")
 
 
 def _unit_axes(shape: tuple[int, ...]) -> int | tuple[int, ...] | None:

@@ -104,4 +104,5 @@ def zclip(
         scalars,
         ZclipState,
         carry={"mean": 0.0, "deviation": 0.0},
+        gain="clip_factor",
     )

@@ -61,7 +61,7 @@ class _Declaration:
 # Declares an argument to be a hyperparameter. Declared, not guessed: a function given
 # for such an argument is a schedule, a function given for another one is not.
 if TYPE_CHECKING:
-    ScalarOrSchedule: TypeAlias = Any  # given it is one of four; in a rule, a number
+    ScalarOrSchedule: TypeAlias = float | jax.Array | Tunable | Callable[[Any], Any]
 else:
     ScalarOrSchedule = Annotated[
         float | jax.Array | Tunable | Callable[[Any], Any], _Declaration

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Collection
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
+from jopt.values import arguments
 from jopt.values.arguments import suggestion
 
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_factories: dict[str, Callable[..., Any]] = {}
+# The kinds of things that a factory makes.
+Kind = Literal["optimizer", "schedule", "transform", "wrapper"]
+
+_factories: dict[str, Any] = {}
 _functions: dict[str, Callable[..., Any]] = {}
 # The library's own names, and what imports the modules that they and others are in.
 _public: Collection[str] = ()
@@ -58,24 +62,29 @@ def named(function: F) -> F:
     return function
 
 
+def public(name: str) -> Any:
+    """What the library has under this name, or None."""
+    return _load(name) if name in _public else None
+
+
 def factory(name: str) -> Callable[..., Any] | None:
     """The factory of this name, or None."""
-    if name not in _factories:
-        _load(name) if name in _public else _load_doors()
+    if name not in _factories and public(name) is None:
+        _load_doors()
     return _factories.get(name)
 
 
 def function(name: str) -> Callable[..., Any] | None:
     """The function that was given this name with `named`, or None."""
-    if name not in _functions and name in _public:
-        _load(name)
+    if name not in _functions:
+        public(name)
     return _functions.get(name)
 
 
-def factories() -> dict[str, Callable[..., Any]]:
+def factories() -> dict[str, Any]:
     """All factories by name; imports the modules that have not been needed so far."""
     for name in _public:
-        _load(name)
+        public(name)
     return dict(_factories)
 
 
@@ -89,20 +98,32 @@ def unknown(name: Any) -> ValueError:
     )
 
 
-def names(pattern: str = "*") -> list[str]:
-    """The registered names of transformations, optimizers and schedules.
+def names(pattern: str = "*", *, kind: Kind | None = None) -> list[str]:
+    """List the registered names of transformations, optimizers and schedules.
 
     Args:
-      pattern: Shell-style, ``"adam*"``.
+      pattern: Shell-style, such as ``"adam*"``.
+      kind: ``"optimizer"``, ``"schedule"``, ``"transform"`` or ``"wrapper"``; None
+        lists factories of all kinds, and those of masks.
 
     Returns:
       The names, sorted.
 
+    Raises:
+      ValueError: ``kind`` is none of these.
+
     >>> import jopt
     >>> jopt.names("adamax*")
     ['adamax', 'adamaxw']
+    >>> jopt.names("*clip*", kind="optimizer")
+    []
     """
-    return sorted(fnmatch.filter(factories(), pattern))
+    arguments.one_of((None, *get_args(Kind)), kind=kind)
+    return sorted(
+        name
+        for name, factory in factories().items()
+        if fnmatch.fnmatch(name, pattern) and kind in (None, factory.kind)
+    )
 
 
 def get(name: str, /, *args: Any, **kwargs: Any) -> Any:

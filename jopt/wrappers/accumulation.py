@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from numbers import Number
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,11 @@ class Accumulation(GradientTransformation):
 
     add: Callable[..., tuple[AccumulateState, Any]]
     emit: Callable[..., tuple[Updates, AccumulateState]]
+
+    def __new__(cls, *args: Any, add: Any, emit: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls, *args, **kwargs)
+        self.add, self.emit = add, emit
+        return self
 
     def gradient_transformation(self) -> Accumulation:
         """Itself; what optax's `MultiSteps` turns into a transformation by."""
@@ -228,7 +233,7 @@ def accumulate(
     def readout(state, params):
         return eval_params(inner, state.inner_opt_state, params)
 
-    tx = Accumulation(
+    return Accumulation(
         init,
         update,
         children={"inner_opt_state": inner},
@@ -238,9 +243,9 @@ def accumulate(
             inner.needs.anything,
         ),
         readout=readout if has_readout(inner) else None,
+        add=added,
+        emit=emit,
     )
-    tx.add, tx.emit = added, emit
-    return tx
 
 
 def _check(updates: Updates, state: Any, weight: Any) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ from jopt.core.transformation import (
 )
 from jopt.tree.row_sparse import RowSparse, is_rows
 from jopt.values.arguments import abbreviated, suggestion
+from jopt.values.recipe import Recipe
 from jopt.wrappers.missed_steps import check_member, members, replayed
 
 
@@ -91,7 +92,15 @@ class CatchUp(GradientTransformation):
 
     inner: GradientTransformation
 
-    def __new__(cls, inner: GradientTransformation, tables: Mask) -> CatchUp:
+    tables: Mask
+
+    def __new__(
+        cls,
+        inner: GradientTransformation,
+        tables: Mask,
+        *,
+        recipe: Recipe | None = None,
+    ) -> Self:
         for member in members(inner).values():
             check_member(member)
 
@@ -143,9 +152,13 @@ class CatchUp(GradientTransformation):
             children={"inner_state": inner},
             needs=Needs(frozenset({"params"}), frozenset({"params"})),
             readout=readout,
+            recipe=recipe,
         )
-        self.inner = inner
+        self.inner, self.tables = inner, tables
         return self
+
+    def arguments(self) -> dict[str, Any]:
+        return {"inner": self.inner, "tables": self.tables, "recipe": self.recipe}
 
 
 def caught_up(

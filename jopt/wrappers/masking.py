@@ -72,6 +72,7 @@ def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
         init,
         update,
         children={"inner_state": inner},
+        reach=lambda params: {"inner_state": masks.select(mask, params)},
         readout=readout if has_readout(inner) else None,
     )
 
@@ -154,6 +155,7 @@ def partition(
         init,
         update,
         children=inner,
+        reach=chosen_by_label,
         readout=readout if any(map(has_readout, inner.values())) else None,
     )
 

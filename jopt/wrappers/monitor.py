@@ -90,8 +90,8 @@ def monitor(
             norms = {} if alone else {"gradient_norm": of_g}
             norms |= {"update_norm": of_u, "param_norm": of_p}
             norms["update_ratio"] = _ratio(of_u, of_p)
-            if "clip" in inner.name:
-                norms["clip_factor"] = _ratio(of_u, of_g)
+            if inner.gain is not None:
+                norms[inner.gain] = _ratio(of_u, of_g)
             found |= {f"{name}{suffix}": x for name, x in norms.items()}
         return found
 

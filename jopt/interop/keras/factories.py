@@ -16,6 +16,7 @@ from typing import (
     Generic,
     NamedTuple,
     ParamSpec,
+    Self,
     TypeVar,
     Union,
     cast,
@@ -85,6 +86,7 @@ class Remembered:
     """A transformation or schedule with the call of Keras that it stands for."""
 
     spec: Spec
+    plain: Any  # the same without the call of Keras
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as Keras's method of this name has them."""
@@ -97,9 +99,21 @@ class Remembered:
 class KerasOptimizer(Remembered, GradientTransformation):
     """A transformation that stands for an optimizer of Keras."""
 
+    def __new__(cls, *args: Any, spec: Spec, plain: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls, *args, **kwargs)
+        self.spec, self.plain = spec, plain
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        return super().arguments() | {"spec": self.spec, "plain": self.plain}
+
 
 class KerasSchedule(Remembered, Schedule):
     """A schedule that stands for one of Keras."""
+
+    def __init__(self, plain: Schedule, spec: Spec):
+        super().__init__(plain.function)
+        self.recipe, self.plain, self.spec = plain.recipe, plain, spec
 
 
 def again(factory: Any, *rest: Any) -> Any:
@@ -119,14 +133,11 @@ def _class(base: type) -> type:
 def remembering(value: Any, spec: Spec) -> Any:
     """The same value, with the call of Keras that it stands for."""
     if isinstance(value, Remembered):
-        value = value.__dict__["plain"]
+        value = value.plain
     if isinstance(value, Schedule):
-        new: Any = KerasSchedule(value.function)
-    else:
-        tx = cast(GradientTransformation, value)
-        new = GradientTransformation.__new__(_class(type(tx)), tx.init, tx.unchecked)
-    new.__dict__.update(value.__dict__, spec=spec, plain=value)
-    return new
+        return KerasSchedule(value, spec)
+    tx = cast(GradientTransformation, value)
+    return _class(type(tx))(**tx.arguments(), spec=spec, plain=tx)
 
 
 class Factory(Generic[P, Value]):

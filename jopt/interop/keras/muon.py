@@ -95,10 +95,11 @@ def Muon(
     arguments.nonnegative(
         weight_decay=weight_decay, adam_weight_decay=adam_weight_decay
     )
-    rate, ratio = learning_rate, adam_lr_ratio
-    if ratio != 1:
-        scheduled = callable(rate)
-        rate = multiply_schedules([rate, ratio]) if scheduled else rate * ratio
+    rate: Any = learning_rate
+    if adam_lr_ratio != 1 and callable(rate):
+        rate = multiply_schedules([rate, adam_lr_ratio])
+    elif adam_lr_ratio != 1:
+        rate *= adam_lr_ratio
     decays = weight_decay or 0.0, adam_weight_decay or 0.0
     for name in exclude_layers:
         expression(name)

@@ -244,7 +244,7 @@ def _hyperparams(view: View, optax_state: Any) -> dict[str, Any]:
         places = view.named(name)
         for place, m in places.items():
             changing = m.tx.changing
-            if changing and name not in {**changing.schedules, **changing.given}:
+            if changing and name not in {**changing.schedules, **changing.arrays}:
                 found[place] = values[path]
         if not places and not _is_constant(view, name, float(values[path])):
             unused[name] = float(values[path])

@@ -59,14 +59,6 @@ def as_optax(tx: GradientTransformation) -> optax.GradientTransformationExtraArg
     return made
 
 
-class _Foreign(GradientTransformation):
-    given_name: str
-
-    @property
-    def name(self) -> str:
-        return self.given_name
-
-
 def from_optax(
     tx: optax.GradientTransformation, name: str | None = None
 ) -> GradientTransformation:
@@ -87,6 +79,6 @@ def from_optax(
     """
     if isinstance(tx, OptaxTransformation):
         return tx.tx
-    made = _Foreign(tx.init, tx.update)
-    made.given_name = name or GradientTransformation(tx.init, tx.update).name
-    return made.recorded(Recipe(from_optax, {"tx": tx, "name": name}))
+    recipe = Recipe(from_optax, {"tx": tx, "name": name})
+    name = name or GradientTransformation(tx.init, tx.update).name
+    return GradientTransformation(tx.init, tx.update, fixed_name=name, recipe=recipe)

@@ -58,15 +58,10 @@ def reached(tx: Any, params: Any, path: str = "") -> Iterator[tuple[str, set[str
       path: Of its state.
     """
     yield path, {name for name, _ in tree.leaves_with_names(params)}
-    told = tx.recipe.arguments if tx.recipe else {}
+    chosen = tx.reach(params) if tx.reach else {}
     for name, inner in tx.children.items():
-        own = params
-        if tx.name in ("partition", "multi_transform"):
-            labels = masks.labels(told["param_labels"], params)
-            own = masks.only(params, [label == name for label in labels])
-        elif tx.name == "masked":
-            own = masks.only(params, masks.select(told["mask"], params))
-        yield from reached(inner, own, joined(path, name))
+        seen = masks.only(params, chosen[name]) if name in chosen else params
+        yield from reached(inner, seen, joined(path, name))
 
 
 def joined(*steps: str) -> str:
@@ -148,7 +143,7 @@ class View:
             for name, m in rates
             if m.tx.changing is not None
             and "learning_rate"
-            not in {**m.tx.changing.schedules, **m.tx.changing.given}
+            not in {**m.tx.changing.schedules, **m.tx.changing.arrays}
         ]
 
     def governed(self) -> dict[str, set[str]]:
