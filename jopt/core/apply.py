@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,11 @@ from jopt.tree.row_sparse import RowSparse, is_rows
 from jopt.values.arguments import abbreviated
 
 
-def apply_updates(params: Params, updates: Updates) -> Params:
+P = TypeVar("P")
+S = TypeVar("S")
+
+
+def apply_updates(params: P, updates: Updates) -> P:
     """``params + updates``, leaf by leaf.
 
     The sum is formed in float32 (or wider) and rounded once, to the parameter's dtype.
@@ -74,10 +78,10 @@ def _add_rows(p: jax.Array, u: RowSparse) -> jax.Array:
 def step(
     tx: GradientTransformation,
     grads: Updates,
-    state: OptState,
-    params: Params,
+    state: S,
+    params: P,
     **extra: Any,
-) -> tuple[Params, OptState]:
+) -> tuple[P, S]:
     """Update and apply, compiled: one optimizer step outside of ``jit``.
 
     Args:
