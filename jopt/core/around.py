@@ -1,4 +1,4 @@
-"""What a wrapper is made of: a transformation that holds another one."""
+"""The frame of a wrapper: a transformation that holds another one."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ def around(
     *,
     also: Needs,
 ) -> GradientTransformation:
-    """A wrapper that keeps the state of ``inner`` in the field ``inner_state``.
+    """Make a wrapper that keeps the state of ``inner`` in the field ``inner_state``.
 
-    It passes on what ``inner`` takes; ``also`` is what it needs for itself.
+    Args:
+      inner: The transformation inside, which is passed the arguments that it takes.
+      init: The wrapper's ``init``.
+      update: The wrapper's ``update``.
+      also: The arguments that the wrapper itself needs.
     """
 
     def readout(state, params):
         return eval_params(inner, state.inner_state, params)
 
-    # What the inner one misses it says itself, under its name.
+    # The inner transformation checks what it requires, so that errors have its name.
     needs = Needs(
         inner.needs.accepts | also.accepts | {"params"},
         also.requires,

@@ -21,20 +21,21 @@ def chain(
 ) -> GradientTransformation:
     """Apply transformations one after the other.
 
-    The state is a dict with an entry for each member that has state, under the name of
-    its factory, or the keyword it was given by. A chain inside a chain is spliced in,
-    and a name that occurs again is numbered (``ema``, ``ema_2``). So the state keeps
-    its structure when clipping, weight decay or a schedule is added.
+    The state is a dict with an entry for each member that has state, keyed by the name
+    of its factory or by its keyword here. A chain inside a chain is spliced in, and a
+    repeated name is numbered (``ema``, ``ema_2``). Adding clipping, weight decay or a
+    schedule therefore leaves the structure of the state unchanged.
 
     Args:
-      *members: Transformations; any pair ``(init, update)``, such as optax's, will do.
-      **named: Transformations with a name of one's own, after the others.
+      *members: Transformations, or pairs ``(init, update)`` such as optax's.
+      **named: Transformations under names of your choice; they follow the others.
 
     Returns:
       A transformation. Extra arguments go to the members that declare them.
 
     Raises:
       TypeError: A member is not a transformation.
+      ValueError: A keyword is the name of another member.
 
     >>> import jopt, jax.numpy as jnp
     >>> tx = jopt.chain(jopt.clip_by_global_norm(1.0), jopt.sgd(0.1, momentum=0.9))
@@ -77,14 +78,14 @@ class Chain(GradientTransformation):
 
         def update(updates, state, params=None, **extra):
             _check_state(state, children)
-            given = extra if params is None else {"params": params, **extra}
+            arguments = extra if params is None else {"params": params, **extra}
             new = {}
             for names in groups:
                 group = [children[name] for name in names]
                 before = [state.get(name, NO_STATE) for name in names]
                 for tx in group:
-                    tx.needs.check(tx.name, tx.needs.chosen(given))
-                updates, after = _run(group, updates, before, given)
+                    tx.needs.check(tx.name, tx.needs.chosen(arguments))
+                updates, after = _run(group, updates, before, arguments)
                 new |= zip(names, after, strict=True)
             return updates, {name: new[name] for name in state}
 
@@ -97,17 +98,21 @@ class Chain(GradientTransformation):
 
 
 def _run(
-    group: list[Any], updates: Updates, states: list[OptState], given: dict[str, Any]
+    group: list[Any],
+    updates: Updates,
+    states: list[OptState],
+    arguments: dict[str, Any],
 ) -> tuple[Updates, list[OptState]]:
     if isinstance(group[0], Leafwise):
-        extra = {name: x for name, x in given.items() if name != "params"}
-        return run(group, updates, states, given.get("params"), extra)
-    updates, state = group[0].update(updates, states[0], **group[0].needs.chosen(given))
+        extra = {name: x for name, x in arguments.items() if name != "params"}
+        return run(group, updates, states, arguments.get("params"), extra)
+    (tx,) = group
+    updates, state = tx.update(updates, states[0], **tx.needs.chosen(arguments))
     return updates, [state]
 
 
 def as_transformation(tx: Any, where: str) -> GradientTransformation:
-    """A transformation as it is; a foreign pair of functions is wrapped."""
+    """Return a transformation as it is, and wrap a foreign pair of functions."""
     if isinstance(tx, GradientTransformation):
         return tx
     is_pair = isinstance(tx, tuple) and len(tx) == 2
@@ -126,13 +131,13 @@ def _by_name(
     members: list[tuple[str | None, GradientTransformation]],
 ) -> dict[str, GradientTransformation]:
     children: dict[str, GradientTransformation] = {}
-    for given, tx in members:
-        name, number = given or tx.name, 1
+    for keyword, tx in members:
+        name, number = keyword or tx.name, 1
         while name in children:
-            if given:
+            if keyword:
                 raise ValueError(
-                    f"chain: two members are named {given!r}; choose another keyword "
-                    "than the name of a factory"
+                    f"chain: two members are named {keyword!r}; choose a keyword that "
+                    "is not the name of a factory"
                 )
             number += 1
             name = f"{tx.name}_{number}"
@@ -141,10 +146,10 @@ def _by_name(
 
 
 def _groups(children: Mapping[str, GradientTransformation]) -> list[list[str]]:
-    """The names of neighbouring leafwise members, which one kernel per leaf can run.
+    """Groups of neighbouring leafwise members, by name; one kernel runs each group.
 
-    A member that looks at the whole tree of updates starts a new group, for the tree
-    has to exist then.
+    A member that looks at the whole tree of updates starts a new group: inside a kernel
+    there is one leaf only, so the tree has to be computed before.
     """
     groups: list[list[str]] = []
     previous: GradientTransformation | None = None
@@ -181,9 +186,10 @@ def _check_state(
         )
     missing, unknown = needed - state.keys(), state.keys() - children.keys()
     if missing or unknown:
+        lacks = [f"it lacks {sorted(missing)}"] if missing else []
+        strange = [f"no member knows its {sorted(unknown)}"] if unknown else []
         raise ValueError(
-            f"this state is not one of this chain: it has {sorted(state)}, missing is "
-            f"{sorted(missing)}, unknown is {sorted(unknown)}. Call init again, or "
-            "restore into the result of init. (The order is update(updates, state, "
-            "params).)"
+            f"this state, with the entries {sorted(state)}, does not belong to this "
+            f"chain: {' and '.join(lacks + strange)}. Call init again, or restore into "
+            "the result of init. (The order is update(updates, state, params).)"
         )

@@ -1,8 +1,8 @@
 """Numbers that change: how they become fields of a transformation's state.
 
-A scheduled, tunable or given number is not compiled in. The state of its transformation
-is extended with it, and with a count if it has none: ``ScaleByAdamState`` of
-``scale_by_adam(b1=tunable(0.9))`` has the field ``b1`` after its own.
+Schedules, tunable numbers and arrays are not compiled in. The state of the
+transformation is extended with these numbers, and with a count if it has none:
+the ``ScaleByAdamState`` of ``scale_by_adam(b1=tunable(0.9))`` ends in a field ``b1``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jopt.tree import scalar
 from jopt.values import arguments
 
 
-# The state of a transformation that has none; a chain leaves no trace of it.
+# The state of a stateless transformation; a chain's state has no entry for it.
 NO_STATE: Any = ()
 
 
@@ -36,8 +36,8 @@ class ChangingNumbers:
 
     Args:
       owner: The factory's name.
-      sources: By name: a schedule, an array that is used as it is, or a `Tunable` or
-        number that the state holds from then on.
+      sources: By name, a schedule, an array that is used as it is, or a `Tunable` or
+        number that is the initial value of the field.
       make: The factory, with these arguments left open.
     """
 
@@ -63,7 +63,7 @@ class ChangingNumbers:
         }
 
     def current(self, count: jax.Array, stored: dict[str, Any]) -> dict[str, jax.Array]:
-        """The numbers of step ``count`` (0-based), given those in the state."""
+        """The numbers of step ``count`` (0-based), given those that the state holds."""
         schedules = self.schedules.items()
         return stored | {name: scheduled(name, f, count) for name, f in schedules}
 
@@ -77,39 +77,39 @@ class ChangingNumbers:
                 "the next step. Change that, or make it jopt.tunable."
             )
         if name in self.sources and isinstance(value, Real):
-            self.make(
-                **(self.sources | {name: float(value)})
-            )  # it checks its arguments
+            self.make(**(self.sources | {name: float(value)}))  # checks its arguments
 
     def extended(self, base: Any) -> Any:
         """The state class ``base`` (or None) with the numbers, and a count for them."""
         return _extended(base, self.owner, self.names)
 
-    def extend(self, own: Any, numbers: dict[str, jax.Array], count: jax.Array) -> Any:
-        """The transformation's own state with the numbers."""
-        if own == NO_STATE:
+    def extend(
+        self, state: Any, numbers: dict[str, jax.Array], count: jax.Array
+    ) -> Any:
+        """The state of the transformation alone, extended with the numbers."""
+        if state == NO_STATE:
             return self.extended(None)(count=count, **numbers)
-        fields = {"count": count} | own._asdict() | numbers
-        return self.extended(type(own))(**fields)
+        fields = {"count": count} | state._asdict() | numbers
+        return self.extended(type(state))(**fields)
 
     def split(self, state: Any) -> tuple[Any, dict[str, jax.Array]]:
-        """The reverse of `extend`: the transformation's own state, and the numbers."""
+        """The reverse of `extend`: the state without the numbers, and the numbers."""
         base = type(state).base
-        own = base(*state[: len(base._fields)]) if base else NO_STATE
-        return own, {name: getattr(state, name) for name in self.names}
+        numbers = {name: getattr(state, name) for name in self.names}
+        return base(*state[: len(base._fields)]) if base else NO_STATE, numbers
 
 
 @functools.cache
 def _extended(base: Any, owner: str, hyperparameters: tuple[str, ...]) -> Any:
-    own = base._fields if base else ()
-    extra = [field for field in ("count", *hyperparameters) if field not in own]
+    fields = base._fields if base else ()
+    extra = [field for field in ("count", *hyperparameters) if field not in fields]
     camel = "".join(word.capitalize() for word in owner.split("_"))
     name = base.__name__ if base else f"{camel}State"
-    extended: Any = collections.namedtuple(name, own + tuple(extra))
+    extended: Any = collections.namedtuple(name, fields + tuple(extra))
     extended.base = base
     extended.hyperparameters = hyperparameters
     extended.metrics = getattr(base, "metrics", ())
-    # Pickle cannot find a class that is made here by its name.
+    # Pickle looks classes up by name, and would not find one that is made here.
     make = (base, owner, hyperparameters)
     extended.__reduce__ = lambda self: (_rebuild_state, (make, tuple(self)))
     return extended

@@ -1,15 +1,16 @@
-"""What an algorithm declares, as data, and what its kernels are kept by."""
+"""What a leafwise algorithm declares, as data, and the key of its kernels."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
 from jopt.core import masks
+from jopt.core.changing_numbers import ChangingNumbers
 from jopt.core.slots import Slot
 from jopt.core.transformation import Params
 
@@ -28,25 +29,25 @@ class Declaration(NamedTuple):
     gain: str | None
 
     @property
-    def asks(self) -> frozenset[str]:
-        """The scalars (and ``p``) that the rule wants."""
+    def keywords(self) -> frozenset[str]:
+        """The keyword arguments of the rule: scalars, ``p`` and ``multiple``."""
         parameters = inspect.signature(self.rule).parameters.values()
         return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
     @property
-    def wanted(self) -> frozenset[str]:
-        """Those of them that ``scalars`` or the state have to give."""
-        return self.asks - {"p", "multiple"}
+    def scalar_names(self) -> frozenset[str]:
+        """The keywords that ``scalars`` or the state must provide."""
+        return self.keywords - {"p", "multiple"}
 
     def multiples(self, params: Params) -> list[float | None]:
-        """The mask's number for each leaf; None where the rule is not for the leaf."""
-        if "multiple" in self.asks:
+        """The mask's number for each leaf; None where the rule does not apply."""
+        if "multiple" in self.keywords:
             return masks.multiples(self.mask, params)
         return [1.0 if on else None for on in masks.select(self.mask, params)]
 
     @property
     def inputs(self) -> frozenset[str]:
-        """What the scalars are computed from."""
+        """The names of what the scalars are computed from."""
         return frozenset(
             inspect.signature(self.scalars).parameters if self.scalars else ()
         )
@@ -54,15 +55,31 @@ class Declaration(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class KernelKey:
-    """One algorithm of a kernel; equal keys share what was compiled for them.
+    """What compiled kernels are cached by: algorithms with equal keys share them.
 
-    It holds no numbers but constants: others change, or belong to one trace only.
+    A key holds no numbers but constants. A number that changes, or that belongs to one
+    trace only, would keep the kernel of that step alive and wrong for the next one.
     """
 
-    identity: Any
+    identity: Any  # the recipe, or the open call with its schedules
     name: str = dataclasses.field(compare=False)
-    declare: Callable[..., Any] = dataclasses.field(compare=False)
-    numbers: tuple[str, ...] = ()
+    declare: Callable[..., Declaration] = dataclasses.field(compare=False)
+    numbers: tuple[str, ...] = ()  # that ``declare`` takes, from the state
     schedules: Mapping[str, Any] = dataclasses.field(
         compare=False, default_factory=dict
     )
+
+
+class Member(Protocol):
+    """What the kernels need to know about a leafwise transformation."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def declaration(self) -> Declaration: ...
+    @property
+    def kernel_key(self) -> KernelKey: ...
+    @property
+    def changing(self) -> ChangingNumbers | None: ...
+    @property
+    def state_class(self) -> Any: ...

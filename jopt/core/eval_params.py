@@ -16,24 +16,24 @@ def eval_params(
     *,
     default: Params | None = None,
 ) -> Params:
-    """The parameters to evaluate, test or deploy with.
+    """Return the parameters to evaluate, test or deploy with.
 
-    Where an optimizer trains at one point and answers with another (an average of the
-    parameters, Schedule-Free), this is the other.
+    Some optimizers train at one point and answer with another: an average of the
+    parameters, or Schedule-Free's iterate. This returns the other.
 
     Args:
       tx: The transformation.
       state: Its state.
       params: The parameters that are trained.
-      default: What to return for all other optimizers; ``params``, in code that is for
-        any. None makes it an error, for an average was expected.
+      default: What to return if ``tx`` is not such an optimizer: ``params``, in code
+        that serves any optimizer. None makes that an error.
 
     Returns:
       Parameters of the same structure, shapes and dtypes.
 
     Raises:
-      ValueError: No transformation in ``tx`` answers with parameters of its own, or
-        more than one does.
+      ValueError: No transformation in ``tx`` has other parameters to evaluate with,
+        and ``default`` is None; or more than one has.
 
     >>> import jopt, jax.numpy as jnp
     >>> tx, params = jopt.chain(jopt.sgd(1.0), jopt.params_mean()), jnp.ones(2)
@@ -48,21 +48,21 @@ def eval_params(
             "the order is eval_params(tx, state, params), where tx is a transformation "
             f"of jopt; got {tx!r}"
         )
-    found = list(_readouts(tx, state, tx.name))
-    if len(found) > 1:
+    readouts = list(_readouts(tx, state, tx.name))
+    if len(readouts) > 1:
         raise ValueError(
-            "there is more than one transformation whose parameters to evaluate with "
-            f"are its own: {[path for path, _, _ in found]}. Call eval_params with one "
-            "of them and its state"
+            "more than one transformation has its own parameters to evaluate with: "
+            f"{[path for path, _, _ in readouts]}. Call eval_params with one of them "
+            "and its state"
         )
-    for _, inner, own in found:
+    for _, inner, inner_state in readouts:
         assert inner.readout is not None
-        return inner.readout(own, params)
+        return inner.readout(inner_state, params)
     if default is None:
         raise ValueError(
-            f"nothing in {tx!r} keeps other parameters than those that are trained. "
-            "Evaluate with params, average them with jopt.params_ema(0.999) as the "
-            "last member of a chain, or give default=params"
+            f"{tx!r} keeps no parameters besides those that are trained. Evaluate with "
+            "params, average them with jopt.params_ema(0.999) as the last member of a "
+            "chain, or give default=params"
         )
     return default
 
@@ -75,11 +75,13 @@ def _readouts(
         yield path, tx, state
         return
     for name, inner in tx.children.items():
-        own = state.get(name) if isinstance(state, Mapping) else getattr(state, name)
-        if own is not None:
-            yield from _readouts(inner, own, f"{path}/{name}")
+        inner_state = (
+            state.get(name) if isinstance(state, Mapping) else getattr(state, name)
+        )
+        if inner_state is not None:
+            yield from _readouts(inner, inner_state, f"{path}/{name}")
 
 
 def has_readout(tx: Any) -> bool:
-    """Whether ``eval_params`` would give other parameters than those it is given."""
+    """Whether ``eval_params`` would return parameters that are not the trained ones."""
     return tx.readout is not None or any(map(has_readout, tx.children.values()))

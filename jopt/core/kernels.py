@@ -1,8 +1,9 @@
-"""Kernels: how neighbouring leafwise rules run, one compiled call per leaf.
+"""Kernels: how neighbouring leafwise rules run, in one compiled call per leaf.
 
-What happens once per step is one call, the prologue; what happens to a leaf is another,
-the kernel, which does the rules of all neighbours one after the other in the compute
-dtype. Both are kept by the recipes of the rules, so equal optimizers share them.
+One call per step, the prologue, computes the counts, hyperparameters and scalars of all
+neighbours. One call per leaf, the kernel, runs their rules one after the other in the
+compute dtype. Both are cached by the recipes of the rules, so equal optimizers share
+them, and leaves of one shape and dtype share a trace.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from jopt import tree
 from jopt.core import row_kernels, tree_checks
 from jopt.core.changing_numbers import NO_STATE, scheduled
-from jopt.core.declaration import KernelKey
+from jopt.core.declaration import KernelKey, Member
 from jopt.core.transformation import OptState, Params, Updates
 from jopt.tree import scalar
 from jopt.tree.row_sparse import is_rows
@@ -27,7 +28,7 @@ from jopt.values.arguments import abbreviated
 
 
 def run(
-    members: Sequence[Any],
+    members: Sequence[Member],
     updates: Updates,
     states: Sequence[OptState],
     params: Params | None,
@@ -35,15 +36,15 @@ def run(
 ) -> tuple[Updates, list[OptState]]:
     """One step of neighbouring leafwise transformations.
 
-    Only the first of them may look at the tree of updates: those that the others get
-    exist within the kernels only. A row-sparse leaf is one leaf, and its rows are
-    summed up before anything sees them.
+    Only the first member may look at the tree of updates: the updates that the others
+    get exist within the kernels only. A row-sparse leaf is one leaf; rows with equal
+    ids are added up before any rule sees them.
     """
     fields = [_fields(m, state) for m, state in zip(members, states, strict=True)]
     leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
     leaves = [g.coalesced() if is_rows(g) else g for g in leaves]
-    owners = [m.name for m in members if m.declaration.real_only]
-    tree_checks.leaves(leaves, updates, "updates", owners)
+    real_only = [m.name for m in members if m.declaration.real_only]
+    tree_checks.leaves(leaves, updates, "updates", real_only)
     aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)
     at = [None] * len(leaves) if params is None else aligned(params, "params")
     leaf_shapes = [None if g is None else np.shape(g) for g in leaves]
@@ -55,95 +56,96 @@ def run(
         return slot.loaded(kept, leaf_shapes, column)
 
     slots = [
-        [loaded(n, slot, own[n]) for n, slot in m.declaration.slots.items()]
-        for m, own in zip(members, fields, strict=True)
+        [loaded(n, slot, values[n]) for n, slot in m.declaration.slots.items()]
+        for m, values in zip(members, fields, strict=True)
     ]
-    # A mask is about the parameters, where there are any.
-    shown = [
+    # A mask is about the parameters. Without them, the updates have the same paths.
+    masked = [
         p if p is not None and g is not None else g
         for p, g in zip(at, leaves, strict=True)
     ]
-    chosen = [
+    multiples = [
         [1.0] * len(leaves)
         if m.declaration.mask is None
-        else m.declaration.multiples(treedef.unflatten(shown))
+        else m.declaration.multiples(treedef.unflatten(masked))
         for m in members
     ]
 
     keys = tuple(m.kernel_key for m in members)
     scalar_fields = [
-        {name: x for name, x in own.items() if name not in m.declaration.slots}
+        {name: x for name, x in values.items() if name not in m.declaration.slots}
         | (m.changing.arrays if m.changing else {})
-        for m, own in zip(members, fields, strict=True)
+        for m, values in zip(members, fields, strict=True)
     ]
     inputs = frozenset[str]().union(*(m.declaration.inputs for m in members))
     trees = {"updates": treedef.unflatten(leaves), "params": params, **extra}
     trees = {name: x for name, x in trees.items() if name in inputs}
     slot_trees = [
-        {n: own[n] for n in m.declaration.inputs & m.declaration.slots.keys()}
-        for m, own in zip(members, fields, strict=True)
+        {n: values[n] for n in m.declaration.inputs & m.declaration.slots.keys()}
+        for m, values in zip(members, fields, strict=True)
     ]
     scalar_fields, scalars = _prologue(keys)(scalar_fields, trees, slot_trees)
 
     kernels: dict[Any, Callable[..., Any]] = {}
     for i, g in enumerate(leaves):
-        on = tuple(j for j in range(len(keys)) if chosen[j][i] is not None)
+        on = tuple(j for j in range(len(keys)) if multiples[j][i] is not None)
         if g is None or not on:
             continue
-        own = [[slot[i] for slot in slots[j]] for j in on]
-        for j, leaf_slots in zip(on, own, strict=True):
+        leaf_slots = [[slot[i] for slot in slots[j]] for j in on]
+        for j, values in zip(on, leaf_slots, strict=True):
             declared = members[j].declaration.slots.values()
-            for slot, x in zip(declared, leaf_slots, strict=True):
-                found = x if isinstance(x, tuple) else (x,)
-                wanted = slot.shapes(np.shape(g)) is not None
-                if wanted and any(array is None for array in found):
+            for slot, x in zip(declared, values, strict=True):
+                arrays = x if isinstance(x, tuple) else (x,)
+                has_slot = slot.shapes(np.shape(g)) is not None
+                if has_slot and any(array is None for array in arrays):
                     tree_checks.no_slot(updates, i)
         which = on, is_rows(g)
         if which not in kernels:
             kernels[which] = _kernel(tuple(keys[j] for j in on), is_rows(g))
         try:
-            given = [_with_multiple(scalars[j], chosen[j][i]) for j in on]
-            leaves[i], own = kernels[which](g, at[i], own, given)
+            numbers = [_with_multiple(scalars[j], multiples[j][i]) for j in on]
+            leaves[i], leaf_slots = kernels[which](g, at[i], leaf_slots, numbers)
         except Exception as error:
             tree_checks.note_leaf(error, updates, i)
             raise
-        for j, leaf_slots in zip(on, own, strict=True):
-            for slot, new in zip(slots[j], leaf_slots, strict=True):
-                slot[i] = new
+        for j, values in zip(on, leaf_slots, strict=True):
+            for slot, x in zip(slots[j], values, strict=True):
+                slot[i] = x
 
     new_states = [
-        m.state_class(
-            **own,
+        NO_STATE
+        if m.state_class is None
+        else m.state_class(
+            **values,
             **{
-                name: slot.stored(treedef, values)
-                for (name, slot), values in zip(
-                    m.declaration.slots.items(), s, strict=True
+                name: slot.stored(treedef, columns)
+                for (name, slot), columns in zip(
+                    m.declaration.slots.items(), member_slots, strict=True
                 )
             },
         )
-        if m.state_class
-        else NO_STATE
-        for m, own, s in zip(members, scalar_fields, slots, strict=True)
+        for m, values, member_slots in zip(members, scalar_fields, slots, strict=True)
     ]
     return treedef.unflatten(leaves), new_states
 
 
-def _with_multiple(scalars: dict[str, Any], multiple: float) -> dict[str, Any]:
-    # As an argument, so that one kernel serves all numbers; 1 costs nothing.
+def _with_multiple(scalars: dict[str, Any], multiple: Any) -> dict[str, Any]:
+    # The multiple is an argument of the kernel, so that one kernel serves all
+    # multiples. A multiple of 1 is left out: then the kernel does not multiply.
     if multiple == 1:
         return scalars
     return scalars | {"multiple": np.asarray(multiple, tree.scalar_dtype())}
 
 
-def _fields(member: Any, state: OptState) -> dict[str, Any]:
-    """The fields of a state, if it is one of this member."""
-    wanted = getattr(member.state_class, "_fields", ())
-    if getattr(state, "_fields", ()) == wanted and isinstance(state, tuple):
-        return dict(zip(wanted, state, strict=True))
+def _fields(member: Member, state: OptState) -> dict[str, Any]:
+    """The fields of a state, if it is a state of this member."""
+    fields = getattr(member.state_class, "_fields", ())
+    if getattr(state, "_fields", ()) == fields and isinstance(state, tuple):
+        return dict(zip(fields, state, strict=True))
     raise TypeError(
         f"{member.name} expects the state that its init made, a "
-        f"{member.state_class.__name__ if wanted else 'tuple ()'} with the fields "
-        f"{wanted}, but got {abbreviated(state)}. The order is update(updates, "
+        f"{member.state_class.__name__ if fields else 'tuple ()'} with the fields "
+        f"{fields}, but got {abbreviated(state)}. The order is update(updates, "
         "state, params); a state that was read from a file has to be restored into "
         "tx.init(params)."
     )
@@ -151,38 +153,39 @@ def _fields(member: Any, state: OptState) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=4096)
 def _prologue(keys: tuple[KernelKey, ...]) -> Callable[..., Any]:
-    """What happens once per step: counts, hyperparameters, and the rules' scalars."""
+    """The call once per step: counts, hyperparameters, and the scalars of the rules."""
 
     @jax.jit
     def prologue(fields, trees, slot_trees):
-        # One leaf also for what does not know of rows, which must not see their ids.
+        # Scalars that know nothing of rows see one leaf: the ids must not look like
+        # another.
         trees = jax.tree.map(
             lambda x: x.as_leaf() if is_rows(x) else x, trees, is_leaf=is_rows
         )
         new_fields, scalars = [], []
-        for key, own, slots in zip(keys, fields, slot_trees, strict=True):
-            tree_checks.state_numbers(key.name, own)
-            numbers = {name: own[name] for name in key.numbers} | {
-                name: scheduled(name, f, own["count"])
+        for key, values, slots in zip(keys, fields, slot_trees, strict=True):
+            tree_checks.state_numbers(key.name, values)
+            numbers = {name: values[name] for name in key.numbers} | {
+                name: scheduled(name, f, values["count"])
                 for name, f in key.schedules.items()
             }
-            new = own | numbers
+            new = values | numbers
             declared = key.declare(**numbers)
             results = {}
-            if "count" in own:
-                new["count"] = tree.safe_increment(own["count"])
+            if "count" in values:
+                new["count"] = tree.safe_increment(values["count"])
             if declared.scalars:
-                known = trees | own | slots
+                inputs = trees | values | slots
                 if "t" in declared.inputs:
-                    known["t"] = scalar(new["count"])
-                known = {n: known[n] for n in declared.inputs}
+                    inputs["t"] = scalar(new["count"])
+                inputs = {n: inputs[n] for n in declared.inputs}
                 try:
-                    results = declared.scalars(**known)
+                    results = declared.scalars(**inputs)
                 except Exception as error:
-                    tree_checks.scalars_of_rows(key.name, known, error)
+                    tree_checks.scalars_of_rows(key.name, inputs, error)
                     raise
-            needed = declared.wanted | declared.carry.keys()
-            tree_checks.scalars(key.name, results, needed - numbers.keys())
+            names = declared.scalar_names | declared.carry.keys()
+            tree_checks.scalars(key.name, results, names - numbers.keys())
             new |= {n: scalar(results[n]) for n in declared.carry}
             new_fields.append(new)
             scalars.append({**results, **numbers})
@@ -192,8 +195,8 @@ def _prologue(keys: tuple[KernelKey, ...]) -> Callable[..., Any]:
 
 
 def _mixing_real_and_complex(u: jax.Array) -> Any:
-    # A complex leaf is multiplied by real numbers of its width, which strict promotion,
-    # if the user has set it, takes for an accident.
+    # Rules multiply a complex leaf by real numbers of its width. Strict promotion, if
+    # the user has set it, would reject that as an accident.
     if jnp.iscomplexobj(u):
         return jax.numpy_dtype_promotion("standard")
     return contextlib.nullcontext()
@@ -203,7 +206,7 @@ def _mixing_real_and_complex(u: jax.Array) -> Any:
 def _kernel(
     keys: tuple[KernelKey, ...], row_sparse: bool = False
 ) -> Callable[..., Any]:
-    """The rules of these keys, one after the other, for one leaf."""
+    """The rules with these keys, one after the other, for one leaf."""
     if row_sparse:
         return row_kernels.kernel(_kernel(keys), keys, _kernel)
 
@@ -218,21 +221,24 @@ def _kernel(
 
         u = load(g)
         new_slots = []
-        for key, own, results in zip(keys, slots, scalars, strict=True):
-            given: dict[str, Any] = {"multiple": 1.0}
-            given |= {name: x.astype(real) for name, x in results.items()}
-            declared = key.declare(**{name: given[name] for name in key.numbers})
-            if "p" in declared.asks:
-                given["p"] = load(p)
-            asked = {name: given[name] for name in declared.asks}
-            loaded = dict(zip(declared.slots, jax.tree.map(load, own), strict=True))
+        for key, stored, results in zip(keys, slots, scalars, strict=True):
+            numbers: dict[str, Any] = {"multiple": 1.0}
+            numbers |= {name: x.astype(real) for name, x in results.items()}
+            declared = key.declare(**{name: numbers[name] for name in key.numbers})
+            if "p" in declared.keywords:
+                numbers["p"] = load(p)
+            keywords = {name: numbers[name] for name in declared.keywords}
+            values = dict(zip(declared.slots, jax.tree.map(load, stored), strict=True))
             with _mixing_real_and_complex(u):
-                out = declared.rule(u, *loaded.values(), **asked)
+                out = declared.rule(u, *values.values(), **keywords)
             u, *new = tree_checks.rule_results(
-                key.name, out, {"the update": u, **loaded}
+                key.name, out, {"the update": u, **values}
             )
-            new_slots.append(jax.tree.map(lambda x, old: x.astype(old.dtype), new, own))
+            new_slots.append(
+                jax.tree.map(lambda x, old: x.astype(old.dtype), new, stored)
+            )
         return u.astype(jnp.asarray(g).dtype), new_slots
 
+    # Profilers and compiled programs show this name.
     kernel.__name__ = "__".join(key.name for key in keys)
     return jax.jit(kernel)

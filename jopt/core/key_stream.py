@@ -1,4 +1,4 @@
-"""Random keys in a state: as plain numbers, which every checkpoint format can hold."""
+"""Random keys in a state, as plain numbers that every checkpoint format can hold."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 
 class KeyStream:
-    """The keys of a transformation that draws random numbers, one after the other.
+    """The sequence of keys of a transformation that draws random numbers.
 
     Args:
       key: A key of ``jax.random``, or the seed of one.
 
     Raises:
-      ValueError: There is more than one key.
+      ValueError: ``key`` holds more than one key.
 
     >>> stream = KeyStream(0)
     >>> data, keys = stream.split(stream.initial(), 2)
@@ -32,11 +32,11 @@ class KeyStream:
         self._key, self._impl = typed, jax.random.key_impl(typed)
 
     def initial(self) -> jax.Array:
-        """The numbers of the first key, in a buffer of their own."""
+        """The numbers of the first key, in their own buffer."""
         return jnp.copy(jax.random.key_data(self._key))
 
     def split(self, data: jax.Array, n: int) -> tuple[jax.Array, Sequence[jax.Array]]:
-        """The numbers to keep, and ``n`` keys to use now."""
+        """The numbers to keep in the state, and ``n`` keys to use now."""
         key = jax.random.wrap_key_data(data, impl=self._impl)
         kept, *keys = jax.random.split(key, n + 1)
         return jax.random.key_data(kept), keys

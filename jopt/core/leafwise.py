@@ -1,9 +1,9 @@
 """The leaf engine: an algorithm is a few lines about one array; this does the rest.
 
 A rule sees one leaf, its gradient and its slots, in the compute dtype. What is declared
-here is data: what is kept per leaf, what is computed once per step, and the rule. How
-it runs (structure checks, precision, storage, skipped leaves, one compiled kernel per
-distinct leaf, shared by neighbouring rules of a chain) is in `kernels.py`.
+here is data: the slots kept for each leaf, the scalars computed once per step, and the
+rule. How it runs (structure checks, precision, storage, skipped leaves, one compiled
+kernel per distinct leaf, shared by neighbouring rules of a chain) is in `kernels.py`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from jopt.tree import scalar
 from jopt.values.recipe import Recipe, freeze
 
 
-# The words of an algorithm file, from one place.
+# What an algorithm file needs, from one place.
 __all__ = ["Leafwise", "copied", "full", "leafwise", "zeros"]
 
 
 class Leafwise(GradientTransformation):
-    """A transformation that does the same to every leaf; made by `leafwise`."""
+    """A transformation that applies one rule to every leaf; made by `leafwise`."""
 
     declaration: Declaration
     kernel_key: KernelKey
@@ -73,7 +73,7 @@ class Leafwise(GradientTransformation):
 
         computed = {"t", "count", "updates", *declaration.carry, *declaration.slots}
         required = declaration.inputs - computed
-        if "p" in declaration.asks:
+        if "p" in declaration.keywords:
             required |= {"params"}
         self = super().__new__(
             cls,
@@ -112,8 +112,9 @@ class Leafwise(GradientTransformation):
 
     @property
     def state_class(self) -> Any:
-        own = self.declaration.state
-        return self.changing.extended(own) if self.changing else own
+        """The class of the state, with the numbers that change; None for no state."""
+        declared = self.declaration.state
+        return self.changing.extended(declared) if self.changing else declared
 
     def _init(self, params: Params) -> OptState:
         leaves, treedef = jax.tree.flatten(params, is_leaf=lambda x: x is None)
@@ -143,28 +144,28 @@ class Leafwise(GradientTransformation):
 @functools.partial(jax.jit, static_argnums=0)
 def _read(tx: Leafwise, state: OptState, params: Params) -> Params:
     """The parameters to evaluate with, by the declared ``readout``."""
-    own = state._asdict()
-    numbers = own | (tx.changing.arrays if tx.changing else {})
-    declared = tx.kernel_key.declare(
-        **{name: numbers[name] for name in tx.kernel_key.numbers}
-    )
-    keywords = inspect.signature(declared.readout).parameters.values()
-    asked = {p.name: numbers[p.name] for p in keywords if p.kind is p.KEYWORD_ONLY}
+    fields = state._asdict()
+    numbers = fields | (tx.changing.arrays if tx.changing else {})
+    key = tx.kernel_key
+    declared = key.declare(**{name: numbers[name] for name in key.numbers})
+    readout: Any = declared.readout
+    parameters = inspect.signature(readout).parameters.values()
+    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
 
     def read(p, *slots):
         if p is None or slots[0] is None:
             return p
         wide = tree.compute_dtype(p.dtype)
-        given = {name: jnp.asarray(x, wide) for name, x in asked.items()}
-        loaded = jax.tree.map(lambda x: x.astype(tree.compute_dtype(x.dtype)), slots)
-        return declared.readout(p.astype(wide), *loaded, **given).astype(p.dtype)
+        scalars = {name: jnp.asarray(numbers[name], wide) for name in keywords}
+        values = jax.tree.map(lambda x: x.astype(tree.compute_dtype(x.dtype)), slots)
+        return readout(p.astype(wide), *values, **scalars).astype(p.dtype)
 
-    slots = [own[name] for name in declared.slots]
+    slots = [fields[name] for name in declared.slots]
     return jax.tree.map(read, params, *slots, is_leaf=lambda x: x is None)
 
 
 def _author(declaration: Declaration) -> str:
-    """The name of the function that the rule is written in."""
+    """The name of the outermost function that the rule is written in."""
     outermost = getattr(declaration.rule, "__qualname__", "").split(".")[0]
     return outermost if outermost.isidentifier() else "leafwise"
 
@@ -181,37 +182,38 @@ def leafwise(
     gain: str | None = None,
     **slots: Slot,
 ) -> Leafwise:
-    """A transformation from the algorithm for one leaf.
+    """Make a transformation of the algorithm for one leaf.
 
     Args:
-      rule: ``rule(g, *slots, **scalars)`` gives the update of one leaf, or the update
+      rule: ``rule(g, *slots, **scalars)`` returns the update of one leaf, or the update
         followed by the new slots. ``g`` is the incoming update; the slots come in the
-        order of ``slots``; a keyword-only argument gets the scalar of its name, and
-        ``p`` the parameter, ``multiple`` the number that the mask has for the leaf.
-        Everything arrives in the compute dtype (float32 or wider)
-        and is stored in its own.
-      scalars: Computed once per step: ``scalars(**wanted)`` gives numbers by name. Its
+        order of ``slots``. A keyword-only argument receives the scalar of its name;
+        ``p`` is the parameter, and ``multiple`` the number that the mask has for the
+        leaf. Everything arrives in the compute dtype (float32 or wider), and each
+        result is stored in the dtype of what it replaces.
+      scalars: Runs once per step: ``scalars(**inputs)`` returns numbers by name. Its
         arguments may be ``t`` (the number of this step: 1, 2, …, as a float), ``count``
         (the steps before this one, as an integer), a name of ``carry``, ``updates`` and
-        ``params`` (the trees), the name of a slot (its tree, before this step), and
-        anything else that the caller then has to pass to ``update``.
+        ``params`` (the trees), the name of a slot (its tree, before this step), and any
+        other name, which the caller must then pass to ``update``.
       state: A NamedTuple class with a field for each slot and carry, and ``count`` if
-        ``scalars`` wants ``t`` or ``count``. None for no state.
-      carry: Scalars that are carried in the state, with their initial values;
-        ``scalars`` gives the next value under the same name.
-      mask: The leaves to act on; see `jopt.Mask`. Others pass unchanged and have
+        ``scalars`` takes ``t`` or ``count``. None for no state.
+      carry: Initial values of scalars that the state carries; ``scalars`` returns the
+        next value under the same name.
+      mask: The leaves to act on; see `jopt.Mask`. Other leaves pass unchanged and have
         None in the slots.
-      real_only: Whether complex leaves are an error.
-      readout: ``readout(p, *slots, **fields)`` gives the parameter to evaluate with,
-        for `jopt.eval_params`; a keyword-only argument is a scalar field of the state.
+      real_only: Whether to reject complex leaves.
+      readout: ``readout(p, *slots, **fields)`` returns the parameter to evaluate with,
+        for `jopt.eval_params`. A keyword-only argument is a scalar field of the state.
       gain: The name under which `jopt.monitor` reports ``|update| / |gradient|``.
-      **slots: What is kept for every leaf, made by `zeros`, `full` or `copied`.
+      **slots: What to keep for every leaf, made by `zeros`, `full` or `copied`.
 
     Returns:
       A transformation.
 
     Raises:
-      TypeError: The state's fields are not the slots, carry and count.
+      TypeError: The fields of the state are not the slots, carry and count; or an
+        option is neither an argument of this function nor a slot.
 
     >>> import jopt
     >>> tx = jopt.leafwise(lambda g, *, p: g + 0.1 * p)
@@ -233,7 +235,7 @@ def leafwise(
     for name, slot in slots.items():
         if not isinstance(slot, Slot):
             raise TypeError(
-                f"{name}={slot!r} is no option of leafwise, and no slot made by "
+                f"{name}={slot!r} is neither an option of leafwise nor a slot made by "
                 "zeros(), full() or copied()"
             )
     tree_checks.rule_signature(rule, slots)

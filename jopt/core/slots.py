@@ -1,4 +1,4 @@
-"""Slots: what an algorithm keeps for every leaf, declared as data."""
+"""Slots: the arrays that an algorithm keeps for every leaf, declared as data."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from jopt.tree.like import spread_like
 from jopt.values import arguments
 
 
-# Which axes of a leaf a slot has averaged away, from the leaf's shape: ``(-1,)`` keeps
-# one number per row. None is no slot for this leaf.
+# From a leaf's shape, the axes along which a slot keeps one number: ``(-1,)`` keeps one
+# number per row. None means that this leaf has no slot.
 Over = Callable[[tuple[int, ...]], tuple[int, ...] | None]
-Each = Callable[[tuple[int, ...]], list[tuple[int, ...]]]  # of several arrays
+Each = Callable[
+    [tuple[int, ...]], list[tuple[int, ...]]
+]  # for a slot of several arrays
 
 
 class Slot(NamedTuple):
-    """What is kept for every leaf: an array of the parameter's shape, or smaller."""
+    """The array kept for every leaf, of the parameter's shape or smaller."""
 
-    fill: float | None  # None starts as a copy of the parameter
+    fill: float | None  # the initial value; None means a copy of the parameter
     dtype: str | None
     real: bool
     over: Over | None = None
@@ -43,13 +45,13 @@ class Slot(NamedTuple):
         )
 
     def shapes(self, shape: tuple[int, ...]) -> Any:
-        """The shape of the slot of a leaf of this shape; a tuple of several."""
+        """The slot's shape for a leaf of this shape, or a tuple of several shapes."""
 
-        def kept(axes):
-            gone = {axis % len(shape) for axis in axes}
-            return tuple(1 if i in gone else n for i, n in enumerate(shape))
+        def reduced(axes):
+            reduced_axes = {axis % len(shape) for axis in axes}
+            return tuple(1 if i in reduced_axes else n for i, n in enumerate(shape))
 
-        return self._for_each(shape, kept)
+        return self._for_each(shape, reduced)
 
     def _for_each(self, shape: tuple[int, ...], make: Callable[..., Any]) -> Any:
         if self.each:
@@ -57,11 +59,11 @@ class Slot(NamedTuple):
         axes = self.over(shape) if self.over else ()
         return None if axes is None else make(axes)
 
-    # Several arrays of a leaf are kept as several trees like the parameters, for not
-    # every container of parameters can have a tuple in the place of an array.
+    # Several arrays of a leaf are kept as several trees like the parameters, because
+    # not every container of parameters accepts a tuple in place of an array.
 
     def stored(self, treedef: Any, values: list[Any]) -> Any:
-        """What the state keeps, from what there is for each leaf."""
+        """The field of the state, from the values of all leaves."""
         if not self.each:
             return treedef.unflatten(values)
         most = max((len(x) for x in values if x is not None), default=0)
@@ -69,7 +71,7 @@ class Slot(NamedTuple):
         return tuple(treedef.unflatten(x[k] for x in padded) for k in range(most))
 
     def loaded(self, kept: Any, shapes: list[Any], aligned: Callable[..., Any]) -> list:
-        """What there is for each leaf, of these shapes, from what the state keeps."""
+        """The values of all leaves, of these shapes, from the field of the state."""
         if not self.each:
             return aligned(kept, self.shapes)
 
@@ -94,7 +96,7 @@ def filled(
 
 @functools.partial(jax.jit, static_argnums=1)
 def _copied(param: jax.Array, dtype: Any) -> jax.Array:
-    return jnp.copy(param).astype(dtype)  # a buffer of its own, so both can be donated
+    return jnp.copy(param).astype(dtype)  # its own buffer, so that both can be donated
 
 
 def zeros(
@@ -104,18 +106,18 @@ def zeros(
     over: Over | None = None,
     each: Each | None = None,
 ) -> Slot:
-    """A slot that starts at zero.
+    """Declare a slot that starts at zero.
 
     Args:
-      dtype: What it is stored in; None is the compute dtype (float32 for a bfloat16
-        parameter: a moving average with decay 0.999 stands still in bfloat16).
-      real: Whether it is real also for complex parameters, as squares are.
-      over: A function of the leaf's shape that gives the axes along which the slot has
-        one number only (they are kept, with length 1). It may give None, for a leaf
-        without this slot: the rule then gets None and returns None.
-      each: A function of the leaf's shape that gives a list of such axes, for a slot of
-        several arrays: the rule gets and returns a tuple of them, the state has a tuple
-        of trees.
+      dtype: Storage dtype; None means the compute dtype (float32 for a bfloat16
+        parameter, because a moving average with decay 0.999 stands still in bfloat16).
+      real: Whether the slot is real even for complex parameters, as squares are.
+      over: A function of the leaf's shape that returns the axes along which the slot
+        keeps one number only (they stay, with length 1). It may return None for a leaf
+        without this slot; the rule then receives None and returns None.
+      each: A function of the leaf's shape that returns a list of such axes, for a slot
+        of several arrays. The rule receives and returns a tuple of them, and the state
+        holds a tuple of trees.
 
     Returns:
       A slot for `leafwise`.
@@ -136,14 +138,14 @@ def full(
     over: Over | None = None,
     each: Each | None = None,
 ) -> Slot:
-    """A slot that starts at ``fill``.
+    """Declare a slot that starts at ``fill``.
 
     Args:
       fill: The initial value of every element.
-      dtype: What it is stored in; see `zeros`.
-      real: Whether it is real also for complex parameters.
-      over: The axes it has one number for; see `zeros`.
-      each: The same for several arrays; see `zeros`.
+      dtype: Storage dtype; see `zeros`.
+      real: Whether the slot is real even for complex parameters.
+      over: The axes along which it keeps one number; see `zeros`.
+      each: Such axes for a slot of several arrays; see `zeros`.
 
     Returns:
       A slot for `leafwise`.
@@ -155,10 +157,10 @@ def full(
 
 
 def copied(dtype: DTypeLike | None = None) -> Slot:
-    """A slot that starts as a copy of the parameter.
+    """Declare a slot that starts as a copy of the parameter.
 
     Args:
-      dtype: What it is stored in; see `zeros`.
+      dtype: Storage dtype; see `zeros`.
 
     Returns:
       A slot for `leafwise`.

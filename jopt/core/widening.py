@@ -1,4 +1,4 @@
-"""Low precision is rounded to once."""
+"""Updates stay wide between members that are not leafwise, and are rounded once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from jopt.core.transformation import GradientTransformation
 
 
 def widened(inner: GradientTransformation) -> GradientTransformation:
-    """The same, with updates in the compute dtype from the first member to the last.
+    """Run a transformation with updates in the compute dtype, and round at the end.
 
-    Leafwise neighbours in a chain hand their updates on as they are; what is not
-    leafwise, such as `scale_by_muon`, has to store them, in the dtype of the gradient.
-    Here that is wide enough, and the result is rounded to the gradient's at the end.
-    The state is that of ``inner``.
+    Leafwise neighbours in a chain pass their updates on unrounded. A member that is not
+    leafwise, such as `scale_by_muon`, stores its updates in the dtype of the gradient,
+    which loses digits between members if that dtype is narrow. Here the members see a
+    wide gradient, and only the result is rounded to the dtype of the real one. The
+    state is that of ``inner``.
     """
 
     def wide(g):

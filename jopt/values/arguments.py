@@ -176,17 +176,32 @@ def function_of_step(name: str, value: Any) -> None:
         ) from None
 
 
+# What Keras and torch call arguments that have another name here.
+_NAMES_ELSEWHERE = {
+    "alpha": "decay",
+    "beta_1": "b1",
+    "beta_2": "b2",
+    "beta1": "b1",
+    "beta2": "b2",
+    "betas": "b1",
+    "clipnorm": "max_norm",
+    "dampening": "momentum",
+    "epsilon": "eps",
+    "global_clipnorm": "max_norm",
+    "lr": "learning_rate",
+    "rho": "decay",
+    "weight_decay_rate": "weight_decay",
+}
+
+
 def suggestion(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """A did-you-mean for a word that is not known, or nothing."""
+    """A did-you-mean for an unknown word, or nothing."""
     known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
-    # Nothing is as common as lr for learning_rate.
-    close += [name for name in known if "_" in name and _initials(name) == word]
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def _initials(name: str) -> str:
-    return "".join(part[:1] for part in name.split("_"))
+    by_lower_case = {name.lower(): name for name in reversed(known)}
+    close = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=cutoff)
+    if _NAMES_ELSEWHERE.get(word) in known:
+        return f" Did you mean {_NAMES_ELSEWHERE[word]!r}?"
+    return f" Did you mean {by_lower_case[close[0]]!r}?" if close else ""
 
 
 def abbreviated(value: Any) -> str:
