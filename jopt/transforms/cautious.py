@@ -60,8 +60,8 @@ def cautious(
       descent: If True, ``inner`` returns a descent step, which is added to the
         parameters; if False, its sign is still to be flipped by a learning rate. None
         means True if ``inner`` has a ``learning_rate``. Pass True for an optimizer
-        without one (a foreign one, Adafactor with relative steps): otherwise the wrong
-        elements are dropped.
+        without one (a foreign one, Adafactor with relative steps): otherwise the
+        comparison has the wrong sign.
 
     Returns:
       A transformation with the state and the hyperparameters of ``inner``.
