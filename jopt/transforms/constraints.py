@@ -37,10 +37,10 @@ def keep_params_nonnegative() -> GradientTransformation:
     def update(updates, state, params):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         tree_checks.leaves(leaves, updates, "updates", ["keep_params_nonnegative"])
-        at = tree_checks.aligned(updates, leaves, treedef, params, "params")
+        ps = tree_checks.aligned(updates, leaves, treedef, params, "params")
         new = [
             None if g is None else _nonnegative(g, p)
-            for g, p in zip(leaves, at, strict=True)
+            for g, p in zip(leaves, ps, strict=True)
         ]
         return treedef.unflatten(new), state
 
