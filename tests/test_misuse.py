@@ -365,7 +365,7 @@ TREES = [
      {"grads": {"conv": FIVE}, "params": {"conv": FIVE}, "init": ()},
      ValueError,
      "adaptive_grad_clip does not know the units of a leaf of shape (2, 2, 2, 2,",
-     "2): give axis", "leaf 'conv'"),
+     "2): pass axis", "leaf 'conv'"),
     ("mask that fits nothing", jopt.adamw(0.1, mask="kernle"), {"init": ()},
      ValueError,
      "mask 'kernle' matches no leaf; the paths are 'dense/bias', 'dense/kernel'"),

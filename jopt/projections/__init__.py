@@ -1,11 +1,11 @@
-"""Euclidean projections: the nearest tree that keeps a constraint.
+"""Euclidean projections: the nearest tree that satisfies a constraint.
 
     y = argmin ||x - y||_2  over the y in a set
 
-A tree is one vector: a simplex, a sphere or a plane is about all its leaves together.
-Everything is computed in float32 or wider and scaled, so that neither float16 nor
-numbers of 1e30 overflow, and each leaf is rounded once, to its own dtype. What is in a
-ball, a box or a half-space already is returned as it is.
+A tree counts as one vector: a simplex, a sphere or a plane constrains all its leaves
+together. All computations are in float32 or wider and scaled, so that neither float16
+nor numbers of 1e30 overflow. Each leaf is rounded once, to its own dtype. A point that
+is already in a ball, a box or a half-space is returned unchanged.
 
 To train under a constraint, project after the step: ``params =
 projection_simplex(apply_updates(params, updates))``.

@@ -1,8 +1,8 @@
-"""Projections onto balls and spheres, and onto the simplex, which is a part of one.
+"""Projections onto balls and spheres, and onto the simplex, a part of the l1 sphere.
 
-The projection onto a simplex takes the same number from all elements and leaves none
-negative; which number it is, the sorted elements tell. Onto the l1 ball it is that of
-the absolute values.
+The projection onto the simplex subtracts one threshold from all elements and sets
+negative results to zero; the sorted elements determine the threshold. The projection
+onto the l1 ball does the same to the absolute values.
 
 Duchi et al., "Efficient projections onto the l1-ball for learning in high dimensions",
 2008.
@@ -26,7 +26,7 @@ from jopt.values import arguments
 
 
 def projection_l2_ball(tree: Any, scale: ArrayLike = 1) -> Any:
-    """The nearest tree with ``||y||_2 <= scale``.
+    """Return the nearest tree with ``||y||_2 <= scale``.
 
     Args:
       tree: Arrays, which may be complex; None stays None.
@@ -47,6 +47,7 @@ def projection_l2_ball(tree: Any, scale: ArrayLike = 1) -> Any:
     length = jnp.where(outside, length, 1)
 
     def shortened(x, length, radius):
+        # Division first: the ratio radius / length may underflow.
         return jnp.where(outside, x / length * radius, x)
 
     numbers = [length, scale]
@@ -54,15 +55,15 @@ def projection_l2_ball(tree: Any, scale: ArrayLike = 1) -> Any:
 
 
 def projection_l2_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
-    """The nearest tree with ``||y||_2 = scale``.
+    """Return the nearest tree with ``||y||_2 = scale``.
 
     Args:
-      tree: Arrays, which may be complex; None stays None. If all is zero, every tree on
-        the sphere is as near, and the one of equal elements is taken.
+      tree: Arrays, which may be complex; None stays None. If all elements are zero,
+        every tree on the sphere is equally near; the result then has equal elements.
       scale: The radius, >= 0.
 
     Returns:
-      A tree like ``tree``, of floating point or complex numbers.
+      A tree like ``tree`` with floating point or complex leaves.
 
     Raises:
       ValueError: ``scale`` is negative.
@@ -82,14 +83,14 @@ def projection_l2_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
 
 
 def projection_simplex(tree: Any, scale: ArrayLike = 1) -> Any:
-    """The nearest tree without negative elements whose sum is ``scale``.
+    """Return the nearest tree with nonnegative elements whose sum is ``scale``.
 
     Args:
       tree: Real arrays; None stays None.
       scale: The sum of all elements, > 0.
 
     Returns:
-      A tree like ``tree``, of floating point numbers.
+      A tree like ``tree`` with floating point leaves.
 
     Raises:
       ValueError: ``scale`` is not positive.
@@ -108,15 +109,15 @@ def projection_simplex(tree: Any, scale: ArrayLike = 1) -> Any:
 
 
 def projection_l1_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
-    """The nearest tree with ``||y||_1 = scale``.
+    """Return the nearest tree with ``||y||_1 = scale``.
 
     Args:
-      tree: Arrays, which may be complex; None stays None. Where there is a choice, an
-        element that is zero becomes positive.
+      tree: Arrays, which may be complex; None stays None. If a zero element becomes
+        nonzero, either sign is equally near; the result is positive.
       scale: The radius, > 0.
 
     Returns:
-      A tree like ``tree``, of floating point or complex numbers.
+      A tree like ``tree`` with floating point or complex leaves.
 
     Raises:
       ValueError: ``scale`` is not positive.
@@ -138,7 +139,7 @@ def projection_l1_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
 
 
 def projection_l1_ball(tree: Any, scale: ArrayLike = 1) -> Any:
-    """The nearest tree with ``||y||_1 <= scale``.
+    """Return the nearest tree with ``||y||_1 <= scale``.
 
     Args:
       tree: Arrays, which may be complex; None stays None.
@@ -166,14 +167,14 @@ def projection_l1_ball(tree: Any, scale: ArrayLike = 1) -> Any:
 
 
 def _on_simplex(leaves: list[Any], scale: ArrayLike) -> list[jax.Array]:
-    """The projection ``max(x - threshold, 0)`` of real leaves, not yet rounded."""
+    """Return the projection ``max(x - threshold, 0)`` of real leaves, unrounded."""
     if not leaves or not size(leaves):
         return [jnp.asarray(x) for x in leaves]
     dtype = wide(promoted(*leaves, 0.0))
     scale = jnp.asarray(scale).astype(dtype)
     arrays = [jnp.asarray(x).astype(dtype) for x in leaves]
-    # Only what is within scale of the largest element can stay positive, so with that
-    # element at zero nothing is large, and nothing that matters was rounded.
+    # Only elements within scale of the largest can stay positive. With the largest
+    # shifted to zero these are all small, so sums of them lose no digits.
     flat = jax.lax.stop_gradient(jnp.concatenate([jnp.ravel(x) for x in arrays]))
     largest = jnp.max(flat)
     arrays = [x - largest for x in arrays]
@@ -184,11 +185,12 @@ def _on_simplex(leaves: list[Any], scale: ArrayLike) -> list[jax.Array]:
     last = jnp.count_nonzero(1 + count * falling > sums) - 1
     threshold = (sums[last] - 1) / count[last]
 
-    # Which elements stay is known now. The threshold of just these has all its digits,
-    # and is what can be differentiated.
-    stay = [~(jax.lax.stop_gradient(x / scale) <= threshold) for x in arrays]
-    pairs = list(zip(arrays, stay, strict=True))
+    # Sorting has selected the elements that stay positive. Their threshold is computed
+    # again from them alone: with all its digits, and differentiable.
+    # `not <=` instead of `>` keeps a NaN among them.
+    masks = [~(jax.lax.stop_gradient(x / scale) <= threshold) for x in arrays]
+    pairs = list(zip(arrays, masks, strict=True))
     total = sum(jnp.sum(jnp.where(on, x, 0)) for x, on in pairs)
-    number = sum(jnp.count_nonzero(on) for on in stay)
+    number = sum(jnp.count_nonzero(on) for on in masks)
     threshold = (total - scale) / jnp.asarray(number, dtype)
     return [jnp.where(on, jax.nn.relu(x - threshold), 0) for x, on in pairs]

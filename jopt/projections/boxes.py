@@ -1,4 +1,4 @@
-"""Projections of every element by itself: onto boxes."""
+"""Elementwise projections: onto boxes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jopt.values import arguments
 
 
 def projection_non_negative(tree: Any) -> Any:
-    """The nearest tree without negative elements: ``max(x, 0)``.
+    """Return the nearest tree without negative elements: ``max(x, 0)``.
 
     Args:
       tree: Real arrays; None stays None.
@@ -34,18 +34,18 @@ def projection_non_negative(tree: Any) -> Any:
 
 
 def projection_box(tree: Any, lower: Any, upper: Any) -> Any:
-    """The nearest tree with ``lower <= y <= upper``.
+    """Return the nearest tree with ``lower <= y <= upper``.
 
     Args:
       tree: Real arrays; None stays None.
-      lower: A number, or a tree like ``tree`` of arrays or numbers.
-      upper: The same.
+      lower: The lower bounds: a number, or a tree like ``tree`` of arrays or numbers.
+      upper: The upper bounds, in the same form.
 
     Returns:
       A tree like ``tree``.
 
     Raises:
-      ValueError: A bound has another structure, or a leaf another shape.
+      ValueError: The structure or a leaf shape of a bound does not match ``tree``.
       TypeError: A leaf is complex.
 
     >>> projection_box({"a": jnp.arange(3.0)}, 0.5, {"a": 1.5})
@@ -61,17 +61,17 @@ def projection_box(tree: Any, lower: Any, upper: Any) -> Any:
 
 
 def projection_hypercube(tree: Any, scale: Any = 1) -> Any:
-    """The nearest tree with ``0 <= y <= scale``.
+    """Return the nearest tree with ``0 <= y <= scale``.
 
     Args:
       tree: Real arrays; None stays None.
-      scale: The length of the sides, >= 0: a number, or a tree like ``tree``.
+      scale: The side length, >= 0: a number, or a tree like ``tree``.
 
     Returns:
       A tree like ``tree``.
 
     Raises:
-      ValueError: ``scale`` is negative or does not fit ``tree``.
+      ValueError: ``scale`` is negative or does not match ``tree``.
       TypeError: A leaf is complex.
 
     >>> projection_hypercube({"a": jnp.array([-1.0, 0.5, 2.0])})
@@ -83,7 +83,7 @@ def projection_hypercube(tree: Any, scale: Any = 1) -> Any:
 
 
 def projection_linf_ball(tree: Any, scale: ArrayLike = 1) -> Any:
-    """The nearest tree with ``|y_i| <= scale`` for every element.
+    """Return the nearest tree with ``|y_i| <= scale`` for every element.
 
     Args:
       tree: Arrays, which may be complex; None stays None.
@@ -118,5 +118,5 @@ def real_only(tree: Any) -> None:
     for path, x in leaves_with_names(tree):
         if jnp.iscomplexobj(x):
             raise TypeError(
-                f"leaf {path!r} is complex, but this set is one of real numbers"
+                f"leaf {path!r} is complex, but this projection needs real numbers"
             )

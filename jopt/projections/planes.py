@@ -19,17 +19,17 @@ from jopt.values.arguments import abbreviated
 
 
 def projection_vector(x: Any, a: Any) -> Any:
-    """The nearest multiple of ``a``: ``<a, x> / <a, a> a``; zero if ``a`` is.
+    """Return the nearest multiple of ``a``: ``<a, x> / <a, a> a``; zero if ``a`` is 0.
 
     Args:
       x: Arrays, which may be complex; None stays None.
-      a: Of the same structure and shapes.
+      a: The direction, with the same structure and shapes.
 
     Returns:
-      A tree like ``x``, of floating point or complex numbers.
+      A tree like ``x`` with floating point or complex leaves.
 
     Raises:
-      ValueError: The trees have different structures, or leaves different shapes.
+      ValueError: The structures or the leaf shapes of the trees differ.
 
     >>> projection_vector(jnp.array([1.0, 3.0]), jnp.array([2.0, 2.0]))
     Array([2., 2.], dtype=float32)
@@ -40,24 +40,25 @@ def projection_vector(x: Any, a: Any) -> Any:
     def multiple(_, along, a):
         return along * a
 
+    # x itself does not enter: it sets the dtype of the result.
     return map_leaves(
         lambda x, a: rounded_once(multiple, x, numbers=[along, a]), x=x, a=a
     )
 
 
 def projection_hyperplane(x: Any, a: Any, b: ArrayLike) -> Any:
-    """The nearest tree with ``<a, y> = b``.
+    """Return the nearest tree with ``<a, y> = b``.
 
     Args:
       x: Arrays, which may be complex; None stays None.
-      a: The normal of the plane, not zero; of the same structure and shapes.
-      b: A real number.
+      a: The normal of the plane, not zero, with the same structure and shapes.
+      b: The offset, a real number.
 
     Returns:
-      A tree like ``x``, of floating point or complex numbers.
+      A tree like ``x`` with floating point or complex leaves.
 
     Raises:
-      ValueError: The trees have different structures, or leaves different shapes.
+      ValueError: The structures or the leaf shapes of the trees differ.
       TypeError: ``b`` is not one real number.
 
     >>> projection_hyperplane(jnp.zeros(2), jnp.array([1.0, 1.0]), 4.0)
@@ -68,33 +69,33 @@ def projection_hyperplane(x: Any, a: Any, b: ArrayLike) -> Any:
 
 
 def projection_halfspace(x: Any, a: Any, b: ArrayLike) -> Any:
-    """The nearest tree with ``<a, y> <= b``, of complex numbers in the real part.
+    """Return the nearest tree with ``<a, y> <= b``, or ``Re <a, y> <= b`` if complex.
 
     Args:
       x: Arrays, which may be complex; None stays None.
-      a: The normal, not zero; of the same structure and shapes.
-      b: A real number.
+      a: The normal of the plane, not zero, with the same structure and shapes.
+      b: The offset, a real number.
 
     Returns:
-      A tree like ``x``, of floating point or complex numbers.
+      A tree like ``x`` with floating point or complex leaves.
 
     Raises:
-      ValueError: The trees have different structures, or leaves different shapes.
+      ValueError: The structures or the leaf shapes of the trees differ.
       TypeError: ``b`` is not one real number.
 
     >>> projection_halfspace(jnp.array([3.0, 1.0]), jnp.array([1.0, 0.0]), 2.0)
     Array([2., 1.], dtype=float32)
     """
     a, square, offset = _scaled(x, a, b)
-    beyond = jax.nn.relu(jnp.real(vdot(a, x)) - offset)
-    return _moved(x, -beyond / square, a)
+    excess = jax.nn.relu(jnp.real(vdot(a, x)) - offset)
+    return _moved(x, -excess / square, a)
 
 
 def _scaled(x: Any, a: Any, b: Any = 0) -> tuple[Any, jax.Array, jax.Array]:
-    """``a`` and ``b`` times a power of two, and the square of that ``a``.
+    """Return ``a`` times a power of two, its squared norm, and ``b`` times that power.
 
-    It is the power with which the largest element of ``a`` is near 1, so the square is
-    in range. Of a zero it is 1.
+    The power brings the largest element of ``a`` near 1, so that the square is in
+    range and no digits are lost. For zero ``a`` the square is 1.
     """
     if not arguments.is_number(b):
         raise TypeError(f"b must be one real number, got b={abbreviated(b)}")
@@ -117,7 +118,7 @@ def _quotient(x: jax.Array, square: jax.Array, minus: Any = 0) -> jax.Array:
 
 
 def _moved(x: Any, by: jax.Array, a: Any) -> Any:
-    def sum_of(x, by, a):
+    def shifted(x, by, a):
         return x + by * a
 
-    return map_leaves(lambda x, a: rounded_once(sum_of, x, numbers=[by, a]), x=x, a=a)
+    return map_leaves(lambda x, a: rounded_once(shifted, x, numbers=[by, a]), x=x, a=a)

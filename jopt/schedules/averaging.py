@@ -1,7 +1,7 @@
 """Schedules for averages of the parameters.
 
-`swa_schedule` is the learning rate while `jopt.params_mean` or `jopt.params_lawa` takes
-its parameters; `ema_warmup_schedule` is the decay of `jopt.params_ema`.
+`swa_schedule` is the learning rate for `jopt.params_mean` or `jopt.params_lawa`;
+`ema_warmup_schedule` is the decay of `jopt.params_ema`.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ def swa_schedule(
     anneal_steps: int = 10,
     anneal_strategy: str = "cos",
 ) -> ramp.Function:
-    """A schedule up to a step, and from there to the constant rate of an average.
+    """Follow a schedule up to a step, then anneal to the constant rate of an average.
 
     Args:
-      schedule: A schedule, or another function of the integer step.
-      start: The last step that it is asked for, >= 0: where the average starts.
-      swa_lr: The value from step ``start + anneal_steps`` on, >= 0; higher than a
-        schedule would end at, so that the parameters keep moving around the minimum.
-      anneal_steps: How many steps the way takes, >= 1.
-      anneal_strategy: ``"cos"`` or ``"linear"``.
+      schedule: A schedule, or any function of the integer step.
+      start: The last step of ``schedule``, where the average starts; >= 0.
+      swa_lr: The value from step ``start + anneal_steps`` on, >= 0. Choose it higher
+        than a usual final rate, so that the parameters keep moving around the minimum.
+      anneal_steps: Number of steps between the two values, >= 1.
+      anneal_strategy: ``"cos"`` for half a cosine or ``"linear"`` for a line.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
       TypeError: ``schedule`` is not a function.
 
-    torch's SWALR that takes over from another scheduler after step ``start``. Izmailov,
+    torch's SWALR, taking over from another scheduler after step ``start``. Izmailov,
     Podoprikhin, Garipov, Vetrov & Wilson, "Averaging weights leads to wider optima and
     better generalization", 2018.
 
@@ -67,9 +67,10 @@ def swa_schedule(
 
     def function(count):
         weights = shape(*ramp.shares(count, start, start + anneal_steps))
+        # Clipped: the schedule need not be defined after its last step.
         last = min(start, jnp.iinfo(count.dtype).max)
-        before = schedule(jnp.clip(count, 0, jnp.asarray(last, count.dtype)))
-        return jnp.asarray(before, scalar_dtype()) * weights[0] + swa_lr * weights[1]
+        value = schedule(jnp.clip(count, 0, jnp.asarray(last, count.dtype)))
+        return jnp.asarray(value, scalar_dtype()) * weights[0] + swa_lr * weights[1]
 
     return function
 
@@ -81,26 +82,26 @@ def ema_warmup_schedule(
     transition_steps: int = 10,
     power: float = 1.0,
 ) -> ramp.Function:
-    """The decay of an average that is short at first.
+    """The decay of a moving average whose memory grows with the step.
 
         min(decay, 1 - (1 - init_value) (1 + t / transition_steps)^-power)
 
-    So the average covers a share of the steps so far, and early parameters are soon
-    forgotten. The defaults are TensorFlow's ``min(decay, (1 + t) / (10 + t))``; timm
-    and diffusers have ``init_value=0, transition_steps=1, power=2/3``, which reaches
+    The average covers a fraction of the steps so far, so it soon forgets the initial
+    parameters. The defaults are TensorFlow's ``min(decay, (1 + t) / (10 + t))``; timm
+    and diffusers use ``init_value=0, transition_steps=1, power=2/3``, which reaches
     0.999 after 31,622 steps.
 
     Args:
       decay: The largest value, in [0, 1).
       init_value: The value at step 0, in [0, 1).
-      transition_steps: > 0; the larger, the slower.
-      power: > 0; the larger, the faster.
+      transition_steps: Time scale in steps, > 0; larger is slower.
+      power: Exponent, > 0; larger is faster.
 
     Returns:
-      A schedule, for the ``decay`` of `jopt.params_ema`.
+      A schedule for the ``decay`` of `jopt.params_ema`.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     >>> import jopt
     >>> jopt.ema_warmup_schedule(0.5)(jnp.array([0, 2, 5, 100])).round(3)
@@ -111,9 +112,9 @@ def ema_warmup_schedule(
     arguments.positive(power=power)
 
     def function(count):
-        grown = jnp.log1p(ramp.to_float(ramp.since(count)) / transition_steps)
-        # 1 minus a rounded power would be all error while little is gone.
-        gone = -jnp.expm1(math.log1p(-init_value) - power * grown)
-        return jnp.minimum(decay, gone)
+        log_growth = jnp.log1p(ramp.to_float(ramp.since(count)) / transition_steps)
+        # expm1, because 1 minus a power near 1 would cancel in the first steps.
+        value = -jnp.expm1(math.log1p(-init_value) - power * log_growth)
+        return jnp.minimum(decay, value)
 
     return function

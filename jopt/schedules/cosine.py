@@ -1,9 +1,10 @@
 """Half a cosine down, once or with restarts: SGDR.
 
-Slow at both ends and fast between; Loshchilov & Hutter, "SGDR: Stochastic gradient
-descent with warm restarts", 2017. Once, to 0 or a tenth, after a warmup, is how most
-large models were trained; see ``warmup.py``. It is computed as a squared sine of what
-is left, so that the end is exact and the steps before it keep all their digits.
+Slow at both ends and fast in between; Loshchilov & Hutter, "SGDR: Stochastic gradient
+descent with warm restarts", 2017. Most large models were trained with a single decay to
+0 or a tenth of the peak, after a warmup; see ``warmup.py``. The code computes a squared
+sine of the remaining share, so that the end is exact and the steps before it keep all
+their digits.
 """
 
 from __future__ import annotations
@@ -30,22 +31,22 @@ from jopt.values import arguments
 def cosine_decay_schedule(
     init_value: float, decay_steps: int, alpha: float = 0.0, exponent: float = 1.0
 ) -> ramp.Function:
-    """Half a cosine, from a value to a fraction of it.
+    """Half a cosine, from ``init_value`` to a fraction of it.
 
         init_value (alpha + (1 - alpha) ((1 + cos(pi x)) / 2)^exponent),
         x = t / decay_steps, up to 1
 
     Args:
       init_value: The value at step 0.
-      decay_steps: The step that the end is reached at, > 0.
+      decay_steps: The step that reaches the end value, > 0.
       alpha: The end value as a fraction of ``init_value``, >= 0.
-      exponent: > 0.
+      exponent: Power of the half cosine, > 0.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     >>> import jopt
     >>> jopt.cosine_decay_schedule(1.0, 3, alpha=0.1)(jnp.arange(5))
@@ -67,26 +68,25 @@ def cosine_decay_restarts(
     m_mul: float = 1.0,
     alpha: float = 0.0,
 ) -> ramp.Function:
-    """Half a cosine again and again, Keras's CosineDecayRestarts.
+    """Half a cosine with restarts, Keras's CosineDecayRestarts.
 
         init_value (alpha + (1 - alpha) m_mul^i (1 + cos(pi x)) / 2)
 
-    ``i`` counts the restarts so far. ``x`` is the share of the present decay that is
-    over, which takes ``first_decay_steps t_mul^i`` steps, also if that is no whole
-    number.
+    ``i`` counts the restarts so far. ``x`` is the elapsed share of the current decay,
+    which takes ``first_decay_steps t_mul^i`` steps; that need not be a whole number.
 
     Args:
       init_value: The value at step 0.
-      first_decay_steps: The first restart, > 0.
-      t_mul: How many times longer each decay is than the one before: 1, or >= 1.001.
-      m_mul: What each restart multiplies the height by, >= 0.
+      first_decay_steps: The step of the first restart, > 0.
+      t_mul: Factor of the decay's length at each restart: 1, or >= 1.001.
+      m_mul: Factor of the decay's height at each restart, >= 0.
       alpha: The value at the end of a decay as a fraction of ``init_value``, >= 0.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     >>> import jopt
     >>> jopt.cosine_decay_restarts(1.0, 2, m_mul=0.5)(jnp.array([0, 1, 2, 4, 6, 10]))
@@ -98,40 +98,44 @@ def cosine_decay_restarts(
         raise ValueError(f"t_mul must be 1 or >= 1.001 and finite, got t_mul={t_mul}")
     arguments.nonnegative(m_mul=m_mul, alpha=alpha)
 
+    # Both return the number of restarts and the remaining share of the current decay.
     def equal(steps):
-        over, _, to_go = ramp.periods(steps, first_decay_steps)
-        return over, to_go / float(first_decay_steps)
+        restarts, _, to_go = ramp.periods(steps, first_decay_steps)
+        return restarts, to_go / float(first_decay_steps)
 
     def growing(steps):
+        # A table of all decays within the step counter's range: float32 logarithms
+        # would miss restarts by a step.
         ends, parts, lengths = _decays(first_decay_steps, t_mul, ramp.largest(steps))
-        over = ramp.passed(steps, ends[:-1], "right")
-        end = jnp.asarray(np.array(ends, steps.dtype))[over]
-        part, length = jnp.asarray([parts, lengths], scalar_dtype())[:, over]
-        return over, (ramp.to_float(end - steps) + part) / length
+        restarts = ramp.count_passed(steps, ends[:-1], "right")
+        end = jnp.asarray(np.array(ends, steps.dtype))[restarts]
+        part, length = jnp.asarray([parts, lengths], scalar_dtype())[:, restarts]
+        return restarts, (ramp.to_float(end - steps) + part) / length
 
     def function(count):
         steps = ramp.whole_steps(count)
-        over, left = (equal if t_mul == 1 else growing)(steps)
-        height = (1 - alpha) * ramp.power(m_mul, ramp.to_float(over))
-        return init_value * (height * ramp.half_cosine(left, 1 - left)[0] + alpha)
+        restarts, remaining = (equal if t_mul == 1 else growing)(steps)
+        height = (1 - alpha) * ramp.power(m_mul, ramp.to_float(restarts))
+        weight, _ = ramp.half_cosine(remaining, 1 - remaining)
+        return init_value * (height * weight + alpha)
 
     return function
 
 
 @schedule
 def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> ramp.Function:
-    """One `warmup_cosine_decay_schedule` after the other.
+    """Several `warmup_cosine_decay_schedule` in sequence.
 
     Args:
-      cosine_kwargs: The arguments of each of them by name. Each lasts for its
-        ``decay_steps``, which count its warmup too.
+      cosine_kwargs: A dict of keyword arguments for each of them. Each lasts for its
+        ``decay_steps``, which include its warmup.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range, or there are no arguments at all.
-      TypeError: ``cosine_kwargs`` is no list of dicts, or an argument is missing.
+      ValueError: An argument is out of range, or ``cosine_kwargs`` is empty.
+      TypeError: ``cosine_kwargs`` is not a list of dicts, or an argument is missing.
 
     >>> import jopt
     >>> cycle = {"init_value": 0.0, "warmup_steps": 1, "decay_steps": 3}
@@ -147,7 +151,7 @@ def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> ramp.Function:
         )
     if not cosine_kwargs:
         raise ValueError("cosine_kwargs must be one or more dicts, got none")
-    cycles = [warmup_cosine_decay_schedule(**given) for given in cosine_kwargs]
+    cycles = [warmup_cosine_decay_schedule(**kwargs) for kwargs in cosine_kwargs]
     ends = itertools.accumulate(int(x["decay_steps"]) for x in cosine_kwargs[:-1])
     return join_schedules(cycles, list(ends))
 
@@ -156,10 +160,10 @@ def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> ramp.Function:
 def _decays(
     first: int, t_mul: float, largest: int
 ) -> tuple[list[int], list[float], list[float]]:
-    """The first step after every decay, its exact end minus that step, and its length.
+    """Return for each decay the step after it, its end minus that step, and its length.
 
-    Decimals, because whoever writes 1.1 and 1000 means restarts at 2100 and 3310, where
-    powers of the float 1.1 come out a little later.
+    Computed in decimals: 1.1 and 1000 should restart at 2100 and 3310, but powers of
+    the float 1.1 come out slightly later.
     """
     ends, parts, lengths = [], [], []
     with decimal.localcontext(prec=60):

@@ -1,8 +1,8 @@
-"""Up and down for ever.
+"""Cycles between two values.
 
 Smith, "Cyclical learning rates for training neural networks", 2017: a rate that swings
-between a low and a high bound needs neither to be tuned nor to be decayed; the bounds
-come from a short test run. A half cycle takes 2 to 10 epochs.
+between a low and a high bound needs neither tuning nor decay; a short test run gives
+the bounds. A half cycle takes 2 to 10 epochs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def cyclic_schedule(
     gamma: float = 1.0,
     shape: str = "linear",
 ) -> ramp.Function:
-    """From one value to another and back, again and again, torch's CyclicLR.
+    """Cycle between two values, torch's CyclicLR.
 
         init_value + (peak_value - init_value) h s
 
@@ -35,24 +35,24 @@ def cyclic_schedule(
     (``"triangular"``), ``2^-i`` after ``i`` whole cycles (``"triangular2"``), or
     ``gamma^t`` (``"exp_range"``).
 
-    The momentum that torch swings against the rate is ``cyclic_schedule(0.9, 0.8, …)``,
-    and torch's CosineAnnealingLR, which rises again after ``T_max`` steps, is
+    torch also cycles the momentum, against the rate: ``cyclic_schedule(0.9, 0.8, …)``.
+    torch's CosineAnnealingLR, which rises again after ``T_max`` steps, is
     ``cyclic_schedule(lr, eta_min, T_max, shape="cosine")``.
 
     Args:
-      init_value: The value at step 0, and after each cycle.
+      init_value: The value at step 0 and after each cycle.
       peak_value: The value at ``up_steps``; it may be the lower one.
-      up_steps: The steps from ``init_value`` to ``peak_value``, > 0.
-      down_steps: The steps back, > 0; None is ``up_steps``.
-      mode: How the cycles shrink, see above.
-      gamma: > 0, for mode ``"exp_range"`` only.
+      up_steps: Number of steps from ``init_value`` to ``peak_value``, > 0.
+      down_steps: Number of steps back, > 0; None means ``up_steps``.
+      mode: How the height ``h`` changes, see above.
+      gamma: Factor per step, > 0; only for mode ``"exp_range"``.
       shape: ``"linear"``, or ``"cosine"`` for half cosines.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range, or gamma is given to another mode.
+      ValueError: An argument is out of range, or ``gamma`` is given with another mode.
 
     >>> import jopt
     >>> jopt.cyclic_schedule(0.0, 1.0, 2, mode="triangular2")(jnp.arange(8))
@@ -74,14 +74,14 @@ def cyclic_schedule(
 
     def function(count):
         steps = ramp.whole_steps(count)
-        over, into, _ = ramp.periods(steps, length)
-        value = cycle(into)
+        cycles, offset, _ = ramp.periods(steps, length)
+        value = cycle(offset)
         if mode == "triangular":
             return value
-        base, x = (0.5, over) if mode == "triangular2" else (gamma, steps)
+        base, x = (0.5, cycles) if mode == "triangular2" else (gamma, steps)
         x = ramp.to_float(x)
-        # 1 minus the height would be all error while almost nothing is lost.
-        lost = -jnp.expm1(x * math.log(base))
-        return init_value * lost + value * ramp.power(base, x)
+        # expm1, because 1 minus the height would cancel while the height is near 1.
+        shrinkage = -jnp.expm1(x * math.log(base))
+        return init_value * shrinkage + value * ramp.power(base, x)
 
     return function

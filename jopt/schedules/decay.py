@@ -1,7 +1,7 @@
-"""Schedules that go one way, to an end: constant, polynomial, rational, exponential.
+"""Monotone schedules with an end: constant, polynomial, rational, exponential.
 
 All count from 0, the first update, and reach their end value exactly. A polynomial of
-power 1, the straight line to 0, is the usual choice for fine-tuning.
+power 1, a straight line to 0, is the usual choice for fine-tuning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def constant_schedule(value: float) -> ramp.Function:
     """The same value at every step.
 
     Args:
-      value: The value.
+      value: The value at every step.
 
     Returns:
       A schedule.
@@ -41,21 +41,21 @@ def linear_schedule(
     transition_steps: int,
     transition_begin: int = 0,
 ) -> ramp.Function:
-    """A straight line: `polynomial_schedule` of power 1.
+    """A straight line: `polynomial_schedule` with power 1.
 
         init_value (1 - x) + end_value x,  x = t / transition_steps, up to 1
 
     Args:
       init_value: The value up to ``transition_begin``.
       end_value: The value from ``transition_begin + transition_steps`` on.
-      transition_steps: The number of steps between them, > 0.
-      transition_begin: The step that ``t`` counts from, >= 0.
+      transition_steps: Number of steps between the two values, > 0.
+      transition_begin: The step from which ``t`` counts, >= 0.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     >>> import jopt
     >>> jopt.linear_schedule(1.0, 0.0, 4)(jnp.arange(6))
@@ -76,27 +76,25 @@ def polynomial_schedule(
     *,
     cycle: bool = False,
 ) -> ramp.Function:
-    """From one value to another along a power of the way that is left.
+    """Move from one value to another along a power of the remaining share.
 
         end_value + (init_value - end_value) (1 - x)^power,
         x = t / transition_steps, up to 1
 
     Args:
-      init_value: The value up to ``transition_begin``.
-      end_value: The value from ``transition_begin + transition_steps`` on.
-      power: > 0. Above 1 most of the change comes early, below 1 late. From a plateau
-        down (with ``transition_begin``) 1 and 1.2 are usual.
-      transition_steps: The number of steps between them, > 0.
-      transition_begin: The step that ``t`` counts from, >= 0.
-      cycle: Instead of staying at the end value, stretch ``transition_steps`` to its
-        next multiple that is not below ``t``, as Keras does. The value leaps up after
-        each multiple, less each time.
+      init_value, end_value: See `linear_schedule`.
+      power: Exponent, > 0. Above 1 most of the change comes early, below 1 late. For a
+        decay after a plateau (with ``transition_begin``), 1 and 1.2 are usual.
+      transition_steps, transition_begin: See `linear_schedule`.
+      cycle: Whether to stretch ``transition_steps`` to its next multiple that is not
+        below ``t``, as Keras does, instead of staying at the end value. The value jumps
+        up after each multiple, less each time.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     >>> import jopt
     >>> jopt.polynomial_schedule(1.0, 0.0, 2.0, 4)(jnp.arange(6))
@@ -115,10 +113,10 @@ def polynomial_schedule(
 
     def stretched(count):
         t = ramp.since(count, transition_begin)
-        over, into, to_go = ramp.periods(t, transition_steps)
-        # A multiple is the end of its own stretch; before 0 there is none to end.
-        at_end = (into == 0) & (t > 0)
-        length = (ramp.to_float(over) + jnp.where(at_end, 0, 1)) * float(
+        periods, offset, to_go = ramp.periods(t, transition_steps)
+        # A multiple of transition_steps ends a stretch, but step 0 only begins one.
+        at_end = (offset == 0) & (t > 0)
+        length = (ramp.to_float(periods) + jnp.where(at_end, 0, 1)) * float(
             transition_steps
         )
         to_go = jnp.where(at_end, 0, to_go)
@@ -135,22 +133,19 @@ def rex_schedule(
     transition_steps: int,
     transition_begin: int = 0,
 ) -> ramp.Function:
-    """From one value to another, slowly first: REX, for runs that are short of steps.
+    """REX: a decay that is slow at first, for runs with few steps.
 
         end_value + (init_value - end_value) (1 - x) / (1 - x / 2),
         x = t / transition_steps, up to 1
 
     Args:
-      init_value: The value up to ``transition_begin``.
-      end_value: The value from ``transition_begin + transition_steps`` on.
-      transition_steps: The number of steps between them, > 0.
-      transition_begin: The step that ``t`` counts from, >= 0.
+      init_value, end_value, transition_steps, transition_begin: See `linear_schedule`.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     Chen, Wolfe & Kyrillidis, "REX: revisiting budgeted training with an improved
     schedule", 2022.
@@ -181,19 +176,19 @@ def exponential_decay(
     TensorFlow's ``natural_exp_decay`` has the rate ``math.exp(-decay_rate)``.
 
     Args:
-      init_value: The value up to ``transition_begin``.
-      transition_steps: > 0.
-      decay_rate: > 0; above 1 the value grows.
-      transition_begin: The step that ``t`` counts from, >= 0.
-      staircase: Use the whole part of the quotient: a stair instead of a curve.
-      end_value: Where to stop; None is never.
+      init_value: See `linear_schedule`.
+      transition_steps: Number of steps that multiply the value by ``decay_rate``, > 0.
+      decay_rate: Factor, > 0; above 1 the value grows.
+      transition_begin: See `linear_schedule`.
+      staircase: Whether to round the exponent down: a staircase instead of a curve.
+      end_value: Bound at which the value stays; None sets no bound.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range, or ``end_value`` lies on the other side
-        of ``init_value``, where the decay does not go.
+      ValueError: An argument is out of range, or the value moves away from
+        ``end_value``.
 
     >>> import jopt
     >>> jopt.exponential_decay(1.0, 2, 0.5, staircase=True)(jnp.arange(6))
@@ -214,11 +209,11 @@ def exponential_decay(
 
     def function(count):
         t = ramp.since(count, transition_begin)
-        over, into, _ = ramp.periods(t, transition_steps)
-        # The whole part apart from the rest, which would lose digits beside it.
-        value = init_value * ramp.power(decay_rate, ramp.to_float(over))
+        periods, offset, _ = ramp.periods(t, transition_steps)
+        # Two powers: in one sum the fraction would lose digits next to the whole part.
+        value = init_value * ramp.power(decay_rate, ramp.to_float(periods))
         if not staircase:
-            x = ramp.to_float(into) / float(transition_steps)
+            x = ramp.to_float(offset) / float(transition_steps)
             value = value * ramp.power(decay_rate, x)
         if end_value is None:
             return value

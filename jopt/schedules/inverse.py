@@ -1,7 +1,7 @@
-"""Decays that know no end: inverse powers of the step.
+"""Decays without an end: inverse powers of the step.
 
-They go on for as long as the training does, slower and slower, so that any step is a
-good one to stop at or to cool down from (`polynomial_schedule`, `warmup_stable_decay`).
+They continue as long as the training, ever more slowly, so that it can stop or cool
+down (`polynomial_schedule`, `warmup_stable_decay`) at any step.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ def inverse_time_decay(
     decay_rate: float,
     staircase: bool = False,
 ) -> ramp.Function:
-    """The harmonic decay, Keras's InverseTimeDecay.
+    """Harmonic decay, Keras's InverseTimeDecay.
 
         init_value / (1 + decay_rate t / transition_steps)
 
-    With ``transition_steps=1`` it is what ``decay`` (Keras) and ``lr_decay`` (torch's
-    Adagrad) mean.
+    With ``transition_steps=1`` it is the argument ``decay`` of Keras and ``lr_decay``
+    of torch's Adagrad.
 
     Args:
       init_value: The value at step 0.
-      transition_steps: > 0.
-      decay_rate: >= 0.
-      staircase: Use the whole part of ``t / transition_steps``: a stair instead of a
-        curve.
+      transition_steps: Number of steps to which ``decay_rate`` refers, > 0.
+      decay_rate: Rate of the decay, >= 0.
+      staircase: Whether to round ``t / transition_steps`` down: a staircase instead of
+        a curve.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     >>> import jopt
     >>> jopt.inverse_time_decay(1.0, 1, 1.0)(jnp.array([0, 1, 3, 7]))
@@ -60,21 +60,22 @@ def inverse_time_decay(
 def inverse_sqrt_schedule(
     init_value: float, timescale: int, transition_begin: int = 0
 ) -> ramp.Function:
-    """The inverse square root decay, which knows no end.
+    """Inverse square root decay, without an end.
 
         init_value / sqrt(1 + t / timescale)
 
     Args:
       init_value: The value up to ``transition_begin``.
-      timescale: After 3 times as many steps the value is halved; > 0.
-      transition_begin: The step that ``t`` counts from, >= 0. If it is ``timescale``,
-        the schedule is T5's ``1 / sqrt(max(count, timescale))``, times a constant.
+      timescale: Time scale in steps, > 0; the value halves after 3 of them.
+      transition_begin: The step from which ``t`` counts, >= 0. If it equals
+        ``timescale``, the schedule is T5's ``1 / sqrt(max(count, timescale))``, times a
+        constant.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     Vaswani et al., "Attention is all you need", 2017; see `warmup_inverse_sqrt`.
 
@@ -97,7 +98,7 @@ def inverse_sqrt_schedule(
 def power_schedule(
     init_value: float, timescale: int, exponent: float, transition_begin: int = 0
 ) -> ramp.Function:
-    """The decay by any power, which knows no end.
+    """Decay by an inverse power, without an end.
 
         init_value (1 + t / timescale)^-exponent
 
@@ -108,15 +109,15 @@ def power_schedule(
 
     Args:
       init_value: The value up to ``transition_begin``.
-      timescale: > 0.
-      exponent: > 0.
-      transition_begin: The step that ``t`` counts from, >= 0.
+      timescale: Time scale in steps, > 0.
+      exponent: Power of the decay, > 0.
+      transition_begin: The step from which ``t`` counts, >= 0.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     Shen et al., "Power scheduler: a batch size and token number agnostic learning rate
     scheduler", 2024.
@@ -138,7 +139,7 @@ def power_schedule(
 
 
 def _quotient(t: jax.Array, steps: int, whole: bool = False) -> jax.Array:
-    """``t / steps``, or its whole part."""
+    """Return ``t / steps``, or its whole part."""
     if whole:
         return ramp.to_float(ramp.periods(t, steps)[0])
     return ramp.to_float(t) / float(steps)

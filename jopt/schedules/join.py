@@ -1,4 +1,4 @@
-"""Schedules one after the other."""
+"""Schedules in sequence."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from jopt.values import arguments
 def join_schedules(
     schedules: Sequence[Callable[[Any], Any]], boundaries: Sequence[int]
 ) -> ramp.Function:
-    """One schedule after the other, each counting from its own beginning.
+    """Schedules in sequence, each counting from its own beginning.
 
     Args:
-      schedules: Schedules, or other functions of the integer step. Until its turn comes
-        a function is asked for step 0.
-      boundaries: The step 0 of each schedule but the first: one fewer than schedules,
-        >= 0 and increasing.
+      schedules: Schedules, or any functions of the integer step. Before its first step,
+        a function is evaluated at step 0.
+      boundaries: The first step of each schedule except the first: one fewer than
+        ``schedules``, >= 0 and increasing.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: The boundaries do not increase, or the numbers of both do not match.
+      ValueError: The boundaries do not increase, or there is not one fewer of them than
+        schedules.
       TypeError: A schedule is not a function.
 
     >>> import jopt
@@ -59,7 +60,7 @@ def _from(begin: int, function: ramp.Function) -> ramp.Function:
     def shifted(count):
         steps = ramp.since(count, begin)
         if not jnp.issubdtype(count.dtype, jnp.unsignedinteger):
-            # A function of one's own may subtract: it gets signed steps, as it expects.
+            # A user's function may subtract: unsigned steps would wrap around.
             steps = steps.astype(f"int{steps.dtype.itemsize * 8}")
         return function(steps)
 

@@ -1,7 +1,7 @@
-"""A line times a cosine, found by a search over update rules; with noise if wanted.
+"""A line times a cosine, optionally with noise; found by a search over update rules.
 
 Bello, Zoph, Vasudevan & Le, "Neural optimizer search with reinforcement learning",
-2017. The schedules of TensorFlow and Keras 2 that have these names.
+2017. Same as the schedules of these names in TensorFlow and Keras 2.
 """
 
 from __future__ import annotations
@@ -31,26 +31,27 @@ def linear_cosine_decay(
         x = t / decay_steps, up to 1
 
     Args:
-      init_value: The value at step 0, up to ``alpha`` and ``beta``.
-      decay_steps: The step that the end is reached at, > 0.
-      num_periods: How many waves there are until then, > 0; 0.5 goes down once.
+      init_value: The value at step 0 if ``alpha`` and ``beta`` are 0.
+      decay_steps: The step that reaches the end value, > 0.
+      num_periods: Number of cosine waves until then, > 0; 0.5 goes down once.
       alpha: Added to the line, >= 0.
-      beta: Added at last, >= 0: the end value as a fraction of ``init_value``.
+      beta: Added to the product, >= 0; by default the end value as a fraction of
+        ``init_value``.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     >>> import jopt
     >>> jopt.linear_cosine_decay(1.0, 4, beta=0.0)(jnp.array([0, 2, 4, 5]))
     Array([1.  , 0.25, 0.  , 0.  ], dtype=float32)
     """
-    left, wave = _line_and_wave(init_value, decay_steps, num_periods, alpha, beta)
+    line, wave = _line_and_wave(init_value, decay_steps, num_periods, alpha, beta)
 
     def function(count):
-        return init_value * ((alpha + left(count)) * wave(count) + beta)
+        return init_value * ((alpha + line(count)) * wave(count) + beta)
 
     return function
 
@@ -67,37 +68,33 @@ def noisy_linear_cosine_decay(
     *,
     key: int | jax.Array,
 ) -> ramp.Function:
-    """`linear_cosine_decay` with Gaussian noise on its line, which fades.
+    """`linear_cosine_decay` with decaying Gaussian noise on its line.
 
         init_value ((alpha + 1 - x + noise) (1 + cos(2 pi num_periods x)) / 2 + beta),
         noise ~ N(0, initial_variance / (1 + t)^variance_decay)
 
-    The noise of a step follows from the key and the step, so a step that is repeated
-    or resumed has the same. With the default variance many values are negative, as in
-    Keras 2.
+    The noise depends only on the key and the step, so a repeated or resumed step has
+    the same noise. With the default variance many values are negative, as in Keras 2.
 
     Args:
-      init_value: The value at step 0, up to the noise, ``alpha`` and ``beta``.
-      decay_steps: The step that the end is reached at, > 0.
-      initial_variance: The variance of the noise at step 0, >= 0.
-      variance_decay: How fast it fades, >= 0.
-      num_periods: How many waves there are, > 0.
-      alpha: Added to the line, >= 0.
-      beta: Added at last, >= 0.
-      key: A key of ``jax.random``, or the seed of one.
+      init_value, decay_steps: See `linear_cosine_decay`.
+      initial_variance: Variance of the noise at step 0, >= 0.
+      variance_decay: Exponent of the variance's decay, >= 0.
+      num_periods, alpha, beta: See `linear_cosine_decay`.
+      key: A ``jax.random`` key, or an integer seed.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range, or there is more than one key.
+      ValueError: An argument is out of range, or ``key`` holds several keys.
 
     >>> import jopt
     >>> values = jopt.noisy_linear_cosine_decay(1.0, 100, key=0)(jnp.arange(101))
     >>> float(values[100]), float(values.std()) > 0.3
     (0.0010000000474974513, True)
     """
-    left, wave = _line_and_wave(init_value, decay_steps, num_periods, alpha, beta)
+    line, wave = _line_and_wave(init_value, decay_steps, num_periods, alpha, beta)
     arguments.nonnegative(
         initial_variance=initial_variance, variance_decay=variance_decay
     )
@@ -109,7 +106,7 @@ def noisy_linear_cosine_decay(
 
     @jnp.vectorize
     def normal(step):
-        # In float32 for any width: another dtype would be other noise.
+        # float32 also under x64: another dtype would draw different noise.
         return jax.random.normal(jax.random.fold_in(typed, step), (), jnp.float32)
 
     def function(count):
@@ -117,7 +114,7 @@ def noisy_linear_cosine_decay(
         t = ramp.to_float(steps - ramp.since(steps, decay_steps))
         deviation = jnp.sqrt(initial_variance * (1 + t) ** -variance_decay)
         noise = deviation * normal(steps.astype(jnp.uint32)).astype(scalar_dtype())
-        return init_value * ((alpha + left(count) + noise) * wave(count) + beta)
+        return init_value * ((alpha + line(count) + noise) * wave(count) + beta)
 
     return function
 
@@ -129,20 +126,20 @@ def _line_and_wave(
     alpha: float,
     beta: float,
 ) -> tuple[ramp.Function, ramp.Function]:
-    """What is left of the way, and the cosine wave from 1 to 0 and back."""
+    """Return the line from 1 to 0, and the cosine wave from 1 to 0 and back."""
     arguments.finite(init_value=init_value)
     arguments.at_least(1, decay_steps=decay_steps)
     arguments.positive(num_periods=num_periods)
     arguments.nonnegative(alpha=alpha, beta=beta)
-    # Half waves, so that each end of each is exact; the last may lie after the decay.
+    # Half waves, so that every extremum is exact; the last may lie after the decay.
     halves = math.ceil(2 * num_periods)
     points = [
         (i * decay_steps / (2 * num_periods), (i + 1) % 2) for i in range(halves + 1)
     ]
     wave = ramp.path(points, ramp.half_cosine)
 
-    def stopping(count):
+    def stopped(count):
         steps = ramp.whole_steps(count)
         return wave(steps - ramp.since(steps, decay_steps))
 
-    return ramp.ramp(1.0, 0.0, 0, decay_steps), stopping
+    return ramp.ramp(1.0, 0.0, 0, decay_steps), stopped

@@ -1,4 +1,4 @@
-"""Schedules that count gradients, or epochs, where an optimizer counts steps."""
+"""Schedules of gradients or epochs, for optimizers that count steps."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from jopt.values import arguments
 
 @schedule
 def micro_step_schedule(schedule_fn: Callable[[Any], Any], steps: int) -> ramp.Function:
-    """A schedule of accumulated gradients, read by an optimizer that counts steps.
+    """Convert a schedule of accumulated gradients into one of optimizer steps.
 
         value(t) = schedule_fn(steps t + steps - 1)
 
-    Inside `accumulate`, counts are of optimizer steps. Keras's schedules count the
-    gradients of ``gradient_accumulation_steps``: step t is made when gradient
-    ``steps t + steps - 1`` comes, and has that one's rate. Its optimizers' own t, in
-    Adam's bias correction, is of steps.
+    Inside `accumulate`, schedules count optimizer steps. In Keras, with
+    ``gradient_accumulation_steps``, they count gradients: step t happens at gradient
+    ``steps t + steps - 1`` and uses its rate. Keras's optimizers still count steps for
+    Adam's bias correction.
 
     Args:
-      schedule_fn: A schedule, or another function of the integer step.
-      steps: How many gradients a step is made of, >= 1.
+      schedule_fn: A schedule, or any function of the integer gradient count.
+      steps: Number of gradients per step, >= 1.
 
     Returns:
       A schedule.
@@ -41,11 +41,11 @@ def micro_step_schedule(schedule_fn: Callable[[Any], Any], steps: int) -> ramp.F
     """
     arguments.at_least(1, steps=steps)
     arguments.function_of_step("schedule_fn", schedule_fn)
-    most = (2**31 - steps) // steps  # beyond it, gradients cannot be counted
+    last = (2**31 - steps) // steps  # the gradient count of later steps overflows
 
     def function(count):
         t = jnp.maximum(count, jnp.zeros_like(count)).astype(jnp.uint32)
-        t = jnp.minimum(t, jnp.uint32(most)).astype(jnp.int32)
+        t = jnp.minimum(t, jnp.uint32(last)).astype(jnp.int32)
         return schedule_fn(steps * t + (steps - 1))
 
     return function
@@ -55,16 +55,16 @@ def micro_step_schedule(schedule_fn: Callable[[Any], Any], steps: int) -> ramp.F
 def epoch_schedule(
     schedule_fn: Callable[[Any], Any], steps_per_epoch: int
 ) -> ramp.Function:
-    """A schedule of epochs, read by an optimizer that counts steps.
+    """Convert a schedule of epochs into one of optimizer steps.
 
         value(t) = schedule_fn(floor(t / steps_per_epoch))
 
-    It stands still during an epoch, as where torch's ``scheduler.step()`` is called
-    after each, or Keras's LearningRateScheduler.
+    The value is constant during an epoch, as with torch's ``scheduler.step()`` after
+    each epoch or with Keras's LearningRateScheduler.
 
     Args:
-      schedule_fn: A schedule, or another function of the integer epoch, 0 at first.
-      steps_per_epoch: How many steps an epoch has, >= 1.
+      schedule_fn: A schedule, or any function of the integer epoch, which starts at 0.
+      steps_per_epoch: Number of steps per epoch, >= 1.
 
     Returns:
       A schedule.
@@ -81,9 +81,10 @@ def epoch_schedule(
     arguments.function_of_step("schedule_fn", schedule_fn)
 
     def function(count):
-        over, _, _ = ramp.periods(ramp.whole_steps(count), steps_per_epoch)
-        signed = jnp.int64 if over.dtype == jnp.uint64 else jnp.int32
-        last = over.dtype.type(jnp.iinfo(signed).max)
-        return schedule_fn(jnp.minimum(over, last).astype(signed))
+        epoch, _, _ = ramp.periods(ramp.whole_steps(count), steps_per_epoch)
+        # Signed, because a user's function may subtract.
+        signed = jnp.int64 if epoch.dtype == jnp.uint64 else jnp.int32
+        last = epoch.dtype.type(jnp.iinfo(signed).max)
+        return schedule_fn(jnp.minimum(epoch, last).astype(signed))
 
     return function

@@ -1,10 +1,10 @@
 """Up and down once: the 1cycle policy, and paths through given values.
 
 Smith & Topin, "Super-convergence: very fast training of neural networks using large
-learning rates", 2018: up to a rate far above what training bears at first, then down
-far below where it began, with an inverse cycle of the momentum (`onecycle_schedule`
-says how). optax and torch place the phases differently: both are here, each with its
-numbers.
+learning rates", 2018: the rate rises far above what training tolerates at first, then
+falls far below its initial value, while the momentum follows an inverse cycle (see
+`onecycle_schedule`). optax and torch place the phases differently; this module has
+both.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ def piecewise_interpolate_schedule(
     init_value: float,
     boundaries_and_scales: Mapping[int, float] | None = None,
 ) -> ramp.Function:
-    """Lines or half cosines through values that are given as factors.
+    """Interpolate between values given as factors, by lines or half cosines.
 
     Args:
       interpolate_type: ``"linear"`` or ``"cosine"``.
       init_value: The value at step 0.
       boundaries_and_scales: ``{step: factor}``; steps and factors are >= 0. The value
-        at each of these steps is that at the one before, times the factor.
+        at each of these steps is the value at the previous one times the factor.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     >>> import jax.numpy as jnp
     >>> import jopt
@@ -59,21 +59,22 @@ def linear_onecycle_schedule(
     div_factor: float = 25.0,
     final_div_factor: float = 10000.0,
 ) -> ramp.Function:
-    """Three lines, optax's: up, down again, and further down to almost nothing.
+    """Three lines as in optax: up, back down, and further down to almost zero.
 
     Args:
-      transition_steps: The step that the end is reached at, > 0.
-      peak_value: The value at the top.
-      pct_start: The share of the steps (not a percentage) up to the top, in [0, 1].
-      pct_final: The share up to the end of the second line, above ``pct_start``.
+      transition_steps: The step that reaches the end value, > 0.
+      peak_value: The largest value.
+      pct_start: Fraction of the steps (not a percentage) up to the peak, in [0, 1].
+      pct_final: Fraction of the steps up to the end of the second line, in [0, 1] and
+        above ``pct_start``.
       div_factor: The peak divided by the value at step 0, > 0.
-      final_div_factor: The value at step 0 divided by that at the end, > 0.
+      final_div_factor: The value at step 0 divided by the end value, > 0.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     >>> import jax.numpy as jnp
     >>> import jopt
@@ -90,7 +91,8 @@ def linear_onecycle_schedule(
             f"pct_final must be > pct_start, got pct_final={pct_final}, "
             f"pct_start={pct_start}"
         )
-    # In a cycle of a few steps boundaries may coincide; then the later factor counts.
+    # In a cycle of few steps boundaries may coincide; the dict then keeps the later
+    # factor, as in optax.
     return piecewise_interpolate_schedule(
         "linear",
         peak_value / div_factor,
@@ -110,20 +112,17 @@ def cosine_onecycle_schedule(
     div_factor: float = 25.0,
     final_div_factor: float = 10000.0,
 ) -> ramp.Function:
-    """Half a cosine up, half a cosine down to almost nothing, with optax's numbers.
+    """Half a cosine up, then half a cosine down to almost zero, as in optax.
 
     Args:
-      transition_steps: The step that the end is reached at, > 0.
-      peak_value: The value at the top.
-      pct_start: The share of the steps (not a percentage) up to the top, in [0, 1].
-      div_factor: The peak divided by the value at step 0, > 0.
-      final_div_factor: The value at step 0 divided by that at the end, > 0.
+      transition_steps, peak_value, pct_start: See `linear_onecycle_schedule`.
+      div_factor, final_div_factor: See `linear_onecycle_schedule`.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     >>> import jax.numpy as jnp
     >>> import jopt
@@ -155,28 +154,28 @@ def onecycle_schedule(
     final_div_factor: float = 10000.0,
     three_phase: bool = False,
 ) -> ramp.Function:
-    """Up and down with the numbers of torch's OneCycleLR.
+    """One cycle up and down, torch's OneCycleLR.
 
-    The top is at step ``pct_start total_steps - 1``, which may lie between two steps,
-    and the end at the last step that is taken, ``total_steps - 1``. The momentum that
-    torch takes from 0.95 to 0.85 and back is ``onecycle_schedule(0.85, total_steps=…,
-    div_factor=0.85 / 0.95, final_div_factor=1.0)``.
+    The peak is at step ``pct_start total_steps - 1``, which may lie between two steps,
+    and the end is at the last step of the training, ``total_steps - 1``. torch also
+    moves the momentum from 0.95 to 0.85 and back: ``onecycle_schedule(0.85,
+    total_steps=…, div_factor=0.85 / 0.95, final_div_factor=1.0)``.
 
     Args:
-      peak_value: The value at the top, torch's ``max_lr``.
-      total_steps: The number of steps of the training, > 0.
-      pct_start: The share of the steps (not a percentage) that goes up, in [0, 1].
+      peak_value: The largest value, torch's ``max_lr``.
+      total_steps: Number of steps of the training, > 0.
+      pct_start: Fraction of the steps (not a percentage) with a rising value, in
+        [0, 1].
       anneal_strategy: ``"cos"`` for half cosines or ``"linear"`` for lines.
-      div_factor: The peak divided by the value at step 0, > 0.
-      final_div_factor: The value at step 0 divided by that at the end, > 0.
-      three_phase: Go down as steeply as up, to the value of step 0, and from there to
-        the end; then ``pct_start`` is at most 0.5.
+      div_factor, final_div_factor: See `linear_onecycle_schedule`.
+      three_phase: Whether to descend as steeply as ascend, down to the value at step 0,
+        and then to the end value; ``pct_start`` is then at most 0.5.
 
     Returns:
-      A schedule. After the last step it stays where it is.
+      A schedule, constant after the last step.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     >>> import jax.numpy as jnp
     >>> import jopt

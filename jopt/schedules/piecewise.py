@@ -1,4 +1,4 @@
-"""Schedules that stand still and jump."""
+"""Piecewise constant schedules."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def piecewise_constant_schedule(
     *,
     switch: str = "at",
 ) -> ramp.Function:
-    """A value that is multiplied by a number at each boundary.
+    """Multiply a value by a factor at each boundary.
 
-    Where the numbers to switch to are known, or zero, `piecewise_constant` says so.
+    `piecewise_constant` takes the values themselves, which may be zero.
 
     Args:
       init_value: The value before the first boundary.
-      boundaries_and_scales: ``{step: factor}``; steps and factors are >= 0. Each factor
-        multiplies what the ones before it have left.
+      boundaries_and_scales: ``{step: factor}``; steps and factors are >= 0. The factors
+        accumulate.
       switch: When to switch: ``"at"`` the boundary, as optax does, or one step
         ``"after"`` it, as Keras and TensorFlow do.
 
@@ -35,7 +35,7 @@ def piecewise_constant_schedule(
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     >>> import jopt
     >>> jopt.piecewise_constant_schedule(1.0, {2: 0.5, 4: 0.1})(jnp.arange(6))
@@ -48,19 +48,19 @@ def piecewise_constant_schedule(
 def piecewise_constant(
     boundaries: Sequence[int], values: Sequence[float], *, switch: str = "at"
 ) -> ramp.Function:
-    """One value after the other, as in Keras's PiecewiseConstantDecay.
+    """A sequence of constant values, as in Keras's PiecewiseConstantDecay.
 
     Args:
-      boundaries: The steps to switch at, >= 0 and increasing.
-      values: One more than there are boundaries.
-      switch: When to switch: ``"at"`` the boundary, as everything else here does, or
-        one step ``"after"`` it, as Keras and TensorFlow do.
+      boundaries: The steps at which to switch, >= 0 and increasing.
+      values: The value of each piece, one more than there are boundaries.
+      switch: See `piecewise_constant_schedule`.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: The boundaries do not increase, or the numbers of both do not match.
+      ValueError: The boundaries do not increase, or there is not one more value than
+        boundaries.
 
     >>> import jopt
     >>> jopt.piecewise_constant([2, 4], [1.0, 0.0, 0.5])(jnp.arange(6))
@@ -76,14 +76,14 @@ def piecewise_constant(
     levels = {f"values[{i}]": x for i, x in enumerate(values)}
     levels = {name: number(name, x, "a number") for name, x in levels.items()}
     arguments.finite(**levels)
-    at = arguments.increasing("boundaries", boundaries)
-    return _stairs(at, list(levels.values()), switch)
+    steps = arguments.increasing("boundaries", boundaries)
+    return _stairs(steps, list(levels.values()), switch)
 
 
 def scaled(
     init_value: float, boundaries_and_scales: Mapping[int, float] | None
 ) -> tuple[list[int], list[float]]:
-    """The boundaries in order; the first value, then the product at each of them."""
+    """Return the sorted boundaries, and the first value with the products after it."""
     arguments.finite(init_value=init_value)
     scales, values = boundaries_and_scales or {}, [init_value]
     for boundary in sorted(scales):
@@ -102,6 +102,6 @@ def _stairs(
 
     def function(count):
         table = jnp.asarray(values, scalar_dtype())
-        return table[ramp.passed(ramp.whole_steps(count), boundaries, side)]
+        return table[ramp.count_passed(ramp.whole_steps(count), boundaries, side)]
 
     return function

@@ -1,4 +1,4 @@
-"""Products: of schedules, and of a factor per step."""
+"""Products of schedules, and of one factor per step."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from jopt.values import arguments
 def multiply_schedules(
     schedules: Sequence[float | Callable[[Any], Any]],
 ) -> ramp.Function:
-    """The product of schedules at the same step.
+    """The product of several schedules at the same step.
 
-    torch's LambdaLR is ``multiply_schedules([lr, function])``, and ChainedScheduler the
-    product of the learning rate and of what each scheduler makes of 1.
+    torch's LambdaLR is ``multiply_schedules([lr, function])``. Its ChainedScheduler is
+    the product of the learning rate and each scheduler applied to a rate of 1.
 
     Args:
-      schedules: Schedules, other functions of the integer step, or numbers.
+      schedules: Schedules, any functions of the integer step, or numbers.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: There is none, or a number is not finite.
-      TypeError: One is neither a function nor a number.
+      ValueError: ``schedules`` is empty, or a number is not finite.
+      TypeError: An element is neither a function nor a number.
 
     >>> import jopt
     >>> warmup = jopt.linear_schedule(0.0, 1.0, 2)
@@ -69,24 +69,24 @@ def multiply_schedules(
 def multiplicative_schedule(
     init_value: float, factor_fn: Callable[[Any], Any], total_steps: int
 ) -> ramp.Function:
-    """A value that each step multiplies by a factor, torch's MultiplicativeLR.
+    """Multiply a value by a factor at each step, torch's MultiplicativeLR.
 
         init_value factor_fn(1) factor_fn(2) … factor_fn(t)
 
-    The products are a table that is made once, in double precision; a compiled step
-    holds it, with 4 bytes for each of ``total_steps``. Where the product is known as a
-    formula, as a constant factor's is (`exponential_decay`), that is better.
+    The products are computed once, in double precision. A compiled step contains them
+    as a table of 4 bytes per step. If the product has a formula, as for a constant
+    factor (`exponential_decay`), prefer that.
 
     Args:
       init_value: The value at step 0.
-      factor_fn: A schedule, or another function of the integer step that JAX can trace.
-      total_steps: The last step that multiplies, > 0; then the value stays.
+      factor_fn: A schedule, or any function of the integer step that JAX can trace.
+      total_steps: The last step with a factor, > 0; the value then stays constant.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range, or a product is not finite.
+      ValueError: An argument is out of range, or a product is not finite.
       TypeError: ``factor_fn`` is not a function of the step.
 
     >>> import jopt
@@ -108,6 +108,7 @@ def multiplicative_schedule(
         arguments.one_number("what factor_fn returns", value)
         return jnp.asarray(value, float)
 
+    # Concrete values even if the schedule is built inside a traced function.
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         factors = np.asarray(jax.vmap(factor)(jnp.arange(1, total_steps + 1)))
     with np.errstate(all="ignore"):

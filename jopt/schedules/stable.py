@@ -1,4 +1,4 @@
-"""A plateau, and a short decay at the end: warmup, stable, decay."""
+"""Warmup, a plateau, and a short decay at the end."""
 
 from __future__ import annotations
 
@@ -19,33 +19,32 @@ def warmup_stable_decay(
     end_value: float = 0.0,
     decay_shape: str = "linear",
 ) -> ramp.Function:
-    """Linear warmup, a plateau, and a short decay at the end: WSD.
+    """WSD: linear warmup, a plateau, and a short decay at the end.
 
-    Where to stop can be decided late: any step of the plateau is a good one to continue
-    from or to decay from. A decay over 10 to 20 percent of the steps is usual.
+    The end can be chosen late: training can continue or decay from any step of the
+    plateau. A decay over 10 to 20 percent of the steps is usual.
 
     Args:
       peak_value: The value of the plateau.
-      warmup_steps: >= 0.
-      decay_steps: The length of the decay, > 0: the plateau ends that many steps before
-        ``total_steps``.
-      total_steps: The step that the end value is reached at: all steps of the training.
+      warmup_steps: Number of steps of the warmup, >= 0.
+      decay_steps: Number of steps of the decay, > 0, which ends at ``total_steps``.
+      total_steps: The step that reaches the end value: all steps of the training.
       init_value: The value at step 0.
       end_value: The value from ``total_steps`` on.
-      decay_shape: ``"linear"``; ``"cosine"``, half of one; ``"1-sqrt"``, one minus the
-        root of the share of the decay that is over, steepest first; or ``"1-square"``,
-        one minus its square, steepest last.
+      decay_shape: ``"linear"``, ``"cosine"`` (half a cosine), ``"1-sqrt"`` (one minus
+        the root of the decay's elapsed share, steepest first) or ``"1-square"`` (one
+        minus its square, steepest last).
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range, or warmup and decay take more than all
-        steps.
+      ValueError: An argument is out of range, or warmup and decay together exceed
+        ``total_steps``.
 
-    Hu et al., "MiniCPM", 2024 (its exponential decay: the ``transition_begin`` of
-    `warmup_exponential_decay_schedule`); the shapes are compared in Hägele et al.,
-    "Scaling laws and compute-optimal training beyond fixed training durations", 2024.
+    Hu et al., "MiniCPM", 2024 (for its exponential decay, use ``transition_begin`` of
+    `warmup_exponential_decay_schedule`). Hägele et al., "Scaling laws and
+    compute-optimal training beyond fixed training durations", 2024, compare the shapes.
 
     >>> import jax.numpy as jnp
     >>> import jopt

@@ -1,12 +1,13 @@
 """Linear warmup, then a decay.
 
 Adam's second moments are poor estimates at first, and networks with normalization or
-attention want small steps until they have settled; 1 to 10 percent of all steps are
-usual. The peak is reached exactly at ``warmup_steps``; with 0 it is where one starts.
+attention need small steps until they have settled. A warmup of 1 to 10 percent of all
+steps is usual. The schedule reaches its peak exactly at ``warmup_steps`` and, if that
+is 0, starts there.
 
-There are two spellings: optax's, where ``decay_steps`` counts the warmup too, and names
-that say ``total_steps``. The end value belongs to step ``total_steps``, one after the
-last step that is taken.
+There are two conventions: optax's, where ``decay_steps`` includes the warmup, and
+factories that take ``total_steps``. The end value belongs to step ``total_steps``, one
+after the last step of the training.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ def warmup_constant_schedule(
     Args:
       init_value: The value at step 0.
       peak_value: The value from ``warmup_steps`` on.
-      warmup_steps: >= 0.
+      warmup_steps: Number of steps of the warmup, >= 0.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     >>> import jax.numpy as jnp
     >>> import jopt
@@ -52,23 +53,23 @@ def warmup_cosine_decay_schedule(
     end_value: float = 0.0,
     exponent: float = 1.0,
 ) -> ramp.Function:
-    """Linear warmup, then half a cosine: optax's spelling of `warmup_cosine`.
+    """Linear warmup, then half a cosine, with optax's arguments; see `warmup_cosine`.
 
     Args:
       init_value: The value at step 0.
       peak_value: The value at ``warmup_steps``.
-      warmup_steps: >= 0.
-      decay_steps: The step that the end value is reached at. It counts the warmup too,
-        so the cosine takes ``decay_steps - warmup_steps``; Keras's CosineDecay does not
-        count it.
+      warmup_steps: Number of steps of the warmup, >= 0.
+      decay_steps: The step that reaches the end value. It includes the warmup, so the
+        cosine takes ``decay_steps - warmup_steps`` steps; Keras's CosineDecay does not
+        include it.
       end_value: The value from ``decay_steps`` on.
-      exponent: > 0; the power that the half cosine is raised to.
+      exponent: Power of the half cosine, > 0.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range, or no steps are left after the warmup.
+      ValueError: An argument is out of range, or no steps remain after the warmup.
 
     >>> import jax.numpy as jnp
     >>> import jopt
@@ -97,20 +98,17 @@ def warmup_exponential_decay_schedule(
     """Linear warmup, then `exponential_decay`.
 
     Args:
-      init_value: The value at step 0.
-      peak_value: The value at ``warmup_steps``.
-      warmup_steps: >= 0.
-      transition_steps: How many steps multiply the value by ``decay_rate``, > 0.
-      decay_rate: > 0.
-      transition_begin: How many steps to stay at the peak, >= 0.
-      staircase: Decay by a stair instead of a curve.
-      end_value: Where to stop; None is never.
+      init_value, peak_value, warmup_steps: See `warmup_cosine_decay_schedule`.
+      transition_steps, decay_rate: See `exponential_decay`.
+      transition_begin: Number of steps to stay at the peak, >= 0.
+      staircase, end_value: See `exponential_decay`.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range, or the value moves away from
+        ``end_value``.
 
     >>> import jax.numpy as jnp
     >>> import jopt
@@ -138,8 +136,8 @@ def warmup_cosine(
 
     Args:
       peak_value: The value at ``warmup_steps``.
-      warmup_steps: >= 0 and below ``total_steps``.
-      total_steps: The step that the end value is reached at: all steps of the training.
+      warmup_steps: Number of steps of the warmup, >= 0 and below ``total_steps``.
+      total_steps: The step that reaches the end value: all steps of the training.
       init_value: The value at step 0.
       end_value: The value from ``total_steps`` on.
 
@@ -147,7 +145,7 @@ def warmup_cosine(
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range, or no steps are left after the warmup.
+      ValueError: An argument is out of range, or no steps remain after the warmup.
 
     >>> import jax.numpy as jnp
     >>> import jopt
@@ -174,17 +172,14 @@ def warmup_linear(
     """Linear warmup, then a straight line down.
 
     Args:
-      peak_value: The value at ``warmup_steps``.
-      warmup_steps: >= 0 and below ``total_steps``.
-      total_steps: The step that the end value is reached at: all steps of the training.
-      init_value: The value at step 0.
-      end_value: The value from ``total_steps`` on.
+      peak_value, warmup_steps, total_steps: See `warmup_cosine`.
+      init_value, end_value: See `warmup_cosine`.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range, or no steps are left after the warmup.
+      ValueError: An argument is out of range, or no steps remain after the warmup.
 
     >>> import jax.numpy as jnp
     >>> import jopt
@@ -209,20 +204,19 @@ def warmup_inverse_sqrt(
 
         peak_value / sqrt(1 + (t - warmup_steps) / timescale)
 
-    By default that is ``peak_value sqrt(warmup_steps / t)``, the schedule of the
+    By default this is ``peak_value sqrt(warmup_steps / t)``, the schedule of the
     Transformer, whose peak was ``(d_model warmup_steps)^-0.5``.
 
     Args:
-      peak_value: The value at ``warmup_steps``.
-      warmup_steps: >= 0.
-      init_value: The value at step 0.
-      timescale: How slow the decay is, > 0; None is ``warmup_steps``.
+      peak_value, warmup_steps, init_value: See `warmup_cosine_decay_schedule`.
+      timescale: Time scale of the decay in steps, > 0; None means ``warmup_steps``.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: A number is out of its range, or warmup_steps is 0 without timescale.
+      ValueError: An argument is out of range, or ``warmup_steps`` is 0 and
+        ``timescale`` is None.
 
     Vaswani et al., "Attention is all you need", 2017.
 
@@ -243,7 +237,7 @@ def warmup_inverse_sqrt(
 def warmup(
     init_value: float, peak_value: float, warmup_steps: int, then: ramp.Function
 ) -> ramp.Function:
-    """A straight line up to ``then``, which begins at its peak."""
+    """Return a straight line up to the peak, followed by ``then``."""
     arguments.finite(init_value=init_value, peak_value=peak_value)
     arguments.at_least(0, warmup_steps=warmup_steps)
     if warmup_steps == 0:

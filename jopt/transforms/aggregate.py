@@ -1,4 +1,4 @@
-"""One gradient from those of all replicas.
+"""Combine the gradients of all replicas.
 
 u <- sum_r g_r   or   u <- (1 / R) sum_r g_r
 """
@@ -21,28 +21,30 @@ from jopt.values import arguments
 def aggregate(
     axis_name: str | tuple[str, ...], op: str = "mean"
 ) -> GradientTransformation:
-    """The mean, or the sum, of the gradients of all devices along a mapped axis.
+    """Average or sum the gradients of all devices along a mapped axis.
 
-    Where each device has a gradient of its own: in ``jax.shard_map`` and ``jax.pmap``.
-    Under plain ``jax.jit`` there is one gradient of the whole batch, and XLA adds up
-    what the devices have; this is an error there. It goes first in a chain, before
-    anything that is not linear, such as clipping, and before `accumulate`, whose sum is
-    one for all devices. To send gradients once per step, add them up in `micro_batch`.
+    Use it where each device holds its own gradient: in ``jax.shard_map`` and
+    ``jax.pmap``. Under plain ``jax.jit`` there is a single gradient of the whole batch,
+    which XLA reduces itself; `aggregate` raises an error there. Put it first in a
+    chain: before anything nonlinear, such as clipping, and before `accumulate`, which
+    keeps one sum for all devices. To communicate only once per step, reduce in
+    `micro_batch`.
 
     Args:
-      axis_name: The name of the axis, or the names of several.
-      op: ``"mean"``, for losses that are means over a device's examples, or ``"sum"``,
+      axis_name: The name of the axis, or a tuple of names.
+      op: ``"mean"`` for losses that average over a device's examples, or ``"sum"``,
         Keras's default. Float16 and bfloat16 are added in float32 and rounded once.
 
     Returns:
       A transformation without state.
 
     Raises:
-      ValueError: There is no such axis here, or the gradients are sums over it already.
+      ValueError: No axis of that name is mapped, or the gradients are already summed
+        over it.
 
-    In ``shard_map``, the gradient with respect to parameters that are the same on all
-    devices *is* the sum over them: JAX adds it up. To add it up here, take it with
-    respect to ``jax.lax.pcast(params, axis_name, to="varying")``.
+    In ``shard_map``, JAX already sums the gradient with respect to parameters that are
+    the same on all devices. To sum it here instead, take the gradient with respect to
+    ``jax.lax.pcast(params, axis_name, to="varying")``.
 
     >>> import jopt
     >>> tx = jopt.chain(jopt.aggregate("replica", op="sum"), jopt.sgd(0.1))
@@ -51,8 +53,8 @@ def aggregate(
     >>> jax.vmap(update, axis_name="replica")(jax.numpy.array([1.0, 3.0]))
     Array([-0.4, -0.4], dtype=float32)
     """
-    several = isinstance(axis_name, tuple | list)
-    names = tuple(axis_name) if several else (axis_name,)
+    is_sequence = isinstance(axis_name, tuple | list)
+    names = tuple(axis_name) if is_sequence else (axis_name,)
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(
             f"axis_name must be a name, or names, of mapped axes, got {axis_name!r}"
@@ -66,7 +68,7 @@ def aggregate(
 
     def update(updates, state):
         tree_checks.leaves(jax.tree.leaves(updates), updates, "updates")
-        _check(updates, names)
+        _check_axes(updates, names)
         wide = jax.tree.map(lambda g: g.astype(tree.compute_dtype(g.dtype)), updates)
         total = reduce(wide, names)
         return jax.tree.map(lambda u, g: u.astype(g.dtype), total, updates), state
@@ -74,31 +76,35 @@ def aggregate(
     return GradientTransformation(init, update)
 
 
-def _check(updates: Updates, names: tuple[str, ...]) -> None:
+def _check_axes(updates: Updates, names: tuple[str, ...]) -> None:
     for name in names:
         try:
             index = jax.lax.axis_index(name)
         except NameError:
             raise ValueError(
-                f"aggregate: there is no mapped axis {name!r} here. Call update within "
-                f"jax.shard_map over a mesh with that axis, or jax.pmap(…, axis_name="
-                f"{name!r}); under jax.jit alone leave aggregate out, gradients of "
-                "sharded batches are of the whole batch there"
+                f"aggregate: there is no mapped axis {name!r} here. Call update inside "
+                f"jax.shard_map over a mesh with that axis, or inside jax.pmap(…, "
+                f"axis_name={name!r}). Under jax.jit alone, leave aggregate out: the "
+                "gradient of a sharded batch already covers the whole batch"
             ) from None
         if name not in varying(jax.typeof(index)):
-            continue  # not tracked here: pmap, vmap, or check_vma=False
+            continue  # JAX does not track it: pmap, vmap, or check_vma=False
         for path, g in tree.leaves_with_names(updates):
             if name not in varying(jax.typeof(g)):
                 raise ValueError(
                     f"aggregate: the gradient {path!r} is the same on all devices "
-                    f"along {name!r}. JAX has added it up already, if it is for "
-                    "parameters that are the same on all devices: leave aggregate out, "
-                    "or take the gradient with respect to "
+                    f"along {name!r}. JAX has already summed it if the parameters are "
+                    "the same on all devices: leave aggregate out, or take the "
+                    "gradient with respect to "
                     f"jax.lax.pcast(params, {name!r}, to='varying')"
                 )
 
 
 def varying(typed: Any) -> frozenset[str]:
-    """The mapped axes along which an array of this type differs, where JAX knows."""
-    kind = getattr(typed, "manual_axis_type", None)
-    return getattr(kind, "varying", frozenset())
+    """Return the mapped axes along which an array of this type varies.
+
+    The set is empty where JAX does not track this.
+    """
+    # Not a public attribute of JAX: a version without it counts as not tracking.
+    axis_type = getattr(typed, "manual_axis_type", None)
+    return getattr(axis_type, "varying", frozenset())

@@ -1,4 +1,4 @@
-"""Updates that meet the gradient they came from: ``cautious``, ``gradient_sign``.
+"""Check updates against the current gradient: ``cautious``, ``gradient_sign``.
 
     u <- inner(g)
     cautious         u <- u [u g > 0] / max(mean [u g > 0], 1/1000)
@@ -9,10 +9,10 @@
 `gradient_sign`  Cao, Li & Song, "Grams: gradient descent with adaptive momentum
                  scaling", 2024
 
-Momentum points where gradients pointed before; these drop, or turn around, the elements
-where the gradient of this step says otherwise. State: that of the inner transformation
-and nothing else, so a checkpoint of the one is a checkpoint of the other. The authors
-take the hyperparameters of the inner optimizer as they are.
+Momentum points where earlier gradients pointed. Where the current gradient disagrees,
+`cautious` drops the element and `gradient_sign` flips it. The state is the inner
+transformation's and nothing else, so checkpoints with and without the wrapper are
+interchangeable. The authors leave the inner optimizer's hyperparameters unchanged.
 """
 
 from __future__ import annotations
@@ -45,30 +45,32 @@ def cautious(
     *,
     descent: bool | None = None,
 ) -> GradientTransformation:
-    """Drop the elements of an update that the gradient disagrees with.
+    """Drop the elements of an update that disagree with the gradient.
 
-    Around a ``scale_by_*`` the mask is the authors': weight decay comes after it and is
-    not masked. Around a whole optimizer the mask is about the whole step, its decay
-    included.
+    Around a ``scale_by_*``, as in the paper, the mask does not affect the weight decay
+    that follows. Around a whole optimizer it applies to the whole step, including the
+    decay.
 
     Args:
       inner: An optimizer or any other transformation.
-      normalizer: What makes up for the dropped elements: ``"mean"`` divides by the
-        share of a leaf that is left, or 1/1000 (the authors' AdamW, timm); ``"count"``
-        multiplies by n / (left + 1) (their Lion, pytorch_optimizer); ``"none"``.
-      descent: Whether ``inner`` gives what is added to the parameters, against the
-        gradient, or (False) what a learning rate is still to turn around. None: whether
-        there is a ``learning_rate`` in it. Say True of an optimizer without one (a
-        foreign one, Adafactor with relative steps), or it keeps what it should drop.
+      normalizer: How to compensate for the dropped elements of a leaf with n elements:
+        ``"mean"`` divides by the share that remains, at least 1/1000 (the authors'
+        AdamW, timm); ``"count"`` multiplies by n / (remaining + 1) (their Lion,
+        pytorch_optimizer); ``"none"`` does nothing.
+      descent: If True, ``inner`` returns a descent step, which is added to the
+        parameters; if False, its sign is still to be flipped by a learning rate. None
+        means True if ``inner`` has a ``learning_rate``. Pass True for an optimizer
+        without one (a foreign one, Adafactor with relative steps): otherwise the
+        comparison has the wrong sign.
 
     Returns:
-      A transformation with the state, and the hyperparameters, of ``inner``.
+      A transformation with the state and the hyperparameters of ``inner``.
 
     Raises:
       TypeError: ``inner`` is not a transformation.
 
-    An element of a complex leaf is kept where the update and the gradient are less than
-    90 degrees apart.
+    An element of a complex leaf is kept if the update and the gradient are less than
+    90 degrees apart (more than 90 degrees for a descent step).
 
     >>> import jopt
     >>> tx = jopt.chain(
@@ -90,20 +92,19 @@ def cautious(
 def gradient_sign(
     inner: GradientTransformation, *, descent: bool | None = None
 ) -> GradientTransformation:
-    """Keep the size of an update and take the sign of the gradient: ``|u| sign(g)``.
+    """Give each element of an update the sign of the gradient: ``|u| sign(g)``.
 
     Args:
-      inner: An optimizer or any other transformation.
-      descent: See `cautious`.
+      inner, descent: See `cautious`.
 
     Returns:
-      A transformation with the state, and the hyperparameters, of ``inner``.
+      A transformation with the state and the hyperparameters of ``inner``.
 
     Raises:
       TypeError: ``inner`` is not a transformation.
 
     Cao, Li & Song, "Grams: gradient descent with adaptive momentum scaling", 2024;
-    `jopt.grams` is theirs. A complex ``sign(g)`` is ``g / |g|``.
+    `jopt.grams` is the full optimizer. For complex ``g``, ``sign(g)`` is ``g / |g|``.
 
     >>> import jopt
     >>> tx = jopt.gradient_sign(jopt.sgd(1.0, momentum=0.5))
@@ -115,21 +116,24 @@ def gradient_sign(
     return _gated("gradient_sign", inner, _turn(_is_descent(inner, descent)))
 
 
-Gate = Callable[[jax.Array, jax.Array], jax.Array]  # of a gradient and its update
+Gate = Callable[[jax.Array, jax.Array], jax.Array]  # (gradient, update) -> update
 
 
-@functools.cache  # a gate is made once, so that what is compiled with it is kept
+# Gates are cached because kernels are keyed by the gate: a new one would recompile.
+@functools.cache
 def _mask(normalizer: Normalizer, descent: bool) -> Gate:
     def gate(g, u):
+        # Signs before the product: u g of small numbers would underflow to zero.
         cosine = jnp.real(jnp.sign(u) * jnp.conj(jnp.sign(g)))
-        along = cosine < 0 if descent else cosine > 0
+        agrees = cosine < 0 if descent else cosine > 0
         n = max(g.size, 1)
-        left = jnp.sum(jnp.where(along, jnp.ones_like(cosine), 0))
+        remaining = jnp.sum(jnp.where(agrees, jnp.ones_like(cosine), 0))
         if normalizer == "mean":
-            u = u / jnp.maximum(left / n, 1e-3)
+            u = u / jnp.maximum(remaining / n, 1e-3)
         elif normalizer == "count":
-            u = u * (n / (left + 1))
-        return jnp.where(along, u, jnp.zeros_like(u))
+            u = u * (n / (remaining + 1))
+        # where, not a product with the mask: 0 * inf would be NaN.
+        return jnp.where(agrees, u, jnp.zeros_like(u))
 
     return gate
 
@@ -145,25 +149,26 @@ def _is_descent(inner: GradientTransformation, descent: bool | None) -> bool:
 
 
 def _has_learning_rate(tx: GradientTransformation) -> bool:
-    own = tx.changing is not None and "learning_rate" in tx.changing.names
-    return own or any(map(_has_learning_rate, tx.children.values()))
+    # Even a constant learning rate is kept in the state, and so a changing number.
+    changes = tx.changing is not None and "learning_rate" in tx.changing.names
+    return changes or any(map(_has_learning_rate, tx.children.values()))
 
 
 def _gated(
     name: str, inner: GradientTransformation, gate: Gate
 ) -> GradientTransformation:
-    """``inner``, each leaf of its update given to ``gate`` beside the gradient."""
+    """Return ``inner`` with ``gate(gradient, update)`` applied to each leaf."""
     if isinstance(inner, Leafwise):
         return _gated_leafwise(name, inner, gate)
-    beside = _beside(gate)
+    gate_leaves = _leafwise_gate(gate)
 
     def update(updates, state, params=None, **extra):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         tree_checks.leaves(leaves, updates, "updates")
-        # The update of a narrow gradient is not rounded before the gate has seen it.
+        # Widened, so that a 16-bit update is rounded once, after the gate.
         wide = treedef.unflatten(map(_widened, leaves))
-        found, state = inner.update(wide, state, params, **extra)
-        return beside.update(updates, NO_STATE, found)[0], state
+        inner_updates, state = inner.update(wide, state, params, **extra)
+        return gate_leaves.update(updates, NO_STATE, inner_updates)[0], state
 
     return GradientTransformation(
         inner.init,
@@ -177,7 +182,7 @@ def _gated(
 
 
 def _gated_leafwise(name: str, inner: Leafwise, gate: Gate) -> Leafwise:
-    """The gate as the last line of the rule, so that both are one kernel."""
+    """Append the gate to the rule, so that both compile into one kernel."""
 
     def gated(declared):
         @functools.wraps(declared.rule)
@@ -198,8 +203,8 @@ def _gated_leafwise(name: str, inner: Leafwise, gate: Gate) -> Leafwise:
 
 
 @functools.cache
-def _beside(gate: Gate) -> Leafwise:
-    # The update stands in the place of the parameter.
+def _leafwise_gate(gate: Gate) -> Leafwise:
+    # The caller passes the inner update as params: a rule sees no other second tree.
     return leafwise(lambda g, *, p: gate(g, p))
 
 

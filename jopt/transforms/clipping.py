@@ -1,4 +1,4 @@
-"""Clipping: bound a gradient by its elements, its norm, or its parameter's norm."""
+"""Clipping: bound a gradient elementwise, by its norm, or by its parameter's norm."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def clip(max_delta: ScalarOrSchedule) -> GradientTransformation:
       max_delta: The bound, > 0.
 
     Returns:
-      A transformation, for real numbers.
+      A transformation for real gradients.
 
     Raises:
-      ValueError: The bound is not positive.
+      ValueError: ``max_delta`` is not positive.
 
     >>> import jopt
     >>> tx = jopt.clip(1.0)
@@ -42,11 +42,12 @@ def clip(max_delta: ScalarOrSchedule) -> GradientTransformation:
 
 
 def _factor(norm: jax.Array, max_norm: float | jax.Array) -> jax.Array:
-    """What to multiply by so that the norm becomes at most ``max_norm``.
+    """Return the factor that brings a norm down to at most ``max_norm``.
 
-    inf or NaN anywhere in the gradient gives NaN everywhere: dividing by an infinite
-    norm would give zeros that look like a step.
+    A norm of inf or NaN gives NaN: dividing by an infinite norm would give zeros, which
+    look like a valid step.
     """
+    # At a zero norm, max_norm / max_norm is 1 and keeps the derivative finite.
     factor = jnp.minimum(max_norm / jnp.where(norm > 0, norm, max_norm), 1)
     return jnp.where(jnp.isfinite(norm), factor, jnp.nan)
 
@@ -57,19 +58,19 @@ def clip_by_global_norm(
 ) -> GradientTransformation:
     """Bound the norm of all gradients together: ``u <- g min(1, max_norm / |G|)``.
 
-    The norm is a float32 number for any dtype, without overflow or underflow. If it is
-    inf or NaN, all updates are NaN.
+    The norm is computed in float32 for any dtype, without overflow or underflow. If it
+    is inf or NaN, all updates are NaN.
 
     Args:
       max_norm: The bound, > 0.
-      ord: Which norm: 2, the sum of magnitudes for 1, the largest for ``math.inf``.
-      eps: Added to the norm, >= 0; torch's ``clip_grad_norm_`` has 1e-6.
+      ord: The norm: 2 is Euclidean, 1 the sum of magnitudes, ``math.inf`` the largest.
+      eps: Added to the norm, >= 0; torch's ``clip_grad_norm_`` uses 1e-6.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural
     networks", 2013.
@@ -102,7 +103,7 @@ def clip_by_norm(max_norm: ScalarOrSchedule) -> GradientTransformation:
       A transformation.
 
     Raises:
-      ValueError: The bound is not positive.
+      ValueError: ``max_norm`` is not positive.
 
     >>> import jopt
     >>> tx = jopt.clip_by_norm(1.0)
@@ -128,7 +129,7 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
       A transformation.
 
     Raises:
-      ValueError: The bound is not positive.
+      ValueError: ``threshold`` is not positive.
 
     Shazeer & Stern, "Adafactor", 2018, section 6.
 
@@ -152,24 +153,25 @@ def adaptive_grad_clip(
     eps: ScalarOrSchedule = 1e-3,
     axis: int | tuple[int, ...] | None = None,
 ) -> GradientTransformation:
-    """Bound each unit's gradient by a share of its weights' norm.
+    """Bound each unit's gradient norm by a fraction of its weight norm.
 
         u <- g min(1, clipping max(|p|, eps) / |g|)
 
-    The norms are of units, the inputs of one output: all axes but the last of a leaf
-    with four axes, the first axis of one with two or three, the whole of any other.
+    A unit is the set of weights that feed one output. Its norm is over all axes but the
+    last of a leaf with four axes, over the first axis of a leaf with two or three, and
+    over the whole of any other leaf.
 
     Args:
-      clipping: The share, > 0; 0.01 in the paper.
-      eps: Weights count as at least this norm, so that zeros can grow.
+      clipping: The fraction, > 0; 0.01 in the paper.
+      eps: Lower bound of the weight norm, > 0, so that zero weights can grow.
       axis: The axes of a unit, instead of the above.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
       ValueError: A number is not positive, or (at the first update) a leaf has five or
-        more axes and ``axis`` is not given.
+        more axes and ``axis`` is None.
 
     Brock, De, Smith & Simonyan, "High-performance large-scale image recognition without
     normalization", 2021.
@@ -191,6 +193,7 @@ def adaptive_grad_clip(
 
 
 def _unit_axes(shape: tuple[int, ...]) -> int | tuple[int, ...] | None:
+    # A vector is one unit, also if axes of size 1 surround it: as in the authors' code.
     if sum(size != 1 for size in shape) <= 1:
         return None
     if len(shape) in (2, 3):
@@ -198,6 +201,6 @@ def _unit_axes(shape: tuple[int, ...]) -> int | tuple[int, ...] | None:
     if len(shape) == 4:
         return (0, 1, 2)
     raise ValueError(
-        f"adaptive_grad_clip does not know the units of a leaf of shape {shape}: give "
+        f"adaptive_grad_clip does not know the units of a leaf of shape {shape}: pass "
         "axis"
     )

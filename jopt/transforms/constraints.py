@@ -1,4 +1,4 @@
-"""Constraints: what has to hold for the parameters after the update."""
+"""Constraints on the parameters after the update."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jopt.core.transformation import GradientTransformation
 
 @transformation
 def keep_params_nonnegative() -> GradientTransformation:
-    """Stop at zero: ``u <- max(g, -p)``, so that ``p + u >= 0``.
+    """Keep parameters nonnegative: ``u <- max(g, -p)``, so that ``p + u >= 0``.
 
-    It has to be the last of a chain. Where the updates have a narrower dtype than the
-    parameters, a parameter may stop just above zero. A negative one goes to zero.
+    Put it last in a chain. If the updates have a narrower dtype than the parameters, a
+    parameter may stop just above zero. A negative parameter moves to zero.
 
     Returns:
-      A transformation without state, for real numbers; it needs params.
+      A transformation without state for real parameters; it needs params.
 
     >>> import jopt
     >>> tx, params = jopt.keep_params_nonnegative(), jnp.array([1.0, 1.0])
@@ -37,10 +37,10 @@ def keep_params_nonnegative() -> GradientTransformation:
     def update(updates, state, params):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         tree_checks.leaves(leaves, updates, "updates", ["keep_params_nonnegative"])
-        at = tree_checks.aligned(updates, leaves, treedef, params, "params")
+        ps = tree_checks.aligned(updates, leaves, treedef, params, "params")
         new = [
             None if g is None else _nonnegative(g, p)
-            for g, p in zip(leaves, at, strict=True)
+            for g, p in zip(leaves, ps, strict=True)
         ]
         return treedef.unflatten(new), state
 
@@ -52,6 +52,7 @@ def _nonnegative(g: jax.Array, p: jax.Array) -> jax.Array:
     wide = np.promote_types(tree.compute_dtype(g.dtype), tree.compute_dtype(p.dtype))
     p = p.astype(wide)
     u = jnp.maximum(g.astype(wide), -p).astype(g.dtype)
-    # Not a rule of one leaf in float32: the rounding to g's dtype is what matters here.
+    # Rounding -p to g's dtype can take p + u below zero; the next number up cannot. The
+    # leaf engine rounds after its rule, so this cannot be a leafwise rule.
     above = jnp.nextafter(jax.lax.stop_gradient(u), jnp.full_like(u, jnp.inf))
     return jnp.where(p + u.astype(wide) < 0, above, u)

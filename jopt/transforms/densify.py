@@ -1,4 +1,4 @@
-"""``densify``: row-sparse updates as whole arrays."""
+"""Row-sparse updates as dense arrays."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from jopt.tree.row_sparse import is_rows
 
 @transformation
 def densify() -> GradientTransformation:
-    """Make row-sparse updates dense: zeros for the rows that were not touched.
+    """Make row-sparse updates dense, with zeros in the untouched rows.
 
-    What follows in a chain sees the gradient as any other. Moments and weights decay
-    also in rows that were not touched, as they do in Keras 3, and every row is read and
-    written.
+    The rest of the chain sees an ordinary gradient: moments and weights also decay in
+    untouched rows, as in Keras 3, and every row is read and written.
 
     Returns:
-      A transformation without state; dense updates pass as they are.
+      A transformation without state; dense updates pass unchanged.
 
-    >>> import jopt
+    >>> import jopt, jax.numpy as jnp
     >>> g = jopt.RowSparse(jnp.array([1]), jnp.ones((1, 1)), num_rows=3)
     >>> jopt.densify().update({"table": g}, ())[0]["table"].ravel()
     Array([0., 1., 0.], dtype=float32)

@@ -1,4 +1,4 @@
-"""Small changes to a gradient: its mean, its sign, its NaNs, its size, noise on it."""
+"""Small changes to a gradient: its mean, its sign, its NaNs, its size."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def identity() -> GradientTransformation:
 def stateless(
     f: Callable[[Updates, Params | None], Updates],
 ) -> GradientTransformation:
-    """Make a transformation of a function of the whole tree of updates.
+    """Make a transformation from a function of the whole tree of updates.
 
     Args:
-      f: ``f(updates, params) -> updates``; params are None if the caller gives none.
+      f: ``f(updates, params) -> updates``; ``params`` is None if the caller omits it.
 
     Returns:
       A transformation without state.
@@ -71,11 +71,11 @@ def stateless(
 def stateless_with_tree_map(
     f: Callable[[jax.Array, jax.Array | None], jax.Array],
 ) -> GradientTransformation:
-    """Make a transformation of a function of one leaf.
+    """Make a transformation from a function of one leaf.
 
     Args:
-      f: ``f(update, param) -> update``, in the dtypes that they come in; ``param`` is
-        None if the caller gives no params. `leafwise` computes in float32 or wider.
+      f: ``f(update, param) -> update``, in the leaves' own dtypes; ``param`` is None if
+        the caller omits ``params``. `leafwise` computes in float32 or wider instead.
 
     Returns:
       A transformation without state.
@@ -97,10 +97,10 @@ def stateless_with_tree_map(
 
     def update(updates, state, params=None):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        at = [None] * len(leaves)
+        ps = [None] * len(leaves)
         if params is not None:
-            at = tree_checks.aligned(updates, leaves, treedef, params, "params")
-        new = [None if g is None else f(g, p) for g, p in zip(leaves, at, strict=True)]
+            ps = tree_checks.aligned(updates, leaves, treedef, params, "params")
+        new = [None if g is None else f(g, p) for g, p in zip(leaves, ps, strict=True)]
         return treedef.unflatten(new), state
 
     return GradientTransformation(init, update)
@@ -108,7 +108,7 @@ def stateless_with_tree_map(
 
 @transformation
 def centralize() -> GradientTransformation:
-    """Subtract the mean over all axes but the first, in leaves with two or more axes.
+    """Subtract the mean over all axes but the first from leaves with two or more axes.
 
     Returns:
       A transformation without state.
@@ -130,7 +130,7 @@ def centralize() -> GradientTransformation:
 
 @transformation
 def set_to_zero() -> GradientTransformation:
-    """Make all updates zero, so that the parameters stay what they are.
+    """Make all updates zero, so that the parameters do not change.
 
     Returns:
       A transformation without state.
@@ -139,15 +139,16 @@ def set_to_zero() -> GradientTransformation:
     >>> jopt.set_to_zero().update(jnp.array([jnp.nan, 1.0]), ())[0]
     Array([0., 0.], dtype=float32)
     """
+    # zeros_like, not 0 * g: that would keep a NaN.
     return leafwise(lambda g: jnp.zeros_like(g))
 
 
 @transformation
 def freeze(mask: Mask) -> GradientTransformation:
-    """Make the updates of some leaves zero; the others pass unchanged.
+    """Make the updates of some leaves zero; pass the others unchanged.
 
-    What comes before it in a chain keeps state for these leaves all the same; an
-    optimizer that does not is `selective_transform`.
+    Earlier transformations in a chain still keep state for the frozen leaves; use
+    `selective_transform` to avoid that.
 
     Args:
       mask: The leaves to freeze; see `jopt.Mask`.
@@ -167,7 +168,7 @@ def freeze(mask: Mask) -> GradientTransformation:
 
 @transformation
 def zero_nans() -> GradientTransformation:
-    """Replace NaN by zero; infinities stay, for a clip to see.
+    """Replace NaN with zero; keep infinities, so that a later clip sees them.
 
     Returns:
       A transformation without state.
@@ -204,20 +205,20 @@ def scale_by_trust_ratio(
     mask: Mask = None,
     bounded: bool = False,
 ) -> GradientTransformation:
-    """Give each leaf's update the size of its parameter.
+    """Scale each leaf's update to the norm of its parameter.
 
         u <- g trust_coefficient |p| / (|g| + eps),   or g where |p| or |g| is zero
 
     Args:
-      min_norm: Norms count as at least this.
-      trust_coefficient: The size relative to the parameter.
-      eps: Added to the norm of the update.
-      mask: The leaves to do this to; see `add_decayed_weights`.
-      bounded: Whether the updates are below 1e3, as those of Adam are: their norm is
-        then one sum, and the step moves fewer bytes.
+      min_norm: Lower bound of both norms, >= 0.
+      trust_coefficient: Norm of the update relative to the parameter's, >= 0.
+      eps: Added to the norm of the update, >= 0.
+      mask: The leaves to scale; see `jopt.Mask`.
+      bounded: Whether the elements of the updates are below 1e3, as Adam's are. Their
+        norm is then a single sum, and the step moves fewer bytes.
 
     Returns:
-      A transformation without state; it needs params.
+      A transformation without state that needs params.
 
     Raises:
       ValueError: A number is negative.
@@ -250,10 +251,13 @@ def trust_ratio(
     weight_decay: Any = 0.0,
     bounded: bool = False,
 ) -> jax.Array:
-    """``coefficient |p| / (|g| + weight_decay |p| + eps)``; 1 where a norm is zero."""
+    """Return ``coefficient |p| / (|g| + weight_decay |p| + eps)``, or 1 at a zero norm.
+
+    Both norms count as at least ``min_norm``.
+    """
     p_norm = jnp.maximum(tree.norm_along(p, None), min_norm)
     g_norm = tree.norm_of_bounded(g) if bounded else tree.norm_along(g, None)
     g_norm = jnp.maximum(g_norm, min_norm)
-    both = (p_norm > 0) & (g_norm > 0)
-    divisor = jnp.where(both, g_norm + weight_decay * p_norm + eps, 1)
-    return jnp.where(both, coefficient * p_norm / divisor, 1)
+    nonzero = (p_norm > 0) & (g_norm > 0)
+    divisor = jnp.where(nonzero, g_norm + weight_decay * p_norm + eps, 1)
+    return jnp.where(nonzero, coefficient * p_norm / divisor, 1)

@@ -4,9 +4,9 @@
     grokfast_ma    s <- mean of the last window_size gradients,   u <- g + lamb s
 
 Lee, Kang, Kim & Lee, "Grokfast: accelerated grokking by amplifying slow
-gradients", 2024. For small algorithmic data sets that are memorized long before they
-are understood; before any optimizer, with a weight decay of 0.01 to 1. State per
-float32 parameter: 4 bytes, or 4 times the window.
+gradients", 2024. For small algorithmic data sets, where memorization comes long before
+generalization. Use it before any optimizer, with a weight decay of 0.01 to 1. State per
+float32 parameter: 4 bytes (ema) or 4 ``window_size`` bytes (ma).
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ def grokfast_ema(
     """Add a multiple of the gradients' moving average: ``u <- g + lamb s``.
 
     Args:
-      alpha: Decay of the average, in [0, 1); 0.8 to 0.99.
-      lamb: How much of it, >= 0; 0.1 to 5.
-      accumulator_dtype: What ``ema`` is stored in; None is float32 or wider.
+      alpha: Decay of the average, in [0, 1); 0.8 to 0.99 is usual.
+      lamb: Multiple of the average to add, >= 0; 0.1 to 5 is usual.
+      accumulator_dtype: Storage dtype of ``ema``; None means float32 or wider.
 
     Returns:
-      A transformation; it comes first in a chain.
+      A transformation; put it first in a chain.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: ``alpha`` is outside [0, 1), or ``lamb`` is negative.
 
-    Lee et al., "Grokfast", 2024; the authors' ``gradfilter_ema``. Adam behind it is
-    GrokFastAdamW of grokfast_pytorch and pytorch_optimizer, but for the place of eps.
+    Lee et al., "Grokfast", 2024; the authors' ``gradfilter_ema``. Followed by Adam it
+    is GrokFastAdamW of grokfast_pytorch and pytorch_optimizer, except where eps enters.
 
     >>> import jopt
     >>> tx = jopt.grokfast_ema(alpha=0.5, lamb=2.0)
@@ -62,10 +62,11 @@ def grokfast_ema(
     arguments.nonnegative(lamb=lamb)
 
     def scalars(t):
-        return {"kept": jnp.where(t == 1, 0.0, alpha)}
+        # Without a bias correction the average starts at the first gradient, not at 0.
+        return {"decay": jnp.where(t == 1, 0.0, alpha)}
 
-    def rule(g, ema, *, kept):
-        ema = kept * ema + (1 - kept) * g
+    def rule(g, ema, *, decay):
+        ema = decay * ema + (1 - decay) * g
         return g + lamb * ema, ema
 
     return leafwise(rule, scalars, GrokfastEmaState, ema=zeros(accumulator_dtype))
@@ -75,7 +76,7 @@ class GrokfastMaState(NamedTuple):
     """State of `grokfast_ma`."""
 
     count: jax.Array  # int32 scalar, updates so far
-    window: Any  # for each leaf a tuple of the last gradients, in no order
+    window: Any  # for each leaf, a tuple of the last gradients in no fixed order
 
 
 @transformation
@@ -89,19 +90,19 @@ def grokfast_ma(
     """Add a multiple of the mean of the last gradients: ``u <- g + lamb s``.
 
     Args:
-      window_size: How many gradients are kept, >= 1: that many times the memory of the
-        parameters.
-      lamb: How much of their mean, >= 0.
-      filter_type: ``"mean"``, or ``"sum"`` of the gradients.
-      warmup: Whether nothing is added until there are ``window_size`` gradients; else
-        the mean is of those that there are.
-      accumulator_dtype: What the gradients are stored in; None is float32 or wider.
+      window_size: Number of gradients to keep, >= 1. The state is that many times the
+        size of the parameters.
+      lamb: Multiple of the mean to add, >= 0.
+      filter_type: ``"mean"`` or ``"sum"`` of the gradients.
+      warmup: If True, nothing is added before step ``window_size``; if False, the mean
+        is over the gradients so far.
+      accumulator_dtype: Storage dtype of ``window``; None means float32 or wider.
 
     Returns:
-      A transformation; it comes first in a chain.
+      A transformation; put it first in a chain.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     Lee et al., "Grokfast", 2024; the authors' ``gradfilter_ma``.
 
@@ -123,8 +124,9 @@ def grokfast_ma(
         return {"oldest": (t - 1) % window_size, "share": lamb * share}
 
     def rule(g, window, *, oldest, share):
+        # Overwrite the oldest in place: shifting the window would copy all of it.
         window = tuple(jnp.where(oldest == i, g, x) for i, x in enumerate(window))
         return g + share * sum(window[1:], window[0]), window
 
-    kept = zeros(accumulator_dtype, each=lambda shape: [()] * window_size)
-    return leafwise(rule, scalars, GrokfastMaState, window=kept)
+    slot = zeros(accumulator_dtype, each=lambda shape: [()] * window_size)
+    return leafwise(rule, scalars, GrokfastMaState, window=slot)

@@ -1,4 +1,4 @@
-"""Norm growth: an update is at most a little larger than the one before."""
+"""Norm growth: let an update be only a little larger than the previous one."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from jopt.values.numbers import ScalarOrSchedule
 class LimitNormGrowthState(NamedTuple):
     """State of `limit_norm_growth`."""
 
-    norm: Any  # of the update before, one number per leaf
+    norm: Any  # norm of the previous update, one number per leaf
 
 
 @transformation
 def limit_norm_growth(max_growth: ScalarOrSchedule = 1.01) -> GradientTransformation:
-    """Bound each leaf's norm by that of the step before.
+    """Bound each leaf's norm relative to its previous norm.
 
         u <- g min(1, max_growth |u_before| / |g|)
 
-    Not in the first step, and not after a step whose update was zero. inf or NaN in a
-    leaf make all of it NaN, and leave the norm that is kept as it is.
+    The bound does not apply to the first step or after a zero update. An inf or NaN in
+    a leaf makes the whole leaf NaN and leaves the stored norm unchanged.
 
     Args:
-      max_growth: The bound of |u| / |u_before|, > 0; it is above 1, or nothing grows.
+      max_growth: Upper bound of |u| / |u_before|, > 0; use a value above 1, or updates
+        never grow.
 
     Returns:
-      A transformation with a number per leaf as its state; put it behind the
-      ``scale_by_*``, before weight decay and learning rate.
+      A transformation whose state is one number per leaf. Put it after the
+      ``scale_by_*`` and before weight decay and learning rate.
 
     Raises:
-      ValueError: The bound is not positive.
+      ValueError: ``max_growth`` is not positive.
 
     Chen et al., "Fira: can we achieve full-rank training of LLMs under low-rank
-    constraint?", 2024, which limits the part of its update outside of the subspace;
-    APOLLO limits all of it. They add 1e-8 to the norm before, so that after a zero
-    gradient the updates grow from 1e-8 on by 1% a step.
+    constraint?", 2024, which limits the part of its update outside the subspace;
+    APOLLO limits all of it. Both add 1e-8 to the previous norm, so after a zero
+    gradient their updates grow from 1e-8 by 1% per step.
 
     >>> import jopt
     >>> tx = jopt.limit_norm_growth(1.5)
@@ -52,15 +53,16 @@ def limit_norm_growth(max_growth: ScalarOrSchedule = 1.01) -> GradientTransforma
     """
     arguments.positive(max_growth=max_growth)
 
-    def rule(g, before):
+    def rule(g, previous):
         norm = tree.norm_along(g, None)
-        bound = max_growth * before
-        grows = (before > 0) & (norm > bound)
+        bound = max_growth * previous
+        grows = (previous > 0) & (norm > bound)
         factor = jnp.where(grows, bound / jnp.where(grows, norm, 1), 1)
         finite = jnp.isfinite(norm)
+        # The norm of the bounded update, not of g: growth compounds from step to step.
         return (
             jnp.where(finite, factor, jnp.nan) * g,
-            jnp.where(finite, factor * norm, before),
+            jnp.where(finite, factor * norm, previous),
         )
 
     norm = zeros(real=True, over=lambda shape: tuple(range(len(shape))))

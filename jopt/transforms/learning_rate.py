@@ -1,4 +1,4 @@
-"""The learning rate: the last word of most optimizers.
+"""The learning rate: the last step of most optimizers.
 
 u <- -learning_rate * g
 """
@@ -26,10 +26,10 @@ def scale(step_size: ScalarOrSchedule) -> GradientTransformation:
       step_size: The factor, of any sign.
 
     Returns:
-      A transformation; without state if the factor is a constant.
+      A transformation, without state if the factor is a constant.
 
     Raises:
-      ValueError: The factor is not finite.
+      ValueError: ``step_size`` is not finite.
 
     >>> import jopt, jax.numpy as jnp
     >>> tx = jopt.scale(-0.5)
@@ -46,18 +46,18 @@ def scale_by_learning_rate(
 ) -> GradientTransformation:
     """Multiply by minus the learning rate: ``u <- -learning_rate * g``.
 
-    The learning rate is in the state, as ``learning_rate``, whether it is a constant, a
-    schedule or tunable: it can be read, and unless it is scheduled it can be set.
+    The state field ``learning_rate`` holds the current value, whether constant,
+    scheduled or tunable. It can always be read, and set unless it is scheduled.
 
     Args:
       learning_rate: The step size, >= 0.
-      flip_sign: False multiplies by plus the learning rate.
+      flip_sign: If False, multiply by plus the learning rate.
 
     Returns:
       A transformation with the state ``(count, learning_rate)``.
 
     Raises:
-      ValueError: The learning rate is negative or not finite.
+      ValueError: ``learning_rate`` is negative or not finite.
 
     >>> import jopt, jax.numpy as jnp
     >>> tx = jopt.scale_by_learning_rate(0.1)
@@ -74,21 +74,21 @@ def scale_by_learning_rate(
 def scale_by_group(multiples: Mask) -> GradientTransformation:
     """Multiply each leaf by its own number: ``u <- multiple * g``.
 
-    After an optimizer it multiplies the learning rates of groups, and with them what is
-    decoupled of the weight decay, as ``lr`` in the parameter groups of torch does.
+    After an optimizer it multiplies the learning rate of each group and its decoupled
+    weight decay, like ``lr`` in torch's parameter groups.
 
     Args:
       multiples: The number of each leaf: `rules`, a tree of numbers (or a prefix of
-        one), or a function ``params -> tree`` or ``(path, leaf) -> number``. True is 1;
-        False leaves a leaf unchanged as well. 0 makes the updates zero; to keep no
-        state for such leaves, see `selective_transform`.
+        one), or a function ``params -> tree`` or ``(path, leaf) -> number``. True means
+        1, and False also leaves a leaf unchanged. 0 makes the updates zero; to keep no
+        state for such leaves, use `selective_transform`.
 
     Returns:
       A transformation without state.
 
     Raises:
-      TypeError: Something else than numbers.
-      ValueError: It does not fit the parameters.
+      TypeError: A multiple is not a number.
+      ValueError: ``multiples`` does not match the structure of the parameters.
 
     >>> import jopt, jax.numpy as jnp
     >>> multiples = jopt.rules(("head", 10.0), ("", 1.0))
@@ -104,10 +104,12 @@ def scale_by_group(multiples: Mask) -> GradientTransformation:
 def scale_by_schedule(
     step_size_fn: Callable[[jax.Array], Any],
 ) -> GradientTransformation:
-    """Multiply by a schedule: ``u <- step_size_fn(count) * g``; the sign is its own.
+    """Multiply by a schedule: ``u <- step_size_fn(count) * g``.
+
+    The sign is not flipped: for gradient descent the schedule is negative.
 
     Args:
-      step_size_fn: A function of the step, 0 at the first update.
+      step_size_fn: A function of the step, which is 0 at the first update.
 
     Returns:
       A transformation with the state ``(count, step_size)``.

@@ -1,14 +1,14 @@
-"""The variance reduction of MARS, for any optimizer behind it.
+"""The variance reduction of MARS, for any optimizer that follows.
 
     c <- g + gamma b1 / (1 - b1) (g - g_before)
-    u <- c / max(|c|, 1)                          the norm of each leaf
+    u <- c / max(|c|, 1)                          with the norm of each leaf
 
-The gradient before is that of the batch before (0 in the first step): the authors'
-"MARS-approx", which costs no second gradient.
+``g_before`` is the gradient of the previous batch at the previous parameters (0 in the
+first step). This is the authors' "MARS-approx", which needs no second gradient.
 
 Yuan, Liu, Wu, Zhou & Gu, "MARS: unleashing the power of variance reduction for training
-large models", 2024. State: 4 bytes per float32 parameter. With Adam or Lion behind it,
-and one b1 for both, it is `jopt.mars_adamw` and `jopt.mars_lion`.
+large models", 2024. State: 4 bytes per float32 parameter. Followed by Adam or Lion with
+the same b1, it is `jopt.mars_adamw` or `jopt.mars_lion`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from jopt.values.numbers import ScalarOrSchedule
 class MarsCorrectionState(NamedTuple):
     """State of `mars_correction`."""
 
-    previous_gradient: Any  # of the step before, like params
+    previous_gradient: Any  # gradient of the previous step, like params
 
 
 @transformation
@@ -45,21 +45,22 @@ def mars_correction(
 ) -> GradientTransformation:
     """Reduce the variance: ``u <- g + gamma b1 / (1 - b1) (g - g_before)``, clipped.
 
-    It comes first in a chain, before the optimizer that gets the corrected gradient.
+    Put it first in a chain, before the optimizer that uses the corrected gradient.
 
     Args:
-      gamma: How much of the correction, >= 0; 0 is none.
-      b1: The decay of the momentum that follows, in [0, 1).
-      max_norm: The bound of each leaf's norm, > 0; None does not clip.
+      gamma: Scale of the correction, >= 0; 0 disables it.
+      b1: Decay of the momentum that follows, in [0, 1).
+      max_norm: Upper bound of each leaf's norm, > 0; None does not clip.
       mask: The leaves to correct; the authors correct matrices, ``lambda path, p:
         p.ndim == 2``.
-      previous_dtype: What ``previous_gradient`` is stored in; None is float32 or wider.
+      previous_dtype: Storage dtype of ``previous_gradient``; None means float32 or
+        wider.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     Yuan, Liu, Wu, Zhou & Gu, "MARS", 2024.
 
@@ -83,6 +84,7 @@ def mars_correction(
 
 
 def check_correction(gamma: Any, b1: Any, max_norm: Any) -> None:
+    """Raise ValueError if an argument of the correction is out of range."""
     arguments.nonnegative(gamma=gamma)
     arguments.decay_rate(b1=b1)
     if max_norm is not None:
@@ -92,6 +94,7 @@ def check_correction(gamma: Any, b1: Any, max_norm: Any) -> None:
 def corrected(
     g: jax.Array, before: jax.Array | None, gamma: Any, b1: Any, max_norm: Any
 ) -> jax.Array:
+    """Return the corrected, clipped gradient; ``g`` itself if ``before`` is None."""
     if before is None:
         return g
     c = g + gamma * b1 / (1 - b1) * (g - before)
@@ -101,7 +104,7 @@ def corrected(
 
 
 def previous_gradients(dtype: StorageDtype | None, matrices_only: bool) -> Slot:
-    """The slot of the gradients before, for the leaves that are corrected."""
+    """Return the slot of the previous gradients, for the leaves to correct."""
     if matrices_only:
         return zeros(dtype, over=lambda shape: () if len(shape) == 2 else None)
     return zeros(dtype)

@@ -36,23 +36,23 @@ def trace(
     *,
     dampening: ScalarOrSchedule | None = None,
 ) -> GradientTransformation:
-    """Heavy-ball momentum, a decayed sum.
+    """Heavy-ball momentum: a decayed sum of the updates.
 
         m <- decay m + (1 - dampening) g,   u <- m   (nesterov: u <- g + decay m)
 
     Args:
       decay: The momentum, in [0, 1); 0.9 is usual.
       nesterov: Whether to look one step ahead.
-      accumulator_dtype: What ``trace`` is stored in; None is float32 or wider.
-      dampening: What the gradient loses on its way into the sum, in [0, 1], but for
-        the first, which is taken whole (torch). None, the usual, keeps no count.
+      accumulator_dtype: Storage dtype of ``trace``; None means float32 or wider.
+      dampening: Fraction by which gradients after the first are damped, in [0, 1], as
+        in torch. None (usual) damps nothing and keeps no count.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: The decay is not in [0, 1), or dampening not in [0, 1], or dampening
-        and nesterov are both given.
+      ValueError: ``decay`` is outside [0, 1), ``dampening`` is outside [0, 1], or
+        ``dampening`` is given with ``nesterov=True``.
 
     Polyak, "Some methods of speeding up the convergence of iteration methods", 1964;
     Sutskever et al., "On the importance of initialization and momentum in deep
@@ -76,7 +76,7 @@ def trace(
     arguments.fraction(dampening=dampening)
     if nesterov:
         raise ValueError(
-            "nesterov=True is defined without dampening only, got "
+            "nesterov=True is defined only without dampening, got "
             f"dampening={dampening!r}"
         )
 
@@ -94,21 +94,21 @@ class ApplyEveryState(NamedTuple):
     """State of `apply_every`."""
 
     count: jax.Array  # int32 scalar, updates so far
-    grad_acc: Any  # sum of the updates since the last that was let through, like params
+    grad_acc: Any  # sum of the updates since the last nonzero output, like params
 
 
 @transformation
 def apply_every(
     k: int = 1, *, accumulator_dtype: StorageDtype | None = None
 ) -> GradientTransformation:
-    """Let the sum of ``k`` updates through at every ``k``-th step, else zero.
+    """Return the sum of the last ``k`` updates at every ``k``-th step, otherwise zero.
 
-    What else is in the chain runs at every step; `accumulate` runs it at every
-    ``k``-th.
+    The rest of the chain still runs at every step; with `accumulate` it runs at every
+    ``k``-th step.
 
     Args:
       k: The number of steps, >= 1.
-      accumulator_dtype: What ``grad_acc`` is stored in; None is float32 or wider.
+      accumulator_dtype: Storage dtype of ``grad_acc``; None means float32 or wider.
 
     Returns:
       A transformation.
@@ -116,7 +116,7 @@ def apply_every(
     Raises:
       ValueError: ``k`` is less than 1.
 
-    As optax, where an infinite update makes those of the other steps NaN.
+    Same as optax, except that in optax an infinite update makes the other steps NaN.
 
     >>> import jopt
     >>> tx = jopt.apply_every(2)
@@ -130,6 +130,7 @@ def apply_every(
         return {"position": count % k}
 
     def rule(g, acc, *, position):
+        # where, not products with 0 and 1: 0 * inf would be NaN.
         acc = jnp.where(position == 0, g, acc + g)
         return jnp.where(position == k - 1, acc, 0.0), acc
 
@@ -155,15 +156,15 @@ def ema(
         m <- decay m + (1 - decay) g,   u <- m / (1 - decay^t)   (debias=False: u <- m)
 
     Args:
-      decay: In [0, 1).
+      decay: Weight of the previous average, in [0, 1).
       debias: Whether to correct for the start at zero.
-      accumulator_dtype: What ``ema`` is stored in; None is float32 or wider.
+      accumulator_dtype: Storage dtype of ``ema``; None means float32 or wider.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: The decay is not in [0, 1).
+      ValueError: ``decay`` is outside [0, 1).
 
     >>> import jopt, jax.numpy as jnp
     >>> tx = jopt.ema(0.9)
@@ -173,6 +174,7 @@ def ema(
     arguments.decay_rate(decay=decay)
 
     def scalars(t):
+        # 1 - decay**t would cancel to three digits in float32 while t is small.
         return {"filled": tree.one_minus_power(decay, t)}
 
     def rule(g, m, *, filled):

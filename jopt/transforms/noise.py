@@ -1,4 +1,4 @@
-"""Noise on a gradient."""
+"""Gradient noise."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ class AddNoiseState(NamedTuple):
     """State of `add_noise`."""
 
     count: jax.Array  # int32 scalar, updates so far
-    key: jax.Array  # uint32, the key's data: every checkpoint format can hold it
+    key: jax.Array  # uint32 key data, which every checkpoint format can store
 
 
 @transformation
 def add_noise(
     eta: ScalarOrSchedule, gamma: ScalarOrSchedule, key: int | jax.Array
 ) -> GradientTransformation:
-    """Add Gaussian noise that fades: ``u <- g + N(0, eta / t^gamma)``, t = 1, 2, ….
+    """Add decaying Gaussian noise: ``u <- g + N(0, eta / t^gamma)``, t = 1, 2, ….
 
     Args:
-      eta: The variance at the first step, >= 0.
-      gamma: How fast it fades, >= 0; 0.55 in the paper.
-      key: A key of ``jax.random``, or the seed of one.
+      eta: Variance at the first step, >= 0.
+      gamma: Exponent of the decay, >= 0; 0.55 in the paper.
+      key: A ``jax.random`` key, or an integer seed.
 
     Returns:
-      A transformation. Its state holds the key of the next step.
+      A transformation whose state holds the key of the next step.
 
     Raises:
-      ValueError: ``eta`` or ``gamma`` is negative, or there is more than one key.
+      ValueError: ``eta`` or ``gamma`` is negative, or ``key`` holds several keys.
 
     Neelakantan et al., "Adding gradient noise improves learning for very deep
     networks", 2015.
@@ -59,17 +59,21 @@ def add_noise(
         count = tree.safe_increment(state.count)
         leaves, treedef = jax.tree.flatten(updates)
         tree_checks.leaves(leaves, updates, "updates")
-        data, drawn = keys.split(state.key, len(leaves))
+        next_key, leaf_keys = keys.split(state.key, len(leaves))
         deviation = jnp.sqrt(eta * scalar(count) ** -gamma)
-        noisy = [_noisy(g, k, deviation) for g, k in zip(leaves, drawn, strict=True)]
-        state = AddNoiseState(count, data)
+        noisy = [
+            _add_noise(g, k, deviation) for g, k in zip(leaves, leaf_keys, strict=True)
+        ]
+        state = AddNoiseState(count, next_key)
         return treedef.unflatten(noisy), state
 
     return GradientTransformation(init, update)
 
 
 @jax.jit
-def _noisy(g: jax.Array, key: jax.Array, deviation: jax.Array) -> jax.Array:
+def _add_noise(g: jax.Array, key: jax.Array, deviation: jax.Array) -> jax.Array:
+    # Drawn and added in float32 or wider: 16-bit normals are coarse, and the sum is
+    # then rounded once.
     wide = tree.compute_dtype(g.dtype)
     noise = jax.random.normal(key, g.shape, wide)
     noise = noise * deviation.astype(wide)

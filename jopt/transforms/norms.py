@@ -1,4 +1,4 @@
-"""The size of an update: that of one, or that of its parameter."""
+"""Normalize updates, or scale them by the norm of their parameter."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from jopt.values.numbers import ScalarOrSchedule
 def normalize() -> GradientTransformation:
     """Divide by the norm of all updates together: ``u <- g / |G|``.
 
-    Zero stays zero. If the norm is inf or NaN, all updates are NaN.
+    Zero updates stay zero. If the norm is inf or NaN, all updates are NaN.
 
     Returns:
       A transformation without state.
 
     Hazan, Levy & Shalev-Shwartz, "Beyond convexity: stochastic quasi-convex
-    optimization", 2015. As optax, where zero becomes NaN.
+    optimization", 2015. Same as optax, except that there zero becomes NaN.
 
     >>> import jopt
     >>> tx = jopt.normalize()
@@ -36,8 +36,9 @@ def normalize() -> GradientTransformation:
 
 
 def _norm(updates: Updates) -> dict[str, jax.Array]:
-    """The norm of a tree of updates, to be divided by."""
+    """Return the norm to divide by: 1 instead of 0, NaN instead of inf."""
     norm = tree.norm(updates)
+    # Dividing by an infinite norm would give zeros, which look like a valid step.
     return {
         "norm": jnp.where(jnp.isfinite(norm), jnp.where(norm > 0, norm, 1), jnp.nan)
     }
@@ -47,19 +48,19 @@ def _norm(updates: Updates) -> dict[str, jax.Array]:
 def normalize_by_update_norm(
     scale_factor: ScalarOrSchedule = 1.0, eps: ScalarOrSchedule = 1e-6
 ) -> GradientTransformation:
-    """Give all updates together one size: ``u <- scale_factor g / (|G| + eps)``.
+    """Scale all updates together to one norm: ``u <- scale_factor g / (|G| + eps)``.
 
     If the norm is inf or NaN, all updates are NaN.
 
     Args:
-      scale_factor: The size, of any sign.
+      scale_factor: The new norm, of any sign.
       eps: Added to the norm, >= 0.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: ``eps`` is negative, or a number is not finite.
+      ValueError: ``eps`` is negative, or an argument is not finite.
 
     >>> import jopt
     >>> tx = jopt.normalize_by_update_norm(-10.0, eps=0.0)
@@ -78,10 +79,10 @@ def scale_by_param_block_norm(
     """Multiply each leaf by the norm of its parameter: ``u <- g max(|p|, min_scale)``.
 
     Args:
-      min_scale: The least factor, >= 0, for parameters that start at zero.
+      min_scale: The smallest factor, >= 0, so that zero parameters can grow.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
       ValueError: ``min_scale`` is negative.
@@ -106,10 +107,10 @@ def scale_by_param_block_rms(
         u <- g max(|p| / sqrt(size), min_scale)
 
     Args:
-      min_scale: The least factor, >= 0, for parameters that start at zero.
+      min_scale: See `scale_by_param_block_norm`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
       ValueError: ``min_scale`` is negative.

@@ -1,13 +1,13 @@
-"""A smaller learning rate when a metric has stopped improving.
+"""Reduce the learning rate when a metric stops improving.
 
-What is counted are values in a row that are no improvement on the best one,
+A value improves on the best one so far if
 
     value < (1 - rtol) best - atol,      or  value > (1 + rtol) best + atol  for "max".
 
-After ``patience`` of them the scale is multiplied by ``factor``, and the next
-``cooldown`` values are not counted. The state is six scalars. Factors of 0.1 to 0.5 and
-5 to 10 epochs of patience are usual, on a validation metric; the total number of steps
-need not be known.
+After ``patience`` consecutive values without improvement the scale is multiplied by
+``factor``, and the next ``cooldown`` values are not counted. The state is six scalars.
+Factors of 0.1 to 0.5 and a patience of 5 to 10 epochs on a validation metric are usual.
+The total number of steps need not be known.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from jopt.values.numbers import ScalarOrSchedule
 
 
 class ReduceOnPlateauState(NamedTuple):
-    """State of `reduce_on_plateau`: scalars, all floats."""
+    """State of `reduce_on_plateau`: float scalars."""
 
-    scale: jax.Array  # what updates are multiplied by
-    best_value: jax.Array  # the best so far, infinitely bad at first
-    plateau_count: jax.Array  # values in a row that were no improvement
-    cooldown_count: jax.Array  # values that will still not be counted
-    avg_count: jax.Array  # values in the mean so far
-    avg_value: jax.Array  # the mean of these
+    scale: jax.Array  # factor of the updates
+    best_value: jax.Array  # best value so far, infinitely bad at first
+    plateau_count: jax.Array  # consecutive values without improvement
+    cooldown_count: jax.Array  # values left that do not count
+    avg_count: jax.Array  # number of values in the current mean
+    avg_value: jax.Array  # mean of these values
 
 
 @transformation
@@ -51,47 +51,47 @@ def reduce_on_plateau(
     mode: str = "min",
     eps: ScalarOrSchedule = 0.0,
 ) -> GradientTransformation:
-    """Scale updates down when a value that each update is told stops improving.
+    """Scale updates down when a metric stops improving.
 
         scale <- max(factor scale, min_scale)   after ``patience`` bad values in a row
         u <- scale g
 
-    Each update takes the metric as ``value=…``. Behind an optimizer that multiplies the
-    learning rate: ``chain(adam(1e-3), reduce_on_plateau())``. The scale is the field
-    ``scale`` of the state.
+    Pass the metric to each update as ``value=…``. After an optimizer, as in
+    ``chain(adam(1e-3), reduce_on_plateau())``, the scale multiplies the learning rate.
+    The state field ``scale`` holds it.
 
-    A metric that is known once an epoch: tell each update the last one, with
-    ``accumulation_size`` the updates of an epoch; then ``patience`` and ``cooldown``
-    are epochs.
+    For a metric computed once per epoch, pass the latest value to each update and set
+    ``accumulation_size`` to the updates per epoch; ``patience`` and ``cooldown`` then
+    count epochs.
 
     Keras's ReduceLROnPlateau is ``rtol=0.0, atol=1e-4, rule="keras"``, and torch's is
-    ``rule="torch", eps=1e-8 / learning_rate``, each with its own defaults else.
+    ``rule="torch", eps=1e-8 / learning_rate``, each with its own other defaults.
     ``min_lr`` is ``min_scale=min_lr / learning_rate``, torch's ``threshold`` is
     ``rtol``, or ``atol`` with ``rtol=0.0``, and Keras's ``min_delta`` is ``atol``.
 
     Args:
-      factor: What the scale is multiplied by, in (0, 1).
-      patience: How many values in a row may be no improvement, >= 0.
-      rtol: By what share of the best value the next has to be better, in [0, 1). It
-        makes sense for values > 0 only: 1 - rtol times a negative number is worse.
-      atol: By how much it has to be better, >= 0.
-      cooldown: How many values after a reduction are not counted, >= 0.
-      accumulation_size: The mean of so many values counts as one, >= 1.
+      factor: Factor of the scale at each reduction, in (0, 1).
+      patience: Number of consecutive values without improvement, >= 0; see ``rule``.
+      rtol: Minimum improvement relative to the best value, in [0, 1). Use it only for
+        values > 0: a negative best value times 1 - rtol is worse than itself.
+      atol: Minimum absolute improvement, >= 0.
+      cooldown: Number of values after a reduction that do not count, >= 0.
+      accumulation_size: Number of values averaged into one, >= 1.
       min_scale: The lowest scale, in [0, 1].
-      rule: What is counted. ``"optax"`` reduces at the ``patience``-th bad value.
-        ``"torch"`` does at the one after it. ``"keras"`` is as optax, but counts the
-        last value of the cooldown.
+      rule: When to reduce: ``"optax"`` at the ``patience``-th bad value, ``"torch"`` at
+        the one after it, ``"keras"`` like optax, but counting the last value of the
+        cooldown.
       mode: ``"min"`` for a loss, ``"max"`` for an accuracy.
-      eps: A reduction by no more than this is not made, >= 0.
+      eps: Reductions by at most this much are skipped, >= 0.
 
     Returns:
       A transformation whose update needs ``value``.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
-    Equal to ``optax.contrib.reduce_on_plateau``, whose scale loses digits with bfloat16
-    parameters. NaN is never the best value; Keras keeps one that comes first for ever.
+    Same as ``optax.contrib.reduce_on_plateau``, whose scale loses digits with bfloat16
+    parameters. NaN is never the best value; in Keras a first NaN stays the best.
 
     >>> import jopt
     >>> tx = jopt.chain(jopt.sgd(1.0), plateau=jopt.reduce_on_plateau(0.5, patience=2))
@@ -109,7 +109,9 @@ def reduce_on_plateau(
     arguments.fraction(min_scale=min_scale)
     arguments.one_of(("optax", "keras", "torch"), rule=rule)
     arguments.one_of(("min", "max"), mode=mode)
-    # A value that is bad by itself, and no value in the cooldown.
+    # torch reduces when the count exceeds patience, the others when it reaches it; an
+    # improvement never reduces, even with patience 0. Keras counts the value at which
+    # the cooldown ends.
     enough = max(patience + (rule == "torch"), 1)
     uncounted = max(cooldown - (rule == "keras"), 0)
 
@@ -122,6 +124,7 @@ def reduce_on_plateau(
         value, scale, best_value, plateau_count, cooldown_count, avg_count, avg_value
     ):
         arguments.one_number("value", value)
+        # A running mean, not a sum: the sum of a long epoch would lose digits.
         share = 1 / (avg_count + 1)
         mean = (1 - share) * avg_value + share * scalar(value)
         counts = avg_count + 1 >= accumulation_size

@@ -1,4 +1,4 @@
-"""Weight decay by an implicit step: the parameters are divided, not subtracted from."""
+"""Weight decay by an implicit (proximal) step, which divides the parameters."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def proximal_decay(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> GradientTransformation:
-    """Minus the learning rate, and weight decay by an implicit step.
+    """Apply the learning rate, and weight decay by an implicit step.
 
         p <- (p - learning_rate g) / (1 + learning_rate weight_decay)
 
-    It takes the place of `add_decayed_weights` and `scale_by_learning_rate`, from which
-    it differs by the square of the learning rate. However large the decay is, it never
-    turns a parameter around.
+    It replaces `add_decayed_weights` and `scale_by_learning_rate` and differs from them
+    in second order of the learning rate. The decay never flips the sign of a parameter,
+    however large it is.
 
     Args:
       learning_rate: The step size, >= 0.
-      weight_decay: >= 0.
-      mask: The leaves to decay; see `add_decayed_weights`. With a mask, updates in 16
-        bits are rounded once more.
+      weight_decay: The decay rate, >= 0.
+      mask: The leaves to decay; see `jopt.Mask`. With a mask, 16-bit updates are
+        rounded once more.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: ``learning_rate`` or ``weight_decay`` is negative or not finite.
 
     Zhuang et al., "Understanding AdamW through proximal methods and scale-freeness",
     2022.
@@ -56,18 +56,18 @@ def proximal_decay(
         return leafwise(lambda g, *, p: _step(g, p, learning_rate, weight_decay))
 
     def init(params):
-        _MASKED_STEP.init(params)  # raises if they are no parameters
+        _MASKED_STEP.init(params)  # only for its check of the parameters
         return NO_STATE
 
     def update(updates, state, params):
         leaves, treedef = jax.tree.flatten(params, is_leaf=lambda x: x is None)
-        decays = (
+        flags = (
             None if p is None else jnp.full((1,) * jnp.ndim(p), on, jnp.float32)
             for p, on in zip(leaves, masks.select(mask, params), strict=True)
         )
         updates, _ = _MASKED_STEP.update(
             updates,
-            _MaskedStepState(treedef.unflatten(decays)),
+            _MaskedStepState(treedef.unflatten(flags)),
             params,
             step_size=jnp.asarray(learning_rate),
             decay=jnp.asarray(weight_decay),
@@ -82,7 +82,7 @@ def _step(g: jax.Array, p: jax.Array, rate: Any, decay: Any) -> jax.Array:
 
 
 class _MaskedStepState(NamedTuple):
-    decays: Any  # for each leaf 1 if it decays, else 0
+    decays: Any  # for each leaf, 1 if it decays, otherwise 0
 
 
 def _masked_step(
@@ -96,8 +96,8 @@ def _masked_step(
     return _step(g, p, step_size, decay * decays), decays
 
 
-# The mask of a leafwise transformation says which leaves it leaves alone. Those that do
-# not decay are multiplied by the learning rate all the same: a slot tells the rule.
+# Not leafwise's own mask, which passes the other leaves unchanged: leaves without decay
+# still take the learning rate. The flag is a slot instead.
 _MASKED_STEP = leafwise(
     _masked_step,
     lambda step_size, decay: {"step_size": step_size, "decay": decay},

@@ -1,8 +1,8 @@
 """Weight decay: pull the parameters towards zero.
 
-What it does to a parameter depends on where it stands. With d for an optimizer's
-direction, such as ``scale_by_adam()``, eta for the learning rate of the step, eta_max
-for its peak, and w for the number given:
+Its effect depends on its place in the chain. With d an optimizer's direction, such as
+``scale_by_adam()``, eta the learning rate of the step, eta_max its peak, and w the
+``weight_decay`` argument:
 
     L2            chain(add_decayed_weights(w), d, scale_by_learning_rate(eta))
     decoupled     chain(d, add_decayed_weights(w), scale_by_learning_rate(eta))
@@ -12,13 +12,13 @@ for its peak, and w for the number given:
     unscaled      chain(d, scale_by_learning_rate(eta, flip_sign=False),
                         add_decayed_weights(w), scale(-1.0))
 
-L2           is a penalty in the loss, which d rescales like any gradient.
-decoupled    takes ``eta w p`` from p, beside the update: AdamW. Keras and torch take it
-             before the update, which is the same, unless d looks at p.
-cautious     does so where the update points away from zero, or nowhere.
-independent  takes ``eta / eta_max w p``: another peak leaves the decay as it is.
-corrected    takes ``eta^2 / eta_max w p``: AdamC, for layers that are normalized.
-unscaled     takes ``w p``, whatever the learning rate.
+L2           is a penalty in the loss; d rescales it like any gradient.
+decoupled    subtracts ``eta w p`` besides the update: AdamW. Keras and torch subtract
+             it before the update, which is the same unless d uses p.
+cautious     does so only where the update moves p towards zero, or not at all.
+independent  subtracts ``eta / eta_max w p``: changing the peak does not change it.
+corrected    subtracts ``eta^2 / eta_max w p``: AdamC, for normalized layers.
+unscaled     subtracts ``w p``, whatever the learning rate.
 """
 
 from __future__ import annotations
@@ -41,20 +41,21 @@ def add_decayed_weights(
 ) -> GradientTransformation:
     """Add a multiple of the parameters: ``u <- g + weight_decay * p``.
 
-    Before the learning rate it is AdamW's decoupled decay; before everything else it is
-    an L2 penalty.
+    Directly before the learning rate it is AdamW's decoupled decay; first in the chain
+    it is an L2 penalty.
 
     Args:
-      weight_decay: The multiple, >= 0.
+      weight_decay: Multiple of the parameters, >= 0.
       mask: The leaves to decay: a regular expression on the path, a function
-        ``(path, leaf) -> bool``, a tree of bools, or ``params -> tree of bools``. A
-        number in the place of a bool multiplies the decay of its leaf: see `rules`.
+        ``(path, leaf) -> bool``, a tree of bools, or a function ``params -> tree of
+        bools``. A number instead of a bool multiplies the decay of its leaf; see
+        `rules`.
 
     Returns:
-      A transformation; without state if the decay is a constant. It needs params.
+      A transformation that needs params, without state if the decay is a constant.
 
     Raises:
-      ValueError: The decay is negative or not finite.
+      ValueError: ``weight_decay`` is negative or not finite.
 
     Loshchilov & Hutter, "Decoupled weight decay regularization", 2019.
 
@@ -74,7 +75,8 @@ def add_decayed_weights(
 
 
 def decoupled_decay(weight_decay: Any, mask: Mask) -> list[GradientTransformation]:
-    """The members of a chain that decay the weights: none if the decay is zero."""
+    """Return the chain members that decay the weights; none if the decay is zero."""
+    # A schedule or a tunable may become nonzero later, so only a constant is left out.
     if isinstance(weight_decay, float) and weight_decay == 0:
         return []
     return [add_decayed_weights(weight_decay, mask)]
@@ -84,27 +86,26 @@ def decoupled_decay(weight_decay: Any, mask: Mask) -> list[GradientTransformatio
 def cautious_weight_decay(
     weight_decay: ScalarOrSchedule = 0.0, mask: Mask = None
 ) -> GradientTransformation:
-    """Decay the elements that the update moves towards zero too.
+    """Decay only the elements that the update also moves towards zero.
 
         u <- g + weight_decay p [g p >= 0]
 
-    It does not pull against the loss, so it has minima of the loss as its fixed points.
-    It stands where AdamW's decay stands, before `scale_by_learning_rate`, and takes the
-    same number.
+    It never works against the update, so its fixed points are minima of the loss. Put
+    it where AdamW's decay goes, before `scale_by_learning_rate`; the usual values are
+    AdamW's.
 
     Args:
-      weight_decay: The multiple, >= 0.
-      mask: The leaves to decay; see `add_decayed_weights`.
+      weight_decay, mask: See `add_decayed_weights`.
 
     Returns:
-      A transformation; it needs params. An element of a complex leaf decays where the
+      A transformation that needs params. An element of a complex leaf decays if the
       update and the parameter are at most 90 degrees apart.
 
     Raises:
-      ValueError: The decay is negative or not finite.
+      ValueError: ``weight_decay`` is negative or not finite.
 
     Chen et al., "Cautious weight decay", 2025. The ``cautious_wd`` of
-    adam_atan2_pytorch leaves out elements without an update (> 0).
+    adam_atan2_pytorch does not decay elements with a zero update (> instead of >=).
 
     >>> import jopt
     >>> tx, params = jopt.cautious_weight_decay(0.1), jnp.array([1.0, 1.0])
@@ -114,6 +115,7 @@ def cautious_weight_decay(
     arguments.nonnegative(weight_decay=weight_decay)
 
     def rule(g, *, p, multiple):
+        # Signs before the product: g p of small numbers would underflow to zero.
         cosine = jnp.real(jnp.sign(g) * jnp.conj(jnp.sign(p)))
         return g + jnp.where(cosine >= 0, multiple * weight_decay, 0) * p
 
@@ -126,28 +128,28 @@ def independent_weight_decay(
     peak_rate: ScalarOrSchedule,
     mask: Mask = None,
 ) -> GradientTransformation:
-    """Decay by a number that the learning rate's peak does not change.
+    """Decay independently of the peak learning rate.
 
         u <- g + weight_decay / peak_rate p
 
-    Before `scale_by_learning_rate` a step then takes ``weight_decay p`` from p while
-    the learning rate is at its peak, and less as it decays. Peaks that are compared, or
-    transferred to wider models, need no new decay.
+    Before `scale_by_learning_rate`, each step subtracts ``weight_decay p`` while the
+    learning rate is at its peak, and less as it decays. The decay need not be tuned
+    again for another peak, or when a peak is transferred to a wider model.
 
     Args:
-      weight_decay: What a step at the peak takes, >= 0; 1e-4 is usual, AdamW's
-        ``weight_decay`` times its learning rate.
+      weight_decay: Fraction that a step at the peak subtracts, >= 0; 1e-4 is usual. It
+        equals AdamW's ``weight_decay`` times the learning rate.
       peak_rate: The largest learning rate, > 0.
-      mask: The leaves to decay; see `add_decayed_weights`.
+      mask: See `add_decayed_weights`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: ``weight_decay`` is negative, or ``peak_rate`` is not positive.
 
-    Loshchilov & Hutter, "Decoupled weight decay regularization", 2019 (so the paper has
-    it, but not AdamW in torch, Keras or optax); Wortsman et al., "Small-scale proxies
+    Loshchilov & Hutter, "Decoupled weight decay regularization", 2019 (the paper's
+    form, unlike AdamW in torch, Keras or optax); Wortsman et al., "Small-scale proxies
     for large-scale transformer training instabilities", 2023. optimi's
     ``decouple_lr=True``.
 
@@ -178,26 +180,27 @@ def corrected_weight_decay(
 
         u <- g + weight_decay rate / peak_rate p
 
-    Behind a normalization the norm of a layer tends to one that depends on the learning
-    rate over the decay. As the rate decays, this keeps that ratio, and so the norm of
-    the gradient does not rise towards the end of a run.
+    The norm of a layer followed by a normalization converges to a value that depends on
+    the ratio of learning rate and decay. This keeps the ratio constant as the rate
+    decays, so the gradient norm does not rise towards the end of a run.
 
     Args:
-      weight_decay: AdamW's, >= 0.
-      rate: The learning rate, >= 0: the number, schedule or tunable that is given to
-        `scale_by_learning_rate` as well. One that is set by hand is set in both.
+      weight_decay: AdamW's ``weight_decay``, >= 0.
+      rate: The learning rate, >= 0: the same number, schedule or tunable as in
+        `scale_by_learning_rate`. If you set it by hand, set both.
       peak_rate: The largest learning rate, > 0.
-      mask: The leaves to decay; see `add_decayed_weights`. The paper corrects those
-        that a normalization follows, and decays the output layer as AdamW does.
+      mask: The leaves to decay; see `jopt.Mask`. The paper corrects the layers that a
+        normalization follows, and decays the output layer as AdamW does.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: ``weight_decay`` or ``rate`` is negative, or ``peak_rate`` is not
+        positive.
 
-    Defazio, "Why gradients rapidly increase near the end of training", 2025. Behind
-    Adam it is pytorch_optimizer's AdamC for groups with ``normalized=True``.
+    Defazio, "Why gradients rapidly increase near the end of training", 2025. After Adam
+    it is pytorch_optimizer's AdamC for groups with ``normalized=True``.
 
     >>> import jopt
     >>> rate = jopt.cosine_decay_schedule(1e-3, 1000)

@@ -1,4 +1,4 @@
-"""ZClip: clip gradients whose norm is an outlier among the norms so far."""
+"""ZClip: clip gradients whose norm is an outlier among the previous norms."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ZclipState(NamedTuple):
     """State of `zclip`."""
 
     count: jax.Array  # int32 scalar, updates so far
-    mean: jax.Array  # of the global norms
-    deviation: jax.Array  # their standard deviation
+    mean: jax.Array  # moving average of the global norm
+    deviation: jax.Array  # its standard deviation
 
 
 @transformation
@@ -31,7 +31,7 @@ def zclip(
     eps: ScalarOrSchedule = 1e-6,
     warmup_steps: int = 25,
 ) -> GradientTransformation:
-    """Bound the norm of all gradients together by what is usual for it.
+    """Bound the norm of all gradients together by statistics of previous norms.
 
         z     <- (|G| - mean) / (deviation + eps)
         norm  <- mean + z_thresh^2 deviation / z   if z > z_thresh, else |G|
@@ -39,26 +39,26 @@ def zclip(
         mean  <- alpha mean + (1 - alpha) norm
         deviation^2 <- alpha deviation^2 + (1 - alpha) (norm - mean)^2
 
-    The first ``warmup_steps`` norms only make the first mean and deviation; meanwhile
-    ``max_norm`` alone clips. If the norm is inf or NaN, all updates are NaN and the
-    statistics stay.
+    The first ``warmup_steps`` norms only initialize mean and deviation; until then only
+    ``max_norm`` clips. If the norm is inf or NaN, all updates are NaN and the
+    statistics do not change.
 
     Args:
       alpha: Decay of the statistics, in [0, 1).
-      z_thresh: How many deviations above the mean are an outlier, > 0.
-      max_norm: A bound of the norm in any case, > 0; None is none.
+      z_thresh: Number of deviations above the mean that makes an outlier, > 0.
+      max_norm: Upper bound of the norm at every step, > 0; None sets no bound.
       eps: Added to the deviation, > 0.
-      warmup_steps: The number of norms to start from, >= 1.
+      warmup_steps: Number of norms that initialize the statistics, >= 1.
 
     Returns:
-      A transformation; it comes first in a chain.
+      A transformation; put it first in a chain.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: An argument is out of range.
 
     Kumar, Owen, Chowdhury & Güra, "ZClip: adaptive spike mitigation for LLM
-    pre-training", 2025; their code with its default options, but for the 1e-6 that it
-    adds to the norm it divides by.
+    pre-training", 2025. Same as their code with its default options, except that it
+    adds 1e-6 to the norm it divides by.
 
     >>> import jopt
     >>> tx = jopt.zclip(max_norm=None, warmup_steps=2)
@@ -79,18 +79,21 @@ def zclip(
         starting = t <= warmup_steps
         z = (norm - mean) / (deviation + eps)
         outlier = (z > z_thresh) & ~starting
-        usual = mean + z_thresh**2 * deviation / jnp.where(outlier, z, 1)
-        fed = jnp.where(outlier, usual, norm)
-        # Mean and deviation of t norms from those of t - 1, all with the same weight;
-        # afterwards moving averages. The squares of large norms would not fit.
+        reduced = mean + z_thresh**2 * deviation / jnp.where(outlier, z, 1)
+        # The statistics see the reduced norm, so that a spike does not widen them.
+        tamed = jnp.where(outlier, reduced, norm)
+        # During warmup, the plain mean and deviation of t norms from those of t - 1;
+        # afterwards, moving averages.
         weight = jnp.where(starting, 1 / t, 1 - alpha)
-        new_mean = mean + weight * (fed - mean)
+        new_mean = mean + weight * (tamed - mean)
         share = jnp.where(starting, 1 - 1 / t, 1)
         spread = jnp.sqrt(weight * share) * jnp.abs(
-            fed - jnp.where(starting, mean, new_mean)
+            tamed - jnp.where(starting, mean, new_mean)
         )
+        # hypot on deviations instead of a sum of variances: the squares of large norms
+        # would overflow.
         new_deviation = jnp.hypot(jnp.sqrt(1 - weight) * deviation, spread)
-        bound = fed if max_norm is None else jnp.minimum(fed, max_norm)
+        bound = tamed if max_norm is None else jnp.minimum(tamed, max_norm)
         factor = jnp.where(norm > bound, bound / jnp.where(norm > 0, norm, 1), 1)
         finite = jnp.isfinite(norm)
         return {
