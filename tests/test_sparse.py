@@ -522,7 +522,7 @@ def misuses() -> dict[str, tuple[Any, type[Exception], str]]:
         "a slot for many rows": (
             update(by_size, {"table": g, "w": None}),
             TypeError,
-            "what it keeps for a leaf depends on how many rows",
+            "its slots depend on the number of rows",
         ),
         "float ids": (
             lambda: jopt.RowSparse([0.5], jnp.ones((1, 2)), 3),

@@ -15,20 +15,20 @@ import numpy as np
 from jopt import tree
 
 
-# A regular expression that is searched for in the leaf's path (``"kernel$"``), a
-# function ``(path, leaf) -> bool``, a tree of bools (or a prefix of one), or a function
+# A regular expression, searched for in the leaf's path (``"kernel$"``); a function
+# ``(path, leaf) -> bool``; a tree of bools, or a prefix of one; or a function
 # ``params -> tree of bools``. None selects every leaf.
 Mask = str | bool | Callable[..., Any] | Any
 
 
 def select(mask: Mask, params: Any) -> list[bool]:
-    """For each leaf of ``params``, whether the mask selects it.
+    """Whether the mask selects each leaf of ``params``.
 
-    A None in the tree is never selected, and a mask need not say anything about it.
+    A None in the tree is never selected, and a mask needs no entry for it.
 
     Args:
-      mask: See `Mask`.
-      params: The tree that the mask is about; paths and shapes are what matters.
+      mask: A mask in any of the forms of `Mask`.
+      params: The tree that the mask is about; only paths and shapes matter.
 
     Returns:
       One bool per leaf, Nones included, in the tree's order.
@@ -36,7 +36,7 @@ def select(mask: Mask, params: Any) -> list[bool]:
     Raises:
       ValueError: A regular expression that matches no leaf, or a mask tree that does
         not fit the parameters.
-      TypeError: Something else than bools in a mask.
+      TypeError: The mask has entries that are not bools.
 
     >>> select("kernel", {"bias": 1.0, "kernel": 2.0})
     [False, True]
@@ -53,22 +53,22 @@ def select(mask: Mask, params: Any) -> list[bool]:
         return [
             x and leaf is not None for x, (_, leaf) in zip(chosen, named, strict=True)
         ]
-    return [bool(x) for x in _told(mask, params, named, "mask", _bool)]
+    return [bool(x) for x in _values(mask, params, named, "mask", _bool)]
 
 
 def multiples(mask: Mask, params: Any) -> list[float | None]:
-    """For each leaf the mask's number: 1 for True, and None where it is not selected.
+    """The mask's number for each leaf: 1 for True, None where it is not selected.
 
     Args:
-      mask: A mask that may have numbers in the place of bools.
+      mask: A mask that may have numbers in place of bools.
       params: The tree that the mask is about.
 
     Returns:
       One number per leaf, Nones included, in the tree's order.
 
     Raises:
-      ValueError: As `select`.
-      TypeError: Something else than bools and finite numbers in a mask.
+      ValueError: As for `select`.
+      TypeError: The mask has entries that are neither bools nor finite numbers.
 
     >>> multiples({"a": 0.5, "b": True, "c": False}, {"a": 0.0, "b": 0.0, "c": 0.0})
     [0.5, 1.0, None]
@@ -76,11 +76,11 @@ def multiples(mask: Mask, params: Any) -> list[float | None]:
     if mask is None or isinstance(mask, bool | str):
         return [1.0 if on else None for on in select(mask, params)]
     named = tree.leaves_with_names(params, none=True)
-    return _told(mask, params, named, "mask", _multiple)
+    return _values(mask, params, named, "mask", _multiple)
 
 
 def only(whole: Any, chosen: list[bool]) -> Any:
-    """The tree with None in the place of the leaves that are not chosen.
+    """The tree with None in place of the leaves that are not chosen.
 
     >>> only({"a": 1.0, "b": 2.0}, [False, True])
     {'a': None, 'b': 2.0}
@@ -94,25 +94,25 @@ def only(whole: Any, chosen: list[bool]) -> Any:
 
 
 def expression(mask: str) -> re.Pattern[str]:
-    """A mask that is a text, as the regular expression that it is.
+    """Compile a mask that is a text.
 
     Raises:
-      ValueError: It is none.
+      ValueError: It is not a regular expression.
     """
     try:
         return re.compile(mask)
     except re.error as error:
         raise ValueError(
-            f"mask {mask!r} is not a regular expression: {error}. A pattern with * for "
-            "any text is jopt.glob(…)"
+            f"mask {mask!r} is not a regular expression: {error}. For a pattern with * "
+            "for any text, use jopt.glob(…)"
         ) from None
 
 
-def labels(told: Callable[..., Any] | Any, params: Any) -> list[Any]:
+def labels(param_labels: Callable[..., Any] | Any, params: Any) -> list[Any]:
     """The label of each leaf of ``params``; None for a None in the tree.
 
     Args:
-      told: A function ``(path, leaf) -> label``, a function ``params -> tree of
+      param_labels: A function ``(path, leaf) -> label``, a function ``params -> tree of
         labels``, or a tree of labels (or a prefix of one).
       params: The tree that the labels are about.
 
@@ -121,34 +121,34 @@ def labels(told: Callable[..., Any] | Any, params: Any) -> list[Any]:
 
     Raises:
       ValueError: A leaf without a label, or a label without a leaf.
-      TypeError: A label that is no string.
+      TypeError: A label is not a string.
 
     >>> labels(lambda path, leaf: path[0], {"bias": 1.0, "kernel": 2.0})
     ['b', 'k']
     """
     named = tree.leaves_with_names(params, none=True)
-    return _told(told, params, named, "tree of labels", _label)
+    return _values(param_labels, params, named, "tree of labels", _label)
 
 
-def _told(
-    told: Any, params: Any, named: list[tuple[str, Any]], what: str, check: Any
+def _values(
+    source: Any, params: Any, named: list[tuple[str, Any]], what: str, check: Any
 ) -> list[Any]:
-    """What a function or a tree says about each leaf; None (false) of a None."""
-    if _is_function(told):
-        arity = _arity(told)
+    """The value that a function or a tree has for each leaf; None for a None."""
+    if _is_function(source):
+        arity = _arity(source)
         if arity == 2:
-            return [None if x is None else check(n, told(n, x)) for n, x in named]
+            return [None if x is None else check(n, source(n, x)) for n, x in named]
         if arity != 1:
             raise TypeError(
                 f"a {what} is a function of (path, leaf) or of (params), got one that "
-                f"takes {inspect.signature(told)}"
+                f"takes {inspect.signature(source)}"
             )
-        told = told(params)
-    return _by_path(told, named, what, check)
+        source = source(params)
+    return _by_path(source, named, what, check)
 
 
 def _is_function(mask: Any) -> bool:
-    # Some models are callable trees, so callable() alone does not tell.
+    # Some models are callable trees, so callable() alone is not enough.
     leaves = jax.tree.leaves(mask)
     return callable(mask) and len(leaves) == 1 and leaves[0] is mask
 
@@ -163,30 +163,30 @@ def _arity(function: Callable[..., Any]) -> int:
 
 
 def _by_path(
-    told: Any, named: list[tuple[str, Any]], what: str, check: Any
+    values: Any, named: list[tuple[str, Any]], what: str, check: Any
 ) -> list[Any]:
-    """A tree is matched by paths, so its containers need not be the params'."""
-    entries = {path: check(path, x) for path, x in tree.leaves_with_names(told)}
+    """Match the entries of a tree by path, so that its containers may differ."""
+    entries = {path: check(path, x) for path, x in tree.leaves_with_names(values)}
     used = set()
-    found_for = []
+    matched = []
     for path, leaf in named:
         parts = path.split("/")
         prefixes = ("/".join(parts[:n]) for n in range(len(parts), -1, -1))
-        found = next((prefix for prefix in prefixes if prefix in entries), None)
+        entry = next((prefix for prefix in prefixes if prefix in entries), None)
         if leaf is None:
-            used |= {n for n in entries if f"{n}/".startswith(f"{path}/")} | {found}
-            found_for.append(None)
+            used |= {n for n in entries if f"{n}/".startswith(f"{path}/")} | {entry}
+            matched.append(None)
             continue
-        if found is None:
+        if entry is None:
             raise ValueError(
                 f"the {what} says nothing about leaf {path!r}; it has "
                 f"{sorted(entries)}. Give an entry for every leaf, or for a subtree"
             )
-        used.add(found)
-        found_for.append(entries[found])
+        used.add(entry)
+        matched.append(entries[entry])
     if named and (unused := sorted(entries.keys() - used)):
-        raise ValueError(f"the {what} has entries for no leaf: {unused}")
-    return found_for
+        raise ValueError(f"the {what} has entries that match no leaf: {unused}")
+    return matched
 
 
 def _bool(path: str, value: Any) -> bool:
@@ -198,8 +198,8 @@ def _bool(path: str, value: Any) -> bool:
 def _not_made_of(what: str, path: str, value: Any) -> TypeError:
     where = f"leaf {path!r}" if path else "the whole tree"
     return TypeError(
-        f"a mask is made of {what}, got {value!r} for {where}. To choose leaves by "
-        "name, give a regular expression"
+        f"a mask consists of {what}, got {value!r} for {where}. To choose leaves by "
+        "name, pass a regular expression"
     )
 
 

@@ -1,8 +1,9 @@
 """Row-sparse leaves in the engine: the same kernel, on the touched rows only.
 
 The rows of the parameter and of the slots are gathered, the kernel runs on them as on
-any leaf, and the slots' are scattered back, in place where the state is donated. That
-is right for rules that treat every row by itself, which is checked while tracing.
+any leaf, and the rows of the slots are scattered back, in place where the state is
+donated. This is right for rules that treat every row by itself; whether a rule does so
+is checked while tracing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if TYPE_CHECKING:  # jax.extend is slow to import, and few have such leaves
     from jax.extend import core
 
 
-# Numbers of rows that the check traces a rule with: in a shape, they are the rows.
+# Row counts to trace a rule with in that check. They are primes that no other axis is
+# likely to have, so an axis of this length is the axis of rows.
 _ROWS = (1009, 1013, 1019, 1021)
 _ELEMENTWISE = {
     "abs", "acos", "acosh", "add", "and", "asin", "asinh", "atan", "atan2", "atanh",
@@ -44,24 +46,24 @@ _REDUCING = {
 
 
 def kernel(dense: Callable[..., Any], keys: Sequence[Any], alone: Any) -> Any:
-    """The kernel for a row-sparse leaf, from that for a dense one.
+    """Make the kernel for a row-sparse leaf from the one for a dense leaf.
 
     Args:
       dense: The kernel of ``keys``.
-      keys: The algorithms, by which the leaf's slots are declared.
-      alone: Gives the kernel of some keys, to check each by itself.
+      keys: The keys of the algorithms, which declare the slots of the leaf.
+      alone: Returns the kernel of some keys, so that each can be checked by itself.
 
     Returns:
-      A compiled function of the same arguments, with `RowSparse` updates.
+      A compiled function of the same arguments, for `RowSparse` updates.
     """
 
     def rowwise(g, p, slots, scalars):
         by_row = []
-        for key, own, given in zip(keys, slots, scalars, strict=True):
-            declared = key.declare(**{name: given[name] for name in key.numbers})
-            which = [_by_row(key.name, s, g) for s in declared.slots.values()]
-            by_row.append(which)
-            _check(key.name, alone((key,)), g, p, own, which, given)
+        for key, values, numbers in zip(keys, slots, scalars, strict=True):
+            declared = key.declare(**{name: numbers[name] for name in key.numbers})
+            flags = [_by_row(key.name, s, g) for s in declared.slots.values()]
+            by_row.append(flags)
+            _check(key.name, alone((key,)), g, p, values, flags, numbers)
 
         def chosen(f, *rest):
             def each(on, x, *others):
@@ -71,7 +73,7 @@ def kernel(dense: Callable[..., Any], keys: Sequence[Any], alone: Any) -> Any:
 
         rows_of_p = None if p is None else g.gathered(p)
         u, new = dense(g.rows, rows_of_p, chosen(g.gathered), scalars)
-        # No number that a rule makes of padding gets out.
+        # Whatever a rule computes from the padding is discarded.
         u = RowSparse.tree_unflatten(g.num_rows, (g.ids, jnp.where(g.is_row, u, 0)))
         return u, chosen(g.scattered, new)
 
@@ -80,27 +82,25 @@ def kernel(dense: Callable[..., Any], keys: Sequence[Any], alone: Any) -> Any:
 
 
 def _by_row(name: str, slot: Slot, g: RowSparse) -> Any:
-    """Whether the slot of a leaf has an entry for each row; like the slot."""
+    """Whether each array of a leaf's slot has an entry for every row."""
 
     def averaged(n):
         shape = (n, *g.shape[1:])
-        found = (
+        axes_of_arrays = (
             slot.each(shape) if slot.each else [slot.over(shape) if slot.over else ()]
         )
         return [
             None if axes is None else frozenset(axis % g.ndim for axis in axes)
-            for axes in found
+            for axes in axes_of_arrays
         ]
 
-    own = averaged(g.num_rows)
-    if any(averaged(n) != own for n in (_ROWS[0], len(g.ids)) if n):
-        raise TypeError(
-            _message(name, "keeps for a leaf depends on how many rows it has")
-        )
-    flags = [axes is not None and 0 not in axes for axes in own]
+    reduced = averaged(g.num_rows)
+    if any(averaged(n) != reduced for n in (_ROWS[0], len(g.ids)) if n):
+        raise TypeError(_message(name, "its slots depend on the number of rows"))
+    flags = [axes is not None and 0 not in axes for axes in reduced]
     if slot.each:
         return tuple(flags)
-    return None if own[0] is None else flags[0]
+    return None if reduced[0] is None else flags[0]
 
 
 def _check(
@@ -112,7 +112,7 @@ def _check(
     by_row: list[Any],
     scalars: dict[str, Any],
 ) -> None:
-    """Raise if a rule mixes rows: what it makes of some is not what it makes of all."""
+    """Raise if a rule mixes rows, so that some rows alone give other numbers."""
     sizes = [n for n in _ROWS if n not in g.shape][:2]
 
     def traced(n):
@@ -120,36 +120,36 @@ def _check(
             shape = (n, *x.shape[1:]) if on else x.shape
             return jax.ShapeDtypeStruct(shape, x.dtype)
 
-        own = jax.tree.map(lambda on, x: like(x, on), by_row, slots)
-        given = jax.tree.map(lambda x: like(x, False), scalars)
+        slots_like = jax.tree.map(lambda on, x: like(x, on), by_row, slots)
+        numbers = jax.tree.map(lambda x: like(x, False), scalars)
         p_like = None if p is None else like(p)
-        return jax.make_jaxpr(alone)(like(g.rows), p_like, [own], [given])
+        return jax.make_jaxpr(alone)(like(g.rows), p_like, [slots_like], [numbers])
 
     first, second = map(traced, sizes)
     for eqn in _equations(first.jaxpr):
         if _mixes(eqn, sizes[0]):
-            raise TypeError(
-                _message(name, f"does to a row ({eqn.primitive}) depends on others")
-            )
+            reason = f"the update of a row depends on other rows ({eqn.primitive})"
+            raise TypeError(_message(name, reason))
     if _constants(first) != _constants(second):
-        raise TypeError(_message(name, "does to a row depends on how many there are"))
+        reason = "the update of a row depends on the number of rows"
+        raise TypeError(_message(name, reason))
 
 
-def _message(name: str, what: str) -> str:
+def _message(name: str, reason: str) -> str:
     return (
-        f"{name} cannot work on some rows of a leaf: what it {what}. Put "
-        "jopt.densify() before it, which makes row-sparse updates dense; or give this "
-        "leaf another optimizer with jopt.partition"
+        f"{name} cannot work on some rows of a leaf: {reason}. Put jopt.densify() "
+        "before it, which makes row-sparse updates dense; or give this leaf another "
+        "optimizer with jopt.partition"
     )
 
 
 def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
-    """The equations that compute something, those of inner functions too."""
+    """The equations that compute something, inner functions included."""
     from jax.extend import core
 
     for eqn in jaxpr.eqns:
         inner = list(core.jaxprs_in_params(eqn.params))
-        # A scan goes through an axis, which the shapes inside do not show.
+        # A scan runs along an axis, which the shapes of its body do not show.
         if not inner or eqn.primitive.name == "scan":
             yield eqn
         for sub in inner:
@@ -157,7 +157,7 @@ def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
 
 
 def _mixes(eqn: core.JaxprEqn, n: int) -> bool:
-    """Whether an equation may take one row to another, where rows are an axis of n."""
+    """Whether an equation may move numbers between rows, the axis of length n."""
     name = eqn.primitive.name
     inputs, outputs = (
         [getattr(v.aval, "shape", ()) for v in x] for x in (eqn.invars, eqn.outvars)
@@ -176,12 +176,12 @@ def _mixes(eqn: core.JaxprEqn, n: int) -> bool:
 
 
 def _before(n: int, shape: tuple[int, ...]) -> int:
-    """How many elements one step along the axis of n rows is repeated for."""
+    """The number of elements before the axis of n rows: the product of those axes."""
     return math.prod(shape[: shape.index(n)]) if n in shape else 0
 
 
 def _constants(traced: core.ClosedJaxpr) -> list[str]:
-    """The numbers that stand in the equations, in order."""
+    """The constants in the equations, in order."""
     from jax.extend import core
 
     inner = [

@@ -1,11 +1,11 @@
-"""Rules: ordered pairs of leaves and what holds for them.
+"""Rules: ordered pairs that assign a value to each leaf.
 
-    rules((where, what), (where, what), …)
+    rules((where, value), (where, value), …)
 
-The first rule that chooses a leaf says what holds for it: the label of its optimizer in
+The first rule that chooses a leaf gives it its value: the label of its optimizer in
 `jopt.partition`, the factor of its learning rate in `jopt.scale_by_group`, the multiple
-of its weight decay. Nothing is left to chance: a leaf that no rule chooses is an error,
-and so is a rule that chooses no leaf.
+of its weight decay. A leaf that no rule chooses is an error, and so is a rule that
+chooses no leaf.
 """
 
 from __future__ import annotations
@@ -42,41 +42,43 @@ class Predicate(Recorded):
 
 
 class Optional(Recorded):
-    """A ``where`` that may choose no leaf; made by `optional`."""
+    """Leaves of a rule that need not exist; made by `optional`."""
 
     def __init__(self, where: Mask):
         self.where = where
 
 
 class Rules(Recorded):
-    """A function ``params -> tree`` of what the rules say; made by `rules`."""
+    """A function ``params -> tree of values``; made by `rules`."""
 
     def __init__(self, pairs: tuple[tuple[Any, Any], ...]):
         self.pairs = pairs
 
     def __call__(self, params: Params) -> Any:
-        """What holds for each leaf, as a tree like ``params``."""
+        """The value of each leaf, as a tree like ``params``."""
         named = tree.leaves_with_names(params, none=True)
         treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
-        open_, found = [x is not None for _, x in named], [None] * len(named)
-        for where, what in self.pairs:
+        pending = [leaf is not None for _, leaf in named]
+        values = [None] * len(named)
+        for where, value in self.pairs:
             chosen = _chosen(where, params)
-            for i, on in enumerate(chosen):
-                if on and open_[i]:
-                    found[i], open_[i], chosen[i] = what, False, None
-            if named and None not in chosen and not isinstance(where, Optional):
+            first = [on and is_pending for on, is_pending in zip(chosen, pending)]
+            for i, on in enumerate(first):
+                if on:
+                    values[i], pending[i] = value, False
+            if named and not any(first) and not isinstance(where, Optional):
                 taken = "only leaves that earlier rules chose" if any(chosen) else ""
                 raise ValueError(
-                    f"the rule {where!r} -> {what!r} chooses "
-                    f"{taken or f'no leaf; the paths are {_some(named)}'}. Mend it, or "
-                    "make it jopt.optional(…)"
+                    f"the rule {where!r} -> {value!r} chooses "
+                    f"{taken or f'no leaf; the paths are {_some(named)}'}. Correct it, "
+                    "or make it jopt.optional(…)"
                 )
-        if lost := [entry for entry, on in zip(named, open_, strict=True) if on]:
+        if rest := [entry for entry, on in zip(named, pending, strict=True) if on]:
             raise ValueError(
-                f"no rule chooses {_some(lost)}. The last rule may be for all others: "
-                "('', …)"
+                f"no rule chooses {_some(rest)}. A last rule ('', …) chooses all the "
+                "others"
             )
-        return treedef.unflatten(found)
+        return treedef.unflatten(values)
 
 
 def _chosen(where: Any, params: Params) -> list[Any]:
@@ -98,23 +100,24 @@ def _some(named: list[tuple[str, Any]]) -> str:
 
 @recorded
 def rules(*pairs: tuple[Mask, Any]) -> Rules:
-    """What holds for each leaf, by the first rule that chooses it.
+    """Give each leaf the value of the first rule that chooses it.
 
-    It is a function ``params -> tree``, so it may stand wherever a mask, labels or
-    factors may.
+    The result is a function ``params -> tree``, and may stand wherever a mask, labels
+    or factors may.
 
     Args:
-      *pairs: ``(where, what)``: which leaves (a regular expression that is searched for
-        in the path, so that ``""`` is all; `glob`; a function ``(path, leaf) -> bool``
-        such as `is_bias_or_norm`; any `Mask`), and a label, a bool or a number.
+      *pairs: ``(where, value)``. ``where`` chooses leaves: a regular expression,
+        searched for in the path (``""`` chooses all); `glob`; a function
+        ``(path, leaf) -> bool`` such as `is_bias_or_norm`; or any other mask.
+        ``value`` is a label, a bool or a number.
 
     Returns:
-      A value: equal rules are ``==``, and have a ``repr`` and a config.
+      A function. Equal rules compare equal, and have a ``repr`` and a config.
 
     Raises:
-      TypeError: A rule is no such pair.
-      ValueError: When it is applied: a leaf that no rule chooses, or a rule, not marked
-        `optional`, that chooses none.
+      TypeError: A rule is not such a pair.
+      ValueError: No pairs. When the function is called: no rule chooses some leaf, or a
+        rule that is not `optional` chooses none.
 
     >>> import jopt
     >>> groups = jopt.rules((jopt.is_bias_or_norm, "vector"), ("", "matrix"))
@@ -126,14 +129,14 @@ def rules(*pairs: tuple[Mask, Any]) -> Rules:
     for pair in pairs:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise TypeError(
-                "a rule is a pair (where, what), such as ('bias$', 'sgd'), got "
+                "a rule is a pair (where, value), such as ('bias$', 'sgd'), got "
                 f"{abbreviated(pair)}"
             )
         if not isinstance(pair[1], str | bool | int | float):
             raise TypeError(
-                "what a rule says is a label, a bool or a number, got "
-                f"{abbreviated(pair[1])} for {pair[0]!r}. Optimizers have "
-                "labels: jopt.partition({'label': optimizer}, jopt.rules(…))"
+                "the value of a rule is a label, a bool or a number, got "
+                f"{abbreviated(pair[1])} for {pair[0]!r}. Give optimizers labels: "
+                "jopt.partition({'label': optimizer}, jopt.rules(…))"
             )
         if isinstance(pair[0], str):
             masks.expression(pair[0])
@@ -142,13 +145,13 @@ def rules(*pairs: tuple[Mask, Any]) -> Rules:
 
 @recorded
 def optional(where: Mask) -> Optional:
-    """A ``where`` of `rules` that may choose no leaf.
+    """Mark leaves of `rules` that need not exist.
 
     Args:
-      where: The leaves.
+      where: The leaves; see `rules`.
 
     Returns:
-      A value to stand first in a rule.
+      The first entry of a rule.
 
     >>> import jopt
     >>> jopt.rules((jopt.optional("embed"), "sgd"), ("", "adam"))({"kernel": 0.0})
@@ -159,10 +162,11 @@ def optional(where: Mask) -> Optional:
 
 @recorded
 def glob(pattern: str) -> Predicate:
-    """The leaves whose whole path is like a pattern with ``*``, ``?`` and ``[…]``.
+    """Choose the leaves whose whole path matches a pattern of the shell.
 
     Args:
-      pattern: ``*`` stands for any text, also with slashes in it.
+      pattern: A pattern with ``*``, ``?`` and ``[…]``. ``*`` matches any text,
+        slashes included.
 
     Returns:
       A function ``(path, leaf) -> bool``.
@@ -175,7 +179,7 @@ def glob(pattern: str) -> Predicate:
 
 @recorded
 def ndim_at_least(ndim: int) -> Predicate:
-    """The leaves with at least so many axes; 2 are matrices and kernels.
+    """Choose the leaves with at least this many axes; 2 for matrices and kernels.
 
     Args:
       ndim: The number of axes, >= 0.
@@ -200,14 +204,14 @@ _BIAS_OR_NORM = re.compile(
 
 @named
 def is_bias_or_norm(path: str, leaf: Any) -> bool:
-    """Whether the leaf is a bias, or belongs to a normalization, as its name tells.
+    """Whether a leaf is a bias or belongs to a normalization, judged by its name.
 
     Args:
       path: The path of the leaf.
-      leaf: The leaf, which is not looked at.
+      leaf: The leaf; only its path matters.
 
     Returns:
-      Whether it is chosen, as a rule or mask.
+      True for a bias, a scale, or any parameter of a normalization layer.
 
     >>> [is_bias_or_norm(x, 0.0) for x in ("dense/bias", "ln_1/weight", "dense/kernel")]
     [True, True, False]
