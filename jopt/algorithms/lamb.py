@@ -91,9 +91,9 @@ def lamb(
       mask: See `add_decayed_weights`.
       mu_dtype, nu_dtype: See `scale_by_adam`.
       decay: ``"in_ratio"`` adds ``weight_decay p`` to the update before the update is
-        rescaled (the paper, optax). ``"before_step"`` first takes ``learning_rate
-        weight_decay p`` from the parameter (Keras) and allows no mask; for other decays
-        on other leaves, combine several ``lamb`` with `partition`.
+        rescaled (the paper, optax). ``"before_step"`` first takes
+        ``learning_rate weight_decay p`` from the parameter (Keras) and allows no mask;
+        for other decays on other leaves, combine several ``lamb`` with `partition`.
 
     Returns:
       A transformation that needs params.

@@ -70,8 +70,7 @@ def letters(axes: Axes, params: Any) -> list[Any]:
 
 
 def positions(axes: str, which: str) -> tuple[int, ...]:
-    """Return the positions of the axes with one of the letters, in the order of the
-    letters.
+    """Return the positions of the axes with one of the letters, in the letters' order.
 
     >>> positions("bioo", "o"), positions("oi", "io")
     ((2, 3), (1, 0))

@@ -111,7 +111,7 @@ def mechanize(
             base_optimizer_state=base.init(params),
             count=jnp.zeros((), jnp.int32),
             r=start,
-            m=start + 1e-6,  # as in the authors' code
+            m=start + 1e-6,  # the authors' start
             v=jnp.copy(start),  # a buffer of its own, so that the state can be donated
             s=jnp.copy(start),
             x0=jax.tree.map(copied().init, params),

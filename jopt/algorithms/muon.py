@@ -140,7 +140,7 @@ def scale_by_muon(
         directions = []
         for i in present:
             tree_checks.dtypes(leaves[i], None, mu[i])
-            # Formed here, where beta may be a Python double: float32 would cost digits.
+            # `1 - beta` is formed here, while beta may still be a Python double.
             u, mu[i] = _momentum(leaves[i], mu[i], beta, 1 - beta, nesterov)
             directions.append(u)
         results = orthogonalize(

@@ -82,6 +82,7 @@ def scale_by_nadam(
 
     def scalars(t, mu_product):
         now, ahead = scheduled(t), scheduled(t + 1)
+        # The momentum changes with t, so its bias correction is a product, not a power.
         mu_product = mu_product * now
         nu_scale = 1 / one_minus_power(b2, t)
         return {

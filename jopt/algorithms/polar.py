@@ -176,7 +176,7 @@ def newton_schulz(x: jax.Array, triples: Sequence[Triple], dtype: Any) -> jax.Ar
         # Rounded once, before both uses: b A + c A^2 must be in powers of one matrix.
         gram = product(x, jnp.conj(x.mT)).astype(dtype)
         polynomial = b * gram.astype(wide)
-        if any(c for _, _, c in triples):
+        if any(c for _, _, c in triples):  # else two products are enough
             polynomial += c * product(gram, gram)
         x = a * x.astype(wide) + product(polynomial.astype(dtype), x)
         return x.astype(dtype), None
@@ -198,7 +198,7 @@ def orthogonalize(
 
     Args:
       leaves: Arrays in the compute dtype.
-      axes: The axis letters of each leaf.
+      axes: The layout of each leaf, see `matrices.letters`.
       triples: ``(a, b, c)`` of each step, see `polar.coefficients`.
       eps: Added to the norms; 0 makes the result independent of a leaf's scale.
       dtype: Dtype of the iteration; None means each leaf's. Complex leaves keep theirs.

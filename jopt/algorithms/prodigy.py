@@ -73,7 +73,7 @@ def prodigy(
       betas: Decays of the two moments, each in [0, 1).
       beta3: Decay of the sums from which ``d`` is estimated, in [0, 1); None means
         ``sqrt(betas[1])``.
-      eps: Added to the root after multiplication by ``d``, > 0.
+      eps: Multiplied by ``d`` and added to the root, > 0.
       estim_lr0: Initial ``d``, > 0. With bfloat16 parameters, start where steps are
         about 1e-3 of the parameters, because smaller ones are rounded away.
       estim_lr_coef: Factor for the estimate of ``d``, > 0; 0.5 to 2.

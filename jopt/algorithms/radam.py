@@ -117,8 +117,8 @@ def average_length(b2: Any, t: jax.Array) -> jax.Array:
     """Return rho_t, the length of a simple average with the variance of ``v^``.
 
     In the first steps ``rho_inf - 2 t b2^t / (1 - b2^t)`` is close to t, but it is the
-    difference of two numbers near ``2 / (1 - b2)``, which cancel. With ``b2 =
-    exp(-rate)`` and ``h(y) = (y / 2) coth(y / 2) - 1`` it equals
+    difference of two numbers near ``2 / (1 - b2)``, which cancel. With
+    ``b2 = exp(-rate)`` and ``h(y) = (y / 2) coth(y / 2) - 1`` it equals
     ``t - 2 / rate (h(rate t) - h(rate))``, and the series of h keeps all digits.
     """
     # The logarithm of a constant is taken in double precision.

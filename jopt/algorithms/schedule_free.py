@@ -72,8 +72,8 @@ def scale_by_schedule_free(
         bfloat16.
       r: Power of the step number in the weights, >= 0; above 0, early steps are
         forgotten sooner.
-      warmup_steps: Number W of warmup steps, with ``lr_t = learning_rate min(1, t /
-        W)``.
+      warmup_steps: Number W of warmup steps: ``lr_t`` is the learning rate times
+        ``min(1, t / W)``.
       rectify_b2: If given, the decay of a second moment for which to rectify ``lr_t``
         as RAdam does, in place of a warmup.
       rescale: If False, the updates are complete steps already, and the learning rate
@@ -119,7 +119,7 @@ def scale_by_schedule_free(
         return c * (z - p) + (1 - c) * (1 - b1) * step, z
 
     def readout(p, z):
-        return (p - (1 - b1) * z) / b1
+        return (p - (1 - b1) * z) / b1  # y = (1 - b1) z + b1 x, solved for x
 
     return leafwise(
         rule,

@@ -42,9 +42,9 @@ def sgd(
       momentum: Decay of the momentum, in [0, 1); None keeps no momentum. A tunable or
         scheduled one is called ``decay`` in the state, as in `trace`.
       nesterov, accumulator_dtype: See `trace`.
-      lr_in_momentum: If True, the learning rate enters the momentum, ``m <- momentum m
-        - learning_rate g`` (Keras), else it multiplies the momentum (optax, torch).
-        They differ while the learning rate changes.
+      lr_in_momentum: If True, the learning rate enters the momentum,
+        ``m <- momentum m - learning_rate g`` (Keras), else it multiplies the momentum
+        (optax, torch). They differ while the learning rate changes.
       dampening: See `trace`.
 
     Returns:

@@ -69,6 +69,7 @@ def scale_by_sm3(
     arguments.nonnegative(eps=eps)
 
     def rule(g, mu, nu):
+        # b2 = 1 sums the squares, as in the paper.
         share = jnp.where(b2 == 1, 1, 1 - b2)
         v = b2 * functools.reduce(jnp.minimum, mu) + share * g * g
         # An element without a gradient so far gets no update, not 0 / 0.

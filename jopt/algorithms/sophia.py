@@ -47,8 +47,9 @@ Estimator = Callable[[jax.Array, Callable[..., Any], Params], Params]
 def hutchinson_estimator_diag_hessian(
     key: jax.Array, obj_fn: Callable[[Params], jax.Array], params: Params
 ) -> Params:
-    """Return Hutchinson's estimate of the Hessian's diagonal, ``v * (H v)`` for random
-    signs.
+    """Return Hutchinson's estimate of the Hessian's diagonal: ``v * (H v)``.
+
+    The elements of ``v`` are random signs.
 
     Args:
       key: A key of ``jax.random``.

@@ -62,8 +62,8 @@ def looksam(
         g + alpha |g| v / |v|                  in between
 
     The first step takes a second gradient. The component ``v`` that `sam` adds across
-    the gradient changes slowly, so it is used again. A step takes ``1 + 1 /
-    update_interval`` gradients on average.
+    the gradient changes slowly, so it is used again. On average a step takes
+    ``1 + 1 / update_interval`` gradients.
 
     Args:
       value_and_grad_fn: ``f(params, …) -> (value, grads)``, as in `sam`.
@@ -140,7 +140,8 @@ def _direction(
     across = [wide(g) - times(along, u) for g, u in zip(second, units, strict=True)]
     eps = max((float(jnp.finfo(g.dtype).eps) for g in first), default=0.0)
     length = tree.norm(across)
-    # False for NaN too, so that one bad batch does not spoil the next steps.
+    # A shorter v is rounding error. False for NaN too, so that one bad batch does not
+    # spoil the steps that follow.
     real = length > 2 * eps * tree.norm(second)
     new = [jnp.where(real, divided(v, length), 0) for v in across]
     return [v.astype(x.dtype) for v, x in zip(new, old, strict=True)]

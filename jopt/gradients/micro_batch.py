@@ -137,6 +137,7 @@ def _check_batch(args: Sequence[Any], split: Sequence[int], parts: int) -> None:
 def _part(whole: Any, i: Any, parts: int) -> Any:
     def strided(x):
         x = jnp.asarray(x)
+        # Strided: every part has examples from every device, so none has to move.
         x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
         return jax.lax.dynamic_index_in_dim(x, i, axis=1, keepdims=False)
 

@@ -48,10 +48,8 @@ def sparse_value_and_grad(
 
     Returns:
       A function of the same arguments that returns ``(loss, gradients)``. The gradient
-        of
-      a table is a `RowSparse` with as many rows as there are ids: each row that was
-        looked
-      up appears once, then follows padding.
+      of a table is a `RowSparse` with as many rows as there are ids: each row that was
+      looked up appears once, and padding follows.
 
     Raises:
       ValueError: There is no parameter at a path, or it is a scalar.
@@ -120,6 +118,7 @@ def _clipped_to(table: Any) -> Callable[[Any], jax.Array]:
 
     def clipped(ids):
         ids = jnp.asarray(ids)
+        # Not left as they are, because jnp counts negative ids from the end.
         ids = ids.astype(np.promote_types(ids.dtype, np.int32))
         return jnp.where((ids >= 0) & (ids < n), ids, n).astype(jnp.int32)
 

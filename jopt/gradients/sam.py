@@ -64,8 +64,8 @@ def sam(value_and_grad_fn: ValueAndGrad, rho: ArrayLike = 0.05) -> ValueAndGrad:
 
     Foret, Kleiner, Mobahi & Neyshabur, "Sharpness-aware minimization for efficiently
     improving generalization", 2021, where rho = 0.05 is a good first choice. Equal to
-    ``optax.contrib.sam`` with ``sync_period=2`` and normalized SGD as the adversary; it
-    has no further steps uphill, and no second gradient from another batch.
+    ``optax.contrib.sam`` with ``sync_period=2`` and normalized SGD as the adversary.
+    Several steps uphill, or a second gradient from another batch, are not supported.
 
     >>> import jopt
     >>> f = jopt.sam(jax.value_and_grad(lambda w: jnp.sum(w**2)), rho=1.0)
@@ -187,9 +187,7 @@ class Leaves:
         return self.of(aligned)
 
     def put(self, other: Any, values: list[Any]) -> Any:
-        """Return another tree with these values in place of the leaves that have a
-        gradient.
-        """
+        """Return another tree with ``values`` for its leaves that have a gradient."""
         new = iter(values)
         pairs = zip(self.all, self.treedef.flatten_up_to(other), strict=True)
         return self.treedef.unflatten(x if g is None else next(new) for g, x in pairs)
@@ -220,10 +218,10 @@ def uphill(
     adaptive: tuple[bool, ...] | None = None,
 ) -> list[jax.Array]:
     """Return ``w + rho T s / |s|`` with ``s = T g``."""
-    wides = [wide(w) for w in weights]
+    points = [wide(w) for w in weights]
     units = [
         jnp.abs(w) + jnp.asarray(eta, w.dtype) if on else jnp.ones((), w.dtype)
-        for w, on in zip(wides, adaptive or [False] * len(weights), strict=True)
+        for w, on in zip(points, adaptive or [False] * len(weights), strict=True)
     ]
     scaled = [t * g.astype(t.dtype) for t, g in zip(units, grads, strict=True)]
     norm = tree.norm(scaled)
@@ -231,5 +229,5 @@ def uphill(
     steps = [t * divided(s, norm) for t, s in zip(units, scaled, strict=True)]
     return [
         (w + times(rho, e)).astype(p.dtype)
-        for w, e, p in zip(wides, steps, weights, strict=True)
+        for w, e, p in zip(points, steps, weights, strict=True)
     ]
