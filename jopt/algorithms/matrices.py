@@ -136,10 +136,10 @@ def is_hidden(path: str, leaf: Any) -> bool:
     """Return whether shape and name suggest that a leaf is a matrix of a hidden layer.
 
     The leaf has two or more axes, more than one input and more than one output. Its
-    path contains neither ``embed`` nor ``logit``, nor one of the words ``wte``, ``wpe``,
-    ``emb``, ``head`` and ``classifier``, and does not end in ``bias``, ``scale``,
-    ``gain``, ``gamma``, ``beta`` or ``norm``. An output layer with another name counts
-    as hidden.
+    path contains neither ``embed`` nor ``logit``, nor one of the words ``wte``,
+    ``wpe``, ``emb``, ``head`` and ``classifier``, and does not end in ``bias``,
+    ``scale``, ``gain``, ``gamma``, ``beta`` or ``norm``. An output layer with another
+    name counts as hidden.
 
     >>> [is_hidden(x, np.ones((2, 2))) for x in ("mlp/kernel", "lm_head/kernel")]
     [True, False]
