@@ -119,9 +119,9 @@ def stable_adamw(
 
         p <- p - learning_rate (m^ / (sqrt(v^) + eps) + weight_decay p) / max(1, rms)
 
-    Where the gradients of a leaf exceed their second moment, the RMS ratio
-    ``rms(g / sqrt(v^))`` reduces the step. This prevents loss spikes and replaces gradient
-    clipping. Use AdamW's settings with b2 from 0.95 to 0.99.
+    Where the gradients of a leaf exceed their second moment, ``rms``, the root mean
+    square of ``g / sqrt(v^)``, reduces the step. This prevents loss spikes and replaces
+    gradient clipping. Use AdamW's settings with b2 from 0.95 to 0.99.
 
     Args:
       learning_rate: Step size, >= 0.
