@@ -181,7 +181,7 @@ def ready(x: Any, **options: Any) -> Any:
         (
             lambda: ready(jnp.ones(8), argnums=2),
             ValueError,
-            "argnums names argument 2 .*called with 2 arguments",
+            "argnums names argument 2 .*called with 2 positional arguments",
         ),
         (
             lambda: ready(jnp.ones(8), reduce=("mean", "mean")),

@@ -389,5 +389,5 @@ def test_spread_matrices_get_the_same_updates(kind: Any, mesh_axis: str | None) 
 
 
 def test_an_unknown_mesh_axis_is_refused() -> None:
-    with pytest.raises(ValueError, match="mesh_axis='data' is no axis of the mesh"):
+    with pytest.raises(ValueError, match="mesh_axis='data' is not an axis of the mesh"):
         update(jopt.scale_by_muon(mesh_axis="data"), jnp.eye(3))

@@ -391,13 +391,13 @@ MISUSE: list[tuple[Callable[[], Any], str]] = [
         lambda: jopt.asam(jax.value_and_grad(loss, argnums=(0, 1)))(
             PARAMS, jnp.float32(1.0)
         ),
-        "asam: value_and_grad_fn must give the gradients of its first argument",
+        "asam: value_and_grad_fn must return the gradients of its first argument",
     ),
     (
         lambda: jopt.looksam(VALUE_AND_GRAD).value_and_grad(
             jopt.looksam(VALUE_AND_GRAD).init({"kernel": PARAMS["kernel"]}), PARAMS
         ),
-        "the state's direction must be like them.*only in the updates: 'bias'",
+        "the state's direction must match them.*only in the updates: 'bias'",
     ),
     (
         lambda: jopt.sam(lambda p: (0.0, p))(COMPLEX),

@@ -71,7 +71,7 @@ def test_wrong_numbers_are_refused_by_name(make: Any, message: str) -> None:
         (lambda: jopt.momo(lower_bound=jopt.tunable(0.0)), "lower_bound must be a"),
         (
             lambda: jopt.optimistic_adam(jopt.tunable(0.1), 0.1),
-            "has to be a number then.*optimistic_adam_v2",
+            "learning_rate must be a number if optimism.*optimistic_adam_v2",
         ),
         (lambda: jopt.stateless_with_tree_map(3), "function of a leaf"),
     ],

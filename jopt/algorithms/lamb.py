@@ -1,4 +1,4 @@
-"""LAMB: Adam, with steps as large as the parameters of each layer.
+"""LAMB: Adam with steps in proportion to the norm of each layer's parameters.
 
     u <- m^ / (sqrt(v^) + eps) + weight_decay p       m^, v^ as in Adam
     p <- p - learning_rate u |p| / |u|
@@ -7,7 +7,7 @@ You et al., "Large batch optimization for deep learning: training BERT in 76 min
 2020.
 
 State: 8 bytes per float32 parameter. For batches of many thousands: learning rate 1e-3
-to 1e-2 with warmup, weight decay 0.01 on matrices. The norms are those of whole leaves.
+to 1e-2 with warmup, weight decay 0.01 on matrices. Norms are taken over whole leaves.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from jopt.values.numbers import ScalarOrSchedule
 def scale_by_decayed_trust_ratio(
     learning_rate: ScalarOrSchedule, weight_decay: ScalarOrSchedule = 0.0
 ) -> GradientTransformation:
-    """Decay a parameter, then make a step of the size that is left of it.
+    """Decay each parameter, then step in proportion to the norm of what remains.
 
         p <- (1 - learning_rate weight_decay) p
         p <- p - learning_rate g |p| / |g|
 
-    The end of Keras's Lamb. Where ``|p|`` or ``|g|`` is zero the ratio is 1.
+    This is the last part of Keras's Lamb. The ratio is 1 where ``|p|`` or ``|g|`` is 0.
 
     Args:
-      learning_rate: The size of a step relative to the parameter, >= 0.
-      weight_decay: >= 0, multiplied by the learning rate.
+      learning_rate: Step size relative to the norm of the parameter, >= 0.
+      weight_decay: Decay rate, >= 0, multiplied by the learning rate.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
       ValueError: A number is negative or not finite.
@@ -58,6 +58,7 @@ def scale_by_decayed_trust_ratio(
 
     def rule(g, *, p):
         decayed = learning_rate * weight_decay * p
+        # Adam's updates are bounded, so a plain sum of squares gives their norm.
         ratio = trust_ratio(g, p - decayed, bounded=True)
         return -learning_rate * ratio * g - decayed
 
@@ -80,30 +81,29 @@ def lamb(
 ) -> GradientTransformation:
     """LAMB: ``p <- p - learning_rate u |p| / |u|`` with the update ``u`` of AdamW.
 
+    Each layer moves by the same fraction of its own norm. This keeps training stable
+    with batches of many thousands, at learning rates of 1e-3 to 1e-2 after a warmup.
+
     Args:
-      learning_rate: The size of a step relative to the parameters, >= 0.
-      b1: See `scale_by_adam`.
-      b2: See `scale_by_adam`.
-      eps: See `scale_by_adam`; Keras has 1e-7.
-      eps_root: See `scale_by_adam`.
-      weight_decay: >= 0.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
-      decay: ``"in_ratio"`` makes the decay a part of the update that gets the size of
-        the parameter (the paper, optax); ``"before_step"`` decays the parameter first,
-        by ``learning_rate weight_decay p`` (Keras). To do that to some leaves only,
-        give them and the others a ``lamb`` each in `partition`.
+      learning_rate: Step size relative to the norm of each leaf, >= 0.
+      b1, b2, eps, eps_root: See `scale_by_adam`.
+      weight_decay: Decay rate, >= 0; 0.01 on matrices is usual.
+      mask: See `add_decayed_weights`.
+      mu_dtype, nu_dtype: See `scale_by_adam`.
+      decay: ``"in_ratio"`` adds ``weight_decay p`` to the update before the update is
+        rescaled (the paper, optax). ``"before_step"`` first takes
+        ``learning_rate weight_decay p`` from the parameter (Keras) and allows no mask;
+        for other decays on other leaves, combine several ``lamb`` with `partition`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range, or a mask is given for a decay before
-        the step.
+      ValueError: A number is out of range, or ``mask`` is given with
+        ``decay="before_step"``.
 
     You et al., "Large batch optimization for deep learning: training BERT in 76
-    minutes", 2020. As optax; as Keras with ``eps=1e-7, decay="before_step"``.
+    minutes", 2020. Equal to optax; to Keras with ``eps=1e-7, decay="before_step"``.
 
     >>> import jopt
     >>> jopt.lamb(1e-3, weight_decay=0.01, mask="kernel")
@@ -115,8 +115,8 @@ def lamb(
         if mask is not None:
             raise ValueError(
                 "decay='before_step' takes no mask, got "
-                f"mask={abbreviated(mask)}: give the leaves that do not decay a "
-                "lamb of their own in jopt.partition"
+                f"mask={abbreviated(mask)}. Use jopt.partition, with a second lamb "
+                "without weight decay for the leaves that must not decay"
             )
         return chain(adam, scale_by_decayed_trust_ratio(learning_rate, weight_decay))
     return chain(

@@ -6,8 +6,8 @@
 
 Ziyin, Wang & Ueda, "LaProp: separating momentum and adaptivity in Adam", 2020. State:
 8 bytes per float32 parameter, 6 with ``mu_dtype="bfloat16"``. Each gradient is divided
-by what was known when it came, so any pair of decays is stable; a learning rate of
-4e-4.
+by the second moment of its own step, so every pair of decays is stable. The authors'
+learning rate is 4e-4.
 """
 
 from __future__ import annotations
@@ -51,20 +51,16 @@ def scale_by_laprop(
     """Average the normalized gradients: ``m <- b1 m + (1 - b1) g / (sqrt(v^) + eps)``.
 
     Args:
-      b1: Decay of the mean, in [0, 1).
-      b2: Decay of the second moment, in [0, 1).
-      eps: Added to the root, >= 0.
-      eps_root: Added under the root, >= 0.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
-      eps_mode: ``"after"`` the bias correction (the authors) or ``"before"``
-        (pytorch_optimizer, with 1e-15 for both eps); see `scale_by_adam`.
+      b1: Decay of the mean of normalized gradients, in [0, 1).
+      b2, eps, eps_root, mu_dtype, nu_dtype: See `scale_by_adam`.
+      eps_mode: ``"after"`` adds eps after the bias correction (the authors),
+        ``"before"`` adds it before (pytorch_optimizer, which has 1e-15 for both eps).
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range, or both eps are zero.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Ziyin, Wang & Ueda, "LaProp", 2020, algorithm 1.
 
@@ -112,28 +108,27 @@ def laprop(
     nu_dtype: StorageDtype | None = None,
     eps_mode: EpsMode = "after",
 ) -> GradientTransformation:
-    """LaProp: Adam with the momentum behind the normalization.
+    """LaProp: Adam that normalizes gradients before it averages them.
 
-    The paper's. The authors' code and pytorch_optimizer differ under a schedule, which
-    they apply before the average, and by decaying after the step.
+        p <- p - learning_rate (m / (1 - b1^t) + weight_decay p)
+
+    Each gradient is divided by the second moment of its own step, so every pair of
+    decays is stable. This is the algorithm of the paper. The authors' code and
+    pytorch_optimizer apply a scheduled learning rate before the average, and decay
+    after the step.
 
     Args:
-      learning_rate: The step size, >= 0; 4e-4 is the authors'.
-      b1: See `scale_by_laprop`, as for the other arguments.
-      b2: Decay of the second moment.
-      eps: Added to the root.
-      eps_root: Added under the root.
-      mu_dtype: What ``mu`` is stored in.
-      weight_decay: >= 0, decoupled and multiplied by the learning rate.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      nu_dtype: What ``nu`` is stored in.
-      eps_mode: ``"after"`` the bias correction or ``"before"``.
+      learning_rate: Step size, >= 0; the authors use 4e-4.
+      b1, b2, eps, eps_root, mu_dtype: See `scale_by_laprop`.
+      weight_decay: Decoupled decay, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
+      nu_dtype, eps_mode: See `scale_by_laprop`.
 
     Returns:
-      A transformation; it needs params if there is a weight decay.
+      A transformation that needs params if there is a weight decay.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Ziyin, Wang & Ueda, "LaProp", 2020.
 

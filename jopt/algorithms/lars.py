@@ -1,4 +1,4 @@
-"""LARS: momentum, with a learning rate of its own for every layer.
+"""LARS: momentum with a learning rate for each layer, set by its norms.
 
     r <- trust_coefficient |p| / (|g| + weight_decay |p|)
     m <- momentum m + learning_rate r (g + weight_decay p)
@@ -7,8 +7,8 @@
 You, Gitman & Ginsburg, "Large batch training of convolutional networks", 2017.
 
 State: 4 bytes per float32 parameter. For convolutional networks and batches of many
-thousands, with warmup and a polynomial decay of the learning rate. It is usual to mask
-biases and the scales of normalization, from the decay and from the ratio.
+thousands, with warmup and a polynomial decay of the learning rate. Biases and the
+scales of normalization are usually masked, from the decay and from the ratio.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ def scale_by_lars(
     eps: ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> GradientTransformation:
-    """Decay, and give each leaf's update a size in proportion to its parameter.
+    """Add weight decay, and rescale each leaf's update to the norm of its parameter.
 
         u <- (g + weight_decay p) trust_coefficient |p| / (|g| + weight_decay |p| + eps)
 
     Where ``|p|`` or ``|g|`` is zero the ratio is 1.
 
     Args:
-      weight_decay: The multiple of the parameters, >= 0.
-      trust_coefficient: The size relative to the parameter, >= 0.
-      eps: Added to the norms, >= 0.
-      mask: The leaves to do this to; see `add_decayed_weights`.
+      weight_decay: Multiple of the parameter that is added to the gradient, >= 0.
+      trust_coefficient: Norm of an update relative to that of its parameter, >= 0.
+      eps: Added to the norms in the denominator, >= 0.
+      mask: The leaves to decay and rescale; see `jopt.Mask`. Others pass unchanged.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
       ValueError: A number is negative.
@@ -90,28 +90,31 @@ def lars(
 ) -> GradientTransformation:
     """LARS: ``m <- momentum m + learning_rate r (g + weight_decay p)``, ``p <- p - m``.
 
+    The trust ratio ``r = trust_coefficient |p| / (|g| + weight_decay |p| + eps)`` of
+    each leaf makes steps proportional to its norm. For convolutional networks and
+    batches of many thousands; mask biases and the scales of normalization.
+
     Args:
-      learning_rate: The step size, >= 0.
-      weight_decay: >= 0, part of the gradient.
-      weight_decay_mask: The leaves to decay; see `add_decayed_weights`.
-      trust_coefficient: The size of a step relative to the parameter, >= 0.
-      eps: Added to the norm that is divided by, >= 0.
-      trust_ratio_mask: The leaves whose step gets that size; for others r = 1.
-      momentum: In [0, 1). In the state a tunable or scheduled one has the name
-        ``decay``, by which `trace` knows it.
-      nesterov: Whether momentum looks one step ahead.
-      norm: What is divided by: ``"separate"`` is ``|g| + weight_decay |p|``, as in the
-        paper; ``"together"`` is ``|g + weight_decay p|`` (optax).
+      learning_rate: Step size, >= 0.
+      weight_decay: Decay that is added to the gradient, >= 0.
+      weight_decay_mask: The leaves to decay; see `jopt.Mask`.
+      trust_coefficient, eps: See `scale_by_lars`.
+      trust_ratio_mask: The leaves to rescale; see `jopt.Mask`. Others have r = 1.
+      momentum: Decay of the momentum, in [0, 1). A tunable or scheduled one is called
+        ``decay`` in the state, as in `trace`.
+      nesterov: See `trace`.
+      norm: Denominator of r: ``"separate"`` is ``|g| + weight_decay |p|`` (the paper),
+        ``"together"`` is ``|g + weight_decay p|`` (optax).
 
     Returns:
-      A transformation; it needs params. With masks, a weight decay or a coefficient
-      that is tunable is in the state twice.
+      A transformation that needs params. With masks, its state holds a tunable weight
+      decay or trust coefficient twice.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
-    You, Gitman & Ginsburg, "Large batch training of convolutional networks", 2017. As
-    optax with ``norm="together"``.
+    You, Gitman & Ginsburg, "Large batch training of convolutional networks", 2017.
+    Equal to optax with ``norm="together"``.
 
     >>> import jopt
     >>> jopt.lars(0.1, weight_decay=1e-4, weight_decay_mask="kernel")
@@ -120,28 +123,30 @@ def lars(
     arguments.one_of(("separate", "together"), norm=norm)
     decayed, scaled = weight_decay_mask, trust_ratio_mask
     if norm == "together":
-        start = [
+        members = [
             add_decayed_weights(weight_decay, decayed),
             scale_by_trust_ratio(
                 trust_coefficient=trust_coefficient, eps=eps, mask=scaled
             ),
         ]
     elif all(mask is True or mask is None for mask in (decayed, scaled)):
-        start = [scale_by_lars(weight_decay, trust_coefficient, eps)]
+        members = [scale_by_lars(weight_decay, trust_coefficient, eps)]
     else:
+        # Norms with and without decay differ, so each combination is its own member.
         both, only_scaled = _Overlap(decayed, scaled), _Overlap(scaled, decayed, False)
-        start = [
+        members = [
             scale_by_lars(weight_decay, trust_coefficient, eps, both),
             scale_by_lars(0.0, trust_coefficient, eps, only_scaled),
             add_decayed_weights(weight_decay, _Overlap(decayed, scaled, False)),
         ]
+    # The learning rate enters the momentum, as in the paper, so `trace` comes last.
     return chain(
-        *start, scale_by_learning_rate(learning_rate), trace(momentum, nesterov)
+        *members, scale_by_learning_rate(learning_rate), trace(momentum, nesterov)
     )
 
 
 class _Overlap:
-    """A mask: the leaves that one mask selects and another one does, or does not."""
+    """A mask: leaves that ``first`` selects and ``second`` selects too, or does not."""
 
     def __init__(self, first: Mask, second: Mask, selected: bool = True):
         self.first, self.second, self.selected = first, second, selected

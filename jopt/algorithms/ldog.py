@@ -1,11 +1,12 @@
-"""L-DoG: distance over gradients (`dog`), leaf by leaf.
+"""L-DoG: distance over gradients (`dog`), one step size for each leaf.
 
     r_t <- max(r_(t-1), |x_t - x_0|)
     x   <- x - g r_t / sqrt(|g_1|^2 + ... + |g_t|^2)            with the norms of a leaf
 
 Ivgi, Hinder & Carmon, "DoG is SGD's best friend: a parameter-free dynamic step size
-schedule", 2023, which finds it near tuned Adam. State: 4 bytes per float32 parameter.
-Like DoG it wants an average to evaluate with (`params_ema`, `params_mean`).
+schedule", 2023, which finds it close to tuned Adam. State: 4 bytes per float32
+parameter. As with DoG, evaluate an average of the parameters (`params_ema`,
+`params_mean`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
 
-def _one_number(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _all_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(range(len(shape)))
 
 
@@ -46,19 +47,20 @@ def scale_by_distance_over_gradients(
     param_dtype: StorageDtype | None = None,
     global_scale: ScalarOrSchedule = 1.0,
 ) -> GradientTransformation:
-    """DoG leaf by leaf: ``u <- g r_t / sqrt(sum |g|^2 + eps)``, with a leaf's norms.
+    """DoG for each leaf: ``u <- g r_t / sqrt(sum |g|^2 + eps)``, with the leaf's norms.
 
     Args:
-      reps_rel: ``r_0 = reps_rel (1 + |x_0|)``, > 0; 1e-4 with batch normalization.
+      reps_rel: Sets the first distance ``r_0 = reps_rel (1 + |x_0|)``, > 0; 1e-4 with
+        batch normalization.
       eps: Added to the sum of squares, > 0.
-      param_dtype: What ``init_params`` is stored in; None is float32 or wider.
-      global_scale: A factor for all updates.
+      param_dtype: Storage dtype of ``init_params``; None means float32 or wider.
+      global_scale: Factor for all updates.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Ivgi, Hinder & Carmon, "DoG is SGD's best friend", 2023, where it is called L-DoG.
 
@@ -71,6 +73,7 @@ def scale_by_distance_over_gradients(
     arguments.finite(global_scale=global_scale)
 
     def rule(g, max_dist, grad_sum_of_squares, init_params, *, p):
+        # `root`, not sqrt: the distance starts at zero, where sqrt has no derivative.
         start = reps_rel * (1 + root(jnp.sum(abs_sq(init_params))))
         dist = jnp.maximum(root(jnp.sum(abs_sq(p - init_params))), start)
         max_dist = jnp.maximum(max_dist, dist.reshape(max_dist.shape))
@@ -82,8 +85,8 @@ def scale_by_distance_over_gradients(
     return leafwise(
         rule,
         state=ScaleByDistanceOverGradientsState,
-        max_dist=zeros(real=True, over=_one_number),
-        grad_sum_of_squares=zeros(real=True, over=_one_number),
+        max_dist=zeros(real=True, over=_all_axes),
+        grad_sum_of_squares=zeros(real=True, over=_all_axes),
         init_params=copied(param_dtype),
     )
 
@@ -98,23 +101,26 @@ def ldog(
     *,
     param_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """SGD with a step size of distance over gradients for each leaf.
+    """L-DoG: gradient descent with a parameter-free step size for each leaf.
 
         p <- p - learning_rate g r_t / sqrt(sum |g|^2 + eps)
 
+    The step grows with the largest distance ``r_t`` from the initial point, and shrinks
+    with the gradients so far. Evaluate an average of the parameters, such as
+    `params_mean`.
+
     Args:
-      learning_rate: A factor for all steps, >= 0; the authors advise 1.
-      reps_rel: See `scale_by_distance_over_gradients`, as for the other arguments.
-      eps: Added to the sum of squares, > 0.
-      weight_decay: >= 0; added to the gradient, times the parameters.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      param_dtype: What ``init_params`` is stored in.
+      learning_rate: Factor for all steps, >= 0; the authors recommend 1.
+      reps_rel, eps: See `scale_by_distance_over_gradients`.
+      weight_decay: Decay that is added to the gradient, >= 0; None means 0.
+      mask: See `add_decayed_weights`.
+      param_dtype: See `scale_by_distance_over_gradients`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Equal to the authors' ``LDoG``, and to optax's `scale_by_distance_over_gradients`.
 

@@ -1,4 +1,4 @@
-"""Lion: the sign of a momentum, or something between the sign and the momentum.
+"""Lion: the sign of an interpolated momentum, or a smooth approximation of it.
 
     c <- b1 m + (1 - b1) g
     m <- b2 m + (1 - b2) g
@@ -8,7 +8,7 @@
 
 Chen et al., "Symbolic discovery of optimization algorithms", 2023. State: 4 bytes per
 float32 parameter, 2 with ``mu_dtype="bfloat16"``. Every element moves by the learning
-rate: take a third to a tenth of AdamW's, and three to ten times its weight decay.
+rate: use a tenth to a third of AdamW's, and three to ten times its weight decay.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ def scale_by_lion(
     Args:
       b1: Weight of the momentum in the update, in [0, 1).
       b2: Decay of the momentum, in [0, 1).
-      mu_dtype: What ``mu`` is stored in.
+      mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
       mode: ``"hard"`` is the sign, ``"smooth"`` the hyperbolic tangent, ``"refined"``
-        the clip to [-1, 1]. The last two make small steps for small gradients, so that
-        the size of gradients matters again, and are for real numbers.
-      smooth_beta: How steep the tangent is, > 0; the sign is its limit.
+        the clip to [-1, 1]. The last two take small steps for small gradients, so the
+        scale of the gradients matters again, and they accept real numbers only.
+      smooth_beta: Slope of the hyperbolic tangent at zero, > 0; infinity is the sign.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
-    Chen et al., "Symbolic discovery of optimization algorithms", 2023. As optax.
+    Chen et al., "Symbolic discovery of optimization algorithms", 2023. Equal to optax.
 
     >>> import jopt
     >>> tx = jopt.scale_by_lion()
@@ -82,6 +82,7 @@ def scale_by_lion(
     def rule(g, m):
         return squashed(b1 * m + (1 - b1) * g), b2 * m + (1 - b2) * g
 
+    # Of the three, only the sign extends to complex numbers, as z / |z|.
     real = mode != "hard"
     return leafwise(rule, state=ScaleByLionState, real_only=real, mu=zeros(mu_dtype))
 
@@ -100,21 +101,23 @@ def lion(
 ) -> GradientTransformation:
     """Lion: ``p <- p - learning_rate (sign(b1 m + (1 - b1) g) + weight_decay p)``.
 
+    Every element moves by the learning rate, and there is no second moment to store.
+    Use a tenth to a third of AdamW's learning rate and three to ten times its weight
+    decay.
+
     Args:
-      learning_rate: The step size, >= 0; 1e-4 is usual.
-      b1: Weight of the momentum in the update, in [0, 1).
-      b2: Decay of the momentum, in [0, 1).
-      mu_dtype: What ``mu`` is stored in.
-      weight_decay: >= 0, multiplied by the learning rate; Keras has none.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      mode: ``"hard"``, ``"smooth"`` or ``"refined"``; see `scale_by_lion`.
-      smooth_beta: How steep the smooth one is, > 0.
+      learning_rate: Step of every element, >= 0; 1e-4 is usual.
+      b1, b2, mu_dtype: See `scale_by_lion`.
+      weight_decay: Decoupled decay, >= 0, multiplied by the learning rate; Keras's
+        default is none.
+      mask: See `add_decayed_weights`.
+      mode, smooth_beta: See `scale_by_lion`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Chen et al., "Symbolic discovery of optimization algorithms", 2023.
 

@@ -1,4 +1,4 @@
-"""MADGRAD: dual averaging with cube roots, and momentum.
+"""MADGRAD: dual averaging with cube roots and momentum.
 
     c  <- (learning_rate + eps) sqrt(t)
     G  <- G + c g^2
@@ -9,8 +9,9 @@
 Defazio & Jelassi, "Adaptivity without compromise: a momentumized, adaptive, dual
 averaged gradient method for stochastic optimization", 2021.
 
-State: 12 bytes per float32 parameter, x0 is the parameters at the start. It needs less
-weight decay than others, often none, and a learning rate of its own: 1e-3 to 1e-2.
+State: 12 bytes per float32 parameter; x0 holds the initial parameters. It needs less
+weight decay than other optimizers, often none, and its learning rate must be tuned
+anew: 1e-3 to 1e-2.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class MadgradState(NamedTuple):
     count: jax.Array  # int32 scalar, updates so far
     grad_sum_sq: Any  # weighted sum of the squared gradients, like params, real
     s: Any  # weighted sum of the gradients, like params
-    x0: Any  # the parameters that it started at, like params
+    x0: Any  # initial parameters, like params
 
 
 @transformation
@@ -50,21 +51,21 @@ def scale_by_madgrad(
     s_dtype: StorageDtype | None = None,
     x0_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """MADGRAD without weight decay; the update is the whole step, its sign included.
+    """MADGRAD without weight decay; its update is the complete step, sign included.
 
     Args:
-      learning_rate: The step size, >= 0.
-      momentum: The share of the old parameter in the new one, in [0, 1).
-      eps: Added to the cube root, and to the learning rate unless that is zero, >= 0.
-      grad_sum_sq_dtype: What ``grad_sum_sq`` is stored in.
-      s_dtype: What ``s`` is stored in.
-      x0_dtype: What ``x0`` is stored in.
+      learning_rate: Step size, >= 0.
+      momentum: Weight of the old parameter in the new one, in [0, 1).
+      eps: Added to the cube root and to every learning rate but zero, >= 0.
+      grad_sum_sq_dtype: Storage dtype of ``grad_sum_sq``; None means float32 or wider.
+      s_dtype: Storage dtype of ``s``; None means float32 or wider.
+      x0_dtype: Storage dtype of ``x0``; None means float32 or wider.
 
     Returns:
-      A transformation; it needs params, and has to be the last of a chain.
+      A transformation that needs params and must be the last of a chain.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Defazio & Jelassi, "Adaptivity without compromise: a momentumized, adaptive, dual
     averaged gradient method for stochastic optimization", 2021.
@@ -78,15 +79,17 @@ def scale_by_madgrad(
     arguments.decay_rate(momentum=momentum)
 
     def scalars(t):
+        # A learning rate of zero must give no step, not one of eps.
         rate = jnp.where(learning_rate == 0, 0.0, learning_rate + eps)
         return {"weight": rate * jnp.sqrt(t)}
 
-    def rule(g, power, s, x0, *, p, weight):
-        power = power + weight * abs_sq(g)
+    def rule(g, sum_sq, s, x0, *, p, weight):
+        sum_sq = sum_sq + weight * abs_sq(g)
         s = s + weight * g
-        root = jnp.cbrt(power) + eps
+        root = jnp.cbrt(sum_sq) + eps
+        # With eps = 0 the root is zero until the first gradient, and so is s.
         z = x0 - s / jnp.where(root == 0, 1, root)
-        return (1 - momentum) * (z - p), power, s, x0
+        return (1 - momentum) * (z - p), sum_sq, s, x0
 
     return leafwise(
         rule,
@@ -112,25 +115,27 @@ def madgrad(
 ) -> GradientTransformation:
     """MADGRAD: ``p <- momentum p + (1 - momentum) (x0 - s / (cbrt(G) + eps))``.
 
+    Dual averaging: each step starts from the initial point ``x0`` and the weighted sums
+    ``s`` and ``G`` of all gradients and their squares. It needs less weight decay than
+    other optimizers, often none.
+
     Args:
-      learning_rate: The step size, >= 0.
-      momentum: The share of the old parameter in the new one, in [0, 1).
-      weight_decay: >= 0, part of the gradient.
-      eps: Added to the cube root, and to the learning rate unless that is zero, >= 0.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      grad_sum_sq_dtype: What ``grad_sum_sq`` is stored in.
-      s_dtype: What ``s`` is stored in.
-      x0_dtype: What ``x0`` is stored in.
+      learning_rate: Step size, >= 0; 1e-3 to 1e-2 is usual.
+      momentum: See `scale_by_madgrad`.
+      weight_decay: Decay that is added to the gradient, >= 0.
+      eps: See `scale_by_madgrad`.
+      mask: See `add_decayed_weights`.
+      grad_sum_sq_dtype, s_dtype, x0_dtype: See `scale_by_madgrad`.
 
     Returns:
-      A transformation; it needs params, and has to be the last of a chain.
+      A transformation that needs params and must be the last of a chain.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Defazio & Jelassi, "Adaptivity without compromise: a momentumized, adaptive, dual
-    averaged gradient method for stochastic optimization", 2021. As the authors' code,
-    and as optax, whose learning rate of zero still makes steps of eps.
+    averaged gradient method for stochastic optimization", 2021. Equal to the authors'
+    code, and to optax, which still steps by eps when the learning rate is zero.
 
     >>> import jopt
     >>> jopt.madgrad(1e-2)

@@ -1,4 +1,4 @@
-"""MARS-AdamW: AdamW on gradients with less variance.
+"""MARS-AdamW: AdamW on gradients of reduced variance.
 
     c <- g + gamma b1 / (1 - b1) (g - g_before),   c <- c / max(|c|, 1) for each leaf
     m <- b1 m + (1 - b1) c
@@ -6,10 +6,10 @@
     u <- m^ / (sqrt(v^) + eps)
 
 Yuan, Liu, Wu, Zhou & Gu, "MARS: unleashing the power of variance reduction for training
-large models", 2024; "MARS-approx", where the gradient before is that of the batch
-before (0 in the first step). State: 12 bytes per float32 parameter. For language models
-the authors take a learning rate of 3e-3, b1 = 0.95, b2 = 0.99, gamma = 0.025, and AdamW
-for what is no matrix.
+large models", 2024. This is the paper's "MARS-approx": g_before is the gradient of the
+previous batch (0 in the first step). State: 12 bytes per float32 parameter. For
+language models the authors use a learning rate of 3e-3, b1 = 0.95, b2 = 0.99, gamma =
+0.025, and plain AdamW for leaves that are not matrices.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ScaleByMarsState(NamedTuple):
     count: jax.Array  # int32 scalar, updates so far
     mu: Any  # first moment of the corrected gradients, like params
     nu: Any  # their second moment, like params, real
-    previous_gradient: Any  # of the step before, like params
+    previous_gradient: Any  # gradient of the last step, like params
 
 
 @transformation
@@ -63,24 +63,21 @@ def scale_by_mars(
     """Rescale by Adam's moments of the corrected gradients.
 
     Args:
-      b1: Decay of the first moment, in [0, 1).
-      b2: Decay of the second moment, in [0, 1).
-      eps: Added to the root.
-      eps_root: Added under the root.
-      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
-      gamma: How much of the correction, >= 0.
-      max_norm: The bound of the norm of each corrected leaf; None does not clip.
-      matrices_only: Whether leaves with another number of axes than two get plain Adam,
-        as in the authors' code (with other numbers: `jopt.partition`).
-      nu_dtype: What ``nu`` is stored in.
-      previous_dtype: What ``previous_gradient`` is stored in.
+      b1, b2, eps, eps_root, mu_dtype: See `scale_by_adam`.
+      gamma: Strength of the correction, >= 0.
+      max_norm: Largest norm of a corrected leaf, > 0; None does not clip.
+      matrices_only: If True, leaves without exactly two axes get plain Adam, as in the
+        authors' code. To give them other settings, use `jopt.partition`.
+      nu_dtype: See `scale_by_adam`.
+      previous_dtype: Storage dtype of ``previous_gradient``; None means float32 or
+        wider.
       eps_mode: See `scale_by_adam`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Yuan, Liu, Wu, Zhou & Gu, "MARS", 2024.
 
@@ -105,6 +102,7 @@ def scale_by_mars(
         mu = b1 * mu + (1 - b1) * c
         nu = b2 * nu + (1 - b2) * abs_sq(c)
         u = mu_scale * mu / (jnp.sqrt(nu_scale * nu + inside) + outside)
+        # A leaf that is not corrected keeps no gradient.
         return u, mu, nu, None if before is None else g
 
     return leafwise(
@@ -137,30 +135,26 @@ def mars_adamw(
 ) -> GradientTransformation:
     """MARS-AdamW: ``p <- p - learning_rate (m^ / (sqrt(v^) + eps) + weight_decay p)``.
 
+    The moments are those of corrected gradients: each gets a multiple of its change
+    since the previous batch, which reduces the variance. This takes no second gradient,
+    but 4 bytes of state per float32 parameter more than AdamW.
+
     Args:
-      learning_rate: The step size, >= 0; the authors take 3e-3.
-      b1: See `scale_by_mars`, as for the other arguments.
-      b2: Decay of the second moment.
-      eps: Added to the root.
-      eps_root: Added under the root.
-      mu_dtype: What ``mu`` is stored in.
-      weight_decay: >= 0, multiplied by the learning rate.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      gamma: How much of the correction.
-      max_norm: The bound of the norm of each corrected leaf; None does not clip.
-      matrices_only: Whether leaves that are no matrices get plain Adam.
-      nu_dtype: What ``nu`` is stored in.
-      previous_dtype: What ``previous_gradient`` is stored in.
-      eps_mode: ``"after"`` the bias correction or ``"before"``.
+      learning_rate: Step size, >= 0; the authors use 3e-3 for language models.
+      b1, b2, eps, eps_root, mu_dtype: See `scale_by_adam`.
+      weight_decay: Decoupled decay, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
+      gamma, max_norm, matrices_only, nu_dtype: See `scale_by_mars`.
+      previous_dtype, eps_mode: See `scale_by_mars`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
-    Yuan, Liu, Wu, Zhou & Gu, "MARS", 2024. pytorch_optimizer's MARS adds 1e-15 to v: it
-    is this with ``eps_root=1e-15, eps_mode="before"``.
+    Yuan, Liu, Wu, Zhou & Gu, "MARS", 2024. pytorch_optimizer's MARS adds 1e-15 to v:
+    ``eps_root=1e-15, eps_mode="before"`` gives its numbers.
 
     >>> import jopt
     >>> jopt.mars_adamw(3e-3, weight_decay=0.1, matrices_only=True)

@@ -1,12 +1,12 @@
-"""MARS-Lion: the sign of a momentum of gradients with less variance.
+"""MARS-Lion: the sign of a momentum of gradients of reduced variance.
 
     c <- g + gamma b1 / (1 - b1) (g - g_before),   c <- c / max(|c|, 1) for each leaf
     m <- b1 m + (1 - b1) c
     u <- sign(m)
 
 Yuan, Liu, Wu, Zhou & Gu, "MARS: unleashing the power of variance reduction for training
-large models", 2024. Unlike Lion it has one b1 for both the update and the momentum.
-State: 8 bytes per float32 parameter. Every element moves by the learning rate: take a
+large models", 2024. Unlike Lion, it uses one b1 for both the update and the momentum.
+State: 8 bytes per float32 parameter. Every element moves by the learning rate: use a
 tenth of MARS-AdamW's.
 """
 
@@ -35,7 +35,7 @@ class ScaleByMarsLionState(NamedTuple):
     """State of `scale_by_mars_lion`."""
 
     mu: Any  # momentum of the corrected gradients, like params
-    previous_gradient: Any  # of the step before, like params
+    previous_gradient: Any  # gradient of the last step, like params
 
 
 @transformation
@@ -52,18 +52,19 @@ def scale_by_mars_lion(
 
     Args:
       b1: Decay of the momentum, in [0, 1).
-      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
-      gamma: How much of the correction, >= 0.
-      max_norm: The bound of the norm of each corrected leaf; None does not clip.
-      matrices_only: Whether the gradients of leaves with another number of axes than
-        two stay as they are.
-      previous_dtype: What ``previous_gradient`` is stored in.
+      mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
+      gamma: Strength of the correction, >= 0.
+      max_norm: Largest norm of a corrected leaf, > 0; None does not clip.
+      matrices_only: If True, only the gradients of leaves with exactly two axes are
+        corrected.
+      previous_dtype: Storage dtype of ``previous_gradient``; None means float32 or
+        wider.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Yuan, Liu, Wu, Zhou & Gu, "MARS", 2024.
 
@@ -76,6 +77,7 @@ def scale_by_mars_lion(
 
     def rule(g, mu, before):
         mu = b1 * mu + (1 - b1) * corrected(g, before, gamma, b1, max_norm)
+        # A leaf that is not corrected keeps no gradient.
         return jnp.sign(mu), mu, None if before is None else g
 
     return leafwise(
@@ -101,22 +103,21 @@ def mars_lion(
 ) -> GradientTransformation:
     """MARS-Lion: ``p <- p - learning_rate (sign(m) + weight_decay p)``.
 
+    The momentum ``m`` averages corrected gradients: each gets a multiple of its change
+    since the previous batch, which reduces the variance.
+
     Args:
-      learning_rate: The step size, >= 0; 3e-4 is usual.
-      b1: See `scale_by_mars_lion`, as for the other arguments.
-      mu_dtype: What ``mu`` is stored in.
-      weight_decay: >= 0, multiplied by the learning rate.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      gamma: How much of the correction.
-      max_norm: The bound of the norm of each corrected leaf; None does not clip.
-      matrices_only: Whether the gradients of other leaves stay as they are.
-      previous_dtype: What ``previous_gradient`` is stored in.
+      learning_rate: Step of every element, >= 0; 3e-4 is usual.
+      b1, mu_dtype: See `scale_by_mars_lion`.
+      weight_decay: Decoupled decay, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
+      gamma, max_norm, matrices_only, previous_dtype: See `scale_by_mars_lion`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Yuan, Liu, Wu, Zhou & Gu, "MARS", 2024. Equal to pytorch_optimizer's MARS with
     ``mars_type="lion"``.

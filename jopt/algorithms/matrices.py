@@ -1,7 +1,7 @@
-"""Leaves as matrices: which leaves are, and which of their axes are inputs and outputs.
+"""Leaves as matrices: which leaves qualify, and which axes are inputs and outputs.
 
-What is done to a matrix depends on it: JAX multiplies a row of inputs by a kernel
-(inputs, outputs), where torch's weights are (outputs, inputs).
+Orientation matters: JAX multiplies a row of inputs by a kernel (inputs, outputs), while
+torch's weights are (outputs, inputs).
 """
 
 from __future__ import annotations
@@ -18,59 +18,59 @@ from jopt import tree
 from jopt.core import masks
 
 
-# How leaves are matrices, one letter for each axis of a leaf: "i" for inputs, "o" for
-# outputs, "b" for a batch of matrices. JAX's dense kernels are "io", torch's weights
-# "oi", convolutions "iio" and "iiio". Of attention, queries (model, head, size) are
-# "ioo" and the projection after it is "iio". A scan over layers puts "b" in front.
-# Given as one text for all leaves, a tree of them (or a prefix of one), a function
-# (path, leaf) -> text or params -> tree of texts. None takes the last axis as outputs
-# and all others as inputs.
+# The layout of a leaf, one letter for each axis: "i" for inputs, "o" for outputs, "b"
+# for a batch of matrices. JAX's dense kernels are "io", torch's weights "oi",
+# convolutions "iio" and "iiio". In attention, queries (model, head, size) are "ioo" and
+# the output projection is "iio". A scan over layers puts "b" in front.
+# Either one layout for all leaves, a tree of layouts (or a prefix of one), a function
+# (path, leaf) -> layout, or one of params -> tree of layouts. None takes the last axis
+# as outputs and all others as inputs.
 Axes: TypeAlias = str | Callable[..., Any] | Any
 
 ShapeScale: TypeAlias = Literal["kj", "match_rms_adamw", "spectral"]
 
 
 def letters(axes: Axes, params: Any) -> list[Any]:
-    """For each leaf of ``params`` its letters; None for a None.
+    """Return the layout of each leaf of ``params``; None for a None.
 
     Args:
-      axes: See `Axes`.
-      params: The tree, of which paths and shapes matter.
+      axes: The layouts, in any of the forms of `Axes`.
+      params: A tree whose paths and shapes are read.
 
     Returns:
-      One text per leaf, Nones included, in the tree's order.
+      One layout per leaf, Nones included, in the tree's order.
 
     Raises:
-      ValueError: A leaf has less than two axes, or other letters than axes.
+      ValueError: A leaf has fewer than two axes, or its layout does not match them.
 
     >>> letters(None, {"conv": np.ones((3, 3, 8, 16)), "dense": np.ones((8, 16))})
     ['iiio', 'io']
     """
     named = tree.leaves_with_names(params, none=True)
-    found: list[Any] = (
+    layouts: list[Any] = (
         [None if x is None else "i" * (np.ndim(x) - 1) + "o" for _, x in named]
         if axes is None
         else masks.labels(axes, params)
     )
-    for (path, leaf), own in zip(named, found, strict=True):
+    for (path, leaf), layout in zip(named, layouts, strict=True):
         if leaf is None:
             continue
         shape = np.shape(leaf)
         if len(shape) < 2:
             raise ValueError(
-                f"leaf {path!r} has shape {shape}, but only an array with two or more "
-                "axes is a matrix. jopt.muon gives all others to AdamW"
+                f"leaf {path!r} has shape {shape}, but a matrix needs two or more "
+                "axes. jopt.muon gives all other leaves to AdamW"
             )
-        if len(own) != len(shape) or not {*"io"} <= {*own} <= {*"bio"}:
+        if len(layout) != len(shape) or not {*"io"} <= {*layout} <= {*"bio"}:
             raise ValueError(
                 f"axes must have a letter 'b', 'i' or 'o' for each axis, and both 'i' "
-                f"and 'o', got {own!r} for leaf {path!r} of shape {shape}"
+                f"and 'o', got {layout!r} for leaf {path!r} of shape {shape}"
             )
-    return found
+    return layouts
 
 
 def positions(axes: str, which: str) -> tuple[int, ...]:
-    """The positions of the axes with one of the letters, in the order of the letters.
+    """Return the positions of the axes with one of the letters, in the letters' order.
 
     >>> positions("bioo", "o"), positions("oi", "io")
     ((2, 3), (1, 0))
@@ -79,7 +79,7 @@ def positions(axes: str, which: str) -> tuple[int, ...]:
 
 
 def sizes(axes: str, shape: Sequence[int]) -> tuple[int, int, int]:
-    """How many matrices a leaf holds, and their numbers of inputs and outputs.
+    """Return how many matrices a leaf holds, and their numbers of inputs and outputs.
 
     >>> sizes("iiio", (3, 3, 16, 32))
     (1, 144, 32)
@@ -96,7 +96,7 @@ def shape_factor(
     shape_scale: ShapeScale | None,
     consistent_rms: Any = None,
 ) -> Any:
-    """What orthogonal updates of a matrix are multiplied by, for its shape.
+    """Return the factor of an orthogonal update for a matrix of this shape.
 
     >>> shape_factor("io", (8, 32), "kj"), shape_factor("oi", (8, 32), "kj")
     (2.0, 1.0)
@@ -111,19 +111,20 @@ def shape_factor(
 
 
 def devices_along(mesh_axis: str | None) -> int:
-    """How many devices there are along an axis of the mesh that is set."""
+    """Return the number of devices along an axis of the current mesh."""
     if mesh_axis is None:
         return 1
     mesh = jax.sharding.get_abstract_mesh()
     if mesh_axis not in mesh.shape:
         raise ValueError(
-            f"mesh_axis={mesh_axis!r} is no axis of the mesh; there are "
-            f"{list(mesh.shape)}. Set the mesh with jax.set_mesh(mesh)"
+            f"mesh_axis={mesh_axis!r} is not an axis of the mesh, whose axes "
+            f"are {list(mesh.shape)}. Set the mesh with jax.set_mesh(mesh)"
         )
     return mesh.shape[mesh_axis]
 
 
-# Names of the first layer, of the last, and of vectors, which a scan may have stacked.
+# Names of input layers, output layers, and vectors. A scan over layers stacks vectors
+# to matrices, so the number of axes is not enough.
 _NOT_HIDDEN = re.compile(
     r"embed|(^|[/_.])((wte|wpe|emb|head|classifier)(s|_?\d+)?([/_.]|$)|logit)"
     r"|(^|[/_.])(bias|scale|gain|gamma|beta|norm)$",
@@ -132,12 +133,13 @@ _NOT_HIDDEN = re.compile(
 
 
 def is_hidden(path: str, leaf: Any) -> bool:
-    """Whether a leaf is a matrix of a hidden layer, as far as shape and name tell.
+    """Return whether shape and name suggest that a leaf is a matrix of a hidden layer.
 
-    It has two or more axes, more than one input and one output, and a path without
-    ``embed`` in it, without one of the words ``wte wpe emb head logit classifier``, and
-    not ending in ``bias scale gain gamma beta norm``. A last layer by another name
-    looks like a hidden one.
+    The leaf has two or more axes, more than one input and more than one output. Its
+    path contains neither ``embed`` nor ``logit``, nor one of the words ``wte``,
+    ``wpe``, ``emb``, ``head`` and ``classifier``, and does not end in ``bias``,
+    ``scale``, ``gain``, ``gamma``, ``beta`` or ``norm``. An output layer with another
+    name counts as hidden.
 
     >>> [is_hidden(x, np.ones((2, 2))) for x in ("mlp/kernel", "lm_head/kernel")]
     [True, False]

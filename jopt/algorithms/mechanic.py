@@ -1,6 +1,6 @@
-"""Mechanic: learn the factor that the steps of any optimizer need.
+"""Mechanic: learn the scale of any optimizer's steps.
 
-    D_t <- u_1 + ... + u_(t-1)                         what the optimizer has added up
+    D_t <- u_1 + ... + u_(t-1)                         sum of the optimizer's steps
     h   <- <g + lambda (s_1 + ... + s_n) |g| x / |x|, D_t>
     m_i <- max(beta_i m_i, |h|)
     v_i <- beta_i^2 v_i + h^2
@@ -10,9 +10,9 @@
 
 Cutkosky, Defazio & Mehta, "Mechanic: a learning rate tuner", 2023.
 
-State: that of the optimizer and 4 bytes per float32 parameter, the initial point; 8
-with ``store_delta``. The optimizer gets a learning rate of 1, or a schedule whose
-largest value is 1. It works for SGD, momentum, Adam and Lion.
+State: the optimizer's, and 4 bytes per float32 parameter for the initial point, 8 with
+``store_delta``. Give the optimizer a learning rate of 1, or a schedule with peak 1. It
+works for SGD, momentum, Adam and Lion.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from jopt.values.numbers import ScalarOrSchedule
 class MechanicState(NamedTuple):
     """State of `mechanize`."""
 
-    base_optimizer_state: Any  # of the optimizer
+    base_optimizer_state: Any  # state of base_optimizer
     count: jax.Array  # int32 scalar, updates so far
     r: jax.Array  # (n,) float32, rewards
-    m: jax.Array  # (n,) float32, largest products so far
-    v: jax.Array  # (n,) float32, sums of their squares
-    s: jax.Array  # (n,) float32, whose sum is the factor
+    m: jax.Array  # (n,) float32, largest |h| so far, decayed
+    v: jax.Array  # (n,) float32, decayed sums of h^2
+    s: jax.Array  # (n,) float32, their sum is the factor
     x0: Any  # initial point, like params
     delta: Any  # D_t, like params; None if it is computed from x0
 
@@ -61,28 +61,33 @@ def mechanize(
     *,
     store_delta: bool = False,
 ) -> GradientTransformation:
-    """Learn the factor of an optimizer's steps.
+    """Mechanic: replace an optimizer's learning rate by a factor that is learned.
+
+        x <- x_0 + s (u_1 + ... + u_t)
+
+    The steps ``u`` of the optimizer are summed, and the factor ``s`` of the sum adapts
+    online. Give the optimizer a learning rate of 1, or a schedule with peak 1.
 
     Args:
-      base_optimizer: The optimizer, with its learning rate around 1.
-      weight_decay: lambda, >= 0; it holds the factor down where the steps make the
-        parameters larger.
-      eps: Keeps divisions from zero, > 0.
-      s_init: The first factor is around ``100 s_init`` with this eps, > 0.
-      num_betas: How many betas, from 0.9 on.
-      store_delta: Whether ``D_t`` is kept. Otherwise it is ``(x - x_0)`` divided by the
-        factor, which has no digits as long as the parameters in their dtype have hardly
-        moved: keep it if they are bfloat16.
+      base_optimizer: The optimizer whose steps are scaled.
+      weight_decay: lambda, >= 0; it limits the factor where the steps enlarge the
+        parameters.
+      eps: Added to denominators, > 0.
+      s_init: Sets the first factor, > 0: about ``100 s_init`` with the default ``eps``.
+      num_betas: Number of decays 0.9, 0.99, 0.999, …, >= 1.
+      store_delta: If True, store ``D_t``. Otherwise compute it as ``(x - x_0)`` divided
+        by the factor, which has no accurate digits until the parameters have moved
+        noticeably in their dtype: store it for bfloat16 parameters.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range, or the optimizer averages parameters.
+      ValueError: A number is out of range, or ``base_optimizer`` averages parameters.
 
-    Equal to the authors' package without ``weight_decay``: with it, the package takes x
-    after the optimizer's step, not before as the paper does. optax (0.2.8) is another
-    algorithm: it clips h, lets r be negative, and starts at ``s_init`` itself (1e-6).
+    Equal to the authors' package without ``weight_decay``, for which the package uses x
+    after the optimizer's step, and the paper x before it. optax (0.2.8) is a different
+    algorithm: it clips h, lets r become negative, and starts at ``s_init`` (1e-6).
 
     >>> import jopt
     >>> tx, params = jopt.mechanize(jopt.sgd(1.0)), jnp.zeros(2)
@@ -93,8 +98,8 @@ def mechanize(
     base = as_transformation(base_optimizer, "mechanize: base_optimizer")
     if has_readout(base):
         raise ValueError(
-            "mechanize scales the steps of base_optimizer, so an average inside would "
-            f"not be one of the parameters; put it after mechanize. Got {base!r}"
+            "mechanize scales the steps of base_optimizer, so an average inside it "
+            f"is not an average of the parameters. Put it after mechanize. Got {base!r}"
         )
     arguments.nonnegative(weight_decay=weight_decay)
     arguments.positive(eps=eps, s_init=s_init)
@@ -106,8 +111,8 @@ def mechanize(
             base_optimizer_state=base.init(params),
             count=jnp.zeros((), jnp.int32),
             r=start,
-            m=start + 1e-6,
-            v=jnp.copy(start),
+            m=start + 1e-6,  # the authors' start
+            v=jnp.copy(start),  # a buffer of its own, so that the state can be donated
             s=jnp.copy(start),
             x0=jax.tree.map(copied().init, params),
             delta=jax.tree.map(zeros().init, params) if store_delta else None,
@@ -118,19 +123,22 @@ def mechanize(
         tree_checks.leaves(leaves, updates, "updates")
         for name, other in (("params", params), ("the state's x0", state.x0)):
             tree_checks.aligned(updates, leaves, treedef, other, name)
-        # In the gradients' dtype, the steps would be rounded before they are scaled.
-        grads = treedef.unflatten(each(_same, updates))
-        steps, own = base.update(grads, state.base_optimizer_state, params, **extra)
+        # Steps in the gradients' dtype would be rounded before they are scaled.
+        grads = treedef.unflatten(each(_in_compute_dtype, updates))
+        steps, base_state = base.update(
+            grads, state.base_optimizer_state, params, **extra
+        )
 
         factor = jnp.sum(state.s)
         delta = state.delta
         if not store_delta:
-            found = each(_difference, params, state.x0, factor=factor + eps)
-            delta = treedef.unflatten(found)
-        pull = weight_decay * factor * tree.norm(grads) / (tree.norm(params) + eps)
-        h = total(inner, grads, delta) + pull * total(inner, params, delta)
-        # Larger squares, and sums of a million of them, do not fit.
+            differences = each(_difference, params, state.x0, factor=factor + eps)
+            delta = treedef.unflatten(differences)
+        decay = weight_decay * factor * tree.norm(grads) / (tree.norm(params) + eps)
+        h = total(inner, grads, delta) + decay * total(inner, params, delta)
+        # Keeps h^2, and sums of a million of them, from overflowing.
         largest = jnp.sqrt(jnp.finfo(h.dtype).max) * 1e-3
+        # NaN in one step must not stay in the running maxima and sums.
         h = jnp.where(jnp.isnan(h), 0, jnp.clip(h, -largest, largest))
 
         betas = jnp.asarray([1 - 0.1**i for i in range(1, num_betas + 1)], h.dtype)
@@ -139,16 +147,16 @@ def mechanize(
         r = jnp.maximum(betas * state.r - state.s * h, 0)
         s = (s_init / num_betas * m + r) / (root(v) + eps)
 
-        ends = each(_end, params, state.x0, delta, steps, factor=jnp.sum(s))
+        changes = each(_change, params, state.x0, delta, steps, factor=jnp.sum(s))
         updates = [
             x if x is None else x.astype(jnp.result_type(g))
-            for x, g in zip(ends, leaves, strict=True)
+            for x, g in zip(changes, leaves, strict=True)
         ]
         if store_delta:
             added = treedef.unflatten(each(operator.add, delta, steps))
-            delta = jax.tree.map(_newest, added, delta, is_leaf=_is_none)
+            delta = jax.tree.map(_stored, added, delta, is_leaf=_is_none)
         return treedef.unflatten(updates), MechanicState(
-            base_optimizer_state=own,
+            base_optimizer_state=base_state,
             count=tree.safe_increment(state.count),
             r=r,
             m=m,
@@ -170,19 +178,20 @@ def _is_none(x: Any) -> bool:
     return x is None
 
 
-def _same(x: jax.Array) -> jax.Array:
-    return x
+def _in_compute_dtype(x: jax.Array) -> jax.Array:
+    return x  # `each` has cast it
 
 
 def _difference(x: jax.Array, x0: jax.Array, *, factor: jax.Array) -> jax.Array:
     return (x - x0) / factor
 
 
-def _end(
+def _change(
     x: jax.Array, x0: jax.Array, delta: jax.Array, step: jax.Array, *, factor: jax.Array
 ) -> jax.Array:
+    """Return the change of ``x`` that leads to ``x0`` plus the scaled sum of steps."""
     return x0 + factor * (delta + step) - x
 
 
-def _newest(added: jax.Array | None, old: jax.Array) -> jax.Array:
+def _stored(added: jax.Array | None, old: jax.Array) -> jax.Array:
     return old if added is None else added.astype(old.dtype)

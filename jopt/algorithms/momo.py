@@ -1,4 +1,4 @@
-"""MoMo: momentum, with a step size from a model of the loss.
+"""MoMo: momentum with a step size from a model of the loss.
 
     d     <- beta d + (1 - beta) g                averages: of the gradient,
     f     <- beta f + (1 - beta) value            of the loss,
@@ -10,9 +10,9 @@ Schaipp, Ohana, Eickenberg, Defazio & Gower, "MoMo: momentum models for adaptive
 learning rates", 2024. In `momo_adam` steps and norm are those of Adam: ``d / D`` and
 ``sum(d^2 / D)`` with ``D = sqrt(v^) + eps``.
 
-State: 4 bytes per float32 parameter, 8 for `momo_adam`. The loss is told to the update,
-``update(grads, state, params, value=loss)``, and has to be that of the gradient. The
-learning rate is the largest step size: choose it rather too large.
+State: 4 bytes per float32 parameter, 8 for `momo_adam`. Pass the loss that the gradient
+belongs to: ``update(grads, state, params, value=loss)``. The learning rate is only an
+upper bound of the step size: choose it too large rather than too small.
 """
 
 from __future__ import annotations
@@ -55,24 +55,28 @@ def momo(
 
         p <- (p - tau d) / (1 + learning_rate weight_decay)
 
+    The step size ``tau`` leads to where a model of the loss reaches its lower bound,
+    and is at most the learning rate. Pass the loss to the update as ``value``.
+
     Args:
-      learning_rate: The largest step size, >= 0.
-      beta: Decay of the averages, in [0, 1); they start at the first gradient.
-      lower_bound: A lower bound of the loss; the lowest one if it adapts.
-      weight_decay: >= 0, multiplied by the learning rate.
+      learning_rate: Largest step size, >= 0; choose it too large rather than too small.
+      beta: Decay of the averages, in [0, 1); they start at the values of the first
+        step.
+      lower_bound: Lower bound of the loss; if it adapts, the least value that it takes.
+      weight_decay: Decay rate, >= 0, multiplied by the learning rate.
       adapt_lower_bound: Whether to estimate the lower bound, which is ``lb`` in the
         state.
-      exp_avg_dtype: What ``exp_avg`` is stored in.
+      exp_avg_dtype: Storage dtype of ``exp_avg``; None means float32 or wider.
 
     Returns:
-      A transformation, for real numbers; its update needs params and ``value``.
+      A transformation for real numbers whose update needs params and ``value``.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Schaipp, Ohana, Eickenberg, Defazio & Gower, "MoMo: momentum models for adaptive
-    learning rates", 2024. As the authors' code; optax (0.2.8) does not divide the step
-    by ``1 + learning_rate weight_decay``.
+    learning rates", 2024. Equal to the authors' code; optax (0.2.8) does not divide the
+    step by ``1 + learning_rate weight_decay``.
 
     >>> import jopt
     >>> f = lambda p: jnp.sum(p**2)
@@ -87,6 +91,7 @@ def momo(
     arguments.finite(lower_bound=lower_bound)
 
     def scalars(t, updates, params, value, exp_avg, barf, gamma, lb):
+        # The first step fills the averages, so they need no bias correction.
         keep = jnp.where(t == 1, jnp.zeros_like(t), beta)
         take = jnp.where(t == 1, jnp.ones_like(t), 1 - beta)
         d = _on_leaves(lambda g, d: keep * d + take * g, updates, exp_avg)
@@ -141,26 +146,22 @@ def momo_adam(
         p <- (p - tau d / D) / (1 + learning_rate weight_decay)
 
     Args:
-      learning_rate: The largest step size, >= 0.
+      learning_rate: See `momo`.
       b1: Decay of the averages, in [0, 1); they start at zero.
       b2: Decay of the second moment, in [0, 1).
       eps: Added to the root, > 0.
-      lower_bound: A lower bound of the loss; the lowest one if it adapts.
-      weight_decay: >= 0, multiplied by the learning rate.
-      adapt_lower_bound: Whether to estimate the lower bound, which is ``lb`` in the
-        state.
-      exp_avg_dtype: What ``exp_avg`` is stored in.
-      exp_avg_sq_dtype: What ``exp_avg_sq`` is stored in.
+      lower_bound, weight_decay, adapt_lower_bound, exp_avg_dtype: See `momo`.
+      exp_avg_sq_dtype: Storage dtype of ``exp_avg_sq``; None means float32 or wider.
 
     Returns:
-      A transformation, for real numbers; its update needs params and ``value``.
+      A transformation for real numbers whose update needs params and ``value``.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Schaipp, Ohana, Eickenberg, Defazio & Gower, "MoMo: momentum models for adaptive
-    learning rates", 2024. As the authors' code; optax (0.2.8) does not divide the step
-    by ``1 + learning_rate weight_decay``.
+    learning rates", 2024. Equal to the authors' code; optax (0.2.8) does not divide the
+    step by ``1 + learning_rate weight_decay``.
 
     >>> import jopt
     >>> jopt.momo_adam(2e-2, weight_decay=0.1)
@@ -181,7 +182,7 @@ def momo_adam(
 
         def scaled(g, d, v):
             d, _, root = moments(g, d, v, scale)
-            return d / jnp.sqrt(root)
+            return d / jnp.sqrt(root)  # the square of its norm is sum(d^2 / D)
 
         norm = tree.norm(_on_leaves(scaled, updates, exp_avg, exp_avg_sq))
         d = _on_leaves(lambda g, d: b1 * d + (1 - b1) * g, updates, exp_avg)
@@ -210,46 +211,46 @@ def momo_adam(
 
 
 class _Model(NamedTuple):
-    """The lower model of the loss that the step size comes from; all are scalars."""
+    """The lower model of the loss that determines the step size; all are scalars."""
 
     barf: jax.Array
     gamma: jax.Array
     inner: jax.Array  # <d, p>
     norm: jax.Array  # of d
     growth: jax.Array  # 1 + learning rate * weight decay
-    filled: jax.Array | float = 1.0  # the share of the averages that is filled
+    filled: jax.Array | float = 1.0  # weight of the averages
 
     def step(
         self, learning_rate: Any, lb: jax.Array, lower_bound: float, adapt: bool
     ) -> tuple[jax.Array, jax.Array]:
-        """The step size, at most to where the model is ``lb``, and the next ``lb``."""
+        """Return the step size, which reaches ``lb`` at most, and the next ``lb``."""
         level = self.growth * (self.barf - self.gamma) + self.inner
         share = self.growth * self.filled
-        if adapt:  # the model may be below the bound
+        if adapt:  # lower a bound that the model has fallen below
             lowered = jnp.maximum(level / (2 * share), lower_bound)
             lb = jnp.where(level < share * lb, lowered, lb)
         norm = self.norm
-        # Where the square of a small norm vanishes the largest step is meant.
+        # Where the square of a small norm underflows, the largest step is right.
         square = jnp.maximum(norm * norm, jnp.finfo(norm.dtype).tiny)
         gap = jnp.maximum(level - share * lb, 0)
         tau = jnp.minimum(learning_rate / self.filled, gap / square)
         tau = jnp.where(norm == 0, 0.0, tau)
-        if adapt:  # what the model says of the point that the step leads to
+        if adapt:  # the next bound is what the model predicts after this step
             level = self.barf - self.gamma + self.inner - tau * norm * norm / 2
             lb = jnp.maximum(level / self.filled, lower_bound)
         return tau, lb
 
 
 def _on_leaves(f: Callable[..., jax.Array], updates: Any, *slots: Any) -> Any:
-    """A function of each gradient and its slots, in the dtype of scalars."""
+    """Apply ``f`` to each gradient and its slots, in the dtype of scalars."""
 
-    def at(g, *own):
-        return None if g is None else f(*map(tree.scalar, (g, *own)))
+    def apply(g, *slots):
+        return None if g is None else f(*map(tree.scalar, (g, *slots)))
 
-    return jax.tree.map(at, updates, *slots, is_leaf=lambda x: x is None)
+    return jax.tree.map(apply, updates, *slots, is_leaf=lambda x: x is None)
 
 
 def _inner(x: Any, y: Any) -> jax.Array:
-    """The inner product of two trees, where both have leaves."""
+    """Return the inner product of two trees, over the leaves that both have."""
     products = _on_leaves(lambda x, y: jnp.sum(x * y), x, y)
     return sum(jax.tree.leaves(products), jnp.zeros((), tree.scalar_dtype()))

@@ -9,15 +9,15 @@ Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024. 
 scale s by the matrix's shape: Liu et al., "Muon is scalable for LLM training", 2025;
 Bernstein & Newhouse, "Modular duality in deep learning", 2024 (spectral).
 
-A step changes every direction in which a matrix maps its inputs by the same amount.
-That is for the weights of hidden layers: dense, attention and convolution kernels.
-Embeddings, heads, norms and biases do better with AdamW. `muon` is both.
+A step changes a matrix by the same amount in all directions of its inputs. This suits
+the weights of hidden layers: dense, attention and convolution kernels. Embeddings,
+heads, norms and biases do better with AdamW; `muon` combines both.
 
-State: 4 bytes per float32 parameter, 2 with ``mu_dtype="bfloat16"``. A step of the
-iteration costs three products; on GPU and TPU take ``ns_dtype="bfloat16"``. Settings:
-learning rate 0.02 with ``shape_scale="kj"``, and a smaller one for AdamW; or that of
-AdamW for both, with ``consistent_rms=0.2`` and weight decay 0.1. beta may rise from
-0.85 to 0.95 in the first few hundred steps.
+State: 4 bytes per float32 parameter, 2 with ``mu_dtype="bfloat16"``. Each iteration
+takes three matrix products; on GPU and TPU use ``ns_dtype="bfloat16"``. Settings:
+learning rate 0.02 with ``shape_scale="kj"``, and a smaller one for AdamW; or AdamW's
+learning rate for both, with ``consistent_rms=0.2`` and weight decay 0.1. beta may rise
+from 0.85 to 0.95 in the first few hundred steps.
 """
 
 from __future__ import annotations
@@ -74,35 +74,39 @@ def scale_by_muon(
     """Orthogonalize the momentum: ``u <- s O``; for matrices only.
 
     Args:
-      ns_coeffs: Of the iteration: a name in `polar.PRESETS`, a triple (a, b, c) for all
-        steps, or one for each.
-      ns_steps: Steps of the iteration; None is what the coefficients are made for.
+      ns_coeffs: Coefficients of the iteration: a name in `polar.PRESETS`, one triple
+        (a, b, c) for all steps, or a sequence of one triple per step.
+      ns_steps: Number of iterations; None means the number that the coefficients are
+        made for.
       beta: Decay of the momentum, in [0, 1).
-      eps: Added to the norm of U; with 0 an update does not depend on the magnitude of
-        the gradients.
-      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
-      nesterov: Whether to look one step ahead.
-      axes: How a leaf is a matrix, see `matrices.Axes`: ``"io"`` is a dense kernel,
-        ``"bio"`` a stack of them. None takes the last axis as outputs and all others as
-        inputs, which is right for dense and convolution kernels.
-      shape_scale: s. ``"kj"`` is sqrt(max(1, outputs / inputs)), ``"spectral"``
-        sqrt(outputs / inputs), ``"match_rms_adamw"`` 0.2 sqrt(max(inputs, outputs)),
-        and None is 1.
-      consistent_rms: A number r for s = r sqrt(max(inputs, outputs)).
-      ns_dtype: What to iterate in; None is float32 or wider. The norm is never less.
-      mesh_axis: The name of a mesh axis over which to spread the matrices, so that each
-        device iterates on whole ones; ``jax.set_mesh`` says of which mesh. It takes two
-        exchanges, where parameters that are spread over devices else need many.
-      equilibrate: Whether to give all outputs of U the same norm before (MuonEq, 2026).
+      eps: Added to the norm of U, >= 0; with 0 the update does not depend on the scale
+        of the gradients.
+      mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
+      nesterov: Whether to use Nesterov's look-ahead momentum.
+      axes: The matrix layout of the leaves, see `matrices.Axes`: ``"io"`` is a dense
+        kernel, ``"bio"`` a stack of them. None takes the last axis as outputs and all
+        others as inputs, which is right for dense and convolution kernels.
+      shape_scale: The scale s. ``"kj"`` is sqrt(max(1, outputs / inputs)),
+        ``"spectral"`` sqrt(outputs / inputs), ``"match_rms_adamw"`` 0.2
+        sqrt(max(inputs, outputs)), and None 1.
+      consistent_rms: If given, a number r that replaces ``shape_scale`` by
+        s = r sqrt(max(inputs, outputs)); 0.2 gives updates the size of AdamW's.
+      ns_dtype: Dtype of the iteration; None means float32 or wider. Norms are always
+        computed in float32 or wider.
+      mesh_axis: Name of an axis of the mesh set by ``jax.set_mesh``. The matrices are
+        spread over it, so that each device iterates on whole matrices. This takes two
+        exchanges between devices; parameters sharded over devices need many otherwise.
+      equilibrate: Whether to first give all outputs of U the same norm (MuonEq, 2026).
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: An argument is out of its range, or a leaf is no matrix.
+      ValueError: An argument is out of range, or a leaf is not a matrix.
 
-    Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024. As
-    his code and torch's; optax debiases both parts of U, which turns it.
+    Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
+    Equal to Jordan's code and torch's; optax bias-corrects both parts of U, which
+    changes its direction.
 
     >>> import jopt
     >>> tx, g = jopt.scale_by_muon("polar_express", 8), jnp.array([[3.0, 0], [0, 0.01]])
@@ -130,25 +134,26 @@ def scale_by_muon(
         if params is not None:
             aligned(params, "params")
         mu = aligned(state.mu, "the state's mu")
-        own = letters(axes, updates)
+        layouts = letters(axes, updates)
 
-        there = [i for i, g in enumerate(leaves) if g is not None]
+        present = [i for i, g in enumerate(leaves) if g is not None]
         directions = []
-        for i in there:
+        for i in present:
             tree_checks.dtypes(leaves[i], None, mu[i])
+            # `1 - beta` is formed here, while beta may still be a Python double.
             u, mu[i] = _momentum(leaves[i], mu[i], beta, 1 - beta, nesterov)
             directions.append(u)
         results = orthogonalize(
             directions,
-            [own[i] for i in there],
+            [layouts[i] for i in present],
             triples,
             eps=eps,
             dtype=ns_dtype,
             mesh_axis=mesh_axis,
             equilibrate=equilibrate,
         )
-        for i, o in zip(there, results, strict=True):
-            scale = shape_factor(own[i], o.shape, shape_scale, consistent_rms)
+        for i, o in zip(present, results, strict=True):
+            scale = shape_factor(layouts[i], o.shape, shape_scale, consistent_rms)
             leaves[i] = _scaled(o, scale, leaves[i])
         return treedef.unflatten(leaves), ScaleByMuonState(treedef.unflatten(mu))
 
@@ -168,6 +173,7 @@ def _momentum(
 @jax.jit
 def _scaled(o: jax.Array, scale: Any, g: jax.Array) -> jax.Array:
     u = (jnp.asarray(scale).astype(o.dtype) * o).astype(g.dtype)
+    # The iteration may have spread the matrices over devices in another way.
     return spread_like(u, g)
 
 
@@ -203,42 +209,41 @@ def muon(
 
         p <- p - learning_rate (s O + weight_decay p)
 
+    ``O`` is the momentum with all singular values set to 1. Usual settings are a
+    learning rate of 0.02 with a smaller ``adam_learning_rate``, or AdamW's learning
+    rate for both with ``consistent_rms=0.2`` and a weight decay of 0.1.
+
     Args:
-      learning_rate: The step size, >= 0; 0.02 is usual with ``shape_scale="kj"``.
-      ns_coeffs: See `scale_by_muon`, as for all that is not explained here.
-      ns_steps: Steps of the iteration.
-      beta: Decay of the momentum, in [0, 1).
-      eps: Added to the norm of U.
-      weight_decay: Of the hidden matrices, >= 0, multiplied by the learning rate.
-      weight_decay_mask: Which of them to decay.
-      mu_dtype: What momentum and AdamW's first moment are stored in.
-      nesterov: Whether Muon looks one step ahead.
-      adam_b1: See `adamw`, of the leaves that are not hidden matrices.
-      adam_b2: 0.95 is usual for language models.
-      adam_eps_root: Added under the root.
-      adam_weight_decay: Of the other leaves.
-      adam_learning_rate: The step size of AdamW; None is ``learning_rate``, which fits
-        with ``consistent_rms=0.2`` only.
-      consistent_rms: 0.2 gives updates the size of AdamW's.
-      hidden: The leaves for Muon; None is what `matrices.is_hidden` tells from shapes
-        and names.
-      axes: How they are matrices.
-      shape_scale: s by the shape.
-      ns_dtype: What to iterate in.
-      mesh_axis: A mesh axis over which to spread the matrices.
-      equilibrate: Whether to give all outputs of U the same norm before.
-      after: What to do with s O; `normalize_neurons` makes this NorMuon.
-      adam_eps: Added to the root.
-      adam_eps_mode: See `adamw`.
+      learning_rate: Step size of the hidden matrices, >= 0.
+      ns_coeffs, ns_steps, beta, eps: See `scale_by_muon`.
+      weight_decay: Decoupled decay of the hidden matrices, >= 0, multiplied by the
+        learning rate.
+      weight_decay_mask: The hidden matrices to decay; see `jopt.Mask`.
+      mu_dtype: Storage dtype of the momentum and of AdamW's first moment; None means
+        float32 or wider.
+      nesterov: See `scale_by_muon`.
+      adam_b1: ``b1`` of `adamw`, for the leaves that are not hidden matrices.
+      adam_b2: ``b2`` of `adamw`; 0.95 is usual for language models.
+      adam_eps_root: ``eps_root`` of `adamw`.
+      adam_weight_decay: Decoupled decay of the other leaves, >= 0.
+      adam_learning_rate: Step size of the other leaves; None means ``learning_rate``,
+        which suits ``consistent_rms=0.2`` only.
+      consistent_rms: See `scale_by_muon`.
+      hidden: The leaves for Muon; see `jopt.Mask`. None selects by shape and name, with
+        `matrices.is_hidden`.
+      axes, shape_scale, ns_dtype, mesh_axis, equilibrate: See `scale_by_muon`.
+      after: A transformation of s O; `normalize_neurons` makes this NorMuon.
+      adam_eps: ``eps`` of `adamw`.
+      adam_eps_mode: ``eps_mode`` of `adamw`.
 
     Returns:
-      A transformation, a `partition` into ``"muon"`` and ``"adam"``; it needs params.
+      A `partition` into ``"muon"`` and ``"adam"``, which needs params.
 
     Raises:
-      ValueError: An argument is out of its range, or a leaf of ``hidden`` no matrix.
+      ValueError: An argument is out of range, or a leaf of ``hidden`` is not a matrix.
 
     Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
-    optax takes embeddings and heads for hidden layers, and NAdamW for the rest.
+    optax treats embeddings and heads as hidden matrices, and uses NAdamW for the rest.
 
     >>> import jopt
     >>> tx = jopt.muon(0.02, adam_learning_rate=3e-3)
@@ -285,4 +290,5 @@ def muon(
         treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
         return treedef.unflatten("muon" if on else "adam" for on in chosen)
 
+    # scale_by_muon is not leafwise, so without `widened` each member would round.
     return partition({"muon": widened(for_matrices), "adam": for_others}, labels)

@@ -7,8 +7,8 @@
 `nadam`   Dozat, "Incorporating Nesterov momentum into Adam", 2016
 `nadamw`  with decoupled weight decay
 
-State: 8 bytes per float32 parameter. Settings as for Adam and AdamW; torch has the
-learning rate 2e-3.
+State: 8 bytes per float32 parameter. Settings as for Adam and AdamW; torch's default
+learning rate is 2e-3.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ScaleByNadamState(NamedTuple):
     count: jax.Array  # int32 scalar, updates so far
     mu: Any  # first moment, like params
     nu: Any  # second moment, like params, real
-    mu_product: jax.Array  # scalar, the product of the scheduled momenta so far
+    mu_product: jax.Array  # scalar, product of the scheduled momenta so far
 
 
 @transformation
@@ -55,20 +55,17 @@ def scale_by_nadam(
     """Rescale by Adam's moments with Dozat's scheduled Nesterov momentum.
 
     Args:
-      b1: Where the momentum tends to, in [0, 1).
-      b2: Decay of the second moment, in [0, 1).
-      eps: Added to the root.
-      eps_root: Added under the root.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
-      momentum_decay: How fast it tends there: 1.0 in Keras, 0.004 in torch.
+      b1: Decay of the first moment, and limit of the scheduled momentum, in [0, 1).
+      b2, eps, eps_root, mu_dtype, nu_dtype: See `scale_by_adam`.
+      momentum_decay: Rate at which the momentum approaches b1, >= 0: 1.0 in Keras,
+        0.004 in torch.
       eps_mode: See `scale_by_adam`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Dozat, "Incorporating Nesterov momentum into Adam", 2016.
 
@@ -85,6 +82,7 @@ def scale_by_nadam(
 
     def scalars(t, mu_product):
         now, ahead = scheduled(t), scheduled(t + 1)
+        # The momentum changes with t, so its bias correction is a product, not a power.
         mu_product = mu_product * now
         nu_scale = 1 / one_minus_power(b2, t)
         return {
@@ -126,23 +124,23 @@ def nadam(
 ) -> GradientTransformation:
     """Nadam: Adam with Nesterov momentum.
 
+        p <- p - learning_rate m^ / (sqrt(v^) + eps)
+
+    The first moment ``m^`` looks one step ahead: it includes the momentum of the next
+    step already. Settings are those of Adam.
+
     Args:
-      learning_rate: The step size, >= 0.
-      b1: See `scale_by_nadam`, as for the other arguments.
-      b2: Decay of the second moment.
-      eps: Added to the root.
-      eps_root: Added under the root.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
-      momentum_decay: None is constant momentum (optax); 1.0 is Keras's schedule of it,
-        0.004 torch's.
+      learning_rate: Step size, >= 0; torch's default is 2e-3.
+      b1, b2, eps, eps_root, mu_dtype, nu_dtype: See `scale_by_adam`.
+      momentum_decay: None keeps the momentum constant (optax). A number schedules it as
+        Dozat does: 1.0 in Keras, 0.004 in torch.
       eps_mode: See `scale_by_adam`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Dozat, "Incorporating Nesterov momentum into Adam", 2016.
 
@@ -151,7 +149,9 @@ def nadam(
     nadam(learning_rate=0.002, momentum_decay=0.004)
     """
     return chain(
-        _moments(b1, b2, eps, eps_root, mu_dtype, nu_dtype, momentum_decay, eps_mode),
+        _nesterov_moments(
+            b1, b2, eps, eps_root, mu_dtype, nu_dtype, momentum_decay, eps_mode
+        ),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -173,27 +173,25 @@ def nadamw(
 ) -> GradientTransformation:
     """Nadam with decoupled weight decay.
 
-    It is optax's; with ``momentum_decay=0.004`` torch's NAdam with
+        p <- p - learning_rate (m^ / (sqrt(v^) + eps) + weight_decay p)
+
+    Equal to optax; with ``momentum_decay=0.004``, to torch's NAdam with
     ``decoupled_weight_decay=True``.
 
     Args:
-      learning_rate: The step size, >= 0.
-      b1: See `scale_by_nadam`, as for the other arguments.
-      b2: Decay of the second moment.
-      eps: Added to the root.
-      eps_root: Added under the root.
-      mu_dtype: What ``mu`` is stored in.
-      weight_decay: >= 0, multiplied by the learning rate.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      nu_dtype: What ``nu`` is stored in.
+      learning_rate: Step size, >= 0.
+      b1, b2, eps, eps_root, mu_dtype: See `scale_by_adam`.
+      weight_decay: Decoupled decay, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
+      nu_dtype: See `scale_by_adam`.
       momentum_decay: See `nadam`.
       eps_mode: See `scale_by_adam`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Loshchilov & Hutter, "Decoupled weight decay regularization", 2019.
 
@@ -202,13 +200,15 @@ def nadamw(
     nadamw(learning_rate=0.002, weight_decay=0.1)
     """
     return chain(
-        _moments(b1, b2, eps, eps_root, mu_dtype, nu_dtype, momentum_decay, eps_mode),
+        _nesterov_moments(
+            b1, b2, eps, eps_root, mu_dtype, nu_dtype, momentum_decay, eps_mode
+        ),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
 
 
-def _moments(
+def _nesterov_moments(
     b1: Any,
     b2: Any,
     eps: Any,

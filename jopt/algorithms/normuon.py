@@ -1,14 +1,15 @@
-"""NorMuon: Muon whose neurons all learn at the same pace.
+"""NorMuon: Muon with updates of similar size for all neurons.
 
     O as in Muon
     v <- b2 v + (1 - b2) mean(O^2)     over the inputs: one number for each output
-    u <- O / sqrt(v), with the norm of O
+    u <- O / sqrt(v), rescaled to the norm of O
 
-Li et al., "NorMuon: making Muon more efficient and scalable", 2025. What Muon makes
-orthogonal has rows of unequal size, unless it is square; here each neuron's are divided
-by what they usually are. ``muon(0.02, after=normalize_neurons())`` is NorMuon.
+Li et al., "NorMuon: making Muon more efficient and scalable", 2025. Unless a matrix is
+square, Muon's orthogonal updates differ in norm from neuron to neuron. NorMuon divides
+each neuron's update by its running root mean square. Use it as
+``muon(0.02, after=normalize_neurons())``.
 
-State: 4 bytes per neuron beside Muon's 4 per float32 parameter. Take Muon's settings.
+State: 4 bytes per neuron beside Muon's 4 per float32 parameter. Use Muon's settings.
 """
 
 from __future__ import annotations
@@ -39,22 +40,23 @@ def normalize_neurons(
     axes: str | None = None,
     nu_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """Divide the updates of each neuron by their usual size, and keep the leaf's norm.
+    """Divide each neuron's updates by their running RMS, and keep the norm of the leaf.
 
-    It is for matrices that are orthogonal, see `muon`'s ``after``: it squares them as
-    they are. Leaves with less than two axes pass unchanged.
+    It follows Muon, see the ``after`` of `muon`: the squares are safe from overflow
+    only because the updates are orthogonal. Leaves with fewer than two axes pass
+    unchanged.
 
     Args:
       b2: Decay of the second moment, in [0, 1); 0.9 to 0.95.
-      axes: How all leaves are matrices, such as ``"bio"``, see `matrices.Axes`; None
-        takes the last axis as outputs and all others as inputs.
-      nu_dtype: What ``nu`` is stored in.
+      axes: The matrix layout of all leaves, such as ``"bio"``, see `matrices.Axes`;
+        None takes the last axis as outputs and all others as inputs.
+      nu_dtype: Storage dtype of ``nu``; None means float32 or wider.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: ``b2`` is not in [0, 1).
+      ValueError: ``b2`` is outside [0, 1).
 
     Li et al., "NorMuon: making Muon more efficient and scalable", 2025.
 

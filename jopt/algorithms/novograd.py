@@ -1,4 +1,4 @@
-"""NovoGrad: momentum of gradients that each layer has normalized.
+"""NovoGrad: momentum of gradients that are normalized layer by layer.
 
     v <- b2 v + (1 - b2) |g|^2            one number for a leaf; |g|^2 at the first step
     m <- b1 m + g / (sqrt(v + eps_root) + eps) + weight_decay p
@@ -7,7 +7,7 @@
 Ginsburg et al., "Stochastic gradient methods with layer-wise adaptive moments for
 training of deep networks", 2019.
 
-State: 4 bytes per float32 parameter. For speech and language, with large batches: a
+State: 4 bytes per float32 parameter. For speech and language with large batches: a
 learning rate of 0.01, b1 = 0.95, b2 = 0.98 (the paper) and a cosine decay.
 """
 
@@ -45,24 +45,24 @@ def scale_by_novograd(
     weight_decay: ScalarOrSchedule = 0.0,
     mu_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """Rescale by the norm of each leaf, and sum up with momentum.
+    """Divide each leaf by the running norm of its gradient, and accumulate momentum.
 
     Args:
       b1: Decay of the momentum, in [0, 1).
-      b2: Decay of the squared norm, in [0, 1).
-      eps: Added to the root.
-      eps_root: Added under the root.
-      weight_decay: >= 0, part of what is summed.
-      mu_dtype: What ``mu`` is stored in.
+      b2: Decay of the mean squared norm, in [0, 1).
+      eps: Added to the root, >= 0.
+      eps_root: Added under the root, >= 0.
+      weight_decay: Decay rate, >= 0; the decay enters the momentum.
+      mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range, or both eps are zero.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Ginsburg et al., "Stochastic gradient methods with layer-wise adaptive moments for
-    training of deep networks", 2019. As optax.
+    training of deep networks", 2019. Equal to optax.
 
     >>> import jopt
     >>> tx, params = jopt.scale_by_novograd(), jnp.zeros(2)
@@ -74,6 +74,7 @@ def scale_by_novograd(
     arguments.some_positive(eps=eps, eps_root=eps_root)
 
     def scalars(t):
+        # The first norm fills the mean, so it needs no bias correction.
         first = t == 1
         return {
             "keep": jnp.where(first, jnp.zeros_like(t), b2),
@@ -108,23 +109,22 @@ def novograd(
 ) -> GradientTransformation:
     """NovoGrad: ``p <- p - learning_rate m`` with ``m`` a sum of normalized gradients.
 
+    Adam with one second moment per layer: half of Adam's state, and steps that do not
+    depend on the scale of a layer's gradients. For speech and language with large
+    batches; the paper uses b1 = 0.95, b2 = 0.98 and a cosine decay.
+
     Args:
-      learning_rate: The step size, >= 0.
-      b1: Decay of the momentum, in [0, 1); 0.95 in the paper.
-      b2: Decay of the squared norm, in [0, 1); 0.98 in the paper.
-      eps: Added to the root.
-      eps_root: Added under the root.
-      weight_decay: >= 0, part of what is summed.
-      mu_dtype: What ``mu`` is stored in.
+      learning_rate: Step size, >= 0; 0.01 in the paper.
+      b1, b2, eps, eps_root, weight_decay, mu_dtype: See `scale_by_novograd`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range, or both eps are zero.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Ginsburg et al., "Stochastic gradient methods with layer-wise adaptive moments for
-    training of deep networks", 2019. As optax.
+    training of deep networks", 2019. Equal to optax.
 
     >>> import jopt
     >>> jopt.novograd(0.01, 0.95, 0.98)

@@ -1,4 +1,4 @@
-"""Optimistic gradient descent: step as if the gradient changed on as it just did.
+"""Optimistic gradient descent: extrapolate the last change of the gradient.
 
     u <- alpha g + beta (g - g_before)
 
@@ -7,7 +7,7 @@ Ozdaglar & Pattathil, "A unified analysis of extra-gradient and optimistic gradi
 methods for saddle point problems", 2020 (alpha and beta).
 
 State: 4 bytes per float32 parameter more than the optimizer it extends. For games, such
-as generative adversarial networks, where gradient descent turns in circles.
+as generative adversarial networks, where gradient descent cycles.
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ def scale_by_optimistic_gradient(
 ) -> GradientTransformation:
     """Add the change of the gradient: ``u <- alpha g + beta (g - g_before)``.
 
-    At the first step the change counts as zero.
+    The change counts as zero at the first step.
 
     Args:
-      alpha: The weight of the gradient, >= 0.
-      beta: The weight of its change, >= 0.
-      previous_gradient_dtype: What ``previous_gradient`` is stored in.
+      alpha: Weight of the gradient, >= 0.
+      beta: Weight of its change, >= 0.
+      previous_gradient_dtype: Storage dtype of ``previous_gradient``; None means
+        float32 or wider.
 
     Returns:
       A transformation.
@@ -56,8 +57,8 @@ def scale_by_optimistic_gradient(
     Raises:
       ValueError: A number is negative.
 
-    Daskalakis, Ilyas, Syrgkanis & Zeng, "Training GANs with optimism", 2018. As optax,
-    which has a flag for the first step in its state where this has a count.
+    Daskalakis, Ilyas, Syrgkanis & Zeng, "Training GANs with optimism", 2018. Equal to
+    optax, whose state has a flag for the first step in place of the count.
 
     >>> import jopt
     >>> tx = jopt.scale_by_optimistic_gradient()
@@ -87,14 +88,16 @@ def optimistic_gradient_descent(
     alpha: ScalarOrSchedule = 1.0,
     beta: ScalarOrSchedule = 1.0,
 ) -> GradientTransformation:
-    """Optimistic gradient descent.
+    """Optimistic gradient descent, for games and other saddle point problems.
 
         p <- p - learning_rate (alpha g + beta (g - g_before))
 
+    It steps as if the gradient changed again as it just did, which damps the cycles
+    that gradient descent runs into when players move against each other.
+
     Args:
-      learning_rate: The step size, >= 0.
-      alpha: The weight of the gradient, >= 0.
-      beta: The weight of its change, >= 0.
+      learning_rate: Step size, >= 0.
+      alpha, beta: See `scale_by_optimistic_gradient`.
 
     Returns:
       A transformation.
@@ -103,7 +106,7 @@ def optimistic_gradient_descent(
       ValueError: A number is negative.
 
     Mokhtari, Ozdaglar & Pattathil, "A unified analysis of extra-gradient and optimistic
-    gradient methods for saddle point problems", 2020. As optax.
+    gradient methods for saddle point problems", 2020. Equal to optax.
 
     >>> import jopt
     >>> jopt.optimistic_gradient_descent(0.1, beta=0.5)
@@ -130,25 +133,25 @@ def optimistic_adam_v2(
 ) -> GradientTransformation:
     """Optimistic Adam: ``p <- p - learning_rate (alpha u + beta (u - u_before))``.
 
+    For games such as generative adversarial networks; see
+    `optimistic_gradient_descent`.
+
     Args:
-      learning_rate: The step size, >= 0.
-      alpha: The weight of Adam's update ``u``, >= 0.
-      beta: The weight of its change, >= 0.
-      b1: See `scale_by_adam`.
-      b2: See `scale_by_adam`.
-      eps: See `scale_by_adam`.
-      eps_root: See `scale_by_adam`.
-      mu_dtype: What ``mu`` is stored in.
-      nesterov: Whether Adam looks one step ahead; the paper's does not.
-      nu_dtype: What ``nu`` is stored in.
+      learning_rate: Step size, >= 0.
+      alpha: Weight of Adam's update ``u``, >= 0.
+      beta: Weight of its change, >= 0.
+      b1, b2, eps, eps_root, mu_dtype: See `scale_by_adam`.
+      nesterov: Whether to use Adam's look-ahead first moment; the paper does not.
+      nu_dtype: See `scale_by_adam`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
-    Daskalakis, Ilyas, Syrgkanis & Zeng, "Training GANs with optimism", 2018. As optax.
+    Daskalakis, Ilyas, Syrgkanis & Zeng, "Training GANs with optimism", 2018. Equal to
+    optax.
 
     >>> import jopt
     >>> jopt.optimistic_adam_v2(1e-3, nesterov=False)
@@ -177,27 +180,25 @@ def optimistic_adam(
 ) -> GradientTransformation:
     """Optimistic Adam: ``p <- p - learning_rate u - optimism (u - u_before)``.
 
-    `optimistic_adam_v2` with ``beta = optimism / learning_rate``: prefer that.
+    Prefer `optimistic_adam_v2`, which this is with ``beta = optimism / learning_rate``.
 
     Args:
-      learning_rate: The step size, >= 0; a number, > 0, if optimism is given.
-      optimism: The weight of the change of Adam's update ``u``, >= 0; None is the
-        learning rate. Where the learning rate is changed by hand, it changes alike.
-      b1: See `scale_by_adam`.
-      b2: See `scale_by_adam`.
-      eps: See `scale_by_adam`.
-      eps_root: See `scale_by_adam`.
-      mu_dtype: What ``mu`` is stored in.
-      nesterov: Whether Adam looks one step ahead; the paper's does not.
+      learning_rate: Step size, >= 0; if ``optimism`` is given, a number > 0.
+      optimism: Weight of the change of Adam's update ``u``, >= 0; None means the
+        learning rate. It changes in proportion when the learning rate is changed by
+        hand.
+      b1, b2, eps, eps_root, mu_dtype: See `scale_by_adam`.
+      nesterov: See `optimistic_adam_v2`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
-      TypeError: Optimism is given, and the learning rate is not a number.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
+      TypeError: ``optimism`` is given, and ``learning_rate`` is not a number.
 
-    Daskalakis, Ilyas, Syrgkanis & Zeng, "Training GANs with optimism", 2018. As optax.
+    Daskalakis, Ilyas, Syrgkanis & Zeng, "Training GANs with optimism", 2018. Equal to
+    optax.
 
     >>> import jopt
     >>> jopt.optimistic_adam(1e-3, optimism=5e-4)
@@ -207,9 +208,10 @@ def optimistic_adam(
     if optimism is not None:
         if not isinstance(learning_rate, float):
             raise TypeError(
-                "optimism is a multiple of the learning rate, which has to be a number "
-                f"then, got learning_rate={learning_rate!r}. Use "
-                "jopt.optimistic_adam_v2(learning_rate, beta=…)"
+                "learning_rate must be a number if optimism is given, got "
+                f"learning_rate={learning_rate!r}. Use "
+                "jopt.optimistic_adam_v2(learning_rate, beta=…), where beta is "
+                "optimism / learning_rate"
             )
         arguments.positive(learning_rate=learning_rate)
         arguments.nonnegative(optimism=optimism)

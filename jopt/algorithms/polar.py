@@ -2,12 +2,13 @@
 
     X <- U / |U|_F,   then   A <- X X^T,   X <- a X + (b A + c A^2) X   a few times
 
-Each step puts every singular value s of X through the polynomial a s + b s^3 + c s^5,
-so that U = P S Q^T becomes P p(S) Q^T with p(S) near 1: the polar factor P Q^T, but for
-the singular values that are exactly zero, or too small for the number of steps.
+Each step maps every singular value s of X to a s + b s^3 + c s^5, so that U = P S Q^T
+becomes P p(S) Q^T with p(S) near 1. This is the polar factor P Q^T, except for singular
+values that are zero, or too small for the number of steps.
 
-Matrices of one shape, in whatever leaves, are orthogonalized together: they are
-stacked, up to eight at a time, so that two hundred equal leaves are one trace.
+Matrices of one shape are orthogonalized together, whichever leaves they come from: they
+are stacked, up to eight leaves at a time, so that two hundred equal leaves need one
+trace.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ _QUINTIC = (
     (2.8366, -3.0525, 1.2012),
 )
 
-# By name: the usual number of steps, and (a, b, c) of each step. What the singular
-# values from 1e-3 to 1 become is in brackets.
+# By name: the default number of steps, and (a, b, c) of each step. In brackets is the
+# range to which singular values in [1e-3, 1] are mapped.
 PRESETS: Mapping[str, tuple[int, tuple[Triple, ...]]] = {
-    # Jordan, 2024: steep at zero, and never closer to 1 than this. [0.47, 1.21]
+    # Jordan, 2024: steep at zero, but more steps come no closer to 1. [0.47, 1.21]
     "simple": (5, (_SIMPLE,)),
-    "standard": (5, (_SIMPLE,)),  # as optax calls it
-    # A polynomial of its own for each step. [0.47, 1.15]
+    "standard": (5, (_SIMPLE,)),  # optax's name
+    # A different polynomial for each step. [0.47, 1.15]
     "quintic": (5, _QUINTIC),
-    "dion": (5, _QUINTIC),  # as optax calls it
-    # Amsel et al., "The Polar Express", 2025, which has proven the best for its range:
-    # each step is the minimax polynomial for what the last one left, with a margin for
-    # rounding. [0.86, 1.14]; with 8 steps [0.999, 1.001]
+    "dion": (5, _QUINTIC),  # optax's name
+    # Amsel et al., "The Polar Express", 2025, proven optimal for its range: each step
+    # is the minimax polynomial on the range that the last step left, with a margin
+    # for rounding. [0.86, 1.14]; with 8 steps [0.999, 1.001]
     "polar_express": (
         5,
         (
@@ -66,7 +67,7 @@ PRESETS: Mapping[str, tuple[int, tuple[Triple, ...]]] = {
             (1.875, -1.25, 0.375),
         ),
     ),
-    # The same with a wider margin, for bfloat16, from the NanoGPT speedruns.
+    # The same with a wider margin for bfloat16, from the NanoGPT speedruns.
     # [0.85, 1.15]
     "polar_express_safe": (
         5,
@@ -90,11 +91,11 @@ PRESETS: Mapping[str, tuple[int, tuple[Triple, ...]]] = {
             (2.2737, -1.6447, 0.4162),
         ),
     ),
-    # The fast steps first, then two that converge. [1.000, 1.001], from 1e-4 on
+    # Fast steps first, then two that converge. [1.000, 1.001], also on [1e-4, 1]
     "deepseek_v4": (10, (*[_SIMPLE] * 8, *[_NEWTON_SCHULZ] * 2)),
-    # Converges by itself, slowly. [1.000, 1.000]
+    # Converges, but slowly. [1.000, 1.000]
     "newton_schulz": (12, (_NEWTON_SCHULZ,)),
-    # Two products a step instead of three. [0.11, 1.30]
+    # Two products per step instead of three. [0.11, 1.30]
     "cubic": (
         5,
         (
@@ -107,23 +108,23 @@ PRESETS: Mapping[str, tuple[int, tuple[Triple, ...]]] = {
     ),
 }
 
-# More matrices in one stack make no device faster, but take memory, and compile slower.
+# Larger stacks are no faster on any device, but take more memory and compile slower.
 _MOST_LEAVES, _MOST_NUMBERS = 8, 2**22
 
 
 def coefficients(ns_coeffs: Any, ns_steps: int | None) -> tuple[Triple, ...]:
-    """``(a, b, c)`` of each step.
+    """Return the coefficients ``(a, b, c)`` of each step.
 
     Args:
       ns_coeffs: The name of a preset, one triple, or a sequence of triples.
-      ns_steps: How many steps; the last triple is repeated if there are fewer. None is
-        the preset's own number, 5 of one triple, and all of a sequence.
+      ns_steps: Number of steps, >= 1; the last triple is repeated if there are fewer.
+        None means the preset's default, 5 for one triple, and all of a sequence.
 
     Returns:
       A tuple of triples, one for each step.
 
     Raises:
-      ValueError: An unknown preset, no triples, or less than one step.
+      ValueError: ``ns_coeffs`` is neither a preset nor triples, or ``ns_steps`` < 1.
 
     >>> coefficients("newton_schulz", 2)
     ((2.0, -1.5, 0.5), (2.0, -1.5, 0.5))
@@ -134,33 +135,33 @@ def coefficients(ns_coeffs: Any, ns_steps: int | None) -> tuple[Triple, ...]:
                 f"ns_coeffs must be one of {', '.join(map(repr, PRESETS))} or triples, "
                 f"got {ns_coeffs!r}.{suggestion(ns_coeffs, PRESETS)}"
             )
-        usual, triples = PRESETS[ns_coeffs]
+        default_steps, triples = PRESETS[ns_coeffs]
     else:
         try:
-            found = np.asarray(ns_coeffs, np.float64)
+            table = np.asarray(ns_coeffs, np.float64)
         except (TypeError, ValueError):
-            found = np.zeros(0)
-        is_triples = found.ndim in (1, 2) and found.shape[-1] == 3 and found.size
-        if not is_triples or not np.isfinite(found).all():
+            table = np.zeros(0)
+        is_triples = table.ndim in (1, 2) and table.shape[-1] == 3 and table.size
+        if not is_triples or not np.isfinite(table).all():
             raise ValueError(
                 "ns_coeffs must be the name of a preset, a triple (a, b, c), or a "
                 f"sequence of triples, got ns_coeffs={abbreviated(ns_coeffs)}"
             )
-        usual = 5 if found.ndim == 1 else len(found)
-        triples = tuple((a, b, c) for a, b, c in np.atleast_2d(found).tolist())
-    steps = usual if ns_steps is None else ns_steps
+        default_steps = 5 if table.ndim == 1 else len(table)
+        triples = tuple((a, b, c) for a, b, c in np.atleast_2d(table).tolist())
+    steps = default_steps if ns_steps is None else ns_steps
     arguments.at_least(1, ns_steps=steps)
     return tuple(triples[min(i, len(triples) - 1)] for i in range(steps))
 
 
 def newton_schulz(x: jax.Array, triples: Sequence[Triple], dtype: Any) -> jax.Array:
-    """The iteration, on matrices ``(…, m, n)`` with norm <= 1 and best with m <= n.
+    """Iterate on matrices ``(…, m, n)`` of norm <= 1; fastest with m <= n.
 
     Args:
       x: Real or complex matrices.
       triples: ``(a, b, c)`` of each step.
-      dtype: What ``X`` and the factors of its products are rounded to; sums stay in the
-        dtype of ``x``.
+      dtype: Dtype to which ``X`` and the factors of its products are rounded; sums stay
+        in the dtype of ``x``.
 
     Returns:
       Matrices of the dtype of ``x``.
@@ -172,10 +173,10 @@ def newton_schulz(x: jax.Array, triples: Sequence[Triple], dtype: Any) -> jax.Ar
 
     def step(x, abc):
         a, b, c = abc
-        # Rounded before it is used twice: the polynomial must be one of one matrix.
+        # Rounded once, before both uses: b A + c A^2 must be in powers of one matrix.
         gram = product(x, jnp.conj(x.mT)).astype(dtype)
         polynomial = b * gram.astype(wide)
-        if any(c for _, _, c in triples):
+        if any(c for _, _, c in triples):  # else two products are enough
             polynomial += c * product(gram, gram)
         x = a * x.astype(wide) + product(polynomial.astype(dtype), x)
         return x.astype(dtype), None
@@ -193,16 +194,16 @@ def orthogonalize(
     mesh_axis: str | None = None,
     equilibrate: bool = False,
 ) -> list[jax.Array]:
-    """The polar factors of the matrices in all leaves.
+    """Return the polar factors of the matrices in all leaves.
 
     Args:
       leaves: Arrays in the compute dtype.
-      axes: The letters of each leaf.
+      axes: The layout of each leaf, see `matrices.letters`.
       triples: ``(a, b, c)`` of each step, see `polar.coefficients`.
-      eps: Added to the norms; 0 makes the result independent of the leaf's magnitude.
-      dtype: What to iterate in; None is the leaf's own. Complex leaves keep theirs.
-      mesh_axis: A mesh axis over which to spread the matrices.
-      equilibrate: Whether to give all outputs of a matrix the same norm before.
+      eps: Added to the norms; 0 makes the result independent of a leaf's scale.
+      dtype: Dtype of the iteration; None means each leaf's. Complex leaves keep theirs.
+      mesh_axis: Name of a mesh axis over which to spread the matrices.
+      equilibrate: Whether to first give all outputs of a matrix the same norm.
 
     Returns:
       Arrays like the leaves.
@@ -217,10 +218,10 @@ def orthogonalize(
     )
     shardings = [jax.typeof(x).sharding for x in leaves]
     if any(sharding.mesh.explicit_axes for sharding in shardings):
-        # Where sharding is part of the types, the product of a matrix that is spread
-        # over devices with itself has none; here the compiler is to find one.
-        spread: Any = jax.sharding.auto_axes
-        run = spread(run, out_sharding=shardings)
+        # With explicit axes, sharding is part of a type, and X X^T of a sharded X has
+        # none that JAX could infer. `auto_axes` leaves the choice to the compiler.
+        auto_axes: Any = jax.sharding.auto_axes
+        run = auto_axes(run, out_sharding=shardings)
     return run(list(leaves), tree.scalar(eps))
 
 
@@ -234,33 +235,34 @@ def _orthogonalize(
     mesh_axis: str | None,
     equilibrate: bool,
 ) -> list[jax.Array]:
-    found = list(leaves)  # what has no numbers stays as it is
-    alike = collections.defaultdict(list)
+    results = list(leaves)  # leaves of size 0 stay as they are
+    groups = collections.defaultdict(list)
     for i, leaf in enumerate(leaves):
         if leaf.size:
             x = _as_matrices(leaf, axes[i], equilibrate)
-            alike[x.shape, x.dtype].append((i, x))
+            groups[x.shape, x.dtype].append((i, x))
     devices = devices_along(mesh_axis)
-    for group in alike.values():
+    for group in groups.values():
         for stack in _stacks(group, devices):
             xs = [x for _, x in stack]
-            results = _together(xs, eps, triples, dtype, mesh_axis)
-            for (i, _), o in zip(stack, results, strict=True):
-                found[i] = _as_leaf(o, axes[i], leaves[i].shape)
-    return found
+            factors = _together(xs, eps, triples, dtype, mesh_axis)
+            for (i, _), o in zip(stack, factors, strict=True):
+                results[i] = _as_leaf(o, axes[i], leaves[i].shape)
+    return results
 
 
 def _stacks(group: list[Any], devices: int) -> list[list[tuple[int, jax.Array]]]:
-    """The leaves of one shape in stacks, of one size if there is one that fits."""
+    """Split a group of equal leaves into stacks, of one size if possible."""
     n, numbers = len(group), group[0][1].size
     most = max(1, min(_MOST_LEAVES, _MOST_NUMBERS // numbers)) * devices
+    # Stacks of one size share a trace, so a divisor of n is worth a smaller stack.
     size = next((k for k in range(most, most // 2, -1) if n % k == 0), most)
     return [group[i : i + size] for i in range(0, n, size)]
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _as_matrices(leaf: jax.Array, axes: str, equilibrate: bool) -> jax.Array:
-    """The leaf as matrices ``(count, m, n)`` with m <= n."""
+    """Return the leaf as matrices ``(count, m, n)`` with m <= n."""
     _, inputs, outputs = shape = sizes(axes, leaf.shape)
     x = leaf.transpose(positions(axes, "bio")).reshape(shape)
     x = _divided(x, tree.norm_along(x, -2)) if equilibrate else x
@@ -279,8 +281,8 @@ def _together(
     dtype: str | None,
     mesh_axis: str | None,
 ) -> list[jax.Array]:
-    own, count = xs[0].dtype, len(xs[0])
-    low = own if dtype is None or jnp.iscomplexobj(xs[0]) else jnp.dtype(dtype)
+    wide, count = xs[0].dtype, len(xs[0])
+    low = wide if dtype is None or jnp.iscomplexobj(xs[0]) else jnp.dtype(dtype)
     x = jnp.concatenate(xs)
     if mesh_axis is not None:
         x = lax.with_sharding_constraint(x, PartitionSpec(mesh_axis))
@@ -291,7 +293,7 @@ def _together(
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _as_leaf(o: jax.Array, axes: str, shape: tuple[int, ...]) -> jax.Array:
-    """The reverse of `_as_matrices`."""
+    """Invert `_as_matrices`."""
     _, inputs, outputs = sizes(axes, shape)
     order = positions(axes, "bio")
     o = o.mT if inputs > outputs else o

@@ -1,4 +1,4 @@
-"""Polyak's step size: as large as the loss that is left allows.
+"""Polyak's step size: the loss that remains, divided by the squared gradient norm.
 
     gamma <- min(max_learning_rate, (f(p) - f_min) / (|g|^2 + eps))
     p     <- p - scaling gamma g
@@ -7,9 +7,9 @@ Polyak, "Minimization of unsmooth functionals", 1969; Loizou, Vaswani, Laradji &
 Lacoste-Julien, "Stochastic Polyak step-size for SGD", 2021 (sps); Garrigos, Gower &
 Schaipp, "Function value learning", 2023 (sps+).
 
-State: none. The loss is told to the update, ``update(grads, state, params,
-value=loss)``, and has to be that of the gradient. For models that can fit every batch,
-so that ``f_min`` is zero; if it is too small, the steps are too large at the end.
+State: none. Pass the loss that the gradient belongs to: ``update(grads, state, params,
+value=loss)``. For models that can fit every batch, so that ``f_min`` is zero; if
+``f_min`` is too small, the steps are too large at the end.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ def scale_by_polyak(
     A gradient of zero stays zero.
 
     Args:
-      f_min: A lower bound of the loss.
-      max_learning_rate: The largest step size, > 0.
+      f_min: Lower bound of the loss.
+      max_learning_rate: Largest step size, > 0.
       eps: Added to the squared norm, >= 0.
-      variant: What a value below ``f_min`` does: ``"sps"`` steps back, ``"sps+"`` makes
-        no step.
+      variant: Response to a value below ``f_min``: ``"sps"`` steps backwards,
+        ``"sps+"`` does not step.
 
     Returns:
-      A transformation; its update needs ``value``, the loss of the gradient.
+      A transformation whose update needs ``value``, the loss at the params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Loizou, Vaswani, Laradji & Lacoste-Julien, "Stochastic Polyak step-size for SGD",
-    2021. As optax, which makes no step if the norm is less than 1.5e-8.
+    2021. Equal to optax, which does not step if the norm is below 1.5e-8.
 
     >>> import jopt
     >>> tx, grads = jopt.scale_by_polyak(), jnp.array([3.0, 4.0])
@@ -72,8 +72,8 @@ def scale_by_polyak(
         gap = tree.scalar(value) - f_min
         if variant == "sps+":
             gap = jnp.maximum(gap, 0)
-        # Where the square of a small norm vanishes the maximum is meant, which a step
-        # backwards does not have.
+        # Where the square of a small norm underflows, the largest step is right. A step
+        # backwards has no limit but the dtype's.
         limits = jnp.finfo(norm.dtype)
         square = jnp.maximum(norm * norm + eps, limits.tiny)
         step = jnp.clip(gap / square, limits.min, max_learning_rate)
@@ -94,23 +94,23 @@ def polyak_sgd(
 
         p <- p - scaling g min(max_learning_rate, (value - f_min) / (|g|^2 + eps))
 
+    For models that can fit every batch, so that the least loss ``f_min`` is known: the
+    step size then needs no tuning. Pass the loss to the update as ``value``.
+
     Args:
-      max_learning_rate: The largest step size, > 0.
-      scaling: A factor for all step sizes, >= 0. In the state it has the name
-        ``learning_rate``, by which `scale_by_learning_rate` knows it.
-      f_min: A lower bound of the loss.
-      eps: Added to the squared norm, >= 0.
-      variant: What a value below ``f_min`` does: ``"sps"`` steps back, ``"sps+"`` makes
-        no step.
+      max_learning_rate: See `scale_by_polyak`.
+      scaling: Factor for all step sizes, >= 0. It is called ``learning_rate`` in the
+        state, as in `scale_by_learning_rate`.
+      f_min, eps, variant: See `scale_by_polyak`.
 
     Returns:
-      A transformation; its update needs ``value``, the loss of the gradient.
+      A transformation whose update needs ``value``, the loss at the params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Loizou, Vaswani, Laradji & Lacoste-Julien, "Stochastic Polyak step-size for SGD",
-    2021. As optax with ``scaling=1``: its other scalings divide the step (0.2.8).
+    2021. Equal to optax with ``scaling=1``; optax (0.2.8) divides by other scalings.
 
     >>> import jax, jopt
     >>> f = lambda p: jnp.sum(p**2)

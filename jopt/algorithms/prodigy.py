@@ -1,6 +1,6 @@
-"""Prodigy: Adam that finds its learning rate, sooner than D-Adaptation.
+"""Prodigy: Adam that estimates its learning rate, faster than D-Adaptation.
 
-    step <- d lr_t                             d is less than the distance |x_0 - x*|
+    step <- d lr_t                             d is a lower bound of |x_0 - x*|
     m    <- b1 m + (1 - b1) d g
     v    <- b2 v + (1 - b2) d^2 g^2
     a    <- b3 a + (d / d_0) step <g, x_0 - p>
@@ -10,9 +10,9 @@
 
 Mishchenko & Defazio, "Prodigy: an expeditiously adaptive parameter-free learner", 2024.
 
-State: 16 bytes per float32 parameter. The learning rate is 1, or a schedule whose
-largest value is 1, such as a cosine; ``estim_lr_coef`` of 0.5 to 2 is the number to
-tune. It is used much to fine-tune, and for adapters of diffusion models.
+State: 16 bytes per float32 parameter. The learning rate is 1, or a schedule with peak
+1, such as a cosine. If anything needs tuning, it is ``estim_lr_coef``, from 0.5 to 2.
+It is popular for fine-tuning, and for adapters of diffusion models.
 """
 
 from __future__ import annotations
@@ -61,38 +61,43 @@ def prodigy(
     nu_dtype: StorageDtype | None = None,
     params0_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """AdamW without a learning rate, by Prodigy.
+    """Prodigy: AdamW that estimates its own learning rate.
+
+        p <- p - d lr_t (m / (sqrt(v) + d eps) + weight_decay p)
+
+    The estimate ``d`` grows from ``estim_lr0`` towards the distance to the solution.
+    Leave the learning rate at 1, or give a schedule with peak 1, such as a cosine.
 
     Args:
-      learning_rate: A factor for all steps, >= 0; 1, or a schedule below 1.
-      betas: Decays of the moments, each in [0, 1).
-      beta3: Decay of the sums that ``d`` is found from, in [0, 1); None is
+      learning_rate: Factor for all steps, >= 0: 1, or a schedule with peak 1.
+      betas: Decays of the two moments, each in [0, 1).
+      beta3: Decay of the sums from which ``d`` is estimated, in [0, 1); None means
         ``sqrt(betas[1])``.
-      eps: Added to the root, times ``d``, > 0.
-      estim_lr0: What ``d`` starts at, > 0. In bfloat16 a step has to be some 1e-3 of
-        the parameters to change them: start there.
-      estim_lr_coef: Multiplies what is found for ``d``, > 0.
-      weight_decay: >= 0, multiplied by the step. For L2 instead, chain
-        `add_decayed_weights` before.
-      safeguard_warmup: Whether the learning rate is left out of ``s``, so that a warmup
+      eps: Multiplied by ``d`` and added to the root, > 0.
+      estim_lr0: Initial ``d``, > 0. With bfloat16 parameters, start where steps are
+        about 1e-3 of the parameters, because smaller ones are rounded away.
+      estim_lr_coef: Factor for the estimate of ``d``, > 0; 0.5 to 2.
+      weight_decay: Decoupled decay, >= 0, multiplied by the step. For L2 decay, chain
+        `add_decayed_weights` before instead.
+      safeguard_warmup: If True, leave the learning rate out of ``s``, so that a warmup
         does not make ``d`` too large.
-      use_bias_correction: Whether the step is multiplied by Adam's correction.
-      growth_rate: The most by which ``d`` is multiplied in a step, after the first that
-        it grows, >= 1, such as 1.02; None is no bound.
-      mu_dtype: What ``exp_avg`` is stored in; None is float32 or wider.
-      nu_dtype: What ``exp_avg_sq`` is stored in.
-      params0_dtype: What ``params0`` is stored in; the dtype of the parameters loses
-        nothing.
+      use_bias_correction: Whether to multiply the step by Adam's bias correction.
+      growth_rate: Largest factor by which ``d`` grows in a step, >= 1, such as 1.02;
+        None is unbounded. The first growth is never bounded.
+      mu_dtype: Storage dtype of ``exp_avg``; None means float32 or wider.
+      nu_dtype: Storage dtype of ``exp_avg_sq``; None means float32 or wider.
+      params0_dtype: Storage dtype of ``params0``; None means float32 or wider. The
+        dtype of the parameters loses nothing.
 
     Returns:
-      A transformation; it needs params. Its state has ``estim_lr``, the ``d`` so far.
+      A transformation that needs params. Its state holds the current d as ``estim_lr``.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
       TypeError: A leaf is complex.
 
-    Equal to the authors' ``Prodigy``; with the bias correction to optax, which computes
-    ``d`` in the parameters' dtype and is NaN for ever if the first gradients are all
+    Equal to the authors' ``Prodigy``; with ``use_bias_correction=True`` to optax, which
+    computes ``d`` in the parameters' dtype and stays NaN if the first gradients are all
     zero (0.2.8).
 
     >>> import jopt
@@ -123,17 +128,19 @@ def prodigy(
         step = d * learning_rate
         if use_bias_correction:
             step = step * adam_correction(b1, b2, t)
-        weight = d / estim_lr0  # of this gradient; d alone would be too small a number
+        # The weight of this gradient; relative to d_0, because d^2 would underflow.
+        weight = d / estim_lr0
         along = total(_along, updates, params, params0)
         numerator = b3 * numerator_weighted + weight * step * along
         add = weight * (d if safeguard_warmup else step)
         size = total(next_size, updates, grad_sum, decay=b3, add=add)
-        found = estim_lr_coef * quotient(numerator, size)
-        highest = jnp.maximum(estim_lr_max, found)
+        estimate = estim_lr_coef * quotient(numerator, size)
+        highest = jnp.maximum(estim_lr_max, estimate)
         new = highest
         if growth_rate is not None:
+            # The first growth may take orders of magnitude, so it has no bound.
             first = d == jnp.asarray(estim_lr0, d.dtype)
-            base = jnp.where(first, jnp.maximum(d, found), d)
+            base = jnp.where(first, jnp.maximum(d, estimate), d)
             new = jnp.minimum(highest, growth_rate * base)
         return {
             "step": step,

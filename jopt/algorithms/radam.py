@@ -1,4 +1,4 @@
-"""Rectified Adam: no adaptive steps before there is something to adapt to.
+"""RAdam: Adam that adapts only once it has seen enough gradients.
 
     m, v as in Adam
     rho_t <- rho_inf - 2 t b2^t / (1 - b2^t)        with rho_inf = 2 / (1 - b2) - 1
@@ -6,8 +6,8 @@
     u     <- r_t m^ / (sqrt(v^) + eps)  if rho_t >= threshold, else m^
 
 Liu et al., "On the variance of the adaptive learning rate and beyond", 2020. State: 8
-bytes per float32 parameter. It takes the place of a warmup: with b2 = 0.999 the first
-five steps are those of SGD with momentum, and r_t is near 1 after some 2,000.
+bytes per float32 parameter. It replaces a warmup: with b2 = 0.999 the first five steps
+are those of SGD with momentum, and r_t is near 1 after about 2,000.
 """
 
 from __future__ import annotations
@@ -55,24 +55,19 @@ def scale_by_radam(
     """Rescale by Adam's moments, rectified: ``u <- r_t m^ / (sqrt(v^) + eps)``.
 
     Args:
-      b1: Decay of the first moment, in [0, 1).
-      b2: Decay of the second moment, in [0, 1).
-      eps: Added to the root, >= 0.
-      eps_root: Added under the root, >= 0.
-      threshold: The length of the average from which on v is used, >= 4; the paper says
-        more than 4, its authors' code 5. (torch has ``>`` for ``>=``, which is the same
-        unless ``rho_t`` is 5 to the last digit.)
-      nesterov: Whether the first moment looks one step ahead; see `scale_by_adam`.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
-      eps_mode: ``"after"`` the bias correction (optax) or ``"before"`` (torch, the
-        authors); see `scale_by_adam`.
+      b1, b2, eps, eps_root: See `scale_by_adam`.
+      threshold: The value of ``rho_t`` from which v is used, >= 4; above 4 in the
+        paper, 5 in its authors' code. (torch compares with ``>``, not ``>=``, which
+        matters only if ``rho_t`` is exactly 5.)
+      nesterov, mu_dtype, nu_dtype: See `scale_by_adam`.
+      eps_mode: ``"after"`` adds eps after the bias correction (optax), ``"before"``
+        adds it before (torch, the authors); see `scale_by_adam`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range, or both eps are zero.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Liu et al., "On the variance of the adaptive learning rate and beyond", 2020.
 
@@ -89,6 +84,7 @@ def scale_by_radam(
         length, longest = average_length(b2, t), 2 / (1 - b2) - 1
         share = (length - 4) * (length - 2) / length
         rectified = length >= threshold
+        # The selects are inside the root: below a length of 4, r_t is not real.
         return {
             "rectified": jnp.where(rectified, 1.0, 0.0),
             "r": jnp.sqrt(
@@ -118,15 +114,16 @@ def scale_by_radam(
 
 
 def average_length(b2: Any, t: jax.Array) -> jax.Array:
-    """The length rho_t of a simple average that varies as ``v^`` does.
+    """Return rho_t, the length of a simple average with the variance of ``v^``.
 
-    ``rho_inf - 2 t b2^t / (1 - b2^t)`` is t, nearly, after a few steps: the difference
-    of two numbers near ``2 / (1 - b2)`` has few digits then. With ``b2 = exp(-rate)``
-    and ``h(y) = (y / 2) coth(y / 2) - 1`` it is ``t - 2 / rate (h(rate t) - h(rate))``,
-    of which the series of h keeps all digits.
+    In the first steps ``rho_inf - 2 t b2^t / (1 - b2^t)`` is close to t, but it is the
+    difference of two numbers near ``2 / (1 - b2)``, which cancel. With
+    ``b2 = exp(-rate)`` and ``h(y) = (y / 2) coth(y / 2) - 1`` it equals
+    ``t - 2 / rate (h(rate t) - h(rate))``, and the series of h keeps all digits.
     """
-    given = isinstance(b2, float) and b2 > 0
-    rate = -math.log(b2) if given else -jnp.log(b2)
+    # The logarithm of a constant is taken in double precision.
+    is_constant = isinstance(b2, float) and b2 > 0
+    rate = -math.log(b2) if is_constant else -jnp.log(b2)
     y = rate * t
 
     def series(y):  # 12 h(y) / y^2
@@ -154,27 +151,25 @@ def radam(
     nu_dtype: StorageDtype | None = None,
     eps_mode: EpsMode = "after",
 ) -> GradientTransformation:
-    """RAdam: Adam that warms up by itself.
+    """RAdam: Adam with a built-in warmup.
+
+        p <- p - learning_rate (r_t m^ / (sqrt(v^) + eps) + weight_decay p)
+
+    Until its second moment has seen enough gradients to be reliable, it steps like SGD
+    with momentum. Then ``r_t`` rises to 1, after about 2,000 steps with b2 = 0.999.
 
     Args:
-      learning_rate: The step size, >= 0; that of the first, unscaled steps too.
-      b1: See `scale_by_radam`, as for the other arguments.
-      b2: Decay of the second moment.
-      eps: Added to the root.
-      eps_root: Added under the root.
-      threshold: The length of the average from which on v is used.
-      nesterov: Whether to look one step ahead.
-      weight_decay: >= 0, decoupled and multiplied by the learning rate.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
-      eps_mode: ``"after"`` the bias correction (optax) or ``"before"`` (torch).
+      learning_rate: Step size, >= 0, also of the first steps, which are not rescaled.
+      b1, b2, eps, eps_root, threshold, nesterov: See `scale_by_radam`.
+      weight_decay: Decoupled decay, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
+      mu_dtype, nu_dtype, eps_mode: See `scale_by_radam`.
 
     Returns:
-      A transformation; it needs params if there is a weight decay.
+      A transformation that needs params if there is a weight decay.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Liu et al., "On the variance of the adaptive learning rate and beyond", 2020.
 

@@ -6,8 +6,8 @@
 Tieleman & Hinton, "Lecture 6.5: RMSProp", 2012; Graves, "Generating sequences with
 recurrent neural networks", 2013 (centered).
 
-State: 4 bytes per float32 parameter, 4 more each for centered and momentum. Still
-usual in reinforcement learning: learning rate 1e-3 or less, decay 0.9 to 0.99.
+State: 4 bytes per float32 parameter, and 4 more each for centering and momentum. Still
+common in reinforcement learning: learning rate 1e-3 or less, decay 0.9 to 0.99.
 """
 
 from __future__ import annotations
@@ -49,17 +49,18 @@ def scale_by_rms(
 
     Args:
       decay: Decay of the mean square, in [0, 1).
-      eps: Keeps the division from zero, > 0.
-      initial_scale: What ``nu`` starts at, >= 0.
-      eps_in_sqrt: Whether eps is under the root (optax, Keras) or added to it (torch).
-      bias_correction: Whether to correct the mean square for its start at zero.
-      nu_dtype: What ``nu`` is stored in.
+      eps: Keeps the denominator from zero, > 0.
+      initial_scale: Initial value of ``nu``, >= 0.
+      eps_in_sqrt: If True, add eps under the root (optax, Keras), else to the root
+        (torch).
+      bias_correction: Whether to correct ``nu`` for its start at zero.
+      nu_dtype: Storage dtype of ``nu``; None means float32 or wider.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Tieleman & Hinton, "Lecture 6.5: RMSProp", 2012.
 
@@ -104,17 +105,15 @@ def scale_by_stddev(
 
     Args:
       decay: Decay of the mean and the mean square, in [0, 1).
-      eps: Keeps the division from zero, > 0.
-      initial_scale: What ``nu`` starts at, >= 0.
-      eps_in_sqrt: Whether eps is under the root (optax, Keras) or added to it (torch).
-      bias_correction: Whether to correct both for their start at zero.
-      nu_dtype: What ``nu`` is stored in.
+      eps, initial_scale, eps_in_sqrt: See `scale_by_rms`.
+      bias_correction: Whether to correct ``mu`` and ``nu`` for their start at zero.
+      nu_dtype: See `scale_by_rms`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Graves, "Generating sequences with recurrent neural networks", 2013.
 
@@ -132,7 +131,7 @@ def scale_by_stddev(
         mu = decay * mu + (1 - decay) * g
         nu = decay * nu + (1 - decay) * abs_sq(g)
         v, m = scale * nu, scale * mu
-        # Rounding can make the difference negative, and inf - inf is NaN.
+        # Rounding may make the difference negative, and inf - inf would be NaN.
         variance = jnp.where(v < jnp.inf, jnp.maximum(v - abs_sq(m), 0), v)
         return _divide(g, variance, eps, eps_in_sqrt), mu, nu
 
@@ -174,26 +173,32 @@ def rmsprop(
 ) -> GradientTransformation:
     """RMSprop: ``p <- p - learning_rate g / sqrt(v + eps)``.
 
+    It divides each gradient by the root of a running mean ``v`` of its squares: Adam
+    without momentum. Still common in reinforcement learning, with learning rates of
+    1e-3 or less and a decay of 0.9 to 0.99.
+
     Args:
-      learning_rate: The step size, >= 0.
-      decay: Decay of the mean square, in [0, 1); torch has 0.99.
-      eps: Keeps the division from zero, > 0; Keras has 1e-7.
-      initial_scale: What ``nu`` starts at, >= 0.
-      eps_in_sqrt: Whether eps is under the root (optax, Keras) or added to it (torch).
-      centered: Whether to divide by the standard deviation.
-      momentum: In [0, 1), of the rescaled gradients; None keeps no state for it. In the
-        state a tunable or scheduled one is called ``decay``, as in `trace`.
-      nesterov: Whether momentum looks one step ahead.
-      bias_correction: Whether to correct the averages for their start at zero.
-      lr_in_momentum: Whether the learning rate is inside the momentum (optax, Keras) or
-        applied to it (torch). They differ while the learning rate changes.
-      nu_dtype: What ``nu`` is stored in.
+      learning_rate: Step size, >= 0.
+      decay: Decay of the mean square, in [0, 1); torch's default is 0.99.
+      eps: Keeps the denominator from zero, > 0; Keras's default is 1e-7.
+      initial_scale, eps_in_sqrt: See `scale_by_rms`.
+      centered: Whether to divide by the standard deviation instead, as
+        `scale_by_stddev` does.
+      momentum: Decay of the momentum of the rescaled gradients, in [0, 1); None keeps
+        no momentum. A tunable or scheduled one is called ``decay`` in the state, as in
+        `trace`.
+      nesterov: See `trace`.
+      bias_correction: See `scale_by_rms`.
+      lr_in_momentum: If True, the learning rate enters the momentum (optax, Keras),
+        else it multiplies the momentum (torch). They differ while the learning rate
+        changes.
+      nu_dtype: See `scale_by_rms`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range, or nesterov without momentum.
+      ValueError: A number is out of range, or ``nesterov`` is set without ``momentum``.
 
     Tieleman & Hinton, "Lecture 6.5: RMSProp", 2012.
 
@@ -210,5 +215,9 @@ def rmsprop(
         if nesterov:
             raise ValueError("nesterov=True needs a momentum, got momentum=None")
         return chain(scaled, rate)
-    heavy = trace(momentum, nesterov)
-    return chain(scaled, rate, heavy) if lr_in_momentum else chain(scaled, heavy, rate)
+    heavy_ball = trace(momentum, nesterov)
+    return (
+        chain(scaled, rate, heavy_ball)
+        if lr_in_momentum
+        else chain(scaled, heavy_ball, rate)
+    )

@@ -1,15 +1,15 @@
-"""Rprop: a step size of its own for every element, from the signs of the gradients.
+"""Rprop: a step size for every element, adapted by the signs of its gradients.
 
     s <- clip(s eta_plus,  min, max)      where g has the sign of the last step's g
-    s <- clip(s eta_minus, min, max)      where it has the other; there g <- 0
+    s <- clip(s eta_minus, min, max)      where the sign has changed; there g <- 0
     p <- p - s sign(g)
 
 Riedmiller & Braun, "A direct adaptive method for faster backpropagation learning: the
-RPROP algorithm", 1993; without the way back after a change of sign, which is called
-iRprop- (Igel & Hüsken, "Improving the Rprop learning algorithm", 2000).
+RPROP algorithm", 1993. This is iRprop- (Igel & Hüsken, "Improving the Rprop learning
+algorithm", 2000), which does not take the last step back after a change of sign.
 
-State: 8 bytes per float32 parameter. For gradients of the whole data set: the noise of
-batches changes signs too. It knows no learning rate but the size of its first steps.
+State: 8 bytes per float32 parameter. For gradients of the whole data set, because the
+noise of batches changes signs too. The learning rate only sets the first step size.
 """
 
 from __future__ import annotations
@@ -42,23 +42,24 @@ def scale_by_rprop(
     min_step_size: ScalarOrSchedule = 1e-6,
     max_step_size: ScalarOrSchedule = 50.0,
 ) -> GradientTransformation:
-    """Replace each element by its sign times a step size of its own.
+    """Replace each element by its sign times its own step size.
 
     Args:
-      learning_rate: The first step size, > 0; a number, for it is not used later.
-      eta_minus: What a step size is multiplied by when the sign changes, in [0, 1).
-      eta_plus: What it is multiplied by when the sign stays, >= 1.
-      min_step_size: The smallest step size, > 0.
-      max_step_size: The largest step size, > 0.
+      learning_rate: Initial step size, > 0. It must be a number, because later steps do
+        not use it.
+      eta_minus: Factor of a step size when the sign changes, in [0, 1).
+      eta_plus: Factor of a step size when the sign stays, >= 1.
+      min_step_size: Smallest step size, > 0.
+      max_step_size: Largest step size, > 0.
 
     Returns:
-      A transformation, for real numbers.
+      A transformation for real numbers.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Riedmiller & Braun, "A direct adaptive method for faster backpropagation learning",
-    1993. As torch; optax (0.2.8) gives the updates of the step before.
+    1993. Equal to torch; optax (0.2.8) returns the updates of the step before.
 
     >>> import jopt
     >>> tx = jopt.scale_by_rprop(0.1)
@@ -75,10 +76,11 @@ def scale_by_rprop(
     arguments.at_least(1, eta_plus=eta_plus)
 
     def rule(g, s, before):
-        # The product of the signs: that of tiny gradients would vanish.
+        # Of the signs, because the product of tiny gradients would underflow.
         agree = jnp.sign(g) * jnp.sign(before)
         factor = jnp.where(agree > 0, eta_plus, jnp.where(agree < 0, eta_minus, 1.0))
         s = jnp.clip(factor * s, min_step_size, max_step_size)
+        # The zero is stored too, so that the next step leaves the step size alone.
         u = jnp.where(agree < 0, 0.0, s * jnp.sign(g))
         return u, s, u
 
@@ -101,22 +103,22 @@ def rprop(
 ) -> GradientTransformation:
     """Rprop: ``p <- p - s sign(g)`` with a step size ``s`` for every element.
 
+    A step size grows while the sign of the gradient stays, and shrinks when it changes.
+    For gradients of the whole data set: the noise of batches changes signs too.
+
     Args:
-      learning_rate: The first step size, > 0; 0.01 is usual. A number, for it is not
-        used later.
-      eta_minus: See `scale_by_rprop`, as for the other arguments.
-      eta_plus: What a step size is multiplied by when the sign stays.
-      min_step_size: The smallest step size.
-      max_step_size: The largest step size.
+      learning_rate: Initial step size, > 0; 0.01 is usual. It must be a number, because
+        later steps do not use it.
+      eta_minus, eta_plus, min_step_size, max_step_size: See `scale_by_rprop`.
 
     Returns:
-      A transformation, for real numbers.
+      A transformation for real numbers.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Riedmiller & Braun, "A direct adaptive method for faster backpropagation learning",
-    1993. As torch; optax (0.2.8) makes its first step at the second.
+    1993. Equal to torch; optax (0.2.8) takes its first step at the second update.
 
     >>> import jopt
     >>> jopt.rprop(0.01)

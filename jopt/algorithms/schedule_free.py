@@ -1,19 +1,20 @@
-"""Schedule-Free learning: an average in the place of a learning rate decay.
+"""Schedule-Free learning: averaging replaces the decay of the learning rate.
 
-    y   <- (1 - b1) z + b1 x                 what is trained, where gradients are taken
-    z   <- z - lr_t u(y)                     u is what an optimizer makes of a gradient
-    x   <- (1 - c_t) x + c_t z               what is evaluated: `jopt.eval_params`
+    y   <- (1 - b1) z + b1 x                 trained: gradients are taken here
+    z   <- z - lr_t u(y)                     u is an optimizer's update for a gradient
+    x   <- (1 - c_t) x + c_t z               evaluated: `jopt.eval_params`
     c_t <- w_t / (w_1 + ... + w_t)           with w_t = t^r max(lr_1, ..., lr_t)^power
 
-The parameters are y; x is not kept, as it follows from y and z. With the new z the step
-of y is ``c_t (z - y) - (1 - c_t) (1 - b1) lr_t u``: b1 does what momentum does.
+The parameters hold y. x is not stored, because it follows from y and z. With the new z,
+the step of y is ``c_t (z - y) - (1 - c_t) (1 - b1) lr_t u``. b1 takes the role of
+momentum.
 
 Defazio, Yang, Mehta, Mishchenko, Khaled & Cutkosky, "The road less scheduled", 2024.
 
 State: 8 bytes per float32 parameter with Adam (as AdamW), 4 with SGD. The learning rate
 is constant after a warmup, and 1 to 10 times that of a decaying schedule; b1 is 0.95 to
-0.98 for long runs. Batch normalization has to see some batches at x before it is
-evaluated there. The later steps of y are too small for bfloat16 parameters.
+0.98 for long runs. Before evaluation at x, batch normalization must see some batches
+there. Late steps of y are too small for bfloat16 parameters.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ class ScaleByScheduleFreeState(NamedTuple):
     """State of `scale_by_schedule_free`."""
 
     count: jax.Array  # int32 scalar, updates so far
-    weight_sum: jax.Array  # float32 scalar, of the average's weights
+    weight_sum: jax.Array  # float32 scalar, sum of the average's weights
     max_lr: jax.Array  # float32 scalar, the largest learning rate so far
-    z: Any  # where the steps are made, like params
+    z: Any  # the point that takes the steps, like params
 
 
 @transformation
@@ -56,29 +57,33 @@ def scale_by_schedule_free(
     rectify_b2: ScalarOrSchedule | None = None,
     rescale: bool = True,
 ) -> GradientTransformation:
-    """The last word of a schedule-free optimizer: the learning rate and the average.
+    """Apply learning rate and average, as the last member of a schedule-free chain.
 
         z <- z - lr_t g
         u <- c_t (z - p) - (1 - c_t) (1 - b1) lr_t g
 
     Args:
-      learning_rate: The step size, >= 0.
-      b1: The share of the average in what is trained, in (0, 1).
+      learning_rate: Step size, >= 0.
+      b1: Weight of the average in the trained point, in (0, 1); it takes the role of
+        momentum.
       weight_lr_power: Power of the largest learning rate so far in the weights.
-      state_dtype: What ``z`` is stored in; None is float32 or wider. The average comes
-        from a difference of ``z`` and the parameters, with few digits in bfloat16.
-      r: Power of the step in the weights, >= 0; more than 0 forgets early steps sooner.
-      warmup_steps: ``lr_t`` is the learning rate times ``min(1, t / warmup_steps)``.
-      rectify_b2: If given, the decay of a second moment for which RAdam rectifies
-        ``lr_t``: another way to warm up.
-      rescale: False if the updates are steps already, so that the learning rate is for
-        the weights only.
+      state_dtype: Storage dtype of ``z``; None means float32 or wider. The average
+        comes from the difference of ``z`` and the parameters, which has few digits in
+        bfloat16.
+      r: Power of the step number in the weights, >= 0; above 0, early steps are
+        forgotten sooner.
+      warmup_steps: Number W of warmup steps: ``lr_t`` is the learning rate times
+        ``min(1, t / W)``.
+      rectify_b2: If given, the decay of a second moment for which to rectify ``lr_t``
+        as RAdam does, in place of a warmup.
+      rescale: If False, the updates are complete steps already, and the learning rate
+        only sets the weights.
 
     Returns:
-      A transformation, to be the last of a chain; it needs params.
+      A transformation that needs params and must be the last of a chain.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Defazio et al., "The road less scheduled", 2024.
 
@@ -104,7 +109,7 @@ def scale_by_schedule_free(
         max_lr = jnp.maximum(max_lr, lr)
         weight = t**r * max_lr**weight_lr_power
         weight_sum = weight_sum + weight
-        # As long as the learning rate is zero, so are both.
+        # Both are zero while the learning rate is.
         c = weight / jnp.where(weight_sum > 0, weight_sum, 1)
         return {"c": c, "lr": lr, "max_lr": max_lr, "weight_sum": weight_sum}
 
@@ -114,7 +119,7 @@ def scale_by_schedule_free(
         return c * (z - p) + (1 - c) * (1 - b1) * step, z
 
     def readout(p, z):
-        return (p - (1 - b1) * z) / b1
+        return (p - (1 - b1) * z) / b1  # y = (1 - b1) z + b1 x, solved for x
 
     return leafwise(
         rule,
@@ -127,7 +132,7 @@ def scale_by_schedule_free(
 
 
 def _rectification(b2: Any, t: jax.Array) -> jax.Array:
-    """RAdam's ``r_t``, and zero while there is none."""
+    """Return RAdam's ``r_t``, or zero while it is not defined."""
     length, longest = average_length(b2, t), 2 / (1 - b2) - 1
     share = (length - 4) * (length - 2) * longest / length
     share = jnp.where(length > 4, share / ((longest - 4) * (longest - 2)), 0)
@@ -146,24 +151,24 @@ def schedule_free(
 ) -> GradientTransformation:
     """Make an optimizer schedule-free: ``z`` takes its steps, the parameters follow.
 
+    Train without a learning rate decay, for any number of steps, and evaluate at
+    `jopt.eval_params`.
+
     Args:
-      base_optimizer: An optimizer without momentum, which b1 stands for.
-      learning_rate: The learning rate of ``base_optimizer``, or its schedule: here it
-        weighs the average only.
-      b1: See `scale_by_schedule_free`, as for the other arguments.
-      weight_lr_power: Power of the learning rate in the weights.
-      state_dtype: What ``z`` is stored in.
-      r: Power of the step in the weights.
+      base_optimizer: An optimizer without momentum, which b1 replaces.
+      learning_rate: The learning rate of ``base_optimizer``, number or schedule; here
+        it only sets the weights of the average.
+      b1, weight_lr_power, state_dtype, r: See `scale_by_schedule_free`.
 
     Returns:
-      A chain of the base optimizer and `scale_by_schedule_free`; it needs params.
+      A chain of the base optimizer and `scale_by_schedule_free`, which needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Equal to the authors' ``ScheduleFreeWrapper``, and to optax with a constant learning
-    rate: with a schedule, optax (0.2.8) weighs each step by the next one's rate. Its
-    ``schedule_free_eval_params(state, params)`` is `jopt.eval_params`.
+    rate; with a schedule, optax (0.2.8) weights each step by the rate of the next. For
+    optax's ``schedule_free_eval_params(state, params)`` there is `jopt.eval_params`.
 
     >>> import jopt
     >>> rate = jopt.warmup_constant_schedule(0.0, 0.1, 100)
@@ -193,22 +198,24 @@ def schedule_free_sgd(
 ) -> GradientTransformation:
     """Schedule-Free SGD: ``z <- z - lr_t (g + weight_decay y)``.
 
+    Train without a learning rate decay, for any number of steps, and evaluate at
+    `jopt.eval_params`.
+
     Args:
-      learning_rate: The step size, >= 0; 10 to 50 times that of SGD with momentum.
-      warmup_steps: ``lr_t`` grows linearly, from ``learning_rate / warmup_steps`` in
-        the first step to ``learning_rate`` in this one. (In optax it starts at zero.)
-      b1: See `scale_by_schedule_free`, as for the other arguments.
-      weight_decay: >= 0, multiplied by the learning rate.
-      weight_lr_power: Power of the learning rate in the weights.
-      state_dtype: What ``z`` is stored in.
-      r: Power of the step in the weights.
-      mask: The leaves to decay; see `add_decayed_weights`.
+      learning_rate: Step size, >= 0; 10 to 50 times that of SGD with momentum.
+      warmup_steps: Number of warmup steps, or None: ``lr_t`` grows linearly from
+        ``learning_rate / warmup_steps`` in the first step to ``learning_rate`` in the
+        last of them. (In optax it starts at zero.)
+      b1: See `scale_by_schedule_free`.
+      weight_decay: Decay at y, >= 0, multiplied by the learning rate; None means 0.
+      weight_lr_power, state_dtype, r: See `scale_by_schedule_free`.
+      mask: See `add_decayed_weights`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Equal to the authors' ``SGDScheduleFree``; to optax without a warmup.
 
@@ -250,31 +257,35 @@ def schedule_free_adamw(
 ) -> GradientTransformation:
     """Schedule-Free AdamW: ``z <- z - lr_t (g / (sqrt(v^) + eps) + weight_decay y)``.
 
+    Train without a learning rate decay, for any number of steps, and evaluate at
+    `jopt.eval_params`. The authors recommend a warmup, and b1 of 0.95 to 0.98 for long
+    runs.
+
     Args:
-      learning_rate: The step size, >= 0.
-      warmup_steps: See `schedule_free_sgd`; the authors recommend a warmup.
-      b1: See `scale_by_schedule_free`, as for the other arguments.
+      learning_rate: Step size, >= 0; 1 to 10 times AdamW's with a decaying schedule.
+      warmup_steps: See `schedule_free_sgd`.
+      b1: See `scale_by_schedule_free`.
       b2: Decay of the second moment, in [0, 1).
       eps: Added to the root, > 0.
-      weight_decay: >= 0, multiplied by the learning rate.
-      weight_lr_power: Power of the learning rate in the weights; Keras has 0.
-      state_dtype: What ``z`` is stored in.
-      r: Power of the step in the weights.
-      rectify: Whether ``lr_t`` is rectified as in RAdam, which takes the place of a
-        warmup: there is no step before the second moment has seen five gradients.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      nu_dtype: What ``nu`` is stored in.
+      weight_decay: Decay at y, >= 0, multiplied by the learning rate.
+      weight_lr_power: Power of the largest learning rate so far in the weights of the
+        average; 0 in Keras.
+      state_dtype, r: See `scale_by_schedule_free`.
+      rectify: Whether to rectify ``lr_t`` as RAdam does, in place of a warmup: there is
+        no step until the second moment has seen five gradients.
+      mask: See `add_decayed_weights`.
+      nu_dtype: See `scale_by_rms`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Equal to the authors' ``AdamWScheduleFree``, and ``RAdamScheduleFree`` if rectified;
-    to optax without a warmup; with ``weight_lr_power=0`` to Keras's
-    ``ScheduleFreeAdamW`` without decay (not on torch, where it takes the new z for the
-    old one).
+    to optax without a warmup; with ``weight_lr_power=0``, to Keras's
+    ``ScheduleFreeAdamW`` without decay (except on torch, where it uses the new z in
+    place of the old one).
 
     >>> import jopt
     >>> tx = jopt.schedule_free_adamw(0.01, warmup_steps=100)

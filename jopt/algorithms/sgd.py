@@ -1,12 +1,12 @@
-"""Gradient descent, with momentum, or with noise.
+"""Gradient descent, with optional momentum or noise.
 
     m <- g + momentum m,   p <- p - learning_rate m
 
 Robbins & Monro, "A stochastic approximation method", 1951; Polyak, 1964 (momentum);
 Sutskever et al., 2013 (Nesterov's); Neelakantan et al., 2015 (noise).
 
-State: none, or 4 bytes per float32 parameter with momentum. Learning rate 0.1 and
-momentum 0.9 with a decaying schedule are the classic for convolutional networks.
+State: none, or 4 bytes per float32 parameter with momentum. The classic for
+convolutional networks: learning rate 0.1, momentum 0.9, a decaying schedule.
 """
 
 from __future__ import annotations
@@ -34,26 +34,27 @@ def sgd(
 ) -> GradientTransformation:
     """Stochastic gradient descent: ``p <- p - learning_rate g``.
 
+    With momentum, ``m <- g + momentum m`` replaces g. The classic for convolutional
+    networks is a learning rate of 0.1, momentum 0.9 and a decaying schedule.
+
     Args:
-      learning_rate: The step size, >= 0.
-      momentum: In [0, 1); None keeps no state for it. In the state a tunable or
-        scheduled one has the name ``decay``, by which `trace` knows it.
-      nesterov: Whether momentum looks one step ahead.
-      accumulator_dtype: What the momentum is stored in; None is float32 or wider.
-      lr_in_momentum: Whether the learning rate is inside the momentum,
-        ``m <- momentum m - learning_rate g`` (Keras), or applied to it (optax, torch).
-        They differ while the learning rate changes.
-      dampening: What a gradient loses on its way into the momentum, in [0, 1], but for
-        the first (torch); see `trace`.
+      learning_rate: Step size, >= 0.
+      momentum: Decay of the momentum, in [0, 1); None keeps no momentum. A tunable or
+        scheduled one is called ``decay`` in the state, as in `trace`.
+      nesterov, accumulator_dtype: See `trace`.
+      lr_in_momentum: If True, the learning rate enters the momentum,
+        ``m <- momentum m - learning_rate g`` (Keras), else it multiplies the momentum
+        (optax, torch). They differ while the learning rate changes.
+      dampening: See `trace`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range, or nesterov or dampening without
-        momentum, or both.
+      ValueError: A number is out of range, ``nesterov`` or ``dampening`` is given
+        without ``momentum``, or both are given.
 
-    torch's ``maximize=True`` is ``chain(scale(-1.0), sgd(…))``.
+    For torch's ``maximize=True``, use ``chain(scale(-1.0), sgd(…))``.
 
     >>> import jopt
     >>> jopt.sgd(0.1, momentum=0.9, nesterov=True)
@@ -68,8 +69,8 @@ def sgd(
                 f"dampening={dampening!r} needs a momentum, got momentum=None"
             )
         return chain(rate)
-    heavy = trace(momentum, nesterov, accumulator_dtype, dampening=dampening)
-    return chain(rate, heavy) if lr_in_momentum else chain(heavy, rate)
+    heavy_ball = trace(momentum, nesterov, accumulator_dtype, dampening=dampening)
+    return chain(rate, heavy_ball) if lr_in_momentum else chain(heavy_ball, rate)
 
 
 @transformation
@@ -79,22 +80,22 @@ def noisy_sgd(
     gamma: ScalarOrSchedule = 0.55,
     key: int | jax.Array | None = None,
 ) -> GradientTransformation:
-    """Gradient descent with noise that fades.
+    """Gradient descent with decaying Gaussian noise.
 
         p <- p - learning_rate (g + N(0, eta / t^gamma)),   t = 1, 2, …
 
     Args:
-      learning_rate: The step size, >= 0.
-      eta: The variance at the first step, >= 0.
-      gamma: How fast it fades, >= 0.
-      key: A key of ``jax.random``, or the seed of one. It has to be given: two runs
+      learning_rate: Step size, >= 0.
+      eta: Variance of the noise in the first step, >= 0.
+      gamma: Exponent of its decay, >= 0.
+      key: A key of ``jax.random``, or the seed of one. It is required, because runs
         with one seed have the same noise.
 
     Returns:
       A transformation. Its state holds the key of the next step.
 
     Raises:
-      ValueError: A number is out of its range, or there is no key.
+      ValueError: A number is out of range, or ``key`` is None.
 
     Neelakantan et al., "Adding gradient noise improves learning for very deep
     networks", 2015.

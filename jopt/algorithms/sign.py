@@ -5,9 +5,9 @@
     p <- p - learning_rate sign(m)              `signum`
 
 Bernstein, Wang, Azizzadenesheli & Anandkumar, "signSGD: compressed optimisation for
-non-convex problems", 2018. State: none; 4 bytes per float32 parameter for the momentum,
-2 with ``accumulator_dtype="bfloat16"``. Take the learning rate of Adam or a third of
-it, with a schedule that ends near zero: the steps do not get smaller by themselves.
+non-convex problems", 2018. State: none; with momentum 4 bytes per float32 parameter, 2
+with ``accumulator_dtype="bfloat16"``. Use a third of Adam's learning rate up to all of
+it, with a schedule that ends near zero: the steps do not shrink by themselves.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ from jopt.values.numbers import ScalarOrSchedule
 def sign_sgd(learning_rate: ScalarOrSchedule) -> GradientTransformation:
     """signSGD: ``p <- p - learning_rate sign(g)``, where ``sign(0) = 0``.
 
+    It keeps no state. The steps do not shrink by themselves, so use a schedule that
+    ends near zero.
+
     Args:
-      learning_rate: By how much every element moves, >= 0.
+      learning_rate: Step of every element, >= 0.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: The learning rate is negative.
+      ValueError: ``learning_rate`` is negative.
 
     Bernstein, Wang, Azizzadenesheli & Anandkumar, "signSGD: compressed optimisation for
-    non-convex problems", 2018. As optax.
+    non-convex problems", 2018. Equal to optax.
 
     >>> import jopt, jax.numpy as jnp
     >>> tx = jopt.sign_sgd(0.5)
@@ -53,20 +56,22 @@ def signum(
 ) -> GradientTransformation:
     """Signum: ``p <- p - learning_rate sign(m)`` with ``m`` the average of gradients.
 
+    The steps do not shrink by themselves, so use a schedule that ends near zero.
+
     Args:
-      learning_rate: By how much every element moves, >= 0.
-      beta: The decay of the average, in [0, 1). In the state a tunable or scheduled one
-        has the name ``decay``, by which `ema` knows it.
-      accumulator_dtype: What the average is stored in; None is float32 or wider.
+      learning_rate: Step of every element, >= 0; Adam's, or down to a third of it.
+      beta: Decay of the average, in [0, 1). A tunable or scheduled one is called
+        ``decay`` in the state, as in `ema`.
+      accumulator_dtype: Storage dtype of the average; None means float32 or wider.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Bernstein, Wang, Azizzadenesheli & Anandkumar, "signSGD: compressed optimisation for
-    non-convex problems", 2018. As optax.
+    non-convex problems", 2018. Equal to optax.
 
     >>> import jopt
     >>> list(jopt.signum(1e-4).init(1.0))

@@ -1,11 +1,11 @@
-"""Simplified AdEMAMix: one decaying sum of the gradients, and the newest once more.
+"""Simplified AdEMAMix: a decaying sum of gradients, plus a multiple of the newest.
 
     m <- b1 m + g
     n <- b2 n + (1 - b2) g^2
     u <- (m + alpha g) / (sqrt(n^) + eps)
 
 Morwani et al., "Connections between schedule-free optimizers, AdEMAMix, and accelerated
-SGD variants", 2025. State: 8 bytes per float32 parameter. A sum is about
+SGD variants", 2025. State: 8 bytes per float32 parameter. The sum is about
 ``1 / (1 - b1)`` times a mean, so the learning rate is that much smaller than Adam's.
 """
 
@@ -48,22 +48,21 @@ def scale_by_simplified_ademamix(
     m_dtype: StorageDtype | None = None,
     n_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """Rescale a sum and the gradient: ``u <- (m + alpha g) / (sqrt(v^) + eps)``.
+    """Rescale a sum and the gradient: ``u <- (m + alpha g) / (sqrt(n^) + eps)``.
 
     Args:
-      b1: Decay of the sum, in [0, 1).
+      b1: Decay of the sum of gradients, in [0, 1).
       b2: Decay of the second moment, in [0, 1).
       alpha: Weight of the gradient, >= 0.
-      eps: Added to the root, >= 0.
-      eps_root: Added under the root, >= 0.
-      m_dtype: What ``m`` is stored in.
-      n_dtype: What ``n`` is stored in.
+      eps, eps_root: See `scale_by_adam`.
+      m_dtype: Storage dtype of ``m``; None means float32 or wider.
+      n_dtype: Storage dtype of ``n``; None means float32 or wider.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range, or both eps are zero.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Morwani et al., "Connections between schedule-free optimizers, AdEMAMix, and
     accelerated SGD variants", 2025.
@@ -108,27 +107,26 @@ def simplified_ademamix(
     m_dtype: StorageDtype | None = None,
     n_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """Simplified AdEMAMix: one sum of gradients, and the newest once more.
+    """Simplified AdEMAMix: a decaying sum of gradients, plus a multiple of the newest.
 
-    It is the authors' without their warmup of b1, and optax's.
+        p <- p - learning_rate ((m + alpha g) / (sqrt(n^) + eps) + weight_decay p)
+
+    One slow sum ``m`` and the gradient replace the two averages of AdEMAMix. Equal to
+    optax, and to the authors' code without its warmup of b1.
 
     Args:
-      learning_rate: The step size, >= 0; about ``1 - b1`` of Adam's.
-      b1: See `scale_by_simplified_ademamix`, as for the other arguments.
-      b2: Decay of the second moment.
-      alpha: Weight of the gradient.
-      eps: Added to the root.
-      eps_root: Added under the root.
-      weight_decay: >= 0, decoupled and multiplied by the learning rate.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      m_dtype: What ``m`` is stored in.
-      n_dtype: What ``n`` is stored in.
+      learning_rate: Step size, >= 0; about ``1 - b1`` times Adam's, because ``m`` is a
+        sum.
+      b1, b2, alpha, eps, eps_root: See `scale_by_simplified_ademamix`.
+      weight_decay: Decoupled decay, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
+      m_dtype, n_dtype: See `scale_by_simplified_ademamix`.
 
     Returns:
-      A transformation; it needs params if there is a weight decay.
+      A transformation that needs params if there is a weight decay.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Morwani et al., "Connections between schedule-free optimizers, AdEMAMix, and
     accelerated SGD variants", 2025.

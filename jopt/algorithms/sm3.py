@@ -1,4 +1,4 @@
-"""SM3: AdaGrad with an accumulator per row, column, ... instead of per element.
+"""SM3: AdaGrad with one accumulator per row, column, ... instead of per element.
 
     v     <- min_r a_r + g^2          a_r belongs to one index of one axis
     a_r   <- max of v over its slice
@@ -7,8 +7,8 @@
 
 Anil, Gupta, Koren & Singer, "Memory-efficient adaptive optimization", 2019, algorithm
 SM3-II. State: ``4 (m + n) / (m n)`` bytes per float32 parameter of an (m, n) matrix, 4
-of a vector, and 4 more of either for momentum. For large embeddings and sparse
-gradients, as AdaGrad is; learning rate 0.1 to 1 with warmup and no decay.
+of a vector, and 4 more of either for momentum. Like AdaGrad, it suits large embeddings
+and sparse gradients; learning rate 0.1 to 1 with warmup and no decay.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from jopt.values.numbers import ScalarOrSchedule
 class ScaleBySm3State(NamedTuple):
     """State of `scale_by_sm3`."""
 
-    mu: Any  # accumulators: a tuple of trees, the first with those of first axes
-    nu: Any  # momentum, like params; None without
+    mu: Any  # accumulators: a tuple of trees, the k-th for the k-th axes
+    nu: Any  # momentum, like params; None if there is none
 
 
 @transformation
@@ -42,19 +42,19 @@ def scale_by_sm3(
     *,
     nu_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """Divide by the root of the least accumulator: ``u <- g / sqrt(v + eps)``.
+    """Divide by the root of the smallest accumulator: ``u <- g / sqrt(v + eps)``.
 
     Args:
       b1: Decay of the momentum, in [0, 1); None keeps no momentum.
-      b2: 1 sums squares; in [0, 1) it is the decay of their average.
-      eps: Added under the root, >= 0; the paper has none.
-      nu_dtype: What the momentum is stored in; None is float32 or wider.
+      b2: Decay of the mean of squares, in [0, 1); 1 sums them instead.
+      eps: Added under the root, >= 0; 0 in the paper.
+      nu_dtype: Storage dtype of the momentum; None means float32 or wider.
 
     Returns:
-      A transformation, for real numbers.
+      A transformation for real numbers.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Anil, Gupta, Koren & Singer, "Memory-efficient adaptive optimization", 2019. optax
     fails for leaves without axes.
@@ -69,8 +69,10 @@ def scale_by_sm3(
     arguments.nonnegative(eps=eps)
 
     def rule(g, mu, nu):
+        # b2 = 1 sums the squares, as in the paper.
         share = jnp.where(b2 == 1, 1, 1 - b2)
         v = b2 * functools.reduce(jnp.minimum, mu) + share * g * g
+        # An element without a gradient so far gets no update, not 0 / 0.
         seen = v > 0
         u = jnp.where(seen, g / jnp.sqrt(jnp.where(seen, v, 1) + eps), 0)
         mu = tuple(
@@ -92,9 +94,9 @@ def scale_by_sm3(
 
 
 def other_axes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """For every axis all others; no axes at all for a leaf without."""
+    """Return for every axis all other axes; one empty tuple for a leaf without axes."""
     axes = range(len(shape))
-    return [tuple(i for i in axes if i != kept) for kept in axes] or [()]
+    return [tuple(i for i in axes if i != axis) for axis in axes] or [()]
 
 
 @transformation
@@ -108,19 +110,23 @@ def sm3(
 ) -> GradientTransformation:
     """SM3: ``p <- p - learning_rate g / sqrt(min_r a_r + g^2)``, with momentum.
 
+    AdaGrad with one accumulator per row and per column of a matrix, instead of one per
+    element. For large embeddings and sparse gradients, with a learning rate of 0.1 to 1
+    after a warmup, and no decay.
+
     Args:
-      learning_rate: The step size, >= 0.
-      momentum: In [0, 1), of the rescaled gradients; None keeps no state for it. In
-        the state a tunable or scheduled one is called ``b1``.
-      b2: See `scale_by_sm3`, as for the other arguments.
-      eps: Added under the root; pytorch_optimizer has 1e-30.
-      nu_dtype: What the momentum is stored in.
+      learning_rate: Step size, >= 0.
+      momentum: Decay of the momentum of the rescaled gradients, in [0, 1); None keeps
+        no momentum. A tunable or scheduled one is called ``b1`` in the state.
+      b2: See `scale_by_sm3`.
+      eps: Added under the root, >= 0; 0 in the paper, 1e-30 in pytorch_optimizer.
+      nu_dtype: See `scale_by_sm3`.
 
     Returns:
-      A transformation, for real numbers.
+      A transformation for real numbers.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Anil, Gupta, Koren & Singer, "Memory-efficient adaptive optimization", 2019.
 

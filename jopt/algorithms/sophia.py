@@ -1,4 +1,4 @@
-"""Sophia: a momentum, divided by an estimate of the Hessian's diagonal, and clipped.
+"""Sophia: momentum divided by an estimate of the Hessian's diagonal, and clipped.
 
     m <- b1 m + (1 - b1) g
     h <- b2 h + (1 - b2) h^           every k steps, h^ an estimate of diag(Hessian)
@@ -8,11 +8,12 @@ Liu, Li, Hall, Liang & Ma, "Sophia: a scalable stochastic second-order optimizer
 language model pre-training", 2023.
 
 `hutchinson_estimator_diag_hessian` (Sophia-H) takes a product with the Hessian of the
-loss; `gauss_newton_bartlett` (Sophia-G) a gradient for labels that the model draws.
+loss; `gauss_newton_bartlett` (Sophia-G) takes a gradient for labels that the model
+draws.
 
-State: 8 bytes per float32 parameter, and a further gradient or Hessian product every k
+State: 8 bytes per float32 parameter; one more gradient or Hessian product every k
 steps. For language models: learning rate 0.8 of AdamW's, gamma 0.01 to 0.05, chosen so
-that 10 to 50 % of the updates are not clipped; later comparisons found it level with a
+that 10 to 50 % of the updates are not clipped. Later comparisons found it level with a
 tuned AdamW.
 """
 
@@ -39,19 +40,21 @@ from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
 
-# ``estimate(key, obj_fn, params)`` gives a tree like ``params``.
+# ``estimate(key, obj_fn, params)`` returns a tree like ``params``.
 Estimator = Callable[[jax.Array, Callable[..., Any], Params], Params]
 
 
 def hutchinson_estimator_diag_hessian(
     key: jax.Array, obj_fn: Callable[[Params], jax.Array], params: Params
 ) -> Params:
-    """Hutchinson's estimate of the Hessian's diagonal: ``v * (H v)`` for random signs.
+    """Return Hutchinson's estimate of the Hessian's diagonal: ``v * (H v)``.
+
+    The elements of ``v`` are random signs.
 
     Args:
       key: A key of ``jax.random``.
       obj_fn: ``obj_fn(params) -> loss``, of the current batch.
-      params: Where.
+      params: The point at which the Hessian is taken.
 
     Returns:
       An unbiased estimate, like ``params``; exact if the Hessian is diagonal.
@@ -77,16 +80,16 @@ def hutchinson_estimator_diag_hessian(
 def gauss_newton_bartlett(
     key: jax.Array, obj_fn: Callable[[Params, jax.Array], jax.Array], params: Params
 ) -> Params:
-    """The squared gradient of the loss for labels that the model draws itself.
+    """Return the squared gradient of the loss for labels that the model itself draws.
 
-    Times the batch size it estimates the diagonal of the Gauss-Newton matrix; the
-    authors put the batch size into ``gamma``.
+    Multiplied by the batch size, it estimates the diagonal of the Gauss-Newton matrix;
+    the authors include the batch size in ``gamma``.
 
     Args:
       key: A key of ``jax.random``, for the labels.
       obj_fn: ``obj_fn(params, key) -> loss``, the mean loss of the batch with labels
-        that are drawn from the model's own predictions.
-      params: Where.
+        drawn from the model's own predictions.
+      params: The point at which the gradient is taken.
 
     Returns:
       An estimate, like ``params``.
@@ -115,7 +118,7 @@ class ScaleBySophiaState(NamedTuple):
     count: jax.Array  # int32 scalar, updates so far
     mu: Any  # first moment, like params
     nu: Any  # average of the estimates of the Hessian's diagonal, like params
-    key: jax.Array  # uint32, the data of the next key
+    key: jax.Array  # uint32, data of the next key
 
 
 @transformation
@@ -131,32 +134,33 @@ def scale_by_sophia(
     *,
     key: int | jax.Array = 0,
 ) -> GradientTransformation:
-    """Divide a momentum by the Hessian's diagonal, and clip.
+    """Divide the momentum by the Hessian's diagonal, and clip.
 
         u <- clip(m / max(gamma h, eps), -clip_threshold, clip_threshold)
 
     Args:
       b1: Decay of the momentum, in [0, 1).
-      b2: Decay of the estimates, in [0, 1).
-      eps: The least divisor, > 0 (optax: 1e-8); where the estimate is not positive,
-        updates of any size are clipped.
-      gamma: Scales the estimate, > 0: the larger, the fewer updates are clipped.
-      clip_threshold: The largest update of any element, > 0.
-      update_interval: Every how many steps there is a new estimate, >= 1.
+      b2: Decay of the mean of the estimates, in [0, 1).
+      eps: Smallest divisor, > 0 (optax: 1e-8). Where the estimate is not positive, it
+        makes updates so large that they are clipped.
+      gamma: Factor of the estimate, > 0: the larger, the fewer updates are clipped.
+      clip_threshold: Largest update of an element, > 0.
+      update_interval: Number of steps from one estimate to the next, >= 1.
       hessian_diagonal_fn: ``"hutchinson"``, ``"gauss_newton_bartlett"``, or a function
         ``(key, obj_fn, params) -> tree``.
-      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
+      mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
       key: A key of ``jax.random`` for the estimates, or the seed of one.
 
     Returns:
-      A transformation; it needs params and ``obj_fn``, a function of the parameters
-      that gives the loss: ``update(updates, state, params, obj_fn=loss)``.
+      A transformation that needs params and ``obj_fn``, the loss as a function that the
+      estimator calls: ``update(updates, state, params, obj_fn=loss)``.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or ``hessian_diagonal_fn`` is an unknown
+        name.
 
     Equal to ``SophiaH`` of pytorch_optimizer, given its estimates. optax corrects the
-    bias of ``m``, which the authors do not.
+    bias of ``m``; the authors do not.
 
     >>> import jopt
     >>> tx, params = jopt.scale_by_sophia(gamma=1.0), jnp.array([0.1, 9.0])
@@ -192,16 +196,17 @@ def scale_by_sophia(
         tree_checks.aligned(updates, leaves, treedef, params, "params")
 
         def renew():
-            data, (now,) = keys.split(state.key, 1)
-            diagonal = estimate(now, obj_fn, params)
+            data, (subkey,) = keys.split(state.key, 1)
+            diagonal = estimate(subkey, obj_fn, params)
             average = functools.partial(_average, b2=b2)
             return jax.tree.map(average, state.nu, diagonal), data
 
+        # A conditional, so that other steps do not pay for an estimate.
         due = state.count % update_interval == 0
         nu, data = jax.lax.cond(due, renew, lambda: (state.nu, state.key))
         mus, nus = (
-            tree_checks.aligned(updates, leaves, treedef, own, f"the state's {name}")
-            for name, own in (("mu", state.mu), ("nu", nu))
+            tree_checks.aligned(updates, leaves, treedef, slot, f"the state's {name}")
+            for name, slot in (("mu", state.mu), ("nu", nu))
         )
         pairs = [
             (None, mu) if g is None else _rule(g, mu, h, b1, eps, gamma, clip_threshold)
@@ -247,29 +252,29 @@ def sophia(
     *,
     key: int | jax.Array = 0,
 ) -> GradientTransformation:
-    """Sophia, with decoupled weight decay.
+    """Sophia: clipped second-order steps, with decoupled weight decay.
 
         p <- p - learning_rate (clip(m / max(gamma h, eps)) + weight_decay p)
 
+    ``h`` estimates the diagonal of the Hessian every few steps. Choose ``gamma`` from
+    0.01 to 0.05, so that 10 to 50 % of the updates are not clipped. Later comparisons
+    found Sophia level with a tuned AdamW.
+
     Args:
-      learning_rate: The step size, >= 0; about 0.8 of AdamW's.
-      b1: See `scale_by_sophia`.
-      b2: See `scale_by_sophia`.
-      eps: See `scale_by_sophia`.
-      weight_decay: >= 0, multiplied by the learning rate; 0.1 to 0.2 in the paper.
-      weight_decay_mask: The leaves to decay; see `jopt.add_decayed_weights`.
-      gamma: See `scale_by_sophia`.
-      clip_threshold: See `scale_by_sophia`.
-      update_interval: Every how many steps there is a new estimate.
-      hessian_diagonal_fn: See `scale_by_sophia`.
-      mu_dtype: What ``mu`` is stored in.
-      key: A key of ``jax.random`` for the estimates, or the seed of one.
+      learning_rate: Step size, >= 0; about 0.8 of AdamW's.
+      b1, b2, eps: See `scale_by_sophia`.
+      weight_decay: Decoupled decay, >= 0, multiplied by the learning rate; 0.1 to 0.2
+        in the paper.
+      weight_decay_mask: The leaves to decay; see `jopt.Mask`.
+      gamma, clip_threshold, update_interval: See `scale_by_sophia`.
+      hessian_diagonal_fn, mu_dtype, key: See `scale_by_sophia`.
 
     Returns:
-      A transformation; it needs params and ``obj_fn``; see `scale_by_sophia`.
+      A transformation that needs params and ``obj_fn``; see `scale_by_sophia`.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or ``hessian_diagonal_fn`` is an unknown
+        name.
 
     Liu, Li, Hall, Liang & Ma, "Sophia: a scalable stochastic second-order optimizer
     for language model pre-training", 2023.

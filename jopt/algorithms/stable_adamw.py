@@ -1,13 +1,13 @@
-"""StableAdamW: AdamW that takes smaller steps when its second moment is out of date.
+"""StableAdamW: AdamW with smaller steps while its second moment is out of date.
 
     m, v as in Adam
     rms <- sqrt(mean(g^2 / max(v^, eps^2)))             of each leaf
     u   <- (m^ / (sqrt(v^) + eps) + weight_decay p) / max(1, rms)
 
 Wortsman, Dettmers, Zettlemoyer, Morcos, Farhadi & Schmidt, "Stable and low-precision
-training for large-scale vision-language models", 2023, algorithm 2: the update clipping
-of Adafactor for AdamW. Gradients that grow suddenly, as those of embeddings do, give
-loss spikes with a slow b2; with this no gradient clipping is needed. State: 8 bytes per
+training for large-scale vision-language models", 2023, algorithm 2: Adafactor's update
+clipping for AdamW. With a slow b2, gradients that grow suddenly, as those of embeddings
+do, cause loss spikes; with this no gradient clipping is needed. State: 8 bytes per
 float32 parameter. AdamW's learning rate and decay, b2 = 0.95 to 0.99.
 """
 
@@ -53,18 +53,18 @@ def scale_by_stable_adamw(
         u <- (m^ / (sqrt(v^) + eps) + weight_decay p) / max(1, rms(g / sqrt(v^)))
 
     Args:
-      b1: Decay of the first moment, in [0, 1).
-      b2: Decay of the second moment, in [0, 1).
-      eps: Added to the root, and the least that the root counts as in rms; > 0.
-      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
-      weight_decay: >= 0; it is here because the paper's smaller steps decay less.
-      nu_dtype: What ``nu`` is stored in; None is float32 or wider.
+      b1, b2: See `scale_by_adam`.
+      eps: Added to the root, and the smallest root in rms; > 0.
+      mu_dtype: See `scale_by_adam`.
+      weight_decay: Decay rate, >= 0. It is an argument here, because the paper's
+        smaller steps also decay less.
+      nu_dtype: See `scale_by_adam`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Wortsman et al., "Stable and low-precision training for large-scale vision-language
     models", 2023.
@@ -117,21 +117,28 @@ def stable_adamw(
 ) -> GradientTransformation:
     """StableAdamW: AdamW with the update clipping of Adafactor.
 
+        p <- p - learning_rate (m^ / (sqrt(v^) + eps) + weight_decay p) / max(1, rms)
+
+    Where the gradients of a leaf exceed their second moment, ``rms``, the root mean
+    square of ``g / sqrt(v^)``, reduces the step. This prevents loss spikes and replaces
+    gradient clipping. Use AdamW's settings with b2 from 0.95 to 0.99.
+
     Args:
-      learning_rate: The step size, >= 0.
-      b1: See `scale_by_stable_adamw`.
-      b2: See `scale_by_stable_adamw`.
-      eps: See `scale_by_stable_adamw`; pytorch_optimizer has 1e-8.
-      mu_dtype: What ``mu`` is stored in.
-      weight_decay: >= 0, multiplied by the learning rate of the step as it is reduced.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      nu_dtype: What ``nu`` is stored in.
+      learning_rate: Step size, >= 0.
+      b1, b2: See `scale_by_stable_adamw`.
+      eps: Added to the root, and the smallest root in rms; > 0; pytorch_optimizer's
+        default is 1e-8.
+      mu_dtype: See `scale_by_stable_adamw`.
+      weight_decay: Decay rate, >= 0, multiplied by the reduced learning rate of the
+        step.
+      mask: See `add_decayed_weights`.
+      nu_dtype: See `scale_by_stable_adamw`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation that needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Wortsman et al., "Stable and low-precision training for large-scale vision-language
     models", 2023. Equal to optimi's and pytorch_optimizer's StableAdamW.
@@ -142,21 +149,22 @@ def stable_adamw(
     """
     core = scale_by_stable_adamw(b1, b2, eps, mu_dtype, weight_decay, nu_dtype=nu_dtype)
     return chain(
-        core if mask is None else _with_zeros(core, mask),
+        core if mask is None else _masked_decay(core, mask),
         scale_by_learning_rate(learning_rate),
     )
 
 
-def _with_zeros(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
-    """``inner``, which sees zeros for the parameters that it is not to decay."""
+def _masked_decay(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
+    """Return ``inner`` with zeros in place of the parameters that must not decay."""
 
     def init(params):
-        masks.select(mask, params)  # what is wrong with it is said early
+        masks.select(mask, params)  # raise early if the mask does not fit
         return inner.init(params)
 
     def update(updates, state, params):
         leaves, treedef = jax.tree.flatten(params, is_leaf=lambda x: x is None)
         chosen = masks.select(mask, params)
+        # Only the decay reads the parameters, so zeros disable it leaf by leaf.
         decayed = treedef.unflatten(
             p if on or p is None else jnp.zeros_like(p)
             for p, on in zip(leaves, chosen, strict=True)

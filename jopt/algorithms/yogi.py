@@ -1,12 +1,12 @@
-"""Yogi: Adam whose second moment moves by at most a share of the squared gradient.
+"""Yogi: Adam whose second moment moves by at most a fraction of the squared gradient.
 
     m <- b1 m + (1 - b1) g
     v <- v - (1 - b2) sign(v - g^2) g^2
     u <- m^ / (sqrt(v^) + eps)
 
 Zaheer et al., "Adaptive methods for nonconvex optimization", 2018. State: 8 bytes per
-float32 parameter. Where squared gradients become small v follows slowly, so the step
-sizes do not jump. A learning rate of 0.01 and the large eps of 1e-3 are the paper's.
+float32 parameter. Where squared gradients become small, v follows slowly, so the step
+sizes do not jump. The paper uses a learning rate of 0.01 and the large eps of 1e-3.
 """
 
 from __future__ import annotations
@@ -55,20 +55,19 @@ def scale_by_yogi(
       b2: The second moment moves by ``1 - b2`` of the squared gradient; in [0, 1).
       eps: Added to the root, >= 0.
       eps_root: Added under the root, >= 0.
-      initial_accumulator_value: What the second moment starts at, >= 0.
-      initial_mu: What the first moment starts at: zero, as in the paper. optax and
+      initial_accumulator_value: Initial value of the second moment, >= 0.
+      initial_mu: Initial value of the first moment; zero, as in the paper. optax and
         pytorch_optimizer start it at 1e-6 like the second, which moves parameters that
         have no gradient.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
-      eps_mode: ``"after"`` the bias correction (optax) or ``"before"`` (TensorFlow
-        Addons); see `scale_by_adam`.
+      mu_dtype, nu_dtype: See `scale_by_adam`.
+      eps_mode: ``"after"`` adds eps after the bias correction (optax), ``"before"``
+        adds it before (TensorFlow Addons); see `scale_by_adam`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range, or both eps are zero.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Zaheer et al., "Adaptive methods for nonconvex optimization", 2018, algorithm 2.
 
@@ -93,7 +92,7 @@ def scale_by_yogi(
         mu = b1 * mu + (1 - b1) * g
         square = abs_sq(g)
         step = (1 - b2) * square
-        # Not sign(nu - square): where both have overflowed, that is NaN.
+        # Not sign(nu - square), which is NaN where both have overflowed.
         nu = jnp.where(nu > square, nu - step, jnp.where(nu < square, nu + step, nu))
         return mu_scale * mu / (jnp.sqrt(nu_scale * nu + inside) + outside), mu, nu
 
@@ -121,22 +120,21 @@ def yogi(
 ) -> GradientTransformation:
     """Yogi: ``p <- p - learning_rate m^ / (sqrt(v^) + eps)`` with additive steps of v.
 
+    The second moment ``v`` moves by ``1 - b2`` of the squared gradient, up or down.
+    Where gradients become small it follows slowly, so the step sizes do not jump as in
+    Adam.
+
     Args:
-      learning_rate: The step size, >= 0; 0.01 is usual.
-      b1: See `scale_by_yogi`, as for the other arguments.
-      b2: The second moment moves by ``1 - b2`` of the squared gradient.
-      eps: Added to the root.
-      initial_accumulator_value: What the second moment starts at.
-      initial_mu: What the first moment starts at; 1e-6 gives optax's numbers.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
-      eps_mode: ``"after"`` the bias correction or ``"before"``.
+      learning_rate: Step size, >= 0; 0.01 in the paper.
+      b1, b2, eps, initial_accumulator_value: See `scale_by_yogi`.
+      initial_mu: Initial value of the first moment; 1e-6 gives optax's numbers.
+      mu_dtype, nu_dtype, eps_mode: See `scale_by_yogi`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or ``eps`` is zero.
 
     Zaheer et al., "Adaptive methods for nonconvex optimization", 2018.
 

@@ -62,7 +62,10 @@ class Rules(Recorded):
         values = [None] * len(named)
         for where, value in self.pairs:
             chosen = _chosen(where, params)
-            first = [on and is_pending for on, is_pending in zip(chosen, pending)]
+            first = [
+                on and is_pending
+                for on, is_pending in zip(chosen, pending, strict=True)
+            ]
             for i, on in enumerate(first):
                 if on:
                     values[i], pending[i] = value, False

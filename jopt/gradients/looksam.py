@@ -1,13 +1,13 @@
 """LookSAM: the second gradient of SAM every few steps, and its direction in between.
 
-    v <- g_s - (g_s . g / |g|^2) g     every k steps, g_s the gradient of `sam`
-    g_s                                is what is used in these steps, and
+    v <- g_s - (g_s . g / |g|^2) g     every k steps, with g_s the gradient of `sam`
+    g_s                                is used in these steps, and
     g + alpha |g| v / |v|              in all others, which take one gradient only
 
 Liu, Mai, Chen, Hsieh & You, "Towards efficient and scalable sharpness-aware
 minimization", 2022.
 
-State: 4 bytes per float32 parameter. A step takes ``1 + 1 / k`` gradients.
+State: 4 bytes per float32 parameter. A step takes ``1 + 1 / k`` gradients on average.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jopt.core.transformation import Params
 from jopt.gradients.sam import (
     Leaves,
     ValueAndGrad,
-    checked,
+    checked_function,
     divided,
     times,
     uphill,
@@ -39,11 +39,11 @@ class LookSamState(NamedTuple):
     """State of `looksam`."""
 
     count: jax.Array  # int32 scalar, gradients so far
-    direction: Any  # v / |v| of the last second gradient, like params
+    direction: Any  # v / |v| at the last second gradient, like params
 
 
 class LookSam(NamedTuple):
-    """What `looksam` returns."""
+    """The pair of functions that `looksam` returns."""
 
     init: Callable[[Params], LookSamState]  # init(params) -> state
     # value_and_grad(state, params, …) -> ((value, grads), state)
@@ -56,32 +56,34 @@ def looksam(
     update_interval: int = 5,
     alpha: ArrayLike = 0.7,
 ) -> LookSam:
-    """`sam` with a second gradient every few steps only.
+    """LookSAM: `sam` with a second gradient only every few steps.
 
-        v = g_s - (g_s . g / |g|^2) g     every update_interval-th step, from the first
-        g + alpha |g| v / |v|             in between
+        g_s,  v = g_s - (g_s . g / |g|^2) g    every update_interval-th step
+        g + alpha |g| v / |v|                  in between
 
-    What `sam` adds across the gradient changes slowly, so it can be used again.
+    The first step takes a second gradient. The component ``v`` that `sam` adds across
+    the gradient changes slowly, so it is used again. On average a step takes
+    ``1 + 1 / update_interval`` gradients.
 
     Args:
-      value_and_grad_fn: See `sam`.
-      rho: See `sam`.
-      update_interval: Every how many steps there is a second gradient, >= 1; the
+      value_and_grad_fn: ``f(params, …) -> (value, grads)``, as in `sam`.
+      rho: Radius of the neighbourhood, >= 0, as in `sam`.
+      update_interval: Number of steps from one second gradient to the next, >= 1; the
         paper's k, 5 or 10.
-      alpha: How much of the direction is added in between, >= 0.
+      alpha: Weight of the direction in the steps between, >= 0.
 
     Returns:
       A pair of functions: ``init(params) -> state``, and ``value_and_grad(state,
       params, …) -> ((value, grads), state)``. Under ``jax.vmap`` every step takes both
-      gradients, as one is not conditional there.
+      gradients, because vmap turns the conditional into a selection.
 
     Raises:
-      ValueError: A number is out of its range.
-      TypeError: ``value_and_grad_fn`` is not a function, or gives something else.
+      ValueError: A number is out of range.
+      TypeError: ``value_and_grad_fn`` is not a function, or does not return a pair.
 
     Liu, Mai, Chen, Hsieh & You, "Towards efficient and scalable sharpness-aware
-    minimization", 2022, algorithm 1. All norms are of all parameters together, as
-    there; pytorch_optimizer has one for every tensor.
+    minimization", 2022, algorithm 1. As there, norms are over all parameters together;
+    pytorch_optimizer takes one per tensor.
 
     >>> import jopt
     >>> loss = lambda w: jnp.sum(jnp.array([1.0, 2.0]) * w**2)
@@ -94,7 +96,7 @@ def looksam(
     3.0 ['2.089', '4.358']
     3.0 ['-0.800', '5.400']
     """
-    call = checked("looksam", value_and_grad_fn, rho=rho, alpha=alpha)
+    call = checked_function("looksam", value_and_grad_fn, rho=rho, alpha=alpha)
     arguments.at_least(
         1, update_interval=arguments.whole("update_interval", update_interval)
     )
@@ -107,16 +109,16 @@ def looksam(
     def value_and_grad(state, params, *args, **kwargs):
         value, grads = call(params, *args, **kwargs)
         leaves = Leaves("looksam", grads)
-        first, at = leaves.grads, leaves.like(params, "params")
-        kept = leaves.like(state.direction, "the state's direction")
+        first, weights = leaves.grads, leaves.like(params, "params")
+        last = leaves.like(state.direction, "the state's direction")
 
         def renew():
-            point = leaves.put(params, uphill(first, at, rho))
+            point = leaves.put(params, uphill(first, weights, rho))
             second = leaves.like(call(point, *args, **kwargs)[1], "the second grads")
-            return second, _direction(first, second, kept)
+            return second, _direction(first, second, last)
 
         def reuse():
-            return _turned(first, kept, alpha), kept
+            return _turned(first, last, alpha), last
 
         due = state.count % update_interval == 0
         new, directions = jax.lax.cond(due, renew, reuse)
@@ -131,14 +133,15 @@ def looksam(
 def _direction(
     first: list[jax.Array], second: list[jax.Array], old: list[jax.Array]
 ) -> list[jax.Array]:
-    """``v / |v|``, or zero where v is what rounding leaves of a parallel gradient."""
+    """Return ``v / |v|``, or zeros if v is no more than rounding error."""
     norm = tree.norm(first)
     units = [divided(g, norm) for g in first]
     along = tree.vdot(units, second)
     across = [wide(g) - times(along, u) for g, u in zip(second, units, strict=True)]
     eps = max((float(jnp.finfo(g.dtype).eps) for g in first), default=0.0)
     length = tree.norm(across)
-    # Also if it is NaN: what comes of one bad batch is not used again.
+    # A shorter v is rounding error. False for NaN too, so that one bad batch does not
+    # spoil the steps that follow.
     real = length > 2 * eps * tree.norm(second)
     new = [jnp.where(real, divided(v, length), 0) for v in across]
     return [v.astype(x.dtype) for v, x in zip(new, old, strict=True)]
@@ -148,7 +151,7 @@ def _direction(
 def _turned(
     grads: list[jax.Array], directions: list[jax.Array], alpha: Any
 ) -> list[jax.Array]:
-    """``g + alpha |g| v / |v|``."""
+    """Return ``g + alpha |g| v / |v|``."""
     norm = tree.norm(grads)
     length = times(alpha, norm)
     return [

@@ -1,14 +1,14 @@
-"""Gradients of embeddings without the table: how they are made, and made dense.
+"""Gradients of embedding tables as rows, never as a dense table.
 
-A model that looks up k rows of an (N, D) table has a gradient of k rows. Written down
-for the table it is (N, D), nearly all zeros, and an optimizer that reads it reads and
-writes its whole state. `sparse_value_and_grad` never makes it:
+A model that looks up k rows of an (N, D) table has a gradient of k rows. As a dense
+array it is (N, D), nearly all zeros, and an optimizer that reads it reads and writes
+its whole state. `sparse_value_and_grad` never makes that array:
 
-    rows <- table[ids]                       outside of what is differentiated
-    loss(params with the rows in the table's place) -> d loss / d rows
+    rows <- table[ids]                       outside the function that is differentiated
+    loss(params with rows in place of the table) -> d loss / d rows
     RowSparse(ids, d loss / d rows, N)       one leaf of the gradients
 
-What a transformation does to such a leaf is said in `RowSparse`.
+`RowSparse` says how transformations treat such a leaf.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ def sparse_value_and_grad(
 ) -> Callable[..., tuple[Any, Updates]]:
     """``jax.value_and_grad`` for a loss that looks up rows of tables.
 
-    The loss gets the rows that were looked up in the place of the table, so no array of
-    the table's shape is made on the way.
+    The loss gets the rows that were looked up in place of the table, so no array of the
+    table's shape is made on the way.
 
     Args:
-      fun: ``fun(params, *args, **kwargs) -> loss``. Where ``params`` has a table, it
-        gets the rows for the ids of ``lookups``: an array of their shape and a row's.
-      lookups: ``lookups(*args, **kwargs) -> {path: ids}``: the path of each table among
-        the parameters, and which of its rows are looked up: an array of integers of any
-        shape, or a tree of them if there is more than one lookup (the loss then gets a
-        tree of rows). An id that is no row of the table, such as -1, gives zeros.
-      has_aux: Whether the loss is ``(loss, aux)``.
+      fun: ``fun(params, *args, **kwargs) -> loss``. In place of each table, ``params``
+        holds its rows for the ids of ``lookups``: an array of shape (ids..., row...).
+      lookups: ``lookups(*args, **kwargs) -> {path: ids}``, with the path of each table
+        among the parameters and the rows to look up: an integer array of any shape, or
+        a tree of them for several lookups (the loss then gets a tree of rows). An id
+        outside the table, such as -1, gives zeros.
+      has_aux: Whether ``fun`` returns ``(loss, aux)``.
 
     Returns:
-      A function of the same arguments that gives ``(loss, gradients)``, where the
-      gradient of a table is a `RowSparse` with as many rows as there are ids: each that
-      was looked up once, then padding.
+      A function of the same arguments that returns ``(loss, gradients)``. The gradient
+      of a table is a `RowSparse` with as many rows as there are ids: each row that was
+      looked up appears once, and padding follows.
 
     Raises:
-      ValueError: There is no parameter at a path.
-      TypeError: The ids are no integers.
+      ValueError: There is no parameter at a path, or it is a scalar.
+      TypeError: The ids are not integers.
 
     >>> import jopt
     >>> params = {"table": jnp.ones((5, 2)), "scale": jnp.ones(())}
@@ -71,23 +71,26 @@ def sparse_value_and_grad(
         treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
         tables = dict(named)
         ids = lookups(*args, **kwargs)
-        for path, own in ids.items():
-            _check_lookup(path, tables, own)
-        ids = {n: jax.tree.map(_at_rows(tables[n]), own) for n, own in ids.items()}
-        seen = [
+        for path, table_ids in ids.items():
+            _check_lookup(path, tables, table_ids)
+        ids = {
+            path: jax.tree.map(_clipped_to(tables[path]), table_ids)
+            for path, table_ids in ids.items()
+        }
+        with_rows = [
             jax.tree.map(functools.partial(_rows, leaf), ids[path])
             if path in ids
             else leaf
             for path, leaf in named
         ]
         value, grads = jax.value_and_grad(fun, has_aux=has_aux)(
-            treedef.unflatten(seen), *args, **kwargs
+            treedef.unflatten(with_rows), *args, **kwargs
         )
-        found = [
+        gradients = [
             _gradient(leaf, ids[path], g) if path in ids else g
             for (path, leaf), g in zip(named, treedef.flatten_up_to(grads), strict=True)
         ]
-        return value, treedef.unflatten(found)
+        return value, treedef.unflatten(gradients)
 
     return value_and_grad
 
@@ -99,7 +102,9 @@ def _check_lookup(path: str, tables: Mapping[str, Any], ids: Any) -> None:
             f"{sorted(tables)}.{suggestion(path, tables)}"
         )
     if not np.ndim(tables[path]):
-        raise ValueError(f"lookups: the parameter at {path!r} is one number, no table")
+        raise ValueError(
+            f"lookups: the parameter at {path!r} is one number, not a table"
+        )
     for x in jax.tree.leaves(ids):
         if not jnp.issubdtype(jnp.result_type(x), jnp.integer):
             raise TypeError(
@@ -107,16 +112,17 @@ def _check_lookup(path: str, tables: Mapping[str, Any], ids: Any) -> None:
             )
 
 
-def _at_rows(table: Any) -> Callable[[Any], jax.Array]:
-    """Ids of rows as they are, all others behind the table's end."""
+def _clipped_to(table: Any) -> Callable[[Any], jax.Array]:
+    """Return a function that moves ids outside the table behind its last row."""
     n = len(table)
 
-    def at_rows(ids):
+    def clipped(ids):
         ids = jnp.asarray(ids)
+        # Not left as they are, because jnp counts negative ids from the end.
         ids = ids.astype(np.promote_types(ids.dtype, np.int32))
         return jnp.where((ids >= 0) & (ids < n), ids, n).astype(jnp.int32)
 
-    return at_rows
+    return clipped
 
 
 def _rows(table: Any, ids: jax.Array) -> jax.Array:
@@ -126,6 +132,7 @@ def _rows(table: Any, ids: jax.Array) -> jax.Array:
 def _gradient(table: Any, ids: Any, grads: Any) -> RowSparse:
     flat = [jnp.ravel(x) for x in jax.tree.leaves(ids)]
     rows = [g.reshape(-1, *np.shape(table)[1:]) for g in jax.tree.leaves(grads)]
-    # What looks at the numbers only, such as a check for NaN, then sees sums as well.
-    own = RowSparse(jnp.concatenate(flat), jnp.concatenate(rows), len(table))
-    return own.coalesced()
+    # Rows of one id are summed here, so that a check for NaN, or anything else that
+    # only looks at the numbers, sees the sums.
+    lookups = RowSparse(jnp.concatenate(flat), jnp.concatenate(rows), len(table))
+    return lookups.coalesced()

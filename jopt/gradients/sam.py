@@ -1,20 +1,20 @@
-"""Sharpness-aware minimization: the gradient is taken where the loss is higher nearby.
+"""Sharpness-aware minimization: take the gradient where the loss is higher nearby.
 
     sam   e = rho g / |g|               g is the gradient at w
     asam  e = rho T^2 g / |T g|         T = |w| + eta, element by element
-          the gradient to use is that at w + e
+          the optimizer gets the gradient at w + e
 
-They change where the gradient is taken, not what is made of it. So each takes a
-function that gives value and gradient, gives another, and goes with every optimizer.
+Both change where the gradient is taken, not how it is used. Each takes a function of
+value and gradient and returns another, so it combines with every optimizer.
 
 Foret, Kleiner, Mobahi & Neyshabur, "Sharpness-aware minimization for efficiently
 improving generalization", 2021; Kwon, Kim, Park & Choi, "ASAM: Adaptive sharpness-aware
 minimization for scale-invariant learning of deep neural networks", 2021.
 
-State: none; a step takes two gradients, and `looksam` fewer. Parameters in bfloat16
-round most of the small ``e`` away: keep them in float32. Where every device takes the
-gradient of its own part of a batch, each has its own ``e``, as in the paper; where the
-function averages over devices, all have one.
+State: none. A step takes two gradients; `looksam` takes fewer. bfloat16 parameters
+round most of the small ``e`` away: keep them in float32. If every device takes the
+gradient of its own part of a batch, each has its own ``e``, as in the paper; if the
+function averages over devices, all share one.
 """
 
 from __future__ import annotations
@@ -34,40 +34,45 @@ from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 
 
-# ``f(params, *args, **kwargs) -> (value, grads)``, as of ``jax.value_and_grad``.
+# ``f(params, *args, **kwargs) -> (value, grads)``, as from ``jax.value_and_grad``.
 ValueAndGrad = Callable[..., tuple[Any, Any]]
 
 
 def sam(value_and_grad_fn: ValueAndGrad, rho: ArrayLike = 0.05) -> ValueAndGrad:
-    """The value at the parameters, and the gradient where the loss is higher nearby.
+    """Sharpness-aware minimization: the gradient where the loss is higher nearby.
+
+        gradient at w + rho g / |g|
+
+    It looks for flat minima, which often generalize better, at the price of two
+    gradients per step. Give the result to any optimizer.
 
     Args:
       value_and_grad_fn: ``f(params, …) -> (value, grads)``, such as
-        ``jax.value_and_grad(loss)``; with ``has_aux=True`` the value is a pair. All
-        further arguments go to both calls, so both see the same batch.
-      rho: How far away, >= 0, as a Euclidean distance of all parameters together.
+        ``jax.value_and_grad(loss)``; with ``has_aux=True`` the value is a pair. Further
+        arguments go to both calls, so both see the same batch.
+      rho: Radius of the neighbourhood, >= 0, as a Euclidean distance over all
+        parameters.
 
     Returns:
-      A function like ``value_and_grad_fn``. The value, and what comes with it, is of
-      the first call, so that running averages come from the parameters themselves. A
-      leaf whose gradient is None stays in its place.
+      A function like ``value_and_grad_fn``. Its value and auxiliary output are those of
+      the first call, so that running averages are taken at the parameters themselves. A
+      leaf whose gradient is None keeps its value.
 
     Raises:
       ValueError: ``rho`` is negative.
-      TypeError: ``value_and_grad_fn`` is not a function, or gives something else.
+      TypeError: ``value_and_grad_fn`` is not a function, or does not return a pair.
 
     Foret, Kleiner, Mobahi & Neyshabur, "Sharpness-aware minimization for efficiently
-    improving generalization", 2021, where rho = 0.05 is a good first choice.
-    ``optax.contrib.sam`` with ``sync_period=2`` and normalized SGD as the adversary is
-    this one; several steps uphill, or the second gradient from another batch, are not
-    here.
+    improving generalization", 2021, where rho = 0.05 is a good first choice. Equal to
+    ``optax.contrib.sam`` with ``sync_period=2`` and normalized SGD as the adversary.
+    Several steps uphill, or a second gradient from another batch, are not supported.
 
     >>> import jopt
     >>> f = jopt.sam(jax.value_and_grad(lambda w: jnp.sum(w**2)), rho=1.0)
     >>> f(jnp.array([3.0, 4.0]))
     (Array(25., dtype=float32), Array([7.2, 9.6], dtype=float32))
     """
-    return _where_it_is_higher("sam", value_and_grad_fn, rho, 0.0, mask=False)
+    return _gradient_uphill("sam", value_and_grad_fn, rho, 0.0, mask=False)
 
 
 def asam(
@@ -77,26 +82,26 @@ def asam(
     *,
     mask: Mask = None,
 ) -> ValueAndGrad:
-    """`sam` with distances in multiples of the parameters.
+    """Adaptive SAM: `sam` with distances relative to the parameters.
 
-        e = rho T^2 g / |T g|,   T = |w| + eta
+        gradient at w + rho T^2 g / |T g|,   T = |w| + eta
 
-    So what scales the parameters of one layer up, and of the next one down, leaves it
-    the same.
+    It does not change if the parameters of one layer are scaled up, and those of the
+    next one down.
 
     Args:
-      value_and_grad_fn: See `sam`.
-      rho: How far away, >= 0; about 10 times that of `sam`.
-      eta: What a parameter at zero moves by, >= 0.
-      mask: The leaves it is for; see `jopt.Mask`. The others have ``T = 1``, as
-        biases and the scales of normalizations in the authors' package.
+      value_and_grad_fn: ``f(params, …) -> (value, grads)``, as in `sam`.
+      rho: Radius of the neighbourhood, >= 0; about 10 times that of `sam`.
+      eta: Added to ``|w|``, so that parameters at zero move too; >= 0.
+      mask: The leaves that adapt; see `jopt.Mask`. Others have ``T = 1``, as biases and
+        the scales of normalizations do in the authors' package.
 
     Returns:
-      A function like ``value_and_grad_fn``; see `sam`.
+      A function like ``value_and_grad_fn``, as in `sam`.
 
     Raises:
       ValueError: A number is negative.
-      TypeError: ``value_and_grad_fn`` is not a function, or gives something else.
+      TypeError: ``value_and_grad_fn`` is not a function, or does not return a pair.
 
     Kwon, Kim, Park & Choi, "ASAM: Adaptive sharpness-aware minimization for
     scale-invariant learning of deep neural networks", 2021; rho from 0.5 to 2 is usual.
@@ -108,27 +113,32 @@ def asam(
     >>> f(jnp.array([3.0, 4.0]))[1], g(jnp.array([1.0, 0.0]))[1]
     (Array([1., 1.], dtype=float32), Array([4., 0.], dtype=float32))
     """
-    return _where_it_is_higher("asam", value_and_grad_fn, rho, eta, mask)
+    return _gradient_uphill("asam", value_and_grad_fn, rho, eta, mask)
 
 
-def _where_it_is_higher(
+def _gradient_uphill(
     name: str, value_and_grad_fn: ValueAndGrad, rho: Any, eta: Any, mask: Mask
 ) -> ValueAndGrad:
-    call = checked(name, value_and_grad_fn, rho=rho, eta=eta)
+    call = checked_function(name, value_and_grad_fn, rho=rho, eta=eta)
 
     def value_and_grad(params, *args, **kwargs):
         value, grads = call(params, *args, **kwargs)
         leaves = Leaves(name, grads)
         adaptive = tuple(leaves.of(masks.select(mask, grads)))
-        at = leaves.like(params, "params")
-        point = leaves.put(params, uphill(leaves.grads, at, rho, eta, adaptive))
+        weights = leaves.like(params, "params")
+        point = leaves.put(params, uphill(leaves.grads, weights, rho, eta, adaptive))
         return value, call(point, *args, **kwargs)[1]
 
     return value_and_grad
 
 
-def checked(name: str, function: ValueAndGrad, **numbers: Any) -> ValueAndGrad:
-    """The function, which gives a pair or raises."""
+def checked_function(name: str, function: ValueAndGrad, **numbers: Any) -> ValueAndGrad:
+    """Return ``function`` with a check that it returns a pair.
+
+    Raises:
+      ValueError: One of the numbers is negative.
+      TypeError: ``function`` is not a function, or one of the numbers is not a scalar.
+    """
     for argument, number in numbers.items():
         arguments.one_number(f"{name}: {argument}", number)
     arguments.nonnegative(**numbers)
@@ -139,19 +149,19 @@ def checked(name: str, function: ValueAndGrad, **numbers: Any) -> ValueAndGrad:
         )
 
     def call(*args, **kwargs):
-        found = function(*args, **kwargs)
-        if not isinstance(found, tuple) or len(found) != 2:
+        pair = function(*args, **kwargs)
+        if not isinstance(pair, tuple) or len(pair) != 2:
             raise TypeError(
                 f"{name}: value_and_grad_fn must return (value, grads), as "
-                f"jax.value_and_grad(loss) does, got {abbreviated(found)}"
+                f"jax.value_and_grad(loss) does, got {abbreviated(pair)}"
             )
-        return found
+        return pair
 
     return call
 
 
 class Leaves:
-    """The leaves that have a gradient, of one tree after the other."""
+    """The leaves that have a gradient, of any tree like the gradients."""
 
     def __init__(self, name: str, grads: Any):
         self.name, self.tree = name, grads
@@ -160,41 +170,41 @@ class Leaves:
         self.grads = self.of(self.all)
 
     def of(self, values: list[Any]) -> list[Any]:
-        """Those values, of one for every leaf, where there is a gradient."""
+        """Return those of one value per leaf that belong to a gradient."""
         return [x for g, x in zip(self.all, values, strict=True) if g is not None]
 
     def like(self, other: Any, what: str) -> list[Any]:
-        """The leaves of another tree."""
+        """Return the leaves of another tree that have a gradient."""
         try:
             aligned = tree_checks.aligned(
                 self.tree, self.all, self.treedef, other, what
             )
         except ValueError as error:
             raise ValueError(
-                f"{self.name}: value_and_grad_fn must give the gradients of its first "
-                f"argument, the params, and {what} must be like them. {error}"
+                f"{self.name}: value_and_grad_fn must return the gradients of its "
+                f"first argument, the params, and {what} must match them. {error}"
             ) from None
         return self.of(aligned)
 
     def put(self, other: Any, values: list[Any]) -> Any:
-        """Another tree with these leaves."""
+        """Return another tree with ``values`` for its leaves that have a gradient."""
         new = iter(values)
-        kept = zip(self.all, self.treedef.flatten_up_to(other), strict=True)
-        return self.treedef.unflatten(x if g is None else next(new) for g, x in kept)
+        pairs = zip(self.all, self.treedef.flatten_up_to(other), strict=True)
+        return self.treedef.unflatten(x if g is None else next(new) for g, x in pairs)
 
 
 def wide(x: jax.Array) -> jax.Array:
-    """``x`` in the compute dtype."""
+    """Return ``x`` in the compute dtype."""
     return x.astype(tree.compute_dtype(x.dtype))
 
 
 def times(number: Any, x: jax.Array) -> jax.Array:
-    """``number x``, in the dtype of ``x``."""
+    """Return ``number x`` in the dtype of ``x``."""
     return jnp.asarray(number, x.dtype) * x
 
 
 def divided(x: jax.Array, norm: jax.Array) -> jax.Array:
-    """``x / norm``, which is not above 1 whatever the size of both, or all zero."""
+    """Return ``x / norm``, or zeros if the norm is zero."""
     x = wide(x)
     return x / jnp.where(norm > 0, norm, 1).astype(x.dtype)
 
@@ -202,21 +212,22 @@ def divided(x: jax.Array, norm: jax.Array) -> jax.Array:
 @functools.partial(jax.jit, static_argnames="adaptive")
 def uphill(
     grads: list[jax.Array],
-    at: list[jax.Array],
+    weights: list[jax.Array],
     rho: Any,
     eta: Any = 0.0,
     adaptive: tuple[bool, ...] | None = None,
 ) -> list[jax.Array]:
-    """``w + rho T s / |s|`` with ``s = T g``."""
-    wides = [wide(w) for w in at]
+    """Return ``w + rho T s / |s|`` with ``s = T g``."""
+    points = [wide(w) for w in weights]
     units = [
         jnp.abs(w) + jnp.asarray(eta, w.dtype) if on else jnp.ones((), w.dtype)
-        for w, on in zip(wides, adaptive or [False] * len(at), strict=True)
+        for w, on in zip(points, adaptive or [False] * len(weights), strict=True)
     ]
     scaled = [t * g.astype(t.dtype) for t, g in zip(units, grads, strict=True)]
     norm = tree.norm(scaled)
+    # Divided first: s / |s| is at most 1, whatever the scale of the gradients.
     steps = [t * divided(s, norm) for t, s in zip(units, scaled, strict=True)]
     return [
         (w + times(rho, e)).astype(p.dtype)
-        for w, e, p in zip(wides, steps, at, strict=True)
+        for w, e, p in zip(points, steps, weights, strict=True)
     ]
