@@ -57,7 +57,7 @@ def asgd(
 
     Returns:
       A transformation; it needs params. Put it last in a chain, because the average
-        misses what later members change. `jopt.eval_params` returns the average.
+      misses what later members change. `jopt.eval_params` returns the average.
 
     Raises:
       ValueError: A number is negative.
