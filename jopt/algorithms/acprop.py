@@ -55,7 +55,7 @@ def scale_by_acprop(
 
     Args:
       b1: Decay of the first moment, in (0, 1). The moment only centres ``s``.
-      b2: Decay of ``s``, in [0, 1).
+      b2: Decay of the mean square ``s``, in [0, 1).
       eps: Added to the square root, >= 0.
       eps_root: Added to ``s`` at every step, >= 0, so it accumulates.
       mu_dtype, nu_dtype: See `scale_by_adam`.

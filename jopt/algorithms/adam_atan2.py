@@ -53,8 +53,8 @@ def scale_by_adam_atan2(
       b1: Decay of the first moment, in [0, 1).
       b2: Decay of the second moment, in [0, 1).
       a: Scale of the update, > 0; 1.27 is 4 / pi.
-      b: Where the arctangent bends, > 0. A large ``b`` approaches Adam times ``a / b``,
-        a small one the sign of the first moment.
+      b: Where the arctangent bends, > 0. A large ``b`` approaches Adam times ``a / b``;
+        a small one approaches the sign of the first moment times a pi / 2.
       mu_dtype, nu_dtype: See `scale_by_adam`.
 
     Returns:

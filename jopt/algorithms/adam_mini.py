@@ -172,7 +172,7 @@ def _step(
     # Not jnp.mean, which is NaN for a leaf without elements.
     squares = jnp.sum(u * u, axes, keepdims=True) / max(g.size // max(nu.size, 1), 1)
     if length is not None:
-        # nu has one number per index of the last axis; those of a head stay equal.
+        # nu keeps one number per index of the last axis, equal within a head.
         heads = squares.reshape(-1, length)
         mean = jnp.mean(heads, 1, keepdims=True)
         squares = jnp.broadcast_to(mean, heads.shape).reshape(nu.shape)

@@ -61,8 +61,8 @@ def scale_by_ademamix(
       b1: Decay of the fast average, in [0, 1).
       b2: Decay of the second moment, in [0, 1).
       b3: Decay of the slow average, in [0, 1).
-      alpha: Weight of the slow average, >= 0. optax's default is 6.0 here and 5.0 in
-        ``ademamix``.
+      alpha: Weight of the slow average, >= 0. optax's default is 6.0 for
+        ``scale_by_ademamix`` and 5.0 for ``ademamix``.
       eps: Added to the square root, >= 0.
       eps_root: Added under the square root, >= 0.
       mu_dtype: Storage dtype of ``m1``; None means float32 or wider.

@@ -40,8 +40,8 @@ class ScaleByCameState(NamedTuple):
     v_row: Any  # mean squares of the gradient's rows
     v_col: Any  # mean squares of its columns
     v: Any  # mean squares of its elements; None except for vectors
-    res_row: Any  # mean squares of the rows of update minus momentum
-    res_col: Any  # mean squares of its columns
+    res_row: Any  # mean squares of the rows of the update minus momentum
+    res_col: Any  # mean squares of the columns of the same difference
 
 
 @transformation

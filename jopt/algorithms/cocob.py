@@ -54,7 +54,7 @@ def scale_by_cocob(
 
     Args:
       alpha: One over the size of the first bets, > 0.
-      eps: The smallest ``L``, > 0.
+      eps: Lower bound on the largest gradient ``L``, > 0.
       param_dtype: Storage dtype of ``init_particles``; None means float32 or wider.
 
     Returns:

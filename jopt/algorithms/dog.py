@@ -4,7 +4,7 @@
     x   <- x - g r_t / sqrt(|g_1|^2 + ... + |g_t|^2)
 
 Ivgi, Hinder & Carmon, "DoG is SGD's best friend: a parameter-free dynamic step size
-schedule", 2023. `ldog` is DoG leaf by leaf.
+schedule", 2023. `ldog` applies it leaf by leaf.
 
 State: 4 bytes per float32 parameter, for the initial point. Keep the learning rate at
 1. Evaluate with an average of the parameters (`params_ema`, `params_mean`). Steps of
@@ -53,9 +53,9 @@ def scale_by_dog(
     """Multiply by distance over gradients: ``u <- g r_t / sqrt(sum |g|^2 + eps)``.
 
     Args:
-      init_step: What to use before there is a distance. ``("distance", r_0)`` is a
-        number. ``("heuristic", a)`` is ``r_0 = a (1 + |x_0|)``; the authors recommend a
-        = 1e-6, or 1e-4 with batch normalization. ``("learning_rate", eta)`` is the
+      init_step: The start, before there is a distance. ``("distance", r_0)`` sets r_0.
+        ``("heuristic", a)`` sets ``r_0 = a (1 + |x_0|)``; the authors recommend an a of
+        1e-6, or 1e-4 with batch normalization. ``("learning_rate", eta)`` sets the
         first step size.
       eps: Added to the sum of squares, > 0.
       param_dtype: Storage dtype of ``init_params``; None means float32 or wider.
@@ -141,7 +141,7 @@ def dog(
       learning_rate: Factor for all steps, >= 0; the authors recommend 1.
       init_step, eps: See `scale_by_dog`.
       weight_decay: Strength of the L2 penalty, >= 0: ``weight_decay p`` is added to the
-        gradient. None means none.
+        gradient. None means 0.
       mask: See `add_decayed_weights`.
       param_dtype: See `scale_by_dog`.
 

@@ -114,7 +114,7 @@ def dowg(
       learning_rate: Factor for all steps, >= 0; 1 in the paper.
       init_estim_sq_dist, eps: See `scale_by_dowg`.
       weight_decay: Strength of the L2 penalty, >= 0: ``weight_decay p`` is added to the
-        gradient. None means none.
+        gradient. None means 0.
       mask: See `add_decayed_weights`.
       param_dtype: See `scale_by_dowg`.
 

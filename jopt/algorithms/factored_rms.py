@@ -5,7 +5,7 @@
 
 Shazeer & Stern, "Adafactor: adaptive learning rates with sublinear memory cost", 2018,
 algorithm 4. State: ``4 (m + n) / (m n)`` bytes per float32 parameter of an (m, n)
-matrix, 4 bytes of a vector.
+matrix, 4 bytes of a vector. The decay b starts at 0, so it needs no bias correction.
 """
 
 from __future__ import annotations
@@ -53,14 +53,13 @@ def scale_by_factored_rms(
 ) -> GradientTransformation:
     """Divide by a factored root mean square: ``u <- g / sqrt(R C^T / mean(R))``.
 
-    The averages decay by ``b_t = 1 - t^-decay_rate``, which needs no bias correction.
-
     Args:
       factored: Whether to keep only row and column means; False keeps a moment per
         element.
-      decay_rate: Exponent of ``b_t``, > 0; a larger one averages over more steps.
-      step_offset: Number of steps that ``b_t`` does not count, >= 0, such as the length
-        of an earlier phase of training.
+      decay_rate: Exponent of the decay ``b_t = 1 - t^-decay_rate``, > 0; a larger one
+        averages over more steps.
+      step_offset: Number of steps that the decay does not count, >= 0, such as the
+        length of an earlier phase of training.
       min_dim_size_to_factor: A leaf is factored if both axes are at least this long.
       epsilon: Keeps the divisor positive, > 0; ``eps_mode`` says how. None means the
         machine epsilon, and needs ``eps_mode="clamp"``.
@@ -170,7 +169,7 @@ def divide_by_rms(
       axes: The result of `two_axes`.
       share: Weight of the new squares in the averages, in [0, 1].
       added: Added to the squares.
-      floor: Lower bound on mean(R) and on the divisor; None means none.
+      floor: Lower bound on mean(R) and on the divisor; None means no bound.
 
     Returns:
       The update, its root mean square, and the new ``v_row``, ``v_col``, ``v``.

@@ -60,7 +60,7 @@ def grams(
     Array([ True], dtype=bool)
     """
     adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype=nu_dtype)
-    # Only Adam's update takes the sign of the gradient, not the weight decay.
+    # Weight decay comes after the sign, so the gradient cannot turn it around.
     return chain(
         gradient_sign(adam),
         add_decayed_weights(weight_decay, mask),
