@@ -59,7 +59,8 @@ def scale_by_adan(
     """Rescale by Adan's moments: ``u <- (m^ + b2 v^) / (sqrt(n^ + eps_root) + eps)``.
 
     The decays follow the authors' code; the paper's are one minus these. optax puts
-    ``1 - b2`` in place of both weights ``b2``, which leaves almost no Nesterov momentum.
+    ``1 - b2`` in place of both weights ``b2``, which leaves almost no Nesterov
+    momentum.
 
     Args:
       b1: Decay of the mean gradient, in [0, 1).
