@@ -144,7 +144,7 @@ def test_an_infinite_gradient_is_not_hidden() -> None:
         ("adafactor(0.1, 0)", "min_dim_size_to_factor must be >= 1"),
         ("adafactor(0.1, decay_rate=0.0)", "decay_rate must be > 0"),
         ("adafactor(0.1, decay_offset=-1)", "step_offset must be >= 0"),
-        ("adafactor(0.1, eps=None)", "epsilon=None is for eps_mode='clamp'"),
+        ("adafactor(0.1, eps=None)", "epsilon=None needs eps_mode='clamp'"),
         ("adafactor(0.1, eps_mode='inside')", "eps_mode must be one of"),
         ("adafactor(0.1, factored_axes='all')", "factored_axes must be one of"),
         ("adafactor(0.1, clipping_threshold=0.0)", "clipping_threshold must be > 0"),

@@ -1,12 +1,13 @@
-"""ACProp: divide by how far the gradients before this one were from the expected.
+"""ACProp: divide the gradient by AdaBelief's divisor of the previous step.
 
     m_t <- b1 m_(t-1) + (1 - b1) g_t
     u_t <- g_t / (sqrt(s^_(t-1)) + eps)         g_1 in the first step
     s_t <- b2 s_(t-1) + (1 - b2) (g_t - m_t)^2 + eps_root
 
 Zhuang et al., "Momentum centering and asynchronous update for adaptive gradient
-methods", 2021. State: 8 bytes per float32 parameter. Settings as for AdaBelief. The
-divisor does not know the gradient that it divides, so it converges where Adam does not.
+methods", 2021. The divisor does not depend on the gradient that it divides, so ACProp
+converges where Adam does not. State: 8 bytes per float32 parameter. Settings as for
+AdaBelief.
 """
 
 from __future__ import annotations
@@ -47,24 +48,23 @@ def scale_by_acprop(
     mu_dtype: StorageDtype | None = None,
     nu_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """Divide by last step's belief: ``u_t <- g_t / (sqrt(s^_(t-1)) + eps)``.
+    """Divide by the previous step's belief: ``u_t <- g_t / (sqrt(s^_(t-1)) + eps)``.
 
-    The first update is the gradient. optax takes ``g - m`` with m of the step before,
-    against its own documentation, so that its later updates are b1 times as large.
+    The first update is the gradient itself. optax subtracts the previous step's m from
+    g, contrary to its own documentation, so its later updates are b1 times as large.
 
     Args:
-      b1: Decay of the first moment, which is only for ``s``; in (0, 1).
-      b2: Decay of the mean square, in [0, 1).
-      eps: Added to the root, >= 0.
-      eps_root: Added to ``s`` in every step, >= 0.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
+      b1: Decay of the first moment, in (0, 1). The moment only centres ``s``.
+      b2: Decay of the mean square ``s``, in [0, 1).
+      eps: Added to the square root, >= 0.
+      eps_root: Added to ``s`` at every step, >= 0, so it accumulates.
+      mu_dtype, nu_dtype: See `scale_by_adam`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range, or both eps are zero.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Zhuang et al., "Momentum centering and asynchronous update", 2021.
 
@@ -75,13 +75,15 @@ def scale_by_acprop(
     (Array([2.], dtype=float32), Array([2.], dtype=float32))
     """
     check_adam(b1, b2, eps, eps_root, "after")
-    arguments.positive(b1=b1)  # with b1 = 0 the gradient is just what was expected
+    arguments.positive(b1=b1)  # b1 = 0 makes m equal to g, and s zero
 
     def scalars(t):
-        before = jnp.maximum(t - 1, 1)  # in the first step it is not used
-        return {"t": t, "nu_scale": 1 / one_minus_power(b2, before)}
+        # The first step does not use nu_scale; the maximum keeps it finite there.
+        previous = jnp.maximum(t - 1, 1)
+        return {"t": t, "nu_scale": 1 / one_minus_power(b2, previous)}
 
     def rule(g, mu, nu, *, t, nu_scale):
+        # Before nu is updated: the divisor must not depend on g.
         root = jnp.where(t > 1, jnp.sqrt(nu_scale * nu) + eps, 1)
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g - mu) + eps_root
@@ -109,26 +111,23 @@ def acprop(
     mu_dtype: StorageDtype | None = None,
     nu_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """ACProp: centred like AdaBelief, and the divisor is one step behind.
+    """ACProp: the gradient over AdaBelief's divisor, which lags one step behind.
 
-    The paper's, which is the authors' without rectification.
+    Matches the paper, and the authors' code without rectification.
 
     Args:
-      learning_rate: The step size, >= 0; that of the first, unscaled step too.
-      b1: See `scale_by_acprop`, as for the other arguments.
-      b2: Decay of the mean square.
-      eps: Added to the root.
-      eps_root: Added to ``s`` in every step.
-      weight_decay: >= 0, decoupled and multiplied by the learning rate.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
+      learning_rate: The step size, >= 0. It also multiplies the first update, which is
+        the unscaled gradient.
+      b1, b2, eps, eps_root: See `scale_by_acprop`.
+      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
+      mu_dtype, nu_dtype: See `scale_by_acprop`.
 
     Returns:
       A transformation; it needs params if there is a weight decay.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Zhuang et al., "Momentum centering and asynchronous update", 2021.
 

@@ -1,4 +1,4 @@
-"""AdaBelief: divide by how far the gradient is from what was expected.
+"""AdaBelief: divide by how far gradients stray from their moving average.
 
     m <- b1 m + (1 - b1) g
     s <- b2 s + (1 - b2) (g - m)^2 + eps_root
@@ -6,7 +6,7 @@
 
 Zhuang et al., "AdaBelief optimizer: adapting stepsizes by the belief in observed
 gradients", 2020. State: 8 bytes per float32 parameter. Settings as for Adam; the
-authors have eps 1e-16 for transformers and GANs, 1e-8 for convolutional networks.
+authors use an eps of 1e-16 for transformers and GANs, 1e-8 for convolutional networks.
 """
 
 from __future__ import annotations
@@ -52,18 +52,16 @@ def scale_by_belief(
 
     Args:
       b1: Decay of the first moment, in (0, 1).
-      b2: Decay of the mean square, in [0, 1).
-      eps: Added to the root, >= 0.
-      eps_root: Added to ``s`` in every step, >= 0, so that it adds up.
-      nesterov: Whether the first moment looks one step ahead; see `scale_by_adam`.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
+      b2: Decay of the mean square ``s``, in [0, 1).
+      eps: Added to the square root, >= 0.
+      eps_root: Added to ``s`` at every step, >= 0, so it accumulates.
+      nesterov, mu_dtype, nu_dtype: See `scale_by_adam`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range, or both eps are zero.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Zhuang et al., "AdaBelief optimizer", 2020, algorithm 2.
 
@@ -73,7 +71,7 @@ def scale_by_belief(
     Array([1.25], dtype=float32)
     """
     check_adam(b1, b2, eps, eps_root, "after")
-    arguments.positive(b1=b1)  # with b1 = 0 the gradient is just what was expected
+    arguments.positive(b1=b1)  # b1 = 0 makes m equal to g, and s zero
 
     def scalars(t):
         nu_scale = 1 / one_minus_power(b2, t)
@@ -81,6 +79,7 @@ def scale_by_belief(
 
     def rule(g, mu, nu, *, mu_scale, g_scale, nu_scale):
         mu = b1 * mu + (1 - b1) * g
+        # With the new mu, as in the paper; the old one would give (g - mu) / b1.
         nu = b2 * nu + (1 - b2) * abs_sq(g - mu) + eps_root
         mu_hat = mu_scale * mu + g_scale * g if nesterov else mu_scale * mu
         return mu_hat / (jnp.sqrt(nu_scale * nu) + eps), mu, nu
@@ -108,27 +107,23 @@ def adabelief(
     mu_dtype: StorageDtype | None = None,
     nu_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """AdaBelief: large steps where the gradient is as expected.
+    """AdaBelief: large steps where the gradient is as predicted.
 
-    It is optax's, and the authors' without rectification, whose single eps is both.
+    Matches optax, and the authors' code without rectification, whose single eps sets
+    both ``eps`` and ``eps_root``.
 
     Args:
       learning_rate: The step size, >= 0.
-      b1: See `scale_by_belief`, as for the other arguments.
-      b2: Decay of the mean square.
-      eps: Added to the root.
-      eps_root: Added to ``s`` in every step.
-      weight_decay: >= 0, decoupled and multiplied by the learning rate.
-      weight_decay_mask: The leaves to decay; see `add_decayed_weights`.
-      nesterov: Whether to look one step ahead.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
+      b1, b2, eps, eps_root: See `scale_by_belief`.
+      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate.
+      weight_decay_mask: The leaves to decay, in any form of `jopt.Mask`.
+      nesterov, mu_dtype, nu_dtype: See `scale_by_belief`.
 
     Returns:
       A transformation; it needs params if there is a weight decay.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Zhuang et al., "AdaBelief optimizer", 2020.
 

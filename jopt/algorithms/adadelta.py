@@ -5,7 +5,7 @@
     x <- rho x + (1 - rho) u^2
 
 Zeiler, "ADADELTA: an adaptive learning rate method", 2012. State: 8 bytes per float32
-parameter. The paper has no learning rate, that is 1.0.
+parameter. The paper has no learning rate, which corresponds to 1.0.
 """
 
 from __future__ import annotations
@@ -37,17 +37,18 @@ class ScaleByAdadeltaState(NamedTuple):
 def scale_by_adadelta(
     rho: ScalarOrSchedule = 0.9, eps: ScalarOrSchedule = 1e-6
 ) -> GradientTransformation:
-    """Rescale by the ratio of two root mean squares, of the updates and the gradients.
+    """Rescale by the RMS of past updates over the RMS of gradients.
 
     Args:
       rho: Decay of both mean squares, in [0, 1).
-      eps: Starts the updates and keeps the division from zero, > 0.
+      eps: Added to both mean squares, > 0. It sets the size of the first updates and
+        keeps the divisor positive.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: ``rho`` is outside [0, 1), or ``eps`` is not positive.
 
     Zeiler, "ADADELTA: an adaptive learning rate method", 2012.
 
@@ -78,20 +79,22 @@ def adadelta(
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
 ) -> GradientTransformation:
-    """Adadelta; its weight decay is an L2 penalty, as optax's and torch's.
+    """Adadelta; its weight decay is an L2 penalty, as in optax and torch.
+
+    Keras's defaults are ``rho=0.95, eps=1e-7``.
 
     Args:
       learning_rate: The step size, >= 0; 1.0 in the paper.
-      rho: Decay of both mean squares, in [0, 1); Keras has 0.95.
-      eps: Starts the updates, > 0; Keras has 1e-7.
-      weight_decay: >= 0, added to the gradient as ``weight_decay p``.
-      weight_decay_mask: The leaves to decay; see `add_decayed_weights`.
+      rho, eps: See `scale_by_adadelta`.
+      weight_decay: Strength of the L2 penalty, >= 0: ``weight_decay p`` is added to the
+        gradient.
+      weight_decay_mask: The leaves to decay, in any form of `jopt.Mask`.
 
     Returns:
       A transformation; it needs params if there is a weight decay.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Zeiler, "ADADELTA: an adaptive learning rate method", 2012.
 

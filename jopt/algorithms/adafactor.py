@@ -6,10 +6,10 @@
     p <- p - rho max(eps2, rms(p)) u  with rho = min(0.01, 1 / sqrt(t))
 
 Shazeer & Stern, "Adafactor: adaptive learning rates with sublinear memory cost", 2018.
-State: ``4 (m + n) / (m n)`` bytes per float32 parameter of an (m, n) matrix, hardly
-any; 4 of a vector; 4 more with momentum. Large models are trained with it when Adam's
-state does not fit. Leave the learning rate out, or take 1e-3 to 1e-2 with warmup: it is
-relative to the size of each leaf.
+State: ``4 (m + n) / (m n)`` bytes per float32 parameter of an (m, n) matrix, which is
+next to nothing; 4 bytes for a vector; 4 more with momentum. Use it for large models
+when Adam's state does not fit. Omit the learning rate, or use 1e-3 to 1e-2 with warmup:
+it is relative to the RMS of each leaf.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from jopt.values.numbers import ScalarOrSchedule
 
 
 class ScaleByRelativeStepState(NamedTuple):
-    """State of `scale_by_relative_step`, with the learning rate behind it."""
+    """State of `scale_by_relative_step`; ``learning_rate`` follows ``count``."""
 
     count: jax.Array  # int32 scalar, updates so far
 
@@ -51,7 +51,7 @@ def scale_by_relative_step(
 
     Args:
       learning_rate: The largest step size, >= 0.
-      flip_sign: False multiplies by plus the step size.
+      flip_sign: Whether to multiply by minus the step size; False multiplies by plus.
 
     Returns:
       A transformation with the state ``(count, learning_rate)``.
@@ -98,40 +98,40 @@ def adafactor(
     factored_axes: FactoredAxes = "largest",
     eps_mode: FactoredEpsMode = "add",
 ) -> GradientTransformation:
-    """Adafactor: ``p <- p - learning_rate max(min_scale, rms(p)) u``, u in the module.
+    """Adafactor: ``p <- p - learning_rate max(min_scale, rms(p)) u``.
 
-    The numbers of torch are those of ``min_dim_size_to_factor=1, relative_step=True,
-    factored_axes="last", eps_mode="clamp"``, and ``eps=None`` for its default; its
-    weight decay is ``weight_decay_rate=learning_rate * weight_decay``. Keras is the
-    same with ``eps_mode="add"``, but scales by the decayed parameter.
+    ``u`` is the gradient over its factored RMS, clipped. torch's numbers need
+    ``min_dim_size_to_factor=1, relative_step=True, factored_axes="last",
+    eps_mode="clamp"`` and, for its default eps, ``eps=None``; its weight decay is
+    ``weight_decay_rate=learning_rate * weight_decay``. Keras is the same with
+    ``eps_mode="add"``, except that it scales by the decayed parameter.
 
     Args:
-      learning_rate: The step size, >= 0, relative to the parameter. None is the paper's
-        ``min(0.01, 1 / sqrt(t))``; optax then has a step size of 1.
-      min_dim_size_to_factor: See `scale_by_factored_rms`.
-      decay_rate: See `scale_by_factored_rms`.
-      decay_offset: Its ``step_offset``.
-      multiply_by_parameter_scale: Whether the step size is relative to ``rms(p)``.
-      clipping_threshold: Bounds the root mean square of each leaf's update, > 0; None
-        does not.
-      momentum: Decay of an average of the updates, in [0, 1); None keeps none. In the
-        state a tunable or scheduled one is called ``decay``, as in `ema`.
-      dtype_momentum: What the average is stored in; None is float32 or wider.
-      weight_decay_rate: >= 0, the share of a parameter that a step takes away. It is
+      learning_rate: The step size, >= 0, relative to the parameter. None means the
+        paper's ``min(0.01, 1 / sqrt(t))``; optax then uses 1.
+      min_dim_size_to_factor, decay_rate: See `scale_by_factored_rms`.
+      decay_offset: The ``step_offset`` of `scale_by_factored_rms`.
+      multiply_by_parameter_scale: Whether to multiply the step size by ``rms(p)``.
+      clipping_threshold: Bound on the RMS of each leaf's update, > 0; None means no
+        bound.
+      momentum: Decay of a moving average of the updates, in [0, 1); None keeps none. In
+        the state, a tunable or scheduled momentum is named ``decay``, as in `ema`.
+      dtype_momentum: Storage dtype of the average; None means float32 or wider.
+      weight_decay_rate: Fraction by which a step shrinks the parameters, >= 0. It is
         not multiplied by the learning rate.
-      eps: > 0; see `scale_by_factored_rms`.
-      factored: Whether to factor at all.
-      weight_decay_mask: The leaves to decay; see `add_decayed_weights`.
+      eps: The ``epsilon`` of `scale_by_factored_rms`, > 0.
+      factored: See `scale_by_factored_rms`.
+      weight_decay_mask: The leaves to decay, in any form of `jopt.Mask`.
       relative_step: Whether the step size is ``min(learning_rate, 1 / sqrt(t))``.
-      min_scale: The least ``rms(p)``, >= 0, so that zeros can grow.
-      factored_axes: Of more than two axes, the two ``"largest"`` or ``"last"``.
-      eps_mode: ``"add"`` eps to the squares or ``"clamp"`` to it.
+      min_scale: Lower bound on ``rms(p)``, >= 0, so that zeros can grow.
+      factored_axes, eps_mode: See `scale_by_factored_rms`.
 
     Returns:
       A transformation; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or ``eps`` is None without
+        ``eps_mode="clamp"``.
 
     Shazeer & Stern, "Adafactor: adaptive learning rates with sublinear memory cost",
     2018.
@@ -153,6 +153,8 @@ def adafactor(
             eps_mode=eps_mode,
         )
     ]
+    # Steps stay positive until the last member, so that weight decay, which the
+    # learning rate does not multiply, is simply added to them.
     if learning_rate is None:
         members.append(scale_by_relative_step(flip_sign=False))
     elif relative_step:

@@ -1,11 +1,11 @@
-"""Adagrad: divide by the root of all squares so far.
+"""Adagrad: divide by the root of the sum of all squared gradients.
 
     s <- s + g^2
     u <- g / sqrt(s + eps)
 
 Duchi, Hazan & Singer, "Adaptive subgradient methods for online learning and stochastic
-optimization", 2011. State: 4 bytes per float32 parameter. For sparse features; a
-learning rate of 0.01 to 0.1.
+optimization", 2011. State: 4 bytes per float32 parameter. Suited to sparse features,
+with a learning rate of 0.01 to 0.1.
 """
 
 from __future__ import annotations
@@ -40,19 +40,21 @@ def scale_by_rss(
 ) -> GradientTransformation:
     """Divide by the root of the sum of squares: ``u <- g / sqrt(s + eps)``.
 
-    Where nothing has been summed, u is 0.
+    The update is 0 where the sum is 0.
 
     Args:
-      initial_accumulator_value: What the sum starts at, >= 0.
-      eps: Keeps the division from zero, >= 0.
-      eps_in_sqrt: Whether eps is under the root (optax, Keras) or added to it (torch).
-      accumulator_dtype: What the sum is stored in.
+      initial_accumulator_value: Initial value of the sum, >= 0.
+      eps: Keeps the divisor positive, >= 0.
+      eps_in_sqrt: Whether to add ``eps`` under the square root (optax, Keras); False
+        adds it to the root (torch).
+      accumulator_dtype: Storage dtype of ``sum_of_squares``; None means float32 or
+        wider.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: ``initial_accumulator_value`` or ``eps`` is negative.
 
     Duchi, Hazan & Singer, 2011.
 
@@ -65,10 +67,11 @@ def scale_by_rss(
 
     def rule(g, s):
         s = s + abs_sq(g)
-        seen = s > 0
-        positive = jnp.where(seen, s, 1)
+        # Replacing zeros before the root keeps 1 / root and its derivative finite.
+        nonzero = s > 0
+        positive = jnp.where(nonzero, s, 1)
         root = jnp.sqrt(positive + eps) if eps_in_sqrt else jnp.sqrt(positive) + eps
-        return jnp.where(seen, 1 / root, 0) * g, s
+        return jnp.where(nonzero, 1 / root, 0) * g, s
 
     fill = full(initial_accumulator_value, accumulator_dtype, real=True)
     return leafwise(rule, state=ScaleByRssState, sum_of_squares=fill)
@@ -85,18 +88,18 @@ def adagrad(
 ) -> GradientTransformation:
     """Adagrad: ``p <- p - learning_rate g / sqrt(sum of g^2 + eps)``.
 
+    torch's numbers need ``initial_accumulator_value=0, eps=1e-10, eps_in_sqrt=False``.
+
     Args:
       learning_rate: The step size, >= 0.
-      initial_accumulator_value: What the sum starts at, >= 0; torch has 0.
-      eps: Keeps the division from zero, >= 0; torch has 1e-10.
-      eps_in_sqrt: True for optax's and Keras's place of eps, False for torch's.
-      accumulator_dtype: What the sum is stored in.
+      initial_accumulator_value, eps: See `scale_by_rss`.
+      eps_in_sqrt, accumulator_dtype: See `scale_by_rss`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is negative.
 
     Duchi, Hazan & Singer, "Adaptive subgradient methods for online learning and
     stochastic optimization", 2011.

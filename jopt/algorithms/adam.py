@@ -8,8 +8,9 @@
 `adamw`  Loshchilov & Hutter, "Decoupled weight decay regularization", 2019
 
 State: 8 bytes per float32 parameter; 6 with ``mu_dtype="bfloat16"``. AdamW is the
-default of deep learning: learning rate 1e-4 to 1e-3 with warmup and decay, b2 = 0.95
-for language models, weight decay 0.01 to 0.1 on matrices only.
+default optimizer of deep learning. Typical settings: learning rate 1e-4 to 1e-3 with
+warmup and decay, b2 = 0.95 for language models, weight decay 0.01 to 0.1 on matrices
+only.
 """
 
 from __future__ import annotations
@@ -54,27 +55,29 @@ def scale_by_adam(
     nesterov: bool = False,
     eps_mode: EpsMode = "after",
 ) -> GradientTransformation:
-    """Rescale by Adam's moments: ``u <- m^ / (sqrt(v^ + eps_root) + eps)``.
+    """Rescale updates by Adam's moments: ``u <- m^ / (sqrt(v^ + eps_root) + eps)``.
 
     Args:
       b1: Decay of the first moment, in [0, 1).
       b2: Decay of the second moment, in [0, 1).
-      eps: Added to the root, so that small gradients give small updates.
-      eps_root: Added under the root; > 0 to differentiate through a zero gradient.
-      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
-      nu_dtype: What ``nu`` is stored in; None is float32 or wider. In bfloat16 a decay
-        of 0.999 stands still.
-      nesterov: Whether the first moment looks one step ahead (Dozat, "Incorporating
-        Nesterov momentum into Adam", 2016, without its schedule).
-      eps_mode: ``"after"`` adds eps after the bias correction (optax, torch);
-        ``"before"`` adds it to the uncorrected root, so that its effect is
+      eps: Added to the square root, >= 0; it keeps the updates from tiny gradients
+        small.
+      eps_root: Added under the square root, >= 0. Use a positive value to differentiate
+        through a zero gradient.
+      mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
+      nu_dtype: Storage dtype of ``nu``; None means float32 or wider. In bfloat16, a
+        decay of 0.999 is lost to rounding.
+      nesterov: Whether to use a Nesterov look-ahead first moment (Dozat, "Incorporating
+        Nesterov momentum into Adam", 2016, without its momentum schedule).
+      eps_mode: ``"after"`` adds ``eps`` after the bias correction (optax, torch).
+        ``"before"`` adds it to the uncorrected root, where it acts as
         ``eps / sqrt(1 - b2^t)`` (Keras, TensorFlow, the paper's "epsilon hat").
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range, or both eps are zero.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Kingma & Ba, "Adam: a method for stochastic optimization", 2015.
 
@@ -94,6 +97,7 @@ def scale_by_adam(
         }
 
     def rule(g, mu, nu, *, mu_scale, g_scale, nu_scale, outside, inside):
+        # A constant b2 is a Python double: 1 - b2 in float32 would lose digits.
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
         mu_hat = mu_scale * mu + g_scale * g if nesterov else mu_scale * mu
@@ -109,6 +113,7 @@ def scale_by_adam(
 
 
 def check_adam(b1: Any, b2: Any, eps: Any, eps_root: Any, eps_mode: str) -> None:
+    """Check the arguments that Adam and its relatives share."""
     arguments.decay_rate(b1=b1, b2=b2)
     arguments.nonnegative(eps=eps, eps_root=eps_root)
     arguments.one_of(("after", "before"), eps_mode=eps_mode)
@@ -116,18 +121,22 @@ def check_adam(b1: Any, b2: Any, eps: Any, eps_root: Any, eps_mode: str) -> None
 
 
 def momentum_terms(b1: Any, t: jax.Array, nesterov: bool) -> dict[str, jax.Array]:
-    """What the corrected first moment takes of ``mu`` and, looking ahead, of ``g``."""
-    now = one_minus_power(b1, t)
+    """Return the weights of ``mu`` and ``g`` in the bias-corrected first moment."""
+    correction = one_minus_power(b1, t)
     if not nesterov:
-        return {"mu_scale": 1 / now, "g_scale": jnp.zeros_like(t)}
-    return {"mu_scale": b1 / one_minus_power(b1, t + 1), "g_scale": (1 - b1) / now}
+        # The rule declares g_scale, so it gets a value that it does not read.
+        return {"mu_scale": 1 / correction, "g_scale": jnp.zeros_like(t)}
+    # The look-ahead uses mu as the next step would, so its correction is for t + 1.
+    mu_scale = b1 / one_minus_power(b1, t + 1)
+    return {"mu_scale": mu_scale, "g_scale": (1 - b1) / correction}
 
 
 def eps_terms(
     eps: Any, eps_root: Any, eps_mode: str, nu_scale: jax.Array
 ) -> dict[str, jax.Array]:
-    """What is added under and to the root of the corrected second moment."""
+    """Return what to add under and to the root of the corrected second moment."""
     if eps_mode == "before":
+        # sqrt(v) + eps, times sqrt(nu_scale), is sqrt(v^) + eps sqrt(nu_scale).
         eps, eps_root = eps * jnp.sqrt(nu_scale), eps_root * nu_scale
     dtype = nu_scale.dtype
     return {"outside": jnp.asarray(eps, dtype), "inside": jnp.asarray(eps_root, dtype)}
@@ -148,22 +157,18 @@ def adam(
 ) -> GradientTransformation:
     """Adam: ``p <- p - learning_rate m^ / (sqrt(v^) + eps)``.
 
+    Keras's defaults are ``eps=1e-7, eps_mode="before"``.
+
     Args:
-      learning_rate: The step size, >= 0; 1e-3 is usual.
-      b1: See `scale_by_adam`, as for the other arguments.
-      b2: Decay of the second moment.
-      eps: Added to the root; Keras has 1e-7.
-      eps_root: Added under the root.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
-      nesterov: Whether to look one step ahead.
-      eps_mode: ``"after"`` the bias correction (optax, torch) or ``"before"`` (Keras).
+      learning_rate: The step size, >= 0; 1e-3 is typical.
+      b1, b2, eps, eps_root, mu_dtype: See `scale_by_adam`.
+      nu_dtype, nesterov, eps_mode: See `scale_by_adam`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Kingma & Ba, "Adam: a method for stochastic optimization", 2015.
 
@@ -202,28 +207,23 @@ def adamw(
     nesterov: bool = False,
     eps_mode: EpsMode = "after",
 ) -> GradientTransformation:
-    """Adam with decoupled weight decay.
+    """AdamW: Adam with decoupled weight decay.
 
         p <- p - learning_rate (m^ / (sqrt(v^) + eps) + weight_decay p)
 
     Args:
       learning_rate: The step size, >= 0.
-      b1: See `scale_by_adam`.
-      b2: See `scale_by_adam`.
-      eps: See `scale_by_adam`.
-      eps_root: See `scale_by_adam`.
-      mu_dtype: What ``mu`` is stored in.
-      weight_decay: >= 0, multiplied by the learning rate; torch has 0.01, Keras 0.004.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      nu_dtype: What ``nu`` is stored in.
-      nesterov: Whether to look one step ahead.
-      eps_mode: ``"after"`` the bias correction (optax, torch) or ``"before"`` (Keras).
+      b1, b2, eps, eps_root, mu_dtype: See `scale_by_adam`.
+      weight_decay: Decay coefficient, >= 0, multiplied by the learning rate. torch's
+        default is 0.01, Keras's 0.004.
+      mask: See `add_decayed_weights`.
+      nu_dtype, nesterov, eps_mode: See `scale_by_adam`.
 
     Returns:
       A transformation; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Loshchilov & Hutter, "Decoupled weight decay regularization", 2019.
 

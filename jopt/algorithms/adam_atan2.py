@@ -1,13 +1,13 @@
-"""Adam-atan2: Adam without an eps, indifferent to the scale of the gradient.
+"""Adam-atan2: Adam without an eps, invariant to the scale of the gradient.
 
     m, v as in Adam
     u <- a atan2(m^, b sqrt(v^))
 
-Everett et al., "Scaling exponents across parameterizations and optimizers", 2024. Where
-gradients are as small as Adam's eps, as in wide models, Adam stops normalizing them;
-this never does, and no element of an update is above a pi / 2. With a = 4 / pi and
-b = 1 a steady gradient gives 1 as in Adam. State: 8 bytes per float32 parameter, and
-AdamW's hyperparameters.
+Everett et al., "Scaling exponents across parameterizations and optimizers", 2024. Adam
+stops normalizing gradients as small as its eps, which occur in wide models. Adam-atan2
+always normalizes, and no element of an update exceeds a pi / 2. With a = 4 / pi and b =
+1, a steady gradient gives 1 as in Adam. State: 8 bytes per float32 parameter.
+Hyperparameters as for AdamW.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ def scale_by_adam_atan2(
     Args:
       b1: Decay of the first moment, in [0, 1).
       b2: Decay of the second moment, in [0, 1).
-      a: The size of an update, > 0; 1.27 is 4 / pi.
-      b: Where it bends, > 0: a large one is Adam divided by b, a small one the sign.
-      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
-      nu_dtype: What ``nu`` is stored in; None is float32 or wider.
+      a: Scale of the update, > 0; 1.27 is 4 / pi.
+      b: Where the arctangent bends, > 0. A large ``b`` approaches Adam times ``a / b``;
+        a small one approaches the sign of the first moment times a pi / 2.
+      mu_dtype, nu_dtype: See `scale_by_adam`.
 
     Returns:
       A transformation. A complex update has the phase of its first moment.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Everett et al., "Scaling exponents across parameterizations and optimizers", 2024.
 
@@ -82,6 +82,7 @@ def scale_by_adam_atan2(
     def rule(g, mu, nu, *, mu_scale, nu_scale):
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
+        # arctan2 takes real numbers: the size comes from |mu|, the phase from sign(mu).
         angle = jnp.arctan2(mu_scale * jnp.abs(mu), b * jnp.sqrt(nu_scale * nu))
         return a * angle * jnp.sign(mu), mu, nu
 
@@ -113,23 +114,19 @@ def adam_atan2(
 
     Args:
       learning_rate: The step size, >= 0.
-      b1: See `scale_by_adam_atan2`.
-      b2: See `scale_by_adam_atan2`.
-      a: See `scale_by_adam_atan2`.
-      b: See `scale_by_adam_atan2`.
-      mu_dtype: What ``mu`` is stored in.
-      weight_decay: >= 0, multiplied by the learning rate.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      nu_dtype: What ``nu`` is stored in.
+      b1, b2, a, b, mu_dtype: See `scale_by_adam_atan2`.
+      weight_decay: Decay coefficient, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
+      nu_dtype: See `scale_by_adam_atan2`.
 
     Returns:
       A transformation; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Everett et al., "Scaling exponents across parameterizations and optimizers", 2024.
-    Equal to adam_atan2_pytorch's AdamAtan2.
+    Matches adam_atan2_pytorch's ``AdamAtan2``.
 
     >>> import jopt
     >>> jopt.adam_atan2(1e-3, weight_decay=0.1)

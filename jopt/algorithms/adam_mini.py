@@ -1,14 +1,14 @@
-"""Adam-mini: Adam with one second moment for a block of parameters.
+"""Adam-mini: Adam with one second moment per block of parameters.
 
     m <- b1 m + (1 - b1) g
     v <- b2 v + (1 - b2) mean(g^2 over the block)
     u <- m^ / (sqrt(v^) + eps)        with m^ = m / (1 - b1^t), v^ = v / (1 - b2^t)
 
-Zhang et al., "Adam-mini: use fewer learning rates to gain more", 2024. A block is what
-the Hessian has as a dense block: the weights of one output of a layer, of one token of
-an embedding, of one head of queries and keys. State: 4 bytes per float32 parameter, 2
-with ``mu_dtype="bfloat16"``. For AdamW's recipes with half its state; take b2 = 0.95
-and weight decay 0.1 for language models.
+Zhang et al., "Adam-mini: use fewer learning rates to gain more", 2024. A block is a
+dense diagonal block of the Hessian: the weights of one output of a layer, one token of
+an embedding, or one head of queries and keys. State: 4 bytes per float32 parameter,
+half of AdamW's; 2 with ``mu_dtype="bfloat16"``. Use AdamW's settings, and for language
+models b2 = 0.95 and weight decay 0.1.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
 
-# What shares a second moment: all of one index of the last axis ("output"), of the
-# first ("input"), of all axes but the first ("neuron"), of the last axis but one, or of
-# one head_dim of the last ("head"); the whole leaf ("tensor"); or nothing ("element").
+# The elements that share a second moment: those at one index of the last axis
+# ("output"), of the first ("input"), of all axes but the first ("neuron"), of the
+# second-to-last axis or one head_dim of the last ("head"); the whole leaf ("tensor");
+# or single elements ("element").
 Block = Literal["element", "head", "input", "neuron", "output", "tensor"]
 
 
@@ -47,7 +48,7 @@ class ScaleByAdamMiniState(NamedTuple):
 
     count: jax.Array  # int32 scalar, updates so far
     mu: Any  # first moment, like params
-    nu: Any  # second moment, with length 1 in the axes that a block extends over
+    nu: Any  # second moment, with length 1 along the axes of a block
 
 
 @transformation
@@ -65,24 +66,26 @@ def scale_by_adam_mini(
     Args:
       b1: Decay of the first moment, in [0, 1).
       b2: Decay of the second moment, in [0, 1).
-      eps: Added to the root, > 0.
-      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
-      blocks: ``blocks(path, leaf)`` says what shares a second moment: all of one
-        ``"output"``, an index of the last axis, as in kernels (in, out) and (h, w, in,
-        out); all of one ``"input"``, an index of the first axis, as in an embedding
-        (token, features); all of one ``"neuron"``, a number along the first axis, as in
-        (in, heads, features); all of one ``"head"``, an index of the last axis but one
-        of the same, or ``head_dim`` indices of the last axis of (in, heads * features);
-        the whole ``"tensor"``; nothing but the ``"element"``. None is `default_block`,
-        which knows embeddings, queries, keys and values by their usual names.
-      head_dim: The length of a head, where heads have no axis of their own.
+      eps: Added to the square root, > 0.
+      mu_dtype: See `scale_by_adam`.
+      blocks: ``blocks(path, leaf)`` says which elements of a leaf share a second
+        moment. ``"output"``: those at one index of the last axis, as in kernels (in,
+        out) and (h, w, in, out). ``"input"``: those at one index of the first axis, as
+        in an embedding (token, features). ``"neuron"``: those along the first axis, as
+        in (in, heads, features). ``"head"``: those at one index of the second-to-last
+        axis, as in (in, heads, features), or at ``head_dim`` neighbouring indices of
+        the last axis, as in (in, heads * features). ``"tensor"``: all. ``"element"``:
+        none. None means ``default_block``, which recognizes embeddings, queries, keys
+        and values by their usual names.
+      head_dim: Length of a head, for leaves whose heads have no axis of their own.
 
     Returns:
       A transformation, for real numbers.
 
     Raises:
-      ValueError: A number is out of its range; or, when the leaves are seen, a leaf
-        cannot have the blocks it is said to have.
+      ValueError: A number is out of range, or, once the leaves are known, a leaf does
+        not have the blocks that ``blocks`` assigns to it.
+      TypeError: ``blocks`` is not a function.
 
     Zhang et al., "Adam-mini: use fewer learning rates to gain more", 2024.
 
@@ -99,13 +102,13 @@ def scale_by_adam_mini(
         arguments.at_least(1, head_dim=head_dim)
     if blocks is not None and not callable(blocks):
         raise TypeError(f"blocks must be a function of (path, leaf), got {blocks!r}")
-    told = blocks or functools.partial(default_block, head_dim=head_dim)
+    block_of = blocks or functools.partial(default_block, head_dim=head_dim)
 
     def init(params):
         leaves, treedef = jax.tree.flatten(params, is_leaf=_is_none)
         tree_checks.leaves(leaves, params, "params", ["scale_by_adam_mini"])
         mu, nu = [], []
-        for p, block in zip(leaves, masks.labels(told, params), strict=True):
+        for p, block in zip(leaves, masks.labels(block_of, params), strict=True):
             if p is None:
                 mu.append(None)
                 nu.append(None)
@@ -123,17 +126,18 @@ def scale_by_adam_mini(
         mu = aligned(state.mu, "the state's mu")
         nu = treedef.flatten_up_to(state.nu)
         count = tree.safe_increment(state.count)
-        # Constants are compiled in, as Python's doubles; others are arguments.
+        # Constants are compiled in as Python doubles, so 1 - b2 keeps its digits;
+        # schedules and tunables are arguments, so a new value compiles nothing.
         numbers = (b1, b2, eps)
-        constant = tuple(x if isinstance(x, float) else None for x in numbers)
-        given = tuple(None if isinstance(x, float) else x for x in numbers)
-        told_of = masks.labels(told, updates if params is None else params)
-        for i, (g, block) in enumerate(zip(leaves, told_of, strict=True)):
+        constants = tuple(x if isinstance(x, float) else None for x in numbers)
+        changing = tuple(None if isinstance(x, float) else x for x in numbers)
+        labels = masks.labels(block_of, updates if params is None else params)
+        for i, (g, block) in enumerate(zip(leaves, labels, strict=True)):
             if g is not None:
                 axes = axes_of(block, jnp.shape(g), head_dim)
                 length = head_dim if block == "head" else None
                 leaves[i], mu[i], nu[i] = _step(
-                    g, mu[i], nu[i], count, given, constant, axes, length
+                    g, mu[i], nu[i], count, changing, constants, axes, length
                 )
         new = ScaleByAdamMiniState(count, treedef.unflatten(mu), treedef.unflatten(nu))
         return treedef.unflatten(leaves), new
@@ -147,31 +151,36 @@ def _step(
     mu: jax.Array,
     nu: jax.Array,
     count: jax.Array,
-    given: tuple[Any, ...],
-    constant: tuple[Any, ...],
+    changing: tuple[Any, ...],
+    constants: tuple[Any, ...],
     axes: tuple[int, ...],
     length: int | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Adam's step of one leaf, with squares averaged over the axes.
+    """Return the update and the new moments of one leaf.
 
-    With ``length``, also over that many neighbours in the last axis.
+    Squares are averaged over the axes and, with ``length``, also over that many
+    neighbours in the last axis.
     """
     tree_checks.dtypes(g, None, (mu, nu))
     wide = functools.reduce(np.promote_types, (g.dtype, mu.dtype, nu.dtype), np.float32)
     b1, b2, eps = (
-        x if y is None else y.astype(wide) for x, y in zip(constant, given, strict=True)
+        constant if value is None else value.astype(wide)
+        for constant, value in zip(constants, changing, strict=True)
     )
-    t = tree.scalar(count)
-    filled = [tree.one_minus_power(b, t.astype(wide)) for b in (b1, b2)]
+    t = tree.scalar(count).astype(wide)
     u = g.astype(wide)
+    # Not jnp.mean, which is NaN for a leaf without elements.
     squares = jnp.sum(u * u, axes, keepdims=True) / max(g.size // max(nu.size, 1), 1)
     if length is not None:
+        # nu keeps one number per index of the last axis, equal within a head.
         heads = squares.reshape(-1, length)
         mean = jnp.mean(heads, 1, keepdims=True)
         squares = jnp.broadcast_to(mean, heads.shape).reshape(nu.shape)
     new_mu = b1 * mu.astype(wide) + (1 - b1) * u
     new_nu = b2 * nu.astype(wide) + (1 - b2) * squares
-    u = new_mu / filled[0] / (jnp.sqrt(new_nu / filled[1]) + eps)
+    mu_hat = new_mu / tree.one_minus_power(b1, t)
+    nu_hat = new_nu / tree.one_minus_power(b2, t)
+    u = mu_hat / (jnp.sqrt(nu_hat) + eps)
     return u.astype(g.dtype), new_mu.astype(mu.dtype), new_nu.astype(nu.dtype)
 
 
@@ -185,11 +194,12 @@ _EMBEDDINGS = re.compile(r"embed|embd|(^|[/_.])wte([/_.]|$)")
 
 
 def default_block(path: str, leaf: Any, head_dim: int | None = None) -> Block:
-    """The block of a leaf by its name and number of axes.
+    """Return the block of a leaf by its name and number of axes.
 
-    Biases have a second moment per element, other vectors one; an embedding has one per
-    token; queries and keys one per head, if heads have an axis, or there is a
-    ``head_dim``; values with heads one per neuron; everything else one per output.
+    Biases get a second moment per element, other vectors a single one. Embeddings get
+    one per token. Queries and keys get one per head if heads have an axis or
+    ``head_dim`` is set. Values with a head axis get one per neuron. Everything else
+    gets one per output.
 
     >>> default_block("attn/query/kernel", jnp.ones((8, 2, 4)))
     'head'
@@ -209,24 +219,26 @@ def default_block(path: str, leaf: Any, head_dim: int | None = None) -> Block:
 def axes_of(
     block: str, shape: tuple[int, ...], head_dim: int | None
 ) -> tuple[int, ...]:
-    """The axes that a block extends over; a head of ``head_dim`` is part of the last.
+    """Return the axes to average over for a block.
+
+    With ``head_dim``, a head is part of the last axis, which is not among them.
 
     Raises:
-      ValueError: It is no block, or the leaf has no heads.
+      ValueError: The block is unknown, or the leaf has no heads.
     """
     arguments.one_of(get_args(Block), block=block)
     axes = tuple(range(len(shape)))
     if block == "head" and head_dim is not None:
         if not shape or shape[-1] % head_dim:
             raise ValueError(
-                f"a leaf of shape {shape} has no heads of head_dim={head_dim} in its "
-                "last axis; let blocks say something else of it"
+                f"a leaf of shape {shape} has no heads of head_dim={head_dim} along "
+                "its last axis; return another block for it from blocks"
             )
         return axes[:-1]
     if block == "head" and len(shape) < 2:
         raise ValueError(
-            f"a leaf of shape {shape} has no axis for heads; let blocks say something "
-            "else of it, or give head_dim"
+            f"a leaf of shape {shape} has no axis for heads; return another block for "
+            "it from blocks, or set head_dim"
         )
     return {
         "element": (),
@@ -255,23 +267,23 @@ def adam_mini(
 
     Args:
       learning_rate: The step size, >= 0; as for AdamW.
-      b1: See `scale_by_adam_mini`, as for the other arguments.
-      b2: Decay of the second moment; 0.95 for language models.
-      eps: Added to the root.
-      mu_dtype: What ``mu`` is stored in.
-      weight_decay: >= 0, multiplied by the learning rate; 0.1 in the paper.
-      mask: The leaves to decay; the authors leave out norms and biases.
-      blocks: ``blocks(path, leaf)`` says what shares a second moment.
-      head_dim: The length of a head, where heads have no axis of their own.
+      b1, b2, eps, mu_dtype: See `scale_by_adam_mini`.
+      weight_decay: Decay coefficient, >= 0, multiplied by the learning rate; 0.1 in the
+        paper.
+      mask: The leaves to decay, in any form of `jopt.Mask`. The authors exclude norms
+        and biases.
+      blocks, head_dim: See `scale_by_adam_mini`.
 
     Returns:
       A transformation, for real numbers; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or, once the leaves are known, a leaf does
+        not have the blocks that ``blocks`` assigns to it.
+      TypeError: ``blocks`` is not a function.
 
-    Zhang et al., "Adam-mini: use fewer learning rates to gain more", 2024. Exactly the
-    authors' numbers for equal blocks; their torch kernels are (out, in).
+    Zhang et al., "Adam-mini: use fewer learning rates to gain more", 2024. With equal
+    blocks, matches the authors' code exactly; their torch kernels are (out, in).
 
     >>> import jopt
     >>> jopt.adam_mini(1e-3, b2=0.95, weight_decay=0.1, mask="kernel")
@@ -282,4 +294,6 @@ def adam_mini(
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
+    # scale_by_adam_mini is not leafwise, so a chain would round its updates to the
+    # gradient's dtype before the weight decay is added.
     return widened(members)

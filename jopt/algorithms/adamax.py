@@ -7,7 +7,7 @@
 `adamax`   Kingma & Ba, "Adam: a method for stochastic optimization", 2015, section 7.1
 `adamaxw`  with decoupled weight decay
 
-State: 8 bytes per float32 parameter. A learning rate of 2e-3 is the paper's.
+State: 8 bytes per float32 parameter. The paper's learning rate is 2e-3.
 """
 
 from __future__ import annotations
@@ -47,22 +47,21 @@ def scale_by_adamax(
     nu_dtype: StorageDtype | None = None,
     eps_in_max: bool = True,
 ) -> GradientTransformation:
-    """Rescale by the decayed maximum: ``u <- m^ / v``.
+    """Divide the first moment by a decayed maximum: ``u <- m^ / v``.
 
     Args:
       b1: Decay of the first moment, in [0, 1).
       b2: Decay of the maximum, in [0, 1).
-      eps: Keeps the division from zero, > 0.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
-      eps_in_max: Whether eps is added to ``|g|`` within the maximum (optax, torch), or
-        to the divisor (Keras).
+      eps: Keeps the divisor positive, > 0.
+      mu_dtype, nu_dtype: See `scale_by_adam`.
+      eps_in_max: Whether to add ``eps`` to ``|g|`` inside the maximum (optax, torch);
+        False adds it to the divisor (Keras).
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: ``b1`` or ``b2`` is outside [0, 1), or ``eps`` is not positive.
 
     Kingma & Ba, "Adam: a method for stochastic optimization", 2015, algorithm 2.
 
@@ -80,6 +79,7 @@ def scale_by_adamax(
     def rule(g, mu, nu, *, mu_scale):
         mu = b1 * mu + (1 - b1) * g
         if eps_in_max:
+            # eps enters the stored maximum, so it decays with it.
             divisor = nu = jnp.maximum(b2 * nu, jnp.abs(g) + eps)
         else:
             nu = jnp.maximum(b2 * nu, jnp.abs(g))
@@ -106,22 +106,17 @@ def adamax(
     nu_dtype: StorageDtype | None = None,
     eps_in_max: bool = True,
 ) -> GradientTransformation:
-    """Adamax: ``p <- p - learning_rate m^ / v`` with v a decayed maximum.
+    """Adamax: ``p <- p - learning_rate m^ / v``, with v a decayed maximum of ``|g|``.
 
     Args:
       learning_rate: The step size, >= 0.
-      b1: See `scale_by_adamax`, as for the other arguments.
-      b2: Decay of the maximum.
-      eps: Keeps the division from zero.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
-      eps_in_max: True for optax's and torch's place of eps, False for Keras's.
+      b1, b2, eps, mu_dtype, nu_dtype, eps_in_max: See `scale_by_adamax`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Kingma & Ba, "Adam: a method for stochastic optimization", 2015, algorithm 2.
 
@@ -150,26 +145,22 @@ def adamaxw(
     nu_dtype: StorageDtype | None = None,
     eps_in_max: bool = True,
 ) -> GradientTransformation:
-    """Adamax with decoupled weight decay.
+    """AdamaxW: Adamax with decoupled weight decay.
 
         p <- p - learning_rate (m^ / v + weight_decay p)
 
     Args:
       learning_rate: The step size, >= 0.
-      b1: See `scale_by_adamax`.
-      b2: See `scale_by_adamax`.
-      eps: See `scale_by_adamax`.
-      weight_decay: >= 0, multiplied by the learning rate.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      mu_dtype: What ``mu`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
-      eps_in_max: True for optax's and torch's place of eps, False for Keras's.
+      b1, b2, eps: See `scale_by_adamax`.
+      weight_decay: Decay coefficient, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
+      mu_dtype, nu_dtype, eps_in_max: See `scale_by_adamax`.
 
     Returns:
       A transformation; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Loshchilov & Hutter, "Decoupled weight decay regularization", 2019.
 

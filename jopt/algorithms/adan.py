@@ -1,6 +1,6 @@
 """Adan: Nesterov momentum from the differences of gradients.
 
-    d <- g - g of the step before                   0 in the first step
+    d <- g - (g of the previous step)               0 in the first step
     m <- b1 m + (1 - b1) g
     v <- b2 v + (1 - b2) d
     n <- b3 n + (1 - b3) (g + b2 d)^2
@@ -9,8 +9,8 @@
 
 Xie et al., "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep
 models", 2022. State: 16 bytes per float32 parameter, 14 with ``g_dtype="bfloat16"``,
-which loses nothing of bfloat16 gradients. It takes learning rates 5 to 10 times those
-of AdamW, and a weight decay of 0.02.
+which is lossless for bfloat16 gradients. Use learning rates 5 to 10 times AdamW's and a
+weight decay of 0.02.
 """
 
 from __future__ import annotations
@@ -58,25 +58,26 @@ def scale_by_adan(
 ) -> GradientTransformation:
     """Rescale by Adan's moments: ``u <- (m^ + b2 v^) / (sqrt(n^ + eps_root) + eps)``.
 
-    The decays are those of the authors' code; the paper's are one minus these. optax
-    has ``1 - b2`` in the place of ``b2``, twice, and so almost no Nesterov momentum.
+    The decays follow the authors' code; the paper's are one minus these. optax puts
+    ``1 - b2`` in place of both weights ``b2``, which leaves almost no Nesterov
+    momentum.
 
     Args:
       b1: Decay of the mean gradient, in [0, 1).
       b2: Decay of the mean difference, and its weight, in [0, 1).
       b3: Decay of the mean square, in [0, 1).
-      eps: Added to the root, >= 0.
-      eps_root: Added under the root, >= 0.
-      m_dtype: What ``m`` is stored in.
-      v_dtype: What ``v`` is stored in.
-      n_dtype: What ``n`` is stored in.
-      g_dtype: What the last gradient is stored in.
+      eps: Added to the square root, >= 0.
+      eps_root: Added under the square root, >= 0.
+      m_dtype: Storage dtype of ``m``; None means float32 or wider.
+      v_dtype: Storage dtype of ``v``; None means float32 or wider.
+      n_dtype: Storage dtype of ``n``; None means float32 or wider.
+      g_dtype: Storage dtype of the last gradient; None means float32 or wider.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range, or both eps are zero.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Xie et al., "Adan", 2022, algorithm 1.
 
@@ -97,8 +98,9 @@ def scale_by_adan(
             "n_scale": 1 / one_minus_power(b3, t),
         }
 
-    def rule(g, m, v, n, before, *, t, m_scale, v_scale, n_scale):
-        d = jnp.where(t > 1, g - before, 0)
+    def rule(g, m, v, n, previous_g, *, t, m_scale, v_scale, n_scale):
+        # The slot starts at zero, not at a gradient: the first difference would be g.
+        d = jnp.where(t > 1, g - previous_g, 0)
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * d
         n = b3 * n + (1 - b3) * abs_sq(g + b2 * d)
@@ -135,29 +137,22 @@ def adan(
 ) -> GradientTransformation:
     """Adan: adaptive Nesterov momentum.
 
-    The authors'; optax's has other equations, see `scale_by_adan`, and decays as
-    ``no_prox`` does.
+    Matches the authors' code. optax's version uses the equations described at
+    `scale_by_adan`, ``eps_root=1e-8``, and weight decay as with ``no_prox=True``.
 
     Args:
       learning_rate: The step size, >= 0.
-      b1: See `scale_by_adan`, as for the other arguments.
-      b2: Decay and weight of the mean difference.
-      b3: Decay of the mean square.
-      eps: Added to the root.
-      eps_root: Added under the root; optax has 1e-8.
-      weight_decay: >= 0; multiplied by the learning rate.
-      mask: The leaves to decay; see `add_decayed_weights`.
+      b1, b2, b3, eps, eps_root: See `scale_by_adan`.
+      weight_decay: Decay coefficient, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
       no_prox: Whether to decay as AdamW does, instead of by `proximal_decay`.
-      m_dtype: What ``m`` is stored in.
-      v_dtype: What ``v`` is stored in.
-      n_dtype: What ``n`` is stored in.
-      g_dtype: What the last gradient is stored in.
+      m_dtype, v_dtype, n_dtype, g_dtype: See `scale_by_adan`.
 
     Returns:
       A transformation; it needs params if there is a weight decay.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Xie et al., "Adan", 2022.
 
@@ -179,6 +174,7 @@ def adan(
     decay = decoupled_decay(weight_decay, mask)
     if no_prox or not decay:
         return chain(scaled, *decay, scale_by_learning_rate(learning_rate))
-    # The same name for the same number, so that a decay can be added later.
+    # The name under which the state has the learning rate without a decay, so that
+    # adding one later leaves old checkpoints readable.
     step = proximal_decay(learning_rate, weight_decay, mask)
     return chain(scaled, scale_by_learning_rate=step)

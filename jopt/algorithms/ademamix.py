@@ -1,13 +1,13 @@
 """AdEMAMix: Adam with a second, very slow average of the gradients.
 
     m1 <- b1 m1 + (1 - b1) g
-    m2 <- b3 m2 + (1 - b3) g            stays uncorrected: it fills slowly
+    m2 <- b3 m2 + (1 - b3) g            no bias correction: it fills slowly
     v  <- b2 v + (1 - b2) g^2
     u  <- (m1^ + alpha m2) / (sqrt(v^) + eps)
 
 Pagliardini, Ablin & Grangier, "The AdEMAMix optimizer: better, faster, older", 2024.
-State: 12 bytes per float32 parameter. For long trainings: b3 = 0.9999, alpha of 5 to 8,
-and both warmups as long as the training.
+State: 12 bytes per float32 parameter. For long trainings, use b3 = 0.9999, an alpha of
+5 to 8, and both warmups as long as the training.
 """
 
 from __future__ import annotations
@@ -61,21 +61,25 @@ def scale_by_ademamix(
       b1: Decay of the fast average, in [0, 1).
       b2: Decay of the second moment, in [0, 1).
       b3: Decay of the slow average, in [0, 1).
-      alpha: Weight of the slow average, >= 0; optax has 6.0 here, 5.0 in ``ademamix``.
-      eps: Added to the root, >= 0.
-      eps_root: Added under the root, >= 0.
-      mu_dtype: What ``m1`` is stored in.
-      b3_warmup: In how many steps the half-life of the slow average grows from that of
-        ``b1`` to that of ``b3``, > 0; None is from the beginning ``b3``.
-      alpha_warmup: In how many steps ``alpha`` grows linearly from zero, > 0.
-      m2_dtype: What ``m2`` is stored in. In bfloat16 a decay of 0.9999 stands still.
-      nu_dtype: What ``nu`` is stored in.
+      alpha: Weight of the slow average, >= 0. optax's default is 6.0 for
+        ``scale_by_ademamix`` and 5.0 for ``ademamix``.
+      eps: Added to the square root, >= 0.
+      eps_root: Added under the square root, >= 0.
+      mu_dtype: Storage dtype of ``m1``; None means float32 or wider.
+      b3_warmup: Number of steps, >= 1, in which the half-life of the slow average grows
+        linearly from the value for ``b1`` to the value for ``b3``; None means no
+        warmup.
+      alpha_warmup: Number of steps, >= 1, in which ``alpha`` grows linearly from zero;
+        None means no warmup.
+      m2_dtype: Storage dtype of ``m2``; None means float32 or wider. In bfloat16, a
+        decay of 0.9999 is lost to rounding.
+      nu_dtype: See `scale_by_adam`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range, or both eps are zero.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Pagliardini, Ablin & Grangier, "The AdEMAMix optimizer", 2024, algorithm 1.
 
@@ -96,23 +100,24 @@ def scale_by_ademamix(
         alpha_t = scalar(alpha)
         if alpha_warmup is not None:
             alpha_t = alpha_t * jnp.minimum(t / alpha_warmup, 1)
-        kept, added = scalar(b3), scalar(1 - b3)
+        m2_decay, g_weight = scalar(b3), scalar(1 - b3)
         if b3_warmup is not None:
-            # A half-life, in steps, is -log(2) / log(decay).
+            # Linear in the half-life, which is -log(2) / log(decay) steps.
             share = jnp.minimum(t / b3_warmup, 1)
-            log = 1 / ((1 - share) / _log(b1) + share / _log(b3))
-            kept, added = jnp.exp(log), -jnp.expm1(log)
+            log_decay = 1 / ((1 - share) / _log(b1) + share / _log(b3))
+            # expm1 because 1 - decay would cancel for decays close to 1.
+            m2_decay, g_weight = jnp.exp(log_decay), -jnp.expm1(log_decay)
         return {
             "alpha_t": alpha_t,
-            "kept": kept,
-            "added": added,
+            "m2_decay": m2_decay,
+            "g_weight": g_weight,
             "m1_scale": 1 / one_minus_power(b1, t),
             "nu_scale": 1 / one_minus_power(b2, t),
         }
 
-    def rule(g, m1, m2, nu, *, alpha_t, kept, added, m1_scale, nu_scale):
+    def rule(g, m1, m2, nu, *, alpha_t, m2_decay, g_weight, m1_scale, nu_scale):
         m1 = b1 * m1 + (1 - b1) * g
-        m2 = kept * m2 + added * g
+        m2 = m2_decay * m2 + g_weight * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
         root = jnp.sqrt(nu_scale * nu + eps_root) + eps
         return (m1_scale * m1 + alpha_t * m2) / root, m1, m2, nu
@@ -128,9 +133,9 @@ def scale_by_ademamix(
 
 
 def _log(decay: Any) -> Any:
-    # In float32 the logarithm of 0.9999 has three digits only.
-    given = isinstance(decay, float) and decay > 0
-    return math.log(decay) if given else jnp.log(decay)
+    # In float32, the logarithm of 0.9999 has only three correct digits.
+    is_constant = isinstance(decay, float) and decay > 0
+    return math.log(decay) if is_constant else jnp.log(decay)
 
 
 @transformation
@@ -153,30 +158,21 @@ def ademamix(
 ) -> GradientTransformation:
     """AdEMAMix: Adam that remembers tens of thousands of steps.
 
-    It is the authors', with their warmups, and optax's, which has none and stores all
-    three averages in ``mu_dtype``.
+    Matches the authors' code with its warmups, and optax, which has no warmups and
+    stores all three averages in ``mu_dtype``.
 
     Args:
       learning_rate: The step size, >= 0.
-      b1: See `scale_by_ademamix`, as for the other arguments.
-      b2: Decay of the second moment.
-      b3: Decay of the slow average.
-      alpha: Weight of the slow average.
-      eps: Added to the root.
-      eps_root: Added under the root.
-      mu_dtype: What ``m1`` is stored in.
-      weight_decay: >= 0, decoupled and multiplied by the learning rate.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      b3_warmup: In how many steps the half-life of the slow average grows.
-      alpha_warmup: In how many steps ``alpha`` grows.
-      m2_dtype: What ``m2`` is stored in.
-      nu_dtype: What ``nu`` is stored in.
+      b1, b2, b3, alpha, eps, eps_root, mu_dtype: See `scale_by_ademamix`.
+      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
+      b3_warmup, alpha_warmup, m2_dtype, nu_dtype: See `scale_by_ademamix`.
 
     Returns:
       A transformation; it needs params if there is a weight decay.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Pagliardini, Ablin & Grangier, "The AdEMAMix optimizer", 2024.
 

@@ -1,15 +1,15 @@
 """ADOPT: Adam that converges with any b2.
 
     v_1 <- g_1^2, and no step
-    n_t <- g_t / max(sqrt(v_(t-1)), eps), each element at most (t - 1)^(1/4) in size
+    n_t <- g_t / max(sqrt(v_(t-1)), eps), each element clipped to +-(t - 1)^(1/4)
     m_t <- b1 m_(t-1) + (1 - b1) n_t
     u_t <- m_t
     v_t <- b2 v_(t-1) + (1 - b2) g_t^2
 
 Taniguchi et al., "ADOPT: modified Adam can converge with any beta2 with the optimal
-rate", 2024. State: 8 bytes per float32 parameter, 6 with ``mu_dtype="bfloat16"``.
-Settings as for Adam, but b2 = 0.9999. The divisor does not know the gradient that it
-divides, and the average is taken afterwards.
+rate", 2024. The divisor does not depend on the gradient that it divides, and momentum
+averages gradients that are already normalized. State: 8 bytes per float32 parameter, 6
+with ``mu_dtype="bfloat16"``. Settings as for Adam, but b2 = 0.9999.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SkipFirstState(NamedTuple):
 
 
 def fourth_root(count: jax.Array) -> jax.Array:
-    """ADOPT's clipping value after ``count`` updates."""
+    """Return ADOPT's clipping value after ``count`` updates."""
     return scalar(count) ** 0.25
 
 
@@ -63,29 +63,30 @@ def scale_by_adopt(
     clip_value_fn: Callable[[jax.Array], Any] = fourth_root,
     nu_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """Average gradients that are divided by the root of the last second moment.
+    """Average gradients divided by the root of the previous second moment.
 
-    The first update is zero.
+    The first update is zero, because there is no previous second moment.
 
     Args:
-      b1: Decay of the mean, in [0, 1).
+      b1: Decay of the mean of the normalized gradients, in [0, 1).
       b2: Decay of the second moment, in [0, 1).
-      eps: The least divisor, > 0.
-      mu_dtype: What ``mu`` is stored in.
-      nesterov: Whether to average once more towards the normalized gradient.
+      eps: The smallest divisor, > 0.
+      mu_dtype: See `scale_by_adam`.
+      nesterov: Whether to average once more with the normalized gradient,
+        ``u <- b1 m + (1 - b1) n``.
       use_clipping: Whether to clip the elements of the normalized gradient.
-      clip_value_fn: At which value: a function of the number of updates so far, which
-        is 1 in the first step that moves.
-      nu_dtype: What ``nu`` is stored in.
+      clip_value_fn: A function from the number of updates so far, which is 1 at the
+        first step that moves, to the clipping value.
+      nu_dtype: See `scale_by_adam`.
 
     Returns:
       A transformation. With clipping, complex leaves are an error.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
       TypeError: ``clip_value_fn`` is not a function.
 
-    Taniguchi et al., "ADOPT", 2024, and the clipping of its authors' code.
+    Taniguchi et al., "ADOPT", 2024, with the clipping of the authors' code.
 
     >>> import jopt
     >>> tx = jopt.scale_by_adopt(b1=0.0)
@@ -106,16 +107,18 @@ def scale_by_adopt(
         return {
             "t": t,
             "bound": scalar(bound),
-            "kept": jnp.where(t > 1, scalar(b2), 0),
-            "added": jnp.where(t > 1, scalar(1 - b2), 1),
+            # The first step sets nu to g^2.
+            "nu_decay": jnp.where(t > 1, scalar(b2), 0),
+            "g_weight": jnp.where(t > 1, scalar(1 - b2), 1),
         }
 
-    def rule(g, mu, nu, *, t, bound, kept, added):
+    def rule(g, mu, nu, *, t, bound, nu_decay, g_weight):
+        # Before nu is updated: the divisor must not depend on g.
         n = jnp.where(t > 1, g / jnp.maximum(jnp.sqrt(nu), eps), 0)
         if use_clipping:
             n = jnp.clip(n, -bound, bound)
         mu = b1 * mu + (1 - b1) * n
-        nu = kept * nu + added * abs_sq(g)
+        nu = nu_decay * nu + g_weight * abs_sq(g)
         return b1 * mu + (1 - b1) * n if nesterov else mu, mu, nu
 
     return leafwise(
@@ -130,10 +133,10 @@ def scale_by_adopt(
 
 @transformation
 def skip_first(steps: int = 1) -> GradientTransformation:
-    """Zero updates in the first steps, in which an optimizer only gathers statistics.
+    """Zero the first updates, in which an optimizer only gathers statistics.
 
     Args:
-      steps: How many, >= 0.
+      steps: Number of updates to zero, >= 0.
 
     Returns:
       A transformation.
@@ -172,28 +175,24 @@ def adopt(
 ) -> GradientTransformation:
     """ADOPT: Adam that converges with any b2. The first step moves nothing.
 
-    It is optax's and the authors' (the package torch-adopt); pytorch_optimizer clips at
-    the value of the next step, and decays in the first.
+    Matches optax and the authors' package torch-adopt. pytorch_optimizer clips at the
+    next step's value, and decays weights in the first step.
 
     Args:
       learning_rate: The step size, >= 0.
-      b1: See `scale_by_adopt`, as for the other arguments.
-      b2: Decay of the second moment.
-      eps: The least divisor.
-      mu_dtype: What ``mu`` is stored in.
-      nesterov: Whether to average once more towards the normalized gradient.
-      use_clipping: Whether to clip the elements of the normalized gradient.
-      clip_value_fn: At which value, from the number of updates so far.
-      weight_decay: >= 0, decoupled and multiplied by the learning rate; from the second
-        step on.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      nu_dtype: What ``nu`` is stored in.
+      b1, b2, eps, mu_dtype: See `scale_by_adopt`.
+      nesterov, use_clipping, clip_value_fn: See `scale_by_adopt`.
+      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate;
+        applied from the second step on.
+      mask: See `add_decayed_weights`.
+      nu_dtype: See `scale_by_adopt`.
 
     Returns:
       A transformation; it needs params if there is a weight decay.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
+      TypeError: ``clip_value_fn`` is not a function.
 
     Taniguchi et al., "ADOPT", 2024.
 
@@ -213,5 +212,6 @@ def adopt(
     )
     decay = decoupled_decay(weight_decay, mask)
     if decay:
+        # The first step only gathers statistics, so it must not decay either.
         decay.append(skip_first())
     return chain(scaled, *decay, scale_by_learning_rate(learning_rate))

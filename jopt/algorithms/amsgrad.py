@@ -1,12 +1,12 @@
-"""AMSGrad: Adam whose step sizes never grow again.
+"""AMSGrad: Adam whose divisor never shrinks.
 
     m, v as in Adam
     v_max <- max(v_max, v^)
     u     <- m^ / (sqrt(v_max) + eps)
 
 Reddi, Kale & Kumar, "On the convergence of Adam and beyond", 2018. State: 12 bytes per
-float32 parameter. It mends a case where Adam does not converge; in practice it rarely
-differs much.
+float32 parameter. It fixes a case in which Adam does not converge; in practice the two
+rarely differ much.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ScaleByAmsgradState(NamedTuple):
     count: jax.Array  # int32 scalar, updates so far
     mu: Any  # first moment, like params
     nu: Any  # second moment, like params, real
-    nu_max: Any  # its largest value so far, like params, real
+    nu_max: Any  # largest second moment so far, like params, real
 
 
 @transformation
@@ -50,18 +50,14 @@ def scale_by_amsgrad(
     maximum: Literal["corrected", "raw"] = "corrected",
     eps_mode: EpsMode = "after",
 ) -> GradientTransformation:
-    """Adam with the largest second moment so far: ``u <- m^ / (sqrt(v_max) + eps)``.
+    """Rescale by the largest second moment so far: ``u <- m^ / (sqrt(v_max) + eps)``.
 
     Args:
-      b1: Decay of the first moment, in [0, 1).
-      b2: Decay of the second moment, in [0, 1).
-      eps: Added to the root.
-      eps_root: Added under the root.
-      mu_dtype: What ``mu`` is stored in.
-      bias_correction_mu: Whether to correct the first moment.
-      bias_correction_nu: Whether to correct the second moment.
-      nu_dtype: What ``nu`` and ``nu_max`` are stored in.
-      maximum: ``"corrected"`` takes the maximum of the corrected moments (optax);
+      b1, b2, eps, eps_root, mu_dtype: See `scale_by_adam`.
+      bias_correction_mu: Whether to correct the bias of the first moment.
+      bias_correction_nu: Whether to correct the bias of the second moment.
+      nu_dtype: Storage dtype of ``nu`` and ``nu_max``; None means float32 or wider.
+      maximum: ``"corrected"`` takes the maximum of bias-corrected moments (optax);
         ``"raw"`` takes it before the correction (torch, Keras).
       eps_mode: See `scale_by_adam`.
 
@@ -69,7 +65,7 @@ def scale_by_amsgrad(
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Reddi, Kale & Kumar, "On the convergence of Adam and beyond", 2018.
 
@@ -93,6 +89,7 @@ def scale_by_amsgrad(
     def rule(g, mu, nu, nu_max, *, mu_scale, nu_scale, outside, inside):
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
+        # A raw maximum is stored uncorrected, so every step corrects it anew.
         if maximum == "raw":
             nu_max = jnp.maximum(nu_max, nu)
             v = nu_scale * nu_max
@@ -125,26 +122,21 @@ def amsgrad(
     maximum: Literal["corrected", "raw"] = "corrected",
     eps_mode: EpsMode = "after",
 ) -> GradientTransformation:
-    """AMSGrad: Adam whose step sizes never grow again.
+    """AMSGrad: Adam whose divisor never shrinks.
+
+    torch's numbers need ``maximum="raw"``, Keras's also ``eps_mode="before"``.
 
     Args:
       learning_rate: The step size, >= 0.
-      b1: See `scale_by_amsgrad`, as for the other arguments.
-      b2: Decay of the second moment.
-      eps: Added to the root.
-      eps_root: Added under the root.
-      mu_dtype: What ``mu`` is stored in.
-      bias_correction_mu: Whether to correct the first moment.
-      bias_correction_nu: Whether to correct the second moment.
-      nu_dtype: What ``nu`` and ``nu_max`` are stored in.
-      maximum: ``"corrected"`` (optax) or ``"raw"`` (torch, Keras).
-      eps_mode: ``"after"`` the bias correction (optax, torch) or ``"before"`` (Keras).
+      b1, b2, eps, eps_root, mu_dtype: See `scale_by_amsgrad`.
+      bias_correction_mu, bias_correction_nu: See `scale_by_amsgrad`.
+      nu_dtype, maximum, eps_mode: See `scale_by_amsgrad`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Reddi, Kale & Kumar, "On the convergence of Adam and beyond", 2018.
 

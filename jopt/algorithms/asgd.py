@@ -1,16 +1,16 @@
-"""ASGD: gradient descent that also keeps the average of the parameters.
+"""ASGD: gradient descent that also averages the parameters.
 
     eta <- learning_rate / (1 + lambd learning_rate (t - 1))^alpha
     p   <- (1 - lambd eta) p - eta g
     ax  <- ax + (p - ax) / max(1, t - 1 - t0)
 
-Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992; in
-this form, for a loss with the penalty ``lambd / 2 |p|^2``, Xu, "Towards optimal one
+Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992. This
+form, for a loss with the penalty ``lambd / 2 |p|^2``, is from Xu, "Towards optimal one
 pass large scale learning with averaged stochastic gradient descent", 2011.
 
-State: 4 bytes per float32 parameter. Train with the parameters, and evaluate with the
-average, `jopt.eval_params`. For the average to be more than a copy, ``t0`` has to be
-less than the number of steps: take the number of steps of an epoch or two.
+State: 4 bytes per float32 parameter. Train with the parameters and evaluate with their
+average, `jopt.eval_params`. Set ``t0`` to the number of steps of an epoch or two: if
+training stops before step ``t0``, the average is only a copy of the parameters.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class AsgdState(NamedTuple):
     """State of `asgd`."""
 
     count: jax.Array  # int32 scalar, updates so far
-    ax: Any  # the average of the parameters, like params
+    ax: Any  # average of the parameters, like params
 
 
 @transformation
@@ -46,25 +46,25 @@ def asgd(
     """Averaged stochastic gradient descent; ``ax`` in the state is the average.
 
     Args:
-      learning_rate: The step size at the first step, >= 0; torch has 0.01.
-      lambd: The decay of the parameters, >= 0, multiplied by the step size; also how
-        fast the step size decays.
-      alpha: The power with which the step size decays, >= 0.
-      t0: The step after which to average, >= 0; until then the average is the last
-        parameter.
-      ax_dtype: What ``ax`` is stored in; None is float32 or wider. In bfloat16 an
-        average over more than 256 steps stands still.
+      learning_rate: The first step size, >= 0; torch's default is 0.01.
+      lambd: Weight decay, >= 0, multiplied by the step size. It also sets how fast the
+        step size decays.
+      alpha: Exponent of the step size's decay, >= 0.
+      t0: Step after which averaging starts, >= 0; until then ``ax`` is a copy of the
+        latest parameters.
+      ax_dtype: Storage dtype of ``ax``; None means float32 or wider. In bfloat16, an
+        average over more than 256 steps stops changing.
 
     Returns:
-      A transformation; it needs params, and has to be the last of a chain, for what
-      comes after it is not in the average. `jopt.eval_params` gives the average.
+      A transformation; it needs params. Put it last in a chain, because the average
+      misses what later members change. `jopt.eval_params` returns the average.
 
     Raises:
       ValueError: A number is negative.
 
-    Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992. As
-    torch, whose ``weight_decay`` is ``chain(add_decayed_weights(…), asgd(…))``, but for
-    a schedule: torch uses the learning rate of the step before.
+    Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
+    Matches torch, whose ``weight_decay`` is ``chain(add_decayed_weights(…), asgd(…))``,
+    except with a schedule: torch uses the previous step's learning rate.
 
     >>> import jopt
     >>> tx, params = jopt.asgd(0.5, t0=0), jnp.array([1.0])
@@ -80,6 +80,7 @@ def asgd(
 
     def rule(g, ax, *, p, eta, mu):
         u = -eta * (g + lambd * p)
+        # Exactly p + u at mu = 1, where ax + mu (p + u - ax) would round.
         return u, (1 - mu) * ax + mu * (p + u)
 
     def readout(p, ax):

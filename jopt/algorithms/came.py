@@ -1,16 +1,18 @@
-"""CAME: Adafactor with momentum, which trusts momentum where updates are steady.
+"""CAME: Adafactor with momentum, trusted more where updates are steady.
 
-    u <- g / sqrt(V)                  V factored from row and column means of g^2 + eps1
+    u <- g / sqrt(V)            V factored from row and column means of g^2 + eps1
     u <- u / max(1, rms(u) / d)
     m <- b1 m + (1 - b1) u
-    u <- m / sqrt(S)                  S factored from those of (u - m)^2 + eps2
+    u <- m / sqrt(S)            S factored from the same means of (u - m)^2 + eps2
 
-V and S are averages with the decays b2 and b3. Vectors have V per element, and no S.
+V and S are moving averages with decays b2 and b3. S measures the instability of the
+updates. For vectors, V has a value per element and there is no S.
 
 Luo, Ren, Zheng, Jiang, Jiang & You, "CAME: confidence-guided adaptive memory efficient
-optimization", 2023. State: 4 bytes per float32 parameter and ``8 (m + n) / (m n)`` more
-of an (m, n) matrix; 2 with ``mu_dtype="bfloat16"``. For language models where Adam's
-state does not fit and Adafactor trains too slowly; learning rate 1e-4 to 5e-4.
+optimization", 2023. State: 4 bytes per float32 parameter, 2 with
+``mu_dtype="bfloat16"``, and ``8 (m + n) / (m n)`` more for an (m, n) matrix. Use it for
+language models when Adam's state does not fit and Adafactor trains too slowly, with a
+learning rate of 1e-4 to 5e-4.
 """
 
 from __future__ import annotations
@@ -37,9 +39,9 @@ class ScaleByCameState(NamedTuple):
     mu: Any  # momentum of the updates, like params
     v_row: Any  # mean squares of the gradient's rows
     v_col: Any  # mean squares of its columns
-    v: Any  # mean squares of its elements; None but for vectors
-    res_row: Any  # mean squares of the rows of updates less momentum
-    res_col: Any  # mean squares of their columns
+    v: Any  # mean squares of its elements; None except for vectors
+    res_row: Any  # mean squares of the rows of the update minus momentum
+    res_col: Any  # mean squares of the columns of the same difference
 
 
 @transformation
@@ -59,17 +61,17 @@ def scale_by_came(
     Args:
       b1: Decay of the momentum, in [0, 1).
       b2: Decay of the gradient's mean squares, in [0, 1).
-      b3: Decay of the instability's, in [0, 1).
+      b3: Decay of the instability's mean squares, in [0, 1).
       eps1: Added to the squares of the gradient, > 0.
       eps2: Added to the squares of the instability, > 0.
-      clipping_threshold: Bounds the root mean square of ``u`` before momentum, > 0.
-      mu_dtype: What ``mu`` is stored in; None is float32 or wider.
+      clipping_threshold: Bound on the RMS of the update before momentum, > 0.
+      mu_dtype: See `scale_by_adam`.
 
     Returns:
       A transformation, for real numbers.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Luo et al., "CAME: confidence-guided adaptive memory efficient optimization", 2023.
 
@@ -95,11 +97,12 @@ def scale_by_came(
             for old, axis in ((res_row, axes[0]), (res_col, axes[1]))
         )
         whole = jnp.mean(res_row, axes[1], keepdims=True)
+        # Factor by factor: the product of two small means could underflow.
         u = mu * (1 / jnp.sqrt(res_row)) * (jnp.sqrt(whole) / jnp.sqrt(res_col))
         return u, mu, *v, res_row, res_col
 
     def over(which):
-        return lambda shape: (found[which],) if (found := _axes(shape)) else None
+        return lambda shape: (axes[which],) if (axes := _axes(shape)) else None
 
     def vector(shape):
         return () if _axes(shape) is None else None
@@ -138,24 +141,18 @@ def came(
 
     Args:
       learning_rate: The step size, >= 0; 2e-4 in the paper.
-      b1: See `scale_by_came`, as for the other arguments.
-      b2: Decay of the gradient's mean squares.
-      b3: Decay of the instability's.
-      eps1: Added to the squares of the gradient.
-      eps2: Added to the squares of the instability.
-      clipping_threshold: Bounds the root mean square of ``u`` before momentum.
-      mu_dtype: What ``mu`` is stored in.
-      weight_decay: >= 0, multiplied by the learning rate.
-      mask: The leaves to decay; see `add_decayed_weights`.
+      b1, b2, b3, eps1, eps2, clipping_threshold, mu_dtype: See `scale_by_came`.
+      weight_decay: Decay coefficient, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
 
     Returns:
       A transformation, for real numbers; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Luo et al., "CAME: confidence-guided adaptive memory efficient optimization", 2023.
-    Exactly the authors' numbers.
+    Matches the authors' code exactly.
 
     >>> import jopt
     >>> jopt.came(2e-4, weight_decay=0.01)

@@ -1,8 +1,8 @@
-"""COCOB: bet on the sign of each gradient, and the gain is the step.
+"""COCOB: bet on the sign of each gradient; the winnings set the step.
 
-    L <- max(L, |g|)                       the largest gradient so far
+    L <- max(L, |g|)                       largest gradient so far
     G <- G + |g|
-    R <- max(R - g (w - w_1), 0)           the gain so far
+    R <- max(R - g (w - w_1), 0)           winnings so far
     C <- C - g
     w <- w_1 + C / (L max(G + L, alpha L)) (L + R)
 
@@ -10,7 +10,7 @@ Orabona & Tommasi, "Training deep networks without learning rates through coin b
 2017.
 
 State: 20 bytes per float32 parameter. There is no learning rate, and the scale of the
-gradients is of no account; it is for problems where there is nothing to tune it on.
+gradients does not matter. Use it when there is nothing to tune a learning rate on.
 """
 
 from __future__ import annotations
@@ -47,20 +47,21 @@ def scale_by_cocob(
     *,
     param_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """From each parameter to where its bets would have led it.
+    """Step from each parameter to where its bets lead.
 
-    It takes gradients and gives steps, with their sign: nothing is to come after it.
+    It takes gradients and returns steps with their final sign, so put it last in a
+    chain.
 
     Args:
-      alpha: The first bets are of ``1 / alpha``, > 0.
-      eps: The least ``L``, > 0.
-      param_dtype: What ``init_particles`` is stored in; None is float32 or wider.
+      alpha: One over the size of the first bets, > 0.
+      eps: Lower bound on the largest gradient ``L``, > 0.
+      param_dtype: Storage dtype of ``init_particles``; None means float32 or wider.
 
     Returns:
       A transformation; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: ``alpha`` or ``eps`` is not positive.
       TypeError: A leaf is complex.
 
     Orabona & Tommasi, "Training deep networks without learning rates through coin
@@ -73,16 +74,16 @@ def scale_by_cocob(
     """
     arguments.positive(alpha=alpha, eps=eps)
 
-    def rule(g, start, cumulated, largest, sizes, reward, *, p):
+    def rule(g, start, cumulative, largest, size_sum, reward, *, p):
         size = jnp.abs(g)
         largest = jnp.maximum(jnp.maximum(largest, size), eps)
-        sizes = sizes + size
+        size_sum = size_sum + size
         reward = jnp.maximum(reward - g * (p - start), 0)
-        cumulated = cumulated - g
-        bet = cumulated / jnp.maximum(sizes + largest, alpha * largest)
-        # With quotients only, nothing depends on the scale of the gradients.
+        cumulative = cumulative - g
+        bet = cumulative / jnp.maximum(size_sum + largest, alpha * largest)
+        # Only ratios of gradients enter, so their scale cancels.
         target = start + bet * (1 + reward / largest)
-        return target - p, start, cumulated, largest, sizes, reward
+        return target - p, start, cumulative, largest, size_sum, reward
 
     return leafwise(
         rule,
@@ -106,30 +107,32 @@ def cocob(
     *,
     param_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """Optimize by coin betting, without a learning rate.
+    """COCOB: coin betting, without a learning rate.
 
     Args:
-      learning_rate: A factor for the gradients, >= 0. A constant changes nothing; a
-        schedule gives weights to the steps.
-      alpha: See `scale_by_cocob`, as for the other arguments.
-      eps: The least ``L``, > 0.
-      weight_decay: >= 0; added to the gradient, times the parameters.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      param_dtype: What ``init_particles`` is stored in.
+      learning_rate: Factor for the gradients, >= 0. A constant changes nothing; a
+        schedule weights the steps.
+      alpha, eps: See `scale_by_cocob`.
+      weight_decay: Strength of the L2 penalty, >= 0: ``weight_decay p`` is added to the
+        gradient.
+      mask: See `add_decayed_weights`.
+      param_dtype: See `scale_by_cocob`.
 
     Returns:
       A transformation; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
       TypeError: A leaf is complex.
 
-    Equal to optax and to algorithm 2 of the paper.
+    Orabona & Tommasi, "Training deep networks without learning rates through coin
+    betting", 2017. Matches algorithm 2 of the paper, and optax.
 
     >>> import jopt
     >>> jopt.cocob(weight_decay=1e-4)
     cocob(weight_decay=0.0001)
     """
+    # The bets determine the whole step, so the learning rate weights gradients instead.
     return chain(
         *decoupled_decay(weight_decay, mask),
         scale_by_learning_rate(learning_rate, flip_sign=False),

@@ -1,6 +1,6 @@
-"""D-Adaptation: Adam that finds its learning rate from a bound on the distance.
+"""D-Adaptation: Adam that derives its learning rate from a bound on the distance.
 
-    step <- d lr_t                             d is less than the distance |x_0 - x*|
+    step <- d lr_t                             d: lower bound on |x_0 - x*|
     a    <- sqrt(b2) a + (1 - sqrt(b2)) step <g, s / (sqrt(v) + eps)>
     m    <- b1 m + (1 - b1) step g
     v    <- b2 v + (1 - b2) g^2
@@ -10,8 +10,8 @@
 
 Defazio & Mishchenko, "Learning-rate-free learning by D-Adaptation", 2023.
 
-State: 12 bytes per float32 parameter. The learning rate is 1, or a schedule whose
-largest value is 1. Prodigy, by the same authors, finds its step sooner.
+State: 12 bytes per float32 parameter. Use a learning rate of 1, or a schedule that
+peaks at 1. Prodigy, by the same authors, finds its step size sooner.
 """
 
 from __future__ import annotations
@@ -57,28 +57,29 @@ def dadapt_adamw(
     """AdamW without a learning rate, by D-Adaptation.
 
     Args:
-      learning_rate: A factor for all steps, >= 0; 1, or a schedule below 1.
-      betas: Decays of the moments, each in [0, 1).
-      eps: Added to the root, > 0.
-      estim_lr0: What ``d`` starts at, > 0. In bfloat16 a step has to be some 1e-3 of
-        the parameters to change them: start there.
-      weight_decay: >= 0, multiplied by the step. For L2 instead, chain
-        `add_decayed_weights` before.
-      use_bias_correction: Whether the step is multiplied by Adam's correction.
-      growth_rate: The most by which ``d`` is multiplied in a step, >= 1, such as 1.02;
-        None is no bound.
-      mu_dtype: What ``exp_avg`` is stored in; None is float32 or wider.
-      nu_dtype: What ``exp_avg_sq`` is stored in.
+      learning_rate: Factor for all steps, >= 0; 1, or a schedule of at most 1.
+      betas: Decays of the first and second moment, each in [0, 1).
+      eps: Added to the square root, > 0.
+      estim_lr0: Initial ``d``, > 0. For bfloat16 parameters, start at about 1e-3 of
+        their size: smaller steps are lost to rounding.
+      weight_decay: Decay coefficient, >= 0, multiplied by the step size. For an L2
+        penalty, chain `add_decayed_weights` before this instead.
+      use_bias_correction: Whether to multiply the step size by Adam's bias correction.
+      growth_rate: The largest factor by which ``d`` may grow in a step, >= 1, such as
+        1.02; None means no bound.
+      mu_dtype: Storage dtype of ``exp_avg``; None means float32 or wider.
+      nu_dtype: Storage dtype of ``exp_avg_sq``; None means float32 or wider.
 
     Returns:
-      A transformation; it needs params. Its state has ``estim_lr``, the ``d`` so far.
+      A transformation; it needs params. ``estim_lr`` in its state is the current ``d``.
 
     Raises:
-      ValueError: A number is out of its range.
-      TypeError: A leaf is complex.
+      ValueError: A number is out of range.
+      TypeError: ``betas`` is not a pair, or a leaf is complex.
 
-    Equal to the authors' ``DAdaptAdam(decouple=True)``; with the bias correction to
-    optax, which is NaN for ever if the first gradients are all zero (0.2.8).
+    Defazio & Mishchenko, "Learning-rate-free learning by D-Adaptation", 2023. Matches
+    the authors' ``DAdaptAdam(decouple=True)``. With the bias correction it matches
+    optax, which stays NaN if the first gradients are all zero (0.2.8).
 
     >>> import jopt
     >>> tx, params = jopt.dadapt_adamw(estim_lr0=0.1), jnp.ones(2)
@@ -99,13 +100,14 @@ def dadapt_adamw(
             step = step * adam_correction(b1, b2, t)
         along = total(_along, updates, grad_sum, exp_avg_sq, eps=eps)
         numerator = decay * numerator_weighted + (1 - decay) * step * along
+        # The norm of the s that the rule will store once these scalars are known.
         size = total(next_size, updates, grad_sum, decay=decay, add=(1 - decay) * step)
-        found = quotient(numerator, (1 - decay) * size)
+        estimate = quotient(numerator, (1 - decay) * size)
         if growth_rate is not None:
-            found = jnp.minimum(found, growth_rate * estim_lr)
+            estimate = jnp.minimum(estimate, growth_rate * estim_lr)
         return {
             "step": step,
-            "estim_lr": jnp.maximum(estim_lr, found),
+            "estim_lr": jnp.maximum(estim_lr, estimate),
             "numerator_weighted": numerator,
         }
 
@@ -134,12 +136,12 @@ def _along(g: jax.Array, s: jax.Array, v: jax.Array, *, eps: jax.Array) -> jax.A
 def next_size(
     g: jax.Array, s: jax.Array, *, decay: jax.Array, add: jax.Array
 ) -> jax.Array:
-    """How large a sum of gradients is with the next of them."""
+    """Return the elements of ``|s|`` after the next gradient is added to ``s``."""
     return jnp.abs(decay * s + add * g)
 
 
 def check_betas(betas: Any) -> tuple[float, float]:
-    """The decays of the two moments."""
+    """Return the decays of the two moments, checked."""
     if not isinstance(betas, tuple | list) or len(betas) != 2:
         raise TypeError(f"betas must be a pair such as (0.9, 0.999), got {betas!r}")
     b1, b2 = betas
@@ -148,11 +150,11 @@ def check_betas(betas: Any) -> tuple[float, float]:
 
 
 def adam_correction(b1: float, b2: float, t: jax.Array) -> jax.Array:
-    """What Adam's bias corrections multiply an update by."""
+    """Return the factor that Adam's bias corrections put on an update."""
     return jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t)
 
 
 def quotient(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-    """The quotient, or zero before any gradient was other than zero."""
-    given = denominator > 0
-    return jnp.where(given, numerator, 0) / jnp.where(given, denominator, 1)
+    """Divide; zero where the denominator is zero, before any gradient was nonzero."""
+    nonzero = denominator > 0
+    return jnp.where(nonzero, numerator, 0) / jnp.where(nonzero, denominator, 1)

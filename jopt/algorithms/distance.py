@@ -1,4 +1,4 @@
-"""What optimizers measure to find their own step size: sums over all parameters."""
+"""Sums over all parameters, from which optimizers estimate their step size."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from jopt.tree import abs_sq, scalar
 def each(
     f: Callable[..., jax.Array], *trees: Any, **numbers: float | jax.Array
 ) -> list[jax.Array | None]:
-    """``f(x, y, …)`` for the leaves of trees of one structure.
+    """Apply ``f(x, y, …)`` to the leaves of trees of one structure.
 
     Args:
       f: A function of one leaf of each tree, in float32 or wider, and the numbers. It
-        is traced once per shape, so it must not be made anew at each call.
-      *trees: Where any has None, so has the result.
-      **numbers: The same for all leaves.
+        is traced once per shape if every call passes the same function object.
+      *trees: The trees. Where any has None, the result is None.
+      **numbers: Passed to ``f`` for every leaf.
 
     Returns:
       The results in the order of the leaves.
@@ -46,34 +46,34 @@ def _leaf(
     dtypes = [jnp.finfo(tree.compute_dtype(x.dtype)).dtype for x in row]
     wide = max(dtypes, key=lambda dtype: jnp.finfo(dtype).bits)
     loaded = [x.astype(np.promote_types(x.dtype, wide)) for x in row]
-    given = {name: jnp.asarray(x, wide) for name, x in numbers.items()}
-    # Complex leaves are multiplied by real numbers of their width.
+    widened = {name: jnp.asarray(x, wide) for name, x in numbers.items()}
+    # Real numbers multiply complex leaves, which strict promotion would refuse.
     with jax.numpy_dtype_promotion("standard"):
-        return f(*loaded, **given)
+        return f(*loaded, **widened)
 
 
 def total(f: Callable[..., jax.Array], *trees: Any, **numbers: Any) -> jax.Array:
-    """The sum of all elements of what `each` gives.
+    """Sum all elements of the arrays that `each` returns.
 
     >>> float(total(inner, {"a": jnp.full(2, 3.0)}, {"a": jnp.ones(2)}))
     6.0
     """
-    found = (x for x in each(f, *trees, **numbers) if x is not None)
-    return sum((scalar(jnp.sum(x)) for x in found), start=scalar(0))
+    arrays = (x for x in each(f, *trees, **numbers) if x is not None)
+    return sum((scalar(jnp.sum(x)) for x in arrays), start=scalar(0))
 
 
 def squared_distance(params: Params, init_params: Params) -> jax.Array:
-    """``|x - x_0|^2``."""
+    """Return ``|x - x_0|^2``."""
     return total(_squared_difference, params, init_params)
 
 
 def distance(params: Params, init_params: Params) -> jax.Array:
-    """``|x - x_0|``."""
+    """Return ``|x - x_0|``."""
     return root(squared_distance(params, init_params))
 
 
 def root(x: jax.Array) -> jax.Array:
-    """The square root, with the gradient zero at zero: there the distance starts."""
+    """Square root whose derivative at zero, where distances start, is zero."""
     return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
 
 
@@ -82,5 +82,5 @@ def _squared_difference(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def inner(x: jax.Array, y: jax.Array) -> jax.Array:
-    """The real part of ``conj(x) y``: how much of one is along the other."""
+    """Return the real part of ``conj(x) y``, the elements of an inner product."""
     return jnp.real(jnp.conj(x) * y)

@@ -1,14 +1,14 @@
-"""DoG, distance over gradients: how far one has come says how long the steps are.
+"""DoG, distance over gradients: the distance covered so far sets the step size.
 
     r_t <- max(r_(t-1), |x_t - x_0|)
     x   <- x - g r_t / sqrt(|g_1|^2 + ... + |g_t|^2)
 
 Ivgi, Hinder & Carmon, "DoG is SGD's best friend: a parameter-free dynamic step size
-schedule", 2023. Leaf by leaf it is `ldog`.
+schedule", 2023. `ldog` applies it leaf by leaf.
 
-State: 4 bytes per float32 parameter, the initial point. The learning rate stays 1. To
-evaluate it needs an average of the parameters (`params_ema`, `params_mean`). Steps of
-1e-6 of the parameters' size do nothing to bfloat16 parameters: start with more.
+State: 4 bytes per float32 parameter, for the initial point. Keep the learning rate at
+1. Evaluate with an average of the parameters (`params_ema`, `params_mean`). Steps of
+1e-6 of the parameters' size do not change bfloat16 parameters: start with larger ones.
 """
 
 from __future__ import annotations
@@ -53,17 +53,19 @@ def scale_by_dog(
     """Multiply by distance over gradients: ``u <- g r_t / sqrt(sum |g|^2 + eps)``.
 
     Args:
-      init_step: What there is before there is a distance: ``("distance", r_0)``, or
-        ``("heuristic", a)`` for ``r_0 = a (1 + |x_0|)``; the authors advise a = 1e-6,
-        with batch normalization 1e-4; or ``("learning_rate", eta)``, the first factor.
+      init_step: The start, before there is a distance. ``("distance", r_0)`` sets r_0.
+        ``("heuristic", a)`` sets ``r_0 = a (1 + |x_0|)``; the authors recommend an a of
+        1e-6, or 1e-4 with batch normalization. ``("learning_rate", eta)`` sets the
+        first step size.
       eps: Added to the sum of squares, > 0.
-      param_dtype: What ``init_params`` is stored in; None is float32 or wider.
+      param_dtype: Storage dtype of ``init_params``; None means float32 or wider.
 
     Returns:
       A transformation; it needs params.
 
     Raises:
-      ValueError: A number is out of its range, or another kind of start.
+      ValueError: A number is not positive, or the kind of ``init_step`` is unknown.
+      TypeError: ``init_step`` is not a pair.
 
     Ivgi, Hinder & Carmon, "DoG is SGD's best friend", 2023.
 
@@ -72,7 +74,7 @@ def scale_by_dog(
     >>> tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)[0].round()
     Array([3., 4.], dtype=float32)
     """
-    kind, value = _checked(init_step)
+    kind, value = _check_init_step(init_step)
     arguments.positive(eps=eps)
 
     def scalars(t, updates, params, init_params, max_dist, sum_sq_norm_grads):
@@ -80,6 +82,7 @@ def scale_by_dog(
         if kind == "distance":
             max_dist = jnp.maximum(max_dist, value)
         elif kind == "heuristic":
+            # The state keeps r_0 from the first step on: later ones skip this norm.
             start = jax.lax.cond(
                 t > 1, lambda: 0 * t, lambda: value * (1 + tree.norm(init_params))
             )
@@ -106,7 +109,7 @@ def scale_by_dog(
     )
 
 
-def _checked(init_step: Any) -> InitStep:
+def _check_init_step(init_step: Any) -> InitStep:
     if not isinstance(init_step, tuple | list) or len(init_step) != 2:
         raise TypeError(
             'init_step must be a pair such as ("heuristic", 1e-6), got '
@@ -130,26 +133,28 @@ def dog(
     *,
     param_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """SGD with a step size of distance over gradients.
+    """DoG: gradient descent with a step size of distance over gradients.
 
         p <- p - learning_rate g r_t / sqrt(sum |g|^2 + eps)
 
     Args:
-      learning_rate: A factor for all steps, >= 0; the authors advise 1.
-      init_step: See `scale_by_dog`, as for the other arguments.
-      eps: Added to the sum of squares, > 0.
-      weight_decay: >= 0; added to the gradient, times the parameters.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      param_dtype: What ``init_params`` is stored in.
+      learning_rate: Factor for all steps, >= 0; the authors recommend 1.
+      init_step, eps: See `scale_by_dog`.
+      weight_decay: Strength of the L2 penalty, >= 0: ``weight_decay p`` is added to the
+        gradient. None means 0.
+      mask: See `add_decayed_weights`.
+      param_dtype: See `scale_by_dog`.
 
     Returns:
       A transformation; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or the kind of ``init_step`` is unknown.
+      TypeError: ``init_step`` is not a pair.
 
-    Equal to the authors' ``DoG``; to optax, which computes all of it in the parameters'
-    dtype: its sum stands still at 2048 in bfloat16 (0.2.8).
+    Ivgi, Hinder & Carmon, "DoG is SGD's best friend", 2023. Matches the authors'
+    ``DoG``, and optax, which computes everything in the parameters' dtype: in bfloat16
+    its sum stops at 2048 (0.2.8).
 
     >>> import jopt
     >>> jopt.dog(init_step=("distance", 0.01))

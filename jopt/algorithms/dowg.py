@@ -1,4 +1,4 @@
-"""DoWG, distance over weighted gradients.
+"""DoWG, distance over weighted gradients: DoG with more weight on late gradients.
 
     r_t^2 <- max(r_(t-1)^2, |x_t - x_0|^2)
     v_t   <- v_(t-1) + r_t^2 |g_t|^2
@@ -7,9 +7,9 @@
 Khaled, Mishchenko & Jin, "DoWG unleashed: an efficient universal parameter-free
 gradient descent method", 2023.
 
-State: 4 bytes per float32 parameter, the initial point. The learning rate stays 1. It
-gives the late gradients the larger weight, so that it is bolder than `dog`; meant for
-full gradients, or batches with little noise.
+State: 4 bytes per float32 parameter, for the initial point. Keep the learning rate at
+1. The weights make DoWG bolder than `dog`; it is meant for full gradients, or batches
+with little noise.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def scale_by_dowg(
     """Multiply by distance over gradients: ``u <- g r_t^2 / (sqrt(v_t) + eps)``.
 
     Args:
-      init_estim_sq_dist: The least ``r_t^2``, > 0; None is eps.
-      eps: Added to the root, > 0.
-      param_dtype: What ``init_params`` is stored in; None is float32 or wider.
+      init_estim_sq_dist: The smallest ``r_t^2``, > 0; None means ``eps``.
+      eps: Added to the square root, > 0.
+      param_dtype: Storage dtype of ``init_params``; None means float32 or wider.
 
     Returns:
       A transformation; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is not positive.
 
     Khaled, Mishchenko & Jin, "DoWG unleashed", 2023.
 
@@ -69,14 +69,14 @@ def scale_by_dowg(
     """
     arguments.positive(eps=eps)
     if init_estim_sq_dist is None:
-        least = eps
+        smallest = eps
     else:
         arguments.positive(init_estim_sq_dist=init_estim_sq_dist)
-        least = init_estim_sq_dist
+        smallest = init_estim_sq_dist
 
     def scalars(updates, params, init_params, estim_sq_dist, weighted_sq_norm_grads):
-        now = jnp.maximum(squared_distance(params, init_params), least)
-        r2 = jnp.maximum(estim_sq_dist, now)
+        current = jnp.maximum(squared_distance(params, init_params), smallest)
+        r2 = jnp.maximum(estim_sq_dist, current)
         v = weighted_sq_norm_grads + r2 * tree.norm(updates, squared=True)
         return {
             "eta": r2 / (jnp.sqrt(v) + eps),
@@ -106,25 +106,26 @@ def dowg(
     *,
     param_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """Gradient descent with a step size of distance over weighted gradients.
+    """DoWG: gradient descent with a step size of distance over weighted gradients.
 
         p <- p - learning_rate g r_t^2 / (sqrt(v_t) + eps)
 
     Args:
-      learning_rate: A factor for all steps, >= 0; 1 in the paper.
-      init_estim_sq_dist: See `scale_by_dowg`, as for the other arguments.
-      eps: Added to the root, > 0.
-      weight_decay: >= 0; added to the gradient, times the parameters.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      param_dtype: What ``init_params`` is stored in.
+      learning_rate: Factor for all steps, >= 0; 1 in the paper.
+      init_estim_sq_dist, eps: See `scale_by_dowg`.
+      weight_decay: Strength of the L2 penalty, >= 0: ``weight_decay p`` is added to the
+        gradient. None means 0.
+      mask: See `add_decayed_weights`.
+      param_dtype: See `scale_by_dowg`.
 
     Returns:
       A transformation; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
-    Equal to optax and, without its ``eps``, to the paper.
+    Khaled, Mishchenko & Jin, "DoWG unleashed", 2023. Matches optax and, apart from
+    ``eps``, the paper.
 
     >>> import jopt
     >>> jopt.dowg(init_estim_sq_dist=1e-3)

@@ -1,4 +1,4 @@
-"""Gradient descent with differential privacy.
+"""DP-SGD: gradient descent with differential privacy.
 
     g <- (sum_i g_i min(1, C / |g_i|) + N(0, sigma^2 C^2)) / n
 
@@ -8,12 +8,12 @@ sigma the noise multiplier, and n the number of examples.
 Abadi, Chu, Goodfellow, McMahan, Mironov, Talwar & Zhang, "Deep learning with
 differential privacy", 2016.
 
-State: the key of the noise; 4 bytes per float32 parameter with momentum. The updates
-that go in are gradients per example, ``jax.vmap(jax.grad(loss), (None, 0))``, with the
-examples along the first axis of each leaf; where these are too many to be kept at
-once, `clipped_grad_sum` adds them up in micro-batches. What privacy a run has given
-follows from sigma, the batch size and the number of steps, by an accountant; batches
-have to be drawn at random for it to hold.
+State: the noise key; with momentum, 4 bytes per float32 parameter. Updates go in as
+per-example gradients, ``jax.vmap(jax.grad(loss), (None, 0))``, with the examples along
+the first axis of each leaf. If they do not fit in memory, `clipped_grad_sum` adds them
+up in micro-batches. A privacy accountant computes the guarantee of a run from sigma,
+the batch size and the number of steps; the guarantee only holds for batches drawn at
+random.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from jopt.values.numbers import ScalarOrSchedule
 def per_example_global_norm_clip(
     grads: Updates, l2_norm_clip: float | jax.Array
 ) -> tuple[Updates, jax.Array]:
-    """The sum of the examples' gradients, each clipped to a norm.
+    """Clip the gradient of each example to a norm, and sum over the examples.
 
     Args:
       grads: Gradients with the examples along the first axis of each leaf.
@@ -50,7 +50,7 @@ def per_example_global_norm_clip(
       The sums, without the first axis, and the number of examples that were clipped.
 
     Raises:
-      ValueError: The leaves do not have one first axis of the same length.
+      ValueError: The first axes of the leaves differ in length, or a leaf has none.
 
     Abadi et al., "Deep learning with differential privacy", 2016.
 
@@ -58,7 +58,7 @@ def per_example_global_norm_clip(
     >>> sums["w"], int(clipped)
     (Array(-0.5, dtype=float32), 1)
     """
-    _examples(grads)
+    _example_count(grads)
     norms = jax.vmap(tree.norm)(grads)
     factors = jnp.minimum(1, l2_norm_clip / jnp.where(norms == 0, 1, norms))
     sums = jax.tree.map(lambda g: _weighted_sum(g, factors), grads)
@@ -68,23 +68,23 @@ def per_example_global_norm_clip(
 def per_example_layer_norm_clip(
     grads: Updates, global_l2_norm_clip: float | jax.Array, uniform: bool = True
 ) -> tuple[Updates, Any]:
-    """The sum of the examples' gradients, each leaf of each clipped to a norm.
+    """Clip each leaf of each example's gradient to a norm, and sum over the examples.
 
-    The leaves' largest norms are such that those of all leaves together are
-    ``global_l2_norm_clip``.
+    The largest norms of the leaves combine to ``global_l2_norm_clip``, the largest norm
+    of all leaves together.
 
     Args:
       grads: Gradients with the examples along the first axis of each leaf.
       global_l2_norm_clip: The largest norm of one example's gradient, > 0.
-      uniform: Whether the leaves have the same largest norm; else it is proportional to
-        the root of their size.
+      uniform: Whether all leaves have the same largest norm; False makes it
+        proportional to the square root of their size.
 
     Returns:
-      The sums, without the first axis, and for each leaf how many examples were
-      clipped.
+      The sums, without the first axis, and for each leaf the number of examples that
+      were clipped.
 
     Raises:
-      ValueError: The leaves do not have one first axis of the same length.
+      ValueError: The first axes of the leaves differ in length, or a leaf has none.
 
     McMahan, Andrew, Erlingsson, Chien, Mironov, Papernot & Kairouz, "A general approach
     to adding differential privacy to iterative training procedures", 2018.
@@ -94,7 +94,7 @@ def per_example_layer_norm_clip(
     >>> sums["a"].round(2), int(clipped["b"])
     (Array([1.1], dtype=float32), 1)
     """
-    examples = _examples(grads)
+    examples = _example_count(grads)
     leaves, treedef = jax.tree.flatten(grads)
     sizes = [g.size / examples for g in leaves]
     shares = [1 / len(leaves) if uniform else n / sum(sizes) for n in sizes]
@@ -115,25 +115,25 @@ def clipped_grad_sum(
     *,
     argnums: int | Sequence[int] = 1,
 ) -> Callable[..., tuple[Updates, jax.Array]]:
-    """The sum of the examples' clipped gradients, from a function for one example.
+    """Sum the clipped gradients of a batch, from a function for one example.
 
-    Gradients per example exist for one micro-batch at a time only. Give the sum to
+    Per-example gradients exist for only one micro-batch at a time. Pass the sum to
     `dpsgd` with the number of examples: ``update(sums, state, params, examples=n)``.
 
     Args:
-      grad_fn: The gradient of the loss of one example, such as ``jax.grad(loss)``, a
+      grad_fn: The gradient of the loss of one example, such as ``jax.grad(loss)``, as a
         function of params and that example.
-      l2_norm_clip: The largest norm of one example's gradient, over all leaves, > 0;
-        the one that `dpsgd` has.
-      micro_batches: In how many parts the batch is taken, >= 1; see `micro_batch`.
-      argnums: Which arguments have the examples, along the first axis of each leaf.
+      l2_norm_clip: The largest norm of one example's gradient, over all leaves, > 0.
+        Use the same number for `dpsgd`.
+      micro_batches: Number of parts that `micro_batch` splits the batch into, >= 1.
+      argnums: The arguments that hold examples, along the first axis of each leaf.
 
     Returns:
-      A function of params and a batch that gives the sums, in float32 or wider, and the
-      number of examples that were clipped.
+      A function of params and a batch that returns the sums, in float32 or wider, and
+      the number of examples that were clipped.
 
     Raises:
-      ValueError: A number is out of its range, or the batch cannot be divided.
+      ValueError: A number is out of range, or the batch cannot be split evenly.
 
     Abadi et al., "Deep learning with differential privacy", 2016.
 
@@ -156,16 +156,16 @@ def clipped_grad_sum(
     return micro_batch(clipped, micro_batches, argnums=argnums, reduce="sum")
 
 
-def _examples(grads: Updates) -> int:
-    """How many examples there are."""
+def _example_count(grads: Updates) -> int:
+    """Return the number of examples."""
     named = tree.leaves_with_names(grads)
     tree_checks.leaves([g for _, g in named], grads, "updates")
     counts = {path: g.shape[0] if np.ndim(g) else None for path, g in named}
     examples = next(iter(counts.values()), None)
     if examples is None or set(counts.values()) != {examples}:
         raise ValueError(
-            "gradients per example are needed, with the examples along the first axis "
-            f"of each leaf, but these have the lengths {counts}. Take them with "
+            "per-example gradients must have the examples along the first axis of each "
+            f"leaf, but the first axes have the lengths {counts}. Compute them with "
             "jax.vmap(jax.grad(loss), in_axes=(None, 0))(params, batch)"
         )
     return examples
@@ -175,14 +175,14 @@ def _examples(grads: Updates) -> int:
 def _weighted_sum(g: jax.Array, factors: jax.Array) -> jax.Array:
     wide = tree.compute_dtype(g.dtype)
     real = jnp.finfo(wide).dtype
-    # A gradient that is not finite makes the sum NaN, so that it is seen.
+    # A non-finite gradient makes the sum NaN, so it does not go unnoticed.
     return jnp.tensordot(factors.astype(real), g.astype(wide), 1)
 
 
 class DifferentiallyPrivateAggregateState(NamedTuple):
     """State of `differentially_private_aggregate`."""
 
-    key: jax.Array  # uint32, the data of the next key
+    key: jax.Array  # uint32, data of the next key
 
 
 @transformation
@@ -191,23 +191,23 @@ def differentially_private_aggregate(
     noise_multiplier: ScalarOrSchedule,
     key: int | jax.Array,
 ) -> GradientTransformation:
-    """The mean of the examples' gradients, each clipped, with noise.
+    """Average the clipped gradients of the examples, and add noise.
 
         u <- (sum_i g_i min(1, C / |g_i|) + N(0, sigma^2 C^2)) / n
 
     Args:
       l2_norm_clip: C, the largest norm of one example's gradient, > 0.
-      noise_multiplier: sigma, >= 0; the deviation of the noise relative to C.
-      key: A key of ``jax.random`` for the noise, or the seed of one. Keep it secret.
+      noise_multiplier: sigma, the standard deviation of the noise relative to C, >= 0.
+      key: A key of ``jax.random`` for the noise, or its seed. Keep it secret.
 
     Returns:
-      A transformation, to be the first of a chain. The updates that go in have the
-      examples along the first axis of each leaf, those that come out do not. With
-      ``update(…, examples=n)`` they are the sum over n examples that
-      `clipped_grad_sum` gave, and nothing is clipped here.
+      A transformation for the start of a chain. Its input has the examples along the
+      first axis of each leaf; its output does not. With ``update(…, examples=n)``, the
+      input is the sum over n examples from `clipped_grad_sum`, and is not clipped
+      again.
 
     Raises:
-      ValueError: A number is out of its range, or there is more than one key.
+      ValueError: A number is out of range, or ``key`` is more than one key.
 
     Abadi et al., "Deep learning with differential privacy", 2016.
 
@@ -227,19 +227,20 @@ def differentially_private_aggregate(
     def update(updates, state, *, examples=None):
         sums = updates
         if examples is None:
-            examples = _examples(updates)
+            examples = _example_count(updates)
             sums, _ = per_example_global_norm_clip(updates, l2_norm_clip)
         else:
             arguments.one_number("examples", examples)
             arguments.positive(examples=examples)
             tree_checks.leaves(jax.tree.leaves(updates), updates, "updates")
+            # Noise is added in float32 or wider, and the mean rounded once.
             wide = tree.compute_dtype
             sums = jax.tree.map(lambda g: g.astype(wide(g.dtype)), updates)
         leaves, treedef = jax.tree.flatten(sums)
         data, drawn = keys.split(state.key, len(leaves))
         deviation = l2_norm_clip * noise_multiplier
         noisy = [
-            _private(g, deviation, k, examples, grad.dtype)
+            _noisy_mean(g, deviation, k, examples, grad.dtype)
             for g, k, grad in zip(leaves, drawn, jax.tree.leaves(updates), strict=True)
         ]
         return treedef.unflatten(noisy), DifferentiallyPrivateAggregateState(data)
@@ -247,7 +248,7 @@ def differentially_private_aggregate(
     return GradientTransformation(init, update)
 
 
-def _private(total: Any, deviation: Any, key: Any, examples: Any, dtype: Any) -> Any:
+def _noisy_mean(total: Any, deviation: Any, key: Any, examples: Any, dtype: Any) -> Any:
     real = jnp.finfo(total.dtype).dtype
     noise = jax.random.normal(key, total.shape, total.dtype)
     noise = noise * jnp.asarray(deviation, real)
@@ -263,23 +264,20 @@ def dpsgd(
     momentum: ScalarOrSchedule | None = None,
     nesterov: bool = False,
 ) -> GradientTransformation:
-    """Gradient descent with differential privacy, from gradients per example.
+    """DP-SGD: differentially private gradient descent, from per-example gradients.
 
     Args:
       learning_rate: The step size, >= 0.
-      l2_norm_clip: The largest norm of one example's gradient, > 0.
-      noise_multiplier: The deviation of the noise relative to that norm, >= 0.
-      key: A key of ``jax.random`` for the noise, or the seed of one.
-      momentum: See `jopt.sgd`.
-      nesterov: See `jopt.sgd`.
+      l2_norm_clip, noise_multiplier, key: See `differentially_private_aggregate`.
+      momentum, nesterov: See `sgd`.
 
     Returns:
-      A transformation; see `differentially_private_aggregate` for its updates.
+      A transformation, with the input of `differentially_private_aggregate`.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or ``key`` is more than one key.
 
-    Equal to optax's, but for the noise drawn. Abadi et al., "Deep learning with
+    Matches optax except for the noise drawn. Abadi et al., "Deep learning with
     differential privacy", 2016.
 
     >>> import jopt

@@ -5,7 +5,7 @@
 
 Shazeer & Stern, "Adafactor: adaptive learning rates with sublinear memory cost", 2018,
 algorithm 4. State: ``4 (m + n) / (m n)`` bytes per float32 parameter of an (m, n)
-matrix, 4 of a vector.
+matrix, 4 bytes of a vector. The decay b starts at 0, so it needs no bias correction.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class ScaleByFactoredRmsState(NamedTuple):
     """State of `scale_by_factored_rms`."""
 
     count: jax.Array  # int32 scalar, updates so far
-    v_row: Any  # mean squares along the larger axis; None where not factored
-    v_col: Any  # mean squares along the smaller axis; None where not factored
-    v: Any  # mean squares of the elements; None where factored
+    v_row: Any  # mean squares along the larger axis; None if not factored
+    v_col: Any  # mean squares along the smaller axis; None if not factored
+    v: Any  # mean squares of the elements; None if factored
 
 
 @transformation
@@ -53,31 +53,33 @@ def scale_by_factored_rms(
 ) -> GradientTransformation:
     """Divide by a factored root mean square: ``u <- g / sqrt(R C^T / mean(R))``.
 
-    The averages decay with ``b_t = 1 - t^-decay_rate``, which needs no bias correction.
-
     Args:
-      factored: Whether to keep means of rows and columns only.
-      decay_rate: > 0; the larger, the longer the memory.
-      step_offset: Steps up to this one do not count for ``b_t``: the length of an
-        earlier phase of training.
-      min_dim_size_to_factor: A leaf is factored if its two axes are at least this long.
-      epsilon: > 0, added to the squares. None is the machine epsilon, for "clamp".
-      decay_rate_fn: ``decay_rate_fn(step, decay_rate)`` gives another ``b_t``, in
-        [0, 1]; the step is 0 at first.
-      clipping_threshold: Bounds the root mean square of each leaf's update. It is the
-        same as `clip_by_block_rms` behind this, with less memory traffic.
-      factored_axes: Of a leaf with more than two axes, factor the two ``"largest"``
-        (optax) or the two ``"last"`` (torch, Keras).
-      eps_mode: ``"add"`` epsilon to the squares (paper, optax, Keras), or ``"clamp"``
-        mean(R) and the divisor to at least epsilon (torch).
+      factored: Whether to keep only row and column means; False keeps a moment per
+        element.
+      decay_rate: Exponent of the decay ``b_t = 1 - t^-decay_rate``, > 0; a larger one
+        averages over more steps.
+      step_offset: Number of steps that the decay does not count, >= 0, such as the
+        length of an earlier phase of training.
+      min_dim_size_to_factor: A leaf is factored if both axes are at least this long.
+      epsilon: Keeps the divisor positive, > 0; ``eps_mode`` says how. None means the
+        machine epsilon, and needs ``eps_mode="clamp"``.
+      decay_rate_fn: ``decay_rate_fn(step, decay_rate)`` replaces ``b_t``. It returns a
+        number in [0, 1]; the first step is 0.
+      clipping_threshold: Bound on the RMS of each leaf's update, > 0; None means no
+        bound. The same as `clip_by_block_rms` after this, with less memory traffic.
+      factored_axes: The axes to factor in leaves with more than two: the two
+        ``"largest"`` (optax) or the two ``"last"`` (torch, Keras).
+      eps_mode: ``"add"`` adds epsilon to the squares (paper, optax, Keras). ``"clamp"``
+        bounds mean(R) and the divisor from below by epsilon (torch).
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or ``epsilon`` is None without
+        ``eps_mode="clamp"``.
 
-    Shazeer & Stern, "Adafactor", 2018. A ``step_offset`` > 0 makes optax give NaN.
+    Shazeer & Stern, "Adafactor", 2018. With a ``step_offset`` > 0, optax returns NaN.
 
     >>> import jopt
     >>> tx = jopt.scale_by_factored_rms(min_dim_size_to_factor=2)
@@ -95,13 +97,13 @@ def scale_by_factored_rms(
     arguments.one_of(("largest", "last"), factored_axes=factored_axes)
     arguments.one_of(("add", "clamp"), eps_mode=eps_mode)
     if epsilon is None and eps_mode == "add":
-        raise ValueError("epsilon=None is for eps_mode='clamp', got eps_mode='add'")
+        raise ValueError("epsilon=None needs eps_mode='clamp', got eps_mode='add'")
 
     def axes(shape):
         return two_axes(shape, min_dim_size_to_factor, factored_axes, factored)
 
     def over(which):
-        return lambda shape: (found[which],) if (found := axes(shape)) else None
+        return lambda shape: (pair[which],) if (pair := axes(shape)) else None
 
     def scalars(t):
         t = jnp.maximum(t - step_offset, 1)
@@ -135,7 +137,7 @@ def scale_by_factored_rms(
 def two_axes(
     shape: tuple[int, ...], least: int, which: FactoredAxes, factored: bool = True
 ) -> tuple[int, int] | None:
-    """The axes that rows and columns are averaged along, if a leaf is factored."""
+    """Return the axes that rows and columns average over; None if not factored."""
     if not factored or len(shape) < 2:
         return None
     order = np.argsort(shape, kind="stable")
@@ -153,21 +155,21 @@ def divide_by_rms(
     added: Any,
     floor: Any = None,
 ) -> tuple[jax.Array, jax.Array, Any, Any, Any]:
-    """One step of the averages, and the gradient divided by their root.
+    """Update the averages by one step, and divide the gradient by their root.
 
-    Squares are formed anew for every sum, and so is the update for its norm and for the
-    result: what is cheap and has one use is fused into it, and nothing of the size of
-    the gradient is written. An (m, n) gradient is read three times.
+    The squares are recomputed for every sum, and the update for its norm and for the
+    result: XLA fuses a cheap expression into its only use, so no intermediate array of
+    the gradient's size is written. An (m, n) gradient is read three times.
 
     Args:
       g: The gradient.
       v_row: Mean squares along the first of the axes, if factored.
-      v_col: Mean squares along the second.
+      v_col: Mean squares along the second, if factored.
       v: Mean squares of the elements, if not factored.
-      axes: From `two_axes`.
-      share: What part of the averages is new, in [0, 1].
+      axes: The result of `two_axes`.
+      share: Weight of the new squares in the averages, in [0, 1].
       added: Added to the squares.
-      floor: None, or the least mean(R) and the least divisor.
+      floor: Lower bound on mean(R) and on the divisor; None means no bound.
 
     Returns:
       The update, its root mean square, and the new ``v_row``, ``v_col``, ``v``.
@@ -175,7 +177,8 @@ def divide_by_rms(
     finfo = jnp.finfo(g.dtype)
 
     def averaged(old, squares, largest):
-        # Squares of huge gradients are inf; a number leaves a direction to go.
+        # The square of a huge gradient is inf, which would make its update zero; a
+        # finite bound keeps the direction.
         return (1 - share) * old + share * (jnp.minimum(squares, largest) + added)
 
     def mean(x, axis):
@@ -186,14 +189,16 @@ def divide_by_rms(
         u = g / jnp.maximum(jnp.sqrt(v), finfo.tiny if floor is None else floor)
         return u, jnp.sqrt(jnp.sum(abs_sq(u)) / max(g.size, 1)), v_row, v_col, v
     along_row, along_col = axes
+    # Divided by g.size, so that the mean over v_row does not overflow either.
     v_row = averaged(v_row, mean(abs_sq(g), along_row), finfo.max / g.size)
     v_col = averaged(v_col, mean(abs_sq(g), along_col), finfo.max / g.size)
     whole, row = mean(v_row, along_col), 1 / jnp.sqrt(v_row)
     if floor is None:
+        # Factor by factor: a product of two mean squares as small as eps underflows.
         col = jnp.sqrt(whole) / jnp.sqrt(v_col)
         u = (g * row) * col
-        # The mean square of u is a sum over columns, of what the same pass can give
-        # that gives their mean squares.
+        # The mean square of u, from column means that the pass over g for v_col can
+        # give as well.
         in_columns = mean(abs_sq(g * row), along_col)
         mean_square = jnp.mean((in_columns * col) * col)
     else:

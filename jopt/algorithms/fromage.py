@@ -1,4 +1,4 @@
-"""Fromage: steps as large as the parameters, which keep their size.
+"""Fromage: steps relative to the norm of a leaf that do not let the norm grow.
 
     u <- g |p| / |g|
     p <- (p - learning_rate u) / sqrt(1 + learning_rate^2)
@@ -6,8 +6,8 @@
 Bernstein, Vahdat, Yue & Liu, "On the distance between two neural networks and the
 stability of learning", 2020.
 
-State: none. The learning rate is the relative size of a step: 0.01 is usual, to be
-divided by ten when the loss stalls. The norms are those of whole leaves.
+State: none. The learning rate is the relative size of a step: 0.01 is typical; divide
+it by ten when the loss stalls. The norms are taken over whole leaves.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def fromage(
     """Fromage: ``p <- (p - learning_rate g |p| / |g|) / sqrt(1 + learning_rate^2)``.
 
     Args:
-      learning_rate: The size of a step relative to the parameters, >= 0; 0.01 is usual.
-      min_norm: Both norms count as at least this; with 0, a leaf that is zero makes a
-        plain gradient step.
+      learning_rate: Size of a step relative to the parameters, >= 0; 0.01 is typical.
+      min_norm: Lower bound on both norms, >= 0. With 0, a leaf that is all zeros takes
+        a plain gradient step.
 
     Returns:
       A transformation; it needs params.
@@ -40,7 +40,7 @@ def fromage(
       ValueError: A number is negative.
 
     Bernstein, Vahdat, Yue & Liu, "On the distance between two neural networks and the
-    stability of learning", 2020. As optax; with ``min_norm=0`` as the authors' code.
+    stability of learning", 2020. Matches optax; with ``min_norm=0``, the authors' code.
 
     >>> import jopt
     >>> tx, params = jopt.fromage(0.75), jnp.array([3.0, 4.0])
@@ -52,7 +52,7 @@ def fromage(
 
     def scalars():
         root = jnp.sqrt(1 + jnp.square(learning_rate))
-        # 1 / root - 1 keeps no digits of a small learning rate.
+        # This is 1 - 1 / root, which would lose all digits at a small learning rate.
         shrinkage = jnp.square(learning_rate) / (root * (root + 1))
         return {"rate": learning_rate / root, "shrinkage": shrinkage}
 

@@ -1,13 +1,13 @@
 """FTRL-proximal: follow the regularized leader.
 
     n' <- n + g^2
-    z  <- z + g - (n'^a - n^a) / learning_rate p                  a =
-    -learning_rate_power p  <- (clip(z, -l1, l1) - z) / (n'^a / learning_rate + 2 l2)
+    z  <- z + g - p (n'^a - n^a) / learning_rate             a = -learning_rate_power
+    p  <- (clip(z, -l1, l1) - z) / (n'^a / learning_rate + 2 l2)
 
 McMahan et al., "Ad click prediction: a view from the trenches", 2013. State: 8 bytes
-per float32 parameter. For sparse linear models: l1 makes weights exactly zero. The
-parameters are a function of n and z, so the initial ones are forgotten at the first
-step.
+per float32 parameter. Suited to sparse linear models: l1 makes weights exactly zero.
+The parameters are a function of n and z alone, so the first step forgets their initial
+values.
 """
 
 from __future__ import annotations
@@ -43,20 +43,22 @@ def ftrl(
     """FTRL-proximal, with Keras's options and numbers.
 
     Args:
-      learning_rate: > 0, also when scheduled: the rule divides by it.
-      learning_rate_power: <= 0; -0.5 is Adagrad's root, 0 a constant rate.
-      initial_accumulator_value: What the sum of squares starts at, >= 0.
+      learning_rate: The step size, > 0 at every step, because the rule divides by it.
+      learning_rate_power: Minus the exponent of the sum of squares, <= 0; -0.5 is
+        Adagrad's square root, 0 a constant rate.
+      initial_accumulator_value: Initial value of the sum of squares, >= 0.
       l1: Strength of the L1 penalty, >= 0.
       l2: Strength of the L2 penalty, >= 0.
-      l2_shrinkage: An L2 penalty on the gradient only, ``g + 2 l2_shrinkage p``, >= 0.
-      beta: The paper's smoothing of the rate, >= 0: adds ``beta / (2 learning_rate)``
-        to l2.
+      l2_shrinkage: Strength of an L2 penalty on the gradient only, >= 0:
+        ``g + 2 l2_shrinkage p``.
+      beta: The paper's smoothing of the learning rate, >= 0: adds
+        ``beta / (2 learning_rate)`` to ``l2``.
 
     Returns:
       A transformation, for real numbers; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     McMahan et al., "Ad click prediction: a view from the trenches", 2013.
 
@@ -82,9 +84,9 @@ def ftrl(
         z = z + g + 2 * l2_shrinkage * p
         z = z - (root - n**-learning_rate_power) / learning_rate * p
         q = (root + beta) / learning_rate + 2 * l2
-        # With nothing accumulated both are zero: no evidence, no weight.
+        # q is zero only if nothing has been accumulated: the weight stays zero too.
         new_p = jnp.where(q > 0, (jnp.clip(z, -l1, l1) - z) / jnp.where(q > 0, q, 1), 0)
-        # Where the squares have overflowed there is no telling: stay.
+        # Once the squares have overflowed, new_p means nothing: do not move.
         return jnp.where(q < jnp.inf, new_p - p, 0), new_n, z
 
     return leafwise(

@@ -1,17 +1,18 @@
-"""GaLore: another optimizer's moments in a small subspace of the gradient.
+"""GaLore: another optimizer's moments in a low-rank subspace of the gradient.
 
-    P <- the first r singular vectors of G         (every T steps; else P stays)
+    P <- the first r singular vectors of G         (every T steps; otherwise unchanged)
     N <- the update of another optimizer for P^T G
     u <- scale P N
 
-for an (m, n) gradient with m < n; G P and N P^T if m >= n: the shorter side is
-projected. The moments stay as they are when P changes.
+This is for an (m, n) gradient with m < n; if m >= n, G P and N P^T take the place of
+P^T G and P N, so the shorter side is projected. The moments stay as they are when P
+changes.
 
 Zhao et al., "GaLore: memory-efficient LLM training by gradient low-rank projection",
 2024. State with Adam: ``4 (min(m, n) r + 2 max(m, n) r) / (m n)`` bytes per float32
-parameter of a matrix, Adam's 8 of all other leaves. For training all weights of a large
-model where Adam's moments do not fit: rank a quarter of the width, a gap of 200, scale
-0.25, learning rate 0.01.
+parameter of a matrix, Adam's 8 bytes of all other leaves. Use it to train all weights
+of a large model when Adam's moments do not fit: rank a quarter of the width, gap 200,
+scale 0.25, learning rate 0.01.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class ScaleByGaloreState(NamedTuple):
     """State of `scale_by_galore`."""
 
     count: jax.Array  # int32 scalar, updates so far
-    base_optimizer_state: Any  # of leaves that are projected where they are matrices
-    projector: Any  # singular vectors, (side, rank); None of leaves without
+    base_optimizer_state: Any  # for projected matrices, and all other leaves
+    projector: Any  # singular vectors, (side, rank); None for other leaves
 
 
 @transformation
@@ -59,27 +60,27 @@ def scale_by_galore(
     *,
     side: Side = "shorter",
 ) -> GradientTransformation:
-    """Let another optimizer see matrices through their main singular vectors.
+    """Show another optimizer matrices through their leading singular vectors.
 
-    Leaves with two axes are projected. The base optimizer sees all others as they are.
-    Singular vectors have an arbitrary sign, which cancels; new ones take that of the
-    vectors before them, so that the moments fit them.
+    Leaves with two axes are projected. The base optimizer sees all others unchanged.
+    The sign of a singular vector is arbitrary, and cancels in the update; new vectors
+    take the sign of their predecessors, so that the moments still fit.
 
     Args:
-      rank: How many singular vectors, at most all.
-      update_proj_gap: The number of steps between two decompositions. They are done
-        for each matrix at the first step and whenever the gap is over, at no other.
-      scale: What the update of a matrix is multiplied by; 0.25 in the paper.
-      base_optimizer: A transformation that does not look at params; None is
-        `scale_by_adam`. The authors' is ``scale_by_adam(eps=1e-6, eps_mode="before")``.
-      side: ``"shorter"`` is projected by the authors, ``"longer"`` by optax, which has
-        less state where the rank is small.
+      rank: Number of singular vectors, >= 1; at most all.
+      update_proj_gap: Steps from one decomposition to the next, >= 1. The first step
+        decomposes every matrix; steps within the gap decompose none.
+      scale: Factor for the updates of matrices; 0.25 in the paper.
+      base_optimizer: A transformation that does not need params; None means
+        `scale_by_adam`. The authors use ``scale_by_adam(eps=1e-6, eps_mode="before")``.
+      side: The side to project: ``"shorter"`` (the authors), or ``"longer"`` (optax),
+        which has less state at small ranks.
 
     Returns:
       A transformation, for real numbers.
 
     Raises:
-      ValueError: A number is out of its range, or the base optimizer needs params.
+      ValueError: A number is out of range, or the base optimizer needs params.
 
     Zhao et al., "GaLore: memory-efficient LLM training by gradient low-rank
     projection", 2024.
@@ -98,12 +99,12 @@ def scale_by_galore(
     if _needs_params(base):
         raise ValueError(
             f"base_optimizer={base!r} needs params, but it sees projected gradients. "
-            "Take its scale_by_… here, and what needs params (weight decay) after it, "
-            "in a chain"
+            "Pass its scale_by_… instead, and chain what needs params, such as weight "
+            "decay, after this transformation"
         )
 
-    def shapes(shape):
-        """The shape of the projector of a leaf, if it has one."""
+    def projector_shape(shape):
+        # Leaves that are not matrices, or have no elements, are not projected.
         if len(shape) != 2 or not min(shape):
             return None
         return shape[0 if on_the_left(shape) else 1], min(rank, *shape)
@@ -116,12 +117,15 @@ def scale_by_galore(
         tree_checks.leaves(leaves, params, "params", ["scale_by_galore"])
         projectors: list[Any] = [None] * len(leaves)
         for i, p in enumerate(leaves):
-            if p is not None and (own := shapes(jnp.shape(p))):
+            if p is not None and (side_and_rank := projector_shape(jnp.shape(p))):
                 left = on_the_left(jnp.shape(p))
-                one = zeros(over=lambda _, left=left: (0,) if left else (1,)).init(p)
-                shape = (own[1], one.shape[1]) if left else (one.shape[0], own[1])
-                leaves[i] = jnp.broadcast_to(one, shape)
-                projectors[i] = jnp.zeros(own, one.dtype)
+                # A slot of length 1 along the projected side has the sharding of the
+                # other side, which the base optimizer's moments should get.
+                thin = zeros(over=lambda _, left=left: (0,) if left else (1,)).init(p)
+                r = side_and_rank[1]
+                shape = (r, thin.shape[1]) if left else (thin.shape[0], r)
+                leaves[i] = jnp.broadcast_to(thin, shape)
+                projectors[i] = jnp.zeros(side_and_rank, thin.dtype)
         return ScaleByGaloreState(
             jnp.zeros((), jnp.int32),
             base.init(treedef.unflatten(leaves)),
@@ -132,21 +136,23 @@ def scale_by_galore(
         leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
         tree_checks.leaves(leaves, updates, "updates", ["scale_by_galore"])
         aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)
-        if params is not None:  # of other shapes than what the base optimizer sees
+        if params is not None:  # the base optimizer does not get them to check
             aligned(params, "params")
-        projectors = aligned(state.projector, "the state's projector", shapes=shapes)
+        projectors = aligned(
+            state.projector, "the state's projector", shapes=projector_shape
+        )
         due = state.count % update_proj_gap == 0
-        # What lies between two transformations is not to be rounded to bfloat16.
-        seen = [
+        # Updates are not rounded to bfloat16 between two transformations.
+        inputs = [
             g if g is None else jnp.asarray(g, tree.compute_dtype(jnp.result_type(g)))
             for g in leaves
         ]
         for i, (g, projector) in enumerate(zip(leaves, projectors, strict=True)):
             if g is not None and projector is not None:
                 left = on_the_left(g.shape)
-                seen[i], projectors[i] = _project(g, projector, due, left)
-        new, own = base.update(
-            treedef.unflatten(seen), state.base_optimizer_state, **extra
+                inputs[i], projectors[i] = _project(g, projector, due, left)
+        new, base_state = base.update(
+            treedef.unflatten(inputs), state.base_optimizer_state, **extra
         )
         new = treedef.flatten_up_to(new)
         for i, (g, projector) in enumerate(zip(leaves, projectors, strict=True)):
@@ -156,7 +162,7 @@ def scale_by_galore(
             elif g is not None:
                 new[i] = new[i].astype(g.dtype)
         count = tree.safe_increment(state.count)
-        state = ScaleByGaloreState(count, own, treedef.unflatten(projectors))
+        state = ScaleByGaloreState(count, base_state, treedef.unflatten(projectors))
         return treedef.unflatten(new), state
 
     return GradientTransformation(init, update, children={"base_optimizer_state": base})
@@ -174,7 +180,7 @@ def _is_none(x: Any) -> bool:
 def _project(
     g: jax.Array, old: jax.Array, due: jax.Array, left: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """The projected gradient, and the projector, which is new if that is due."""
+    """Return the projected gradient and the projector, which is new if it is due."""
     run = functools.partial(_projected, left=left)
     spec = jax.typeof(g).sharding.spec
     low = PartitionSpec(*((None, spec[1]) if left else (spec[0], None)))
@@ -184,16 +190,15 @@ def _project(
 def _unproject(
     n: jax.Array, projector: jax.Array, scale: Any, like: jax.Array, left: bool
 ) -> jax.Array:
-    """The update of the whole matrix from that of the projected one."""
+    """Return the update of the whole matrix, from the update of the projected one."""
     run = functools.partial(_unprojected, dtype=like.dtype, left=left)
     return _spread(run, like, jax.typeof(like).sharding.spec)(n, projector, scale)
 
 
 def _spread(run: Any, like: jax.Array, *specs: PartitionSpec) -> Any:
-    """The function, with these shardings of its results where they are types.
+    """Return ``run`` with these shardings of its results, if shardings are types.
 
-    How it gets there, with products and decompositions of matrices that are spread over
-    devices, is left to the compiler.
+    The compiler decides how to distribute the products and decompositions over devices.
     """
     mesh = jax.typeof(like).sharding.mesh
     if not mesh.explicit_axes:
@@ -210,14 +215,14 @@ def _projected(
     tree_checks.dtypes(g, None, old)
     g = g.astype(np.promote_types(tree.compute_dtype(g.dtype), old.dtype))
 
-    def renewed(g):
+    def decompose(g):
         u, _, vh = jnp.linalg.svd(g, full_matrices=False)
         vectors = (u if left else vh.T)[:, : old.shape[1]]
         agree = jnp.sum(vectors * old, axis=0) >= 0
         return jnp.where(agree, vectors, -vectors).astype(old.dtype)
 
-    # The subspace is no function of the gradient to differentiate.
-    new = jax.lax.cond(due, renewed, lambda g: old, jax.lax.stop_gradient(g))
+    # The subspace is a constant to autodiff: the SVD is not differentiated.
+    new = jax.lax.cond(due, decompose, lambda g: old, jax.lax.stop_gradient(g))
     wide = new.astype(g.dtype)
     return (_dot(wide.T, g) if left else _dot(g, wide)), new
 
@@ -232,6 +237,7 @@ def _unprojected(
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    # The default precision rounds float32 to TF32 or bfloat16 on accelerators.
     return jnp.matmul(a, b, precision="highest")
 
 
@@ -249,23 +255,21 @@ def galore(
 ) -> GradientTransformation:
     """GaLore: ``p <- p - learning_rate (scale P N + weight_decay p)``.
 
+    The whole parameter decays. The authors' code decays it after the step instead, by
+    ``lr wd (p - lr u)``.
+
     Args:
       learning_rate: The step size, >= 0; 0.01 in the paper, with a scale of 0.25.
-      rank: See `scale_by_galore`, as for the other arguments.
-      update_proj_gap: The number of steps between two decompositions.
-      scale: What the update of a matrix is multiplied by.
-      base_optimizer: A transformation that does not look at params; None is
-        `scale_by_adam`.
-      weight_decay: >= 0, multiplied by the learning rate; of the whole parameter. The
-        authors' code decays after the step, by ``lr wd (p - lr u)``.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      side: ``"shorter"`` (the authors) or ``"longer"`` (optax).
+      rank, update_proj_gap, scale, base_optimizer: See `scale_by_galore`.
+      weight_decay: Decay coefficient, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
+      side: See `scale_by_galore`.
 
     Returns:
       A transformation, for real numbers; it needs params.
 
     Raises:
-      ValueError: A number is out of its range, or the base optimizer needs params.
+      ValueError: A number is out of range, or the base optimizer needs params.
 
     Zhao et al., "GaLore: memory-efficient LLM training by gradient low-rank
     projection", 2024.
@@ -279,4 +283,6 @@ def galore(
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
+    # scale_by_galore is not leafwise, so a chain would round its updates to the
+    # gradient's dtype before the weight decay is added.
     return widened(members)

@@ -1,10 +1,10 @@
-"""Grams: how far is Adam's, which way is the gradient's.
+"""Grams: the size of Adam's update, the sign of the gradient.
 
     m, v as in Adam
     u <- |m^ / (sqrt(v^) + eps)| sign(g)
 
 Cao, Li & Song, "Grams: gradient descent with adaptive momentum scaling", 2024. State: 8
-bytes per float32 parameter, that of Adam, and Adam's hyperparameters.
+bytes per float32 parameter, the same as Adam's. Hyperparameters as for Adam.
 """
 
 from __future__ import annotations
@@ -38,24 +38,20 @@ def grams(
         p <- p - learning_rate (|m^ / (sqrt(v^) + eps)| sign(g) + weight_decay p)
 
     Args:
-      learning_rate: The step size, >= 0; 1e-3 is usual.
-      b1: Decay of the first moment, in [0, 1).
-      b2: Decay of the second moment, in [0, 1).
-      eps: Added to the root; pytorch_optimizer has 1e-6.
-      eps_root: Added under the root.
-      mu_dtype: What ``mu`` is stored in.
-      weight_decay: >= 0, multiplied by the learning rate.
-      mask: The leaves to decay; see `add_decayed_weights`.
-      nu_dtype: What ``nu`` is stored in.
+      learning_rate: The step size, >= 0; 1e-3 is typical.
+      b1, b2, eps, eps_root, mu_dtype: See `scale_by_adam`.
+      weight_decay: Decay coefficient, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
+      nu_dtype: See `scale_by_adam`.
 
     Returns:
       A transformation; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
 
     Cao, Li & Song, "Grams: gradient descent with adaptive momentum scaling", 2024.
-    Equal to pytorch_optimizer's Grams.
+    Matches pytorch_optimizer's ``Grams``, whose default eps is 1e-6.
 
     >>> import jopt, jax.numpy as jnp
     >>> tx, params = jopt.grams(0.1), jnp.zeros(1)
@@ -64,6 +60,7 @@ def grams(
     Array([ True], dtype=bool)
     """
     adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype=nu_dtype)
+    # Weight decay comes after the sign, so the gradient cannot turn it around.
     return chain(
         gradient_sign(adam),
         add_decayed_weights(weight_decay, mask),

@@ -28,5 +28,9 @@ def widened(inner: GradientTransformation) -> GradientTransformation:
         return jax.tree.map(lambda g, u: u.astype(g.dtype), updates, new), state
 
     return GradientTransformation(
-        inner.init, update, children=inner.children, reach=inner.reach
+        inner.init,
+        update,
+        children=inner.children,
+        reach=inner.reach,
+        recipe=inner.recipe,
     )
