@@ -1,7 +1,7 @@
-"""The README's table of optimizers, from the registry and the parity tests.
+"""The table of optimizers in docs/optimizers.md, from the registry and the parity tests.
 
 `python -m tests.table` measures every parity row against the golden numbers, keeps the
-deviations in parity/golden/deviations.json, and writes the table into the README. Names
+deviations in parity/golden/deviations.json, and writes the table into the page. Names
 and papers are read from the docstrings, what is stored and needed is asked of the
 optimizers themselves.
 """
@@ -165,10 +165,10 @@ def main() -> None:
         for row in rows
     }
     DEVIATIONS.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n")
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text().split(BEGIN)
+    page = ROOT / "docs" / "optimizers.md"
+    before, rest = page.read_text().split(BEGIN)
     after = rest[rest.index(END) :]
-    readme.write_text(before + BEGIN + table(measured) + after)
+    page.write_text(before + BEGIN + table(measured) + after)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README's tables from Keras's, torch's and optax's names and defaults to jopt's.
+"""The pages' tables from Keras's, torch's and optax's names and defaults to jopt's.
 
 `python -m tests.translations` asks the front doors what each call is here, probes which
 argument becomes which, measures by the golden numbers how far jopt's own defaults are
@@ -36,7 +36,6 @@ FRONT = {
     "keras": {n: x for n, x in KERAS.items() if n in keras_configs.OPTIMIZERS},
     "torch": {n: getattr(torch, n) for n in torch_front_door.OPTIMIZERS},
 }
-README = ROOT / "README.md"
 VARIANTS = {
     "keras": {
         "SGD": [{"learning_rate": 0.01, "momentum": 0.9, "nesterov": True}],
@@ -227,7 +226,7 @@ def measured_gaps() -> dict[str, Any]:
 
 
 def parts() -> dict[str, str]:
-    """The generated parts of the README, of what was recorded."""
+    """The generated parts of docs/from_*.md, of what was recorded."""
     gaps, theirs = json.loads(GAPS.read_text()), json.loads(CALLS.read_text())
     del theirs["version"]
     return {
@@ -238,15 +237,14 @@ def parts() -> dict[str, str]:
 
 
 def main() -> None:
-    """Measure, and write the tables into the README."""
+    """Measure, and write the tables into the pages."""
     GAPS.write_text(json.dumps(measured_gaps(), indent=1) + "\n")
     record()
-    text = README.read_text()
     for name, part in parts().items():
+        page = ROOT / "docs" / f"from_{name}.md"
         begin = f"<!-- {name}: python -m tests.translations -->\n"
-        before, rest = text.split(begin)
-        text = f"{before}{begin}{part}{rest[rest.index('<!-- end -->') :]}"
-    README.write_text(text)
+        before, rest = page.read_text().split(begin)
+        page.write_text(f"{before}{begin}{part}{rest[rest.index('<!-- end -->') :]}")
 
 
 if __name__ == "__main__":
