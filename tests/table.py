@@ -1,7 +1,7 @@
-"""The table of optimizers in docs/optimizers.md, from the registry and the parity tests.
+"""The README's table of optimizers, from the registry and the parity tests.
 
 `python -m tests.table` measures every parity row against the golden numbers, keeps the
-deviations in parity/golden/deviations.json, and writes the table into the page. Names
+deviations in parity/golden/deviations.json, and writes the table into the README. Names
 and papers are read from the docstrings, what is stored and needed is asked of the
 optimizers themselves.
 """
@@ -27,7 +27,7 @@ from tests.public import public
 
 
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- optimizers: python -m tests.table -->\n", "<!-- end -->"
+BEGIN, END = "<!-- optimizers: python -m tests.tools.table -->\n", "<!-- end -->"
 TITLES = {"keras": "Keras"}
 # Arguments of those that have no learning rate first, or need more than one.
 CALLS = {
@@ -165,10 +165,10 @@ def main() -> None:
         for row in rows
     }
     DEVIATIONS.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n")
-    page = ROOT / "docs" / "optimizers.md"
-    before, rest = page.read_text().split(BEGIN)
+    readme = ROOT / "docs" / "optimizers.md"
+    before, rest = readme.read_text().split(BEGIN)
     after = rest[rest.index(END) :]
-    page.write_text(before + BEGIN + table(measured) + after)
+    readme.write_text(before + BEGIN + table(measured) + after)
 
 
 if __name__ == "__main__":

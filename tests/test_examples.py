@@ -20,14 +20,14 @@ from tests.public import public
 
 
 ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+# As a user has it: without the flags of the tests.
+ENVIRONMENT = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
+ENVIRONMENT["XLA_FLAGS"] = ""
 PAGES = {
     path.stem: path.read_text()
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
-README = PAGES["README"]
-# As a user has it: without the flags of the tests.
-ENVIRONMENT = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
-ENVIRONMENT["XLA_FLAGS"] = ""
 
 
 def start(name, *arguments):
@@ -212,7 +212,7 @@ def test_readme_has_the_table_of_optimizers_that_the_registry_and_tests_give():
     deviations = json.loads(optimizers.DEVIATIONS.read_text())
     assert {optimizers.key(row) for row in rows.ROWS} == set(deviations)
     fresh = optimizers.table(deviations)
-    assert fresh in PAGES["optimizers"], "run python -m tests.table"
+    assert fresh in PAGES["optimizers"], "run python -m tests.tools.table"
 
 
 def test_readme_has_every_schedule():
@@ -256,7 +256,9 @@ def test_readme_translates_as_the_parity_tests_do(library):
 
 def test_readme_has_the_tables_of_names_and_defaults_that_were_recorded():
     for name, part in translations.parts().items():
-        assert part in PAGES[f"from_{name}"], f"{name}: run python -m tests.translations"
+        assert part in PAGES[f"from_{name}"], (
+            f"{name}: run python -m tests.tools.translations"
+        )
     for replaced in translations_of_optax.REPLACED.values():
         for text in re.findall("`([^`]*)`", replaced):
             assert eval(text.partition("(")[0], {"jopt": jopt, **public(jopt)})

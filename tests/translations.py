@@ -1,4 +1,4 @@
-"""The pages' tables from Keras's, torch's and optax's names and defaults to jopt's.
+"""The README's tables from Keras's, torch's and optax's names and defaults to jopt's.
 
 `python -m tests.translations` asks the front doors what each call is here, probes which
 argument becomes which, measures by the golden numbers how far jopt's own defaults are
@@ -35,6 +35,9 @@ GAPS = DEVIATIONS.with_name("gaps.json")
 FRONT = {
     "keras": {n: x for n, x in KERAS.items() if n in keras_configs.OPTIMIZERS},
     "torch": {n: getattr(torch, n) for n in torch_front_door.OPTIMIZERS},
+}
+PAGES = {
+    name: ROOT / "docs" / f"from_{name}.md" for name in ("optax", "keras", "torch")
 }
 VARIANTS = {
     "keras": {
@@ -226,7 +229,7 @@ def measured_gaps() -> dict[str, Any]:
 
 
 def parts() -> dict[str, str]:
-    """The generated parts of docs/from_*.md, of what was recorded."""
+    """The generated parts of the README, of what was recorded."""
     gaps, theirs = json.loads(GAPS.read_text()), json.loads(CALLS.read_text())
     del theirs["version"]
     return {
@@ -237,14 +240,14 @@ def parts() -> dict[str, str]:
 
 
 def main() -> None:
-    """Measure, and write the tables into the pages."""
+    """Measure, and write the tables into the README."""
     GAPS.write_text(json.dumps(measured_gaps(), indent=1) + "\n")
     record()
     for name, part in parts().items():
-        page = ROOT / "docs" / f"from_{name}.md"
-        begin = f"<!-- {name}: python -m tests.translations -->\n"
-        before, rest = page.read_text().split(begin)
-        page.write_text(f"{before}{begin}{part}{rest[rest.index('<!-- end -->') :]}")
+        begin = f"<!-- {name}: python -m tests.tools.translations -->\n"
+        before, rest = PAGES[name].read_text().split(begin)
+        text = f"{before}{begin}{part}{rest[rest.index('<!-- end -->') :]}"
+        PAGES[name].write_text(text)
 
 
 if __name__ == "__main__":
