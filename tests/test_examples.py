@@ -1,4 +1,4 @@
-"""The examples run at small settings; what the README and the pages of docs say is so."""
+"""The examples run at small settings, and what README and docs say is so."""
 
 import importlib.metadata
 import json
@@ -139,6 +139,8 @@ pages = collections.defaultdict(lambda: {"__name__": "readme"})
 
 def output(page, kind, source):
     printed, names = io.StringIO(), pages[page]
+    if names is None:
+        return None
     with contextlib.redirect_stdout(printed):
         try:
             if kind == "python":
@@ -149,8 +151,10 @@ def output(page, kind, source):
                 runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
                 runner.run(test, clear_globs=False)
         except Exception as error:
-            if getattr(error, "name", None) in ("keras", "optax", "torch"):
-                return None  # the library is not installed
+            missing = isinstance(error, ModuleNotFoundError) and error.name
+            if missing in ("keras", "optax", "torch"):  # the rest needs it, too
+                pages[page] = None
+                return None
             traceback.print_exc(file=printed)
     return printed.getvalue()
 
@@ -189,8 +193,9 @@ def section(page, title):
 
 
 def table(page):
-    """The rows of the tables in a page, without two lines of header."""
-    lines = [line for line in PAGES[page].splitlines() if line.startswith("|")]
+    """The rows of the generated tables of a page, without two lines of header."""
+    generated = re.search("<!-- (.*?)<!-- end -->", PAGES[page], re.S)[1]
+    lines = [line for line in generated.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
