@@ -27,7 +27,7 @@ from tests.public import public
 
 
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- optimizers: python -m tests.table -->\n", "<!-- end -->"
+BEGIN, END = "<!-- optimizers: python -m tests.tools.table -->\n", "<!-- end -->"
 TITLES = {"keras": "Keras"}
 # Arguments of those that have no learning rate first, or need more than one.
 CALLS = {
@@ -165,7 +165,7 @@ def main() -> None:
         for row in rows
     }
     DEVIATIONS.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n")
-    readme = ROOT / "README.md"
+    readme = ROOT / "docs" / "optimizers.md"
     before, rest = readme.read_text().split(BEGIN)
     after = rest[rest.index(END) :]
     readme.write_text(before + BEGIN + table(measured) + after)

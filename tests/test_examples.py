@@ -1,4 +1,4 @@
-"""The examples run at small settings, and what the README says is so."""
+"""The examples run at small settings, and what README and docs say is so."""
 
 import importlib.metadata
 import json
@@ -24,6 +24,10 @@ README = (ROOT / "README.md").read_text()
 # As a user has it: without the flags of the tests.
 ENVIRONMENT = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
 ENVIRONMENT["XLA_FLAGS"] = ""
+PAGES = {
+    path.stem: path.read_text()
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
 
 
 def start(name, *arguments):
@@ -118,26 +122,39 @@ def test_the_optimizer_of_ones_own_has_at_most_twenty_lines():
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
 
 
-# The README's blocks: programs, with what they print in the text block after them, and
-# dialogues. All run in one process, each with names of its own.
+# The blocks of the README and of the pages: programs, with what they print in the text
+# block after them, and dialogues. All run in one process; those of a page share names.
 
-BLOCKS = re.findall(
-    r"^```(python|pycon)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", README, re.M | re.S
-)
+BLOCKS = [
+    (page, *block)
+    for page, text in PAGES.items()
+    for block in re.findall(
+        r"^```(python|pycon)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", text, re.M | re.S
+    )
+]
 RUNNER = """
-import contextlib, doctest, io, json, sys, traceback
+import collections, contextlib, doctest, io, json, sys, traceback
 
-def output(kind, source):
-    printed = io.StringIO()
+pages = collections.defaultdict(lambda: {"__name__": "readme"})
+
+def output(page, kind, source):
+    printed, names = io.StringIO(), pages[page]
+    if names is None:
+        return None
     with contextlib.redirect_stdout(printed):
         try:
             if kind == "python":
-                exec(compile(source, "README.md", "exec"), {"__name__": "readme"})
+                exec(compile(source, page, "exec"), names)
             else:
-                parser = doctest.DocTestParser()
-                test = parser.get_doctest(source, {}, "README.md", None, 0)
-                doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
-        except Exception:
+                test = doctest.DocTestParser().get_doctest(source, {}, page, None, 0)
+                test.globs = names
+                runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+                runner.run(test, clear_globs=False)
+        except Exception as error:
+            missing = isinstance(error, ModuleNotFoundError) and error.name
+            if missing in ("keras", "optax", "torch"):  # the rest needs it, too
+                pages[page] = None
+                return None
             traceback.print_exc(file=printed)
     return printed.getvalue()
 
@@ -147,10 +164,10 @@ print(json.dumps([output(*block) for block in json.load(sys.stdin)]))
 
 @pytest.fixture(scope="module")
 def printed():
-    """What each block prints; dialogues print where they differ from the README."""
+    """What each block prints; dialogues print where they differ from the page."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUNNER],
-        input=json.dumps([(kind, source) for kind, source, _ in BLOCKS]),
+        input=json.dumps([block[:3] for block in BLOCKS]),
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -160,22 +177,25 @@ def printed():
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("i", range(len(BLOCKS)))
-def test_readme_block_prints_what_the_readme_says(printed, i):
-    assert printed[i] == BLOCKS[i][2], printed[i]
+@pytest.mark.parametrize("i", range(len(BLOCKS)), ids=lambda i: f"{BLOCKS[i][0]}-{i}")
+def test_block_prints_what_its_page_says(printed, i):
+    if printed[i] is None:
+        pytest.skip("it needs a library that is not installed")
+    assert printed[i] == BLOCKS[i][3], printed[i]
 
 
-# The README's tables and lists.
+# Tables and lists.
 
 
-def section(title):
+def section(page, title):
     """The text below a heading."""
-    return re.search(rf"^#+ {title}\n(.*?)(?=^#|\Z)", README, re.M | re.S)[1]
+    return re.search(rf"^#+ {title}\n(.*?)(?=^#|\Z)", PAGES[page], re.M | re.S)[1]
 
 
-def table(title):
-    """The rows of the table in a section, without its two lines of header."""
-    lines = [line for line in section(title).splitlines() if line.startswith("|")]
+def table(page):
+    """The rows of the generated tables of a page, without two lines of header."""
+    generated = re.search("<!-- (.*?)<!-- end -->", PAGES[page], re.S)[1]
+    lines = [line for line in generated.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
@@ -197,11 +217,11 @@ def test_readme_has_the_table_of_optimizers_that_the_registry_and_tests_give():
     deviations = json.loads(optimizers.DEVIATIONS.read_text())
     assert {optimizers.key(row) for row in rows.ROWS} == set(deviations)
     fresh = optimizers.table(deviations)
-    assert fresh in README, "run python -m tests.table"
+    assert fresh in PAGES["optimizers"], "run python -m tests.tools.table"
 
 
 def test_readme_has_every_schedule():
-    items = re.split("^- ", section("Schedules"), flags=re.M)[1:]
+    items = re.split("^- ", section("schedules", "All schedules"), flags=re.M)[1:]
     listed = re.findall(r"`(\w+)`", " ".join(item.split(":")[0] for item in items))
     assert sorted(listed) == sorted(made_in("jopt.schedules"))
 
@@ -225,12 +245,11 @@ ELSEWHERE = {"keras": {"Adafactor", "Adam"}, "torch": {"Muon", "RMSprop", "Spars
 
 @pytest.mark.parametrize("library", ["keras", "torch"])
 def test_readme_translates_as_the_parity_tests_do(library):
-    title = {"keras": "From Keras", "torch": "From torch"}[library]
     tested = {
         recipe(evaluated(row.jopt.replace("DECAY", "0.1")))
         for row in rows.rows_of(library)
     }
-    calls = {row[0]: row[1] for row in table(title) if len(row) > 2}
+    calls = {row[0]: row[1] for row in table(f"from_{library}") if len(row) > 2}
     assert len(calls) > 14
     own = {x for x, call in calls.items() if "…" not in call}
     assert {
@@ -242,7 +261,9 @@ def test_readme_translates_as_the_parity_tests_do(library):
 
 def test_readme_has_the_tables_of_names_and_defaults_that_were_recorded():
     for name, part in translations.parts().items():
-        assert part in README, f"{name}: run python -m tests.translations"
+        assert part in PAGES[f"from_{name}"], (
+            f"{name}: run python -m tests.tools.translations"
+        )
     for replaced in translations_of_optax.REPLACED.values():
         for text in re.findall("`([^`]*)`", replaced):
             assert eval(text.partition("(")[0], {"jopt": jopt, **public(jopt)})
@@ -261,25 +282,20 @@ def test_jopts_own_defaults_are_as_far_away_as_the_readme_says():
             np.testing.assert_allclose(gap, before, 0.01, 1e-9, err_msg=text)
 
 
-def test_readme_names_every_file():
-    listed = re.search(r"```text\n(jopt/.*?)```", section("Files"), re.S)[1]
-    folders, files = [], set()
-    for line in listed.splitlines():
-        name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 2
-        folders[depth:] = [name]
-        found = ROOT / "".join(folders)
-        if not name.endswith("/"):
-            files.add("".join(folders))
-        elif len(line.split()) > 1:  # a folder that is described as a whole
-            inside = set(found.glob("*.py")) - {found / "__init__.py"}
-            files |= {path.relative_to(ROOT).as_posix() for path in inside}
-    present = {
-        path.relative_to(ROOT).as_posix()
-        for part in ("jopt", "tests", "examples")
-        for path in (ROOT / part).rglob("*.py")
-        if path.name != "__init__.py" or path.parent.name == "jopt"
-    }
-    assert files == present
+def test_readme_names_every_room_and_architecture_every_module():
+    rooms = {path.parent.name for path in ROOT.glob("jopt/*/__init__.py")}
+    assert rooms == set(re.findall(r"^  (\w+)/ ", README, re.M))
+    modules = {path.stem for path in (ROOT / "jopt").rglob("*.py")} - {"__init__"}
+    modules -= {path.stem for path in ROOT.glob("jopt/algorithms/*.py")}
+    named = set(re.findall(r"`(\w+)`", PAGES["architecture"]))
+    assert modules - {"_version"} <= named
+
+
+def test_every_link_leads_to_a_file():
+    for page, text in PAGES.items():
+        folder = ROOT if page == "README" else ROOT / "docs"
+        for link in re.findall(r"\]\(([^)#]+)[)#]", text):
+            assert link.startswith("http") or (folder / link).exists(), (page, link)
 
 
 def test_readme_counts_the_settings_that_are_compared():

@@ -36,7 +36,9 @@ FRONT = {
     "keras": {n: x for n, x in KERAS.items() if n in keras_configs.OPTIMIZERS},
     "torch": {n: getattr(torch, n) for n in torch_front_door.OPTIMIZERS},
 }
-README = ROOT / "README.md"
+PAGES = {
+    name: ROOT / "docs" / f"from_{name}.md" for name in ("optax", "keras", "torch")
+}
 VARIANTS = {
     "keras": {
         "SGD": [{"learning_rate": 0.01, "momentum": 0.9, "nesterov": True}],
@@ -241,12 +243,11 @@ def main() -> None:
     """Measure, and write the tables into the README."""
     GAPS.write_text(json.dumps(measured_gaps(), indent=1) + "\n")
     record()
-    text = README.read_text()
     for name, part in parts().items():
-        begin = f"<!-- {name}: python -m tests.translations -->\n"
-        before, rest = text.split(begin)
+        begin = f"<!-- {name}: python -m tests.tools.translations -->\n"
+        before, rest = PAGES[name].read_text().split(begin)
         text = f"{before}{begin}{part}{rest[rest.index('<!-- end -->') :]}"
-    README.write_text(text)
+        PAGES[name].write_text(text)
 
 
 if __name__ == "__main__":
