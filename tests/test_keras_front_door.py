@@ -631,7 +631,7 @@ BAD = [
     (
         "get({'class_name': 'Adam', 'config': {'lr': 0.1, 'weight_decay': 0.1}})",
         ValueError,
-        "Keras 2.11 was the first",
+        "Keras 2.11 introduced it",
     ),
     (
         "get({'class_name': 'Adam', 'config': {'learning_rate': {'class_name': "

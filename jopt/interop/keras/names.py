@@ -36,7 +36,7 @@ from jopt.interop.keras.factories import (
     KerasSchedule,
     Remembered,
     Spec,
-    remembering,
+    with_spec,
 )
 from jopt.interop.keras.legacy_loss_scale import since_2_4
 from jopt.values.arguments import abbreviated, suggestion
@@ -185,7 +185,7 @@ def _builtin(config: Mapping[str, Any], name: str, inner: dict[str, Any]) -> Any
     legacy_flags = {n: inner.pop(n) for n in KERAS2_11 & inner.keys()}
     if old and wanted in (known := {n.lower(): x for n, x in LEGACY.items()}):
         found = known[wanted].from_config(inner)
-        return remembering(found, _as_given(found.spec, config, legacy_flags))
+        return with_spec(found, _as_given(found.spec, config, legacy_flags))
     factory = {n.lower(): x for n, x in OPTIMIZERS.items()}.get(wanted)
     if factory is None:
         raise _unknown(config, name)
@@ -199,7 +199,7 @@ def _builtin(config: Mapping[str, Any], name: str, inner: dict[str, Any]) -> Any
             UserWarning,
             stacklevel=4,
         )
-    return remembering(found, _as_given(found.spec, config, legacy_flags))
+    return with_spec(found, _as_given(found.spec, config, legacy_flags))
 
 
 def _as_given(spec: Spec, config: Mapping[str, Any], flags: dict[str, Any]) -> Spec:
