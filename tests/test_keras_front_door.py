@@ -730,7 +730,7 @@ BAD = [
     (
         "apply_gradients(SGD(), [(1.0, 1.0)], {}, names=['a', 'b'])",
         ValueError,
-        "one for each of the 1 variables",
+        "one name for each of the 1 variables",
     ),
 ]
 

@@ -96,7 +96,7 @@ def PiecewiseConstantDecay(
             "there must be one more value than boundaries, got "
             f"{len(values)} values and {len(boundaries)} boundaries"
         )
-    # The step is an integer, so it passes 2.5 where it passes 2.
+    # Steps are whole numbers: t <= 2.5 is the same as t <= 2.
     whole = [math.floor(b) for b in boundaries]
     return piecewise_constant(whole, values, switch="after")
 
