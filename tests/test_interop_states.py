@@ -259,7 +259,7 @@ def test_each_layout_of_keras_is_read_and_written():
     # Keras 3 says that it is itself by one number more; of the others both would do.
     state = keras.set_weights(tx, tx.init(params), ADAM["keras3"], params)
     assert np.all(state["scale_by_adam"].mu[1] == M[1])
-    with pytest.raises(ValueError, match=r"fit in the layouts .*: give layout="):
+    with pytest.raises(ValueError, match=r"fit the layouts .*: give layout="):
         keras.set_weights(tx, tx.init(params), ADAM["legacy"], params)
     # Keras 2.11 has a momentum that is not used.
     tx, zeros = jopt.sgd(0.1), [np.zeros(2)] * 2
@@ -329,7 +329,7 @@ def test_weights_of_keras_that_do_not_fit_show_both_numbers_and_shapes():
         options = {"order": ORDER} | options
         return keras.set_weights(tx, state, arrays, LAYER, **options)
 
-    with pytest.raises(ValueError, match=r"there are 2 weights, .*'legacy' has 3: "):
+    with pytest.raises(ValueError, match=r"there are 2 weights .*'legacy' has 3: "):
         load(np.array(10), np.ones((20, 10)))
     with pytest.raises(ValueError, match=r"3 weights, .*\(10,\), \(20, 10\)\]"):
         load(np.array(10), np.ones(10), np.ones((20, 10)))
@@ -390,7 +390,9 @@ def test_a_file_of_keras_is_loaded():
         assert int(state["scale_by_amsgrad"].count) == 6
         if name != "model.weights.h5":  # which does not say whose it is
             other = jopt.adamax(0.5)
-            with pytest.raises(ValueError, match=r"is Adam, but .* what Adamax keep"):
+            with pytest.raises(
+                ValueError, match=r"is Adam, but .* the state of Adamax"
+            ):
                 keras.load(path, other, params, order=order)
 
 
@@ -417,11 +419,13 @@ def test_a_file_of_an_old_keras_is_loaded(tmp_path):
     np.testing.assert_array_equal(state["scale_by_adam"].mu["b"], M[1])
     np.testing.assert_array_equal(state["scale_by_adam"].nu["a"], V[0])
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"old.h5' is no file of .* damaged: .*trunc"):
+    with pytest.raises(
+        ValueError, match=r"old.h5' is not a model file .* damaged: .*trunc"
+    ):
         keras.load(path, jopt.adam(0.5), params, order=["a", "b"])
     with h5py.File(path, "w"):
         pass
-    with pytest.raises(ValueError, match="has no weights of an optimizer: save the"):
+    with pytest.raises(ValueError, match="has no optimizer weights: save the"):
         keras.load(path, jopt.adam(0.5), params, order=["a", "b"])
 
 

@@ -105,7 +105,7 @@ def test_the_version_in_a_file_tells_the_order_of_its_weights(tmp_path):
         written(tmp_path / "model.keras", version, weights)
         state = keras.load(tmp_path / "model.keras", tx, params)["scale_by_adam"]
         np.testing.assert_array_equal([*state.mu, *state.nu], [m_a, m_b, v_a, v_b])
-    with pytest.raises(ValueError, match=r"Adam, but .* what MultiOptimizer keep"):
+    with pytest.raises(ValueError, match=r"Adam, but .* the state of MultiOptimizer"):
         multi = keras.MultiOptimizer(keras.OptimizerMap(keras.SGD()))
         keras.load(tmp_path / "model.keras", multi, params)
 
@@ -138,7 +138,9 @@ def test_weights_of_the_wrong_number_shape_or_order_are_refused(row):
     for wrong in (weights[:-1], [*weights, np.zeros(4)], weights[1:], []):
         if len(wrong) == 1 and wrong[0].dtype == np.int32:
             continue  # an SGD with a schedule
-        message = f"there are {len(wrong)} weights, |first .* is that the learning rate"
+        message = (
+            f"there are {len(wrong)} weights( of|,) |first .* is that the learning rate"
+        )
         with pytest.raises(ValueError, match=message):
             keras.set_weights(tx, state, wrong, params, **given)
     shapes = [w.shape for w in weights]
@@ -165,9 +167,7 @@ def test_weights_of_a_multi_optimizer_that_do_not_fit_say_whose_they_are():
     weights = keras.get_weights(tx, state, params, order=order, layout="keras3")
     with pytest.raises(ValueError, match=r"give layout='keras3', got layout='keras2"):
         keras.set_weights(tx, state, weights, params, order=order, layout="keras2.11")
-    message = (
-        r"are 8 weights.* has 9: \['iteration', 'learning_rate'\] of its own, then "
-    )
+    message = r"are 8 weights.* has 9: its own \['iteration', 'learning_rate'\], then "
     message += r"\{'ker\.\*': .*'momentum of kernel'\], 'default_optimizer': .*of bias'"
     with pytest.raises(ValueError, match=message):
         keras.set_weights(tx, state, weights[1:], params, order=order)

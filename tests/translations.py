@@ -64,7 +64,7 @@ def own(factory: Any) -> list[inspect.Parameter]:
     """The arguments of an optimizer that not all of its library have."""
     general = {"params", "maximize", "axes", "name", "exclude_from_weight_decay"}
     if factory in KERAS.values():
-        general |= {*pipeline.DEFAULTS} - {p.name for p in factory.own}
+        general |= {*pipeline.DEFAULTS} - {p.name for p in factory.build_parameters}
     parameters = inspect.signature(factory).parameters.values()
     return [p for p in parameters if p.name not in general]
 

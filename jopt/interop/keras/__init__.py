@@ -1,7 +1,7 @@
-"""Keras by its own names; Keras itself is not needed.
+"""Keras's optimizers by their own names; Keras itself is not needed.
 
 Optimizers and schedules with Keras's arguments and numbers, `get` and `serialize` for
-its configs, and the weights of its optimizers as states, and back.
+its configs, and conversion between the weights of its optimizers and jopt states.
 """
 
 from jopt.values.page import public_page

@@ -1,6 +1,6 @@
-"""Keras 3's Adam and its relatives; see ``optimizers.py``.
+"""Keras 3's Adam and its relatives; the other optimizers are in ``optimizers.py``.
 
-In Adam, AdamW and amsgrad, epsilon is added before the bias correction ("epsilon hat").
+Adam, AdamW and amsgrad add epsilon before the bias correction ("epsilon hat").
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jopt.values import arguments
 def adam_rule(
     learning_rate: Any, beta_1: float, beta_2: float, epsilon: float, amsgrad_: bool
 ) -> Rule:
-    """Adam, with or without amsgrad."""
+    """Return the rule of Adam, with or without amsgrad."""
     arguments.decay_rate(beta_1=beta_1, beta_2=beta_2)
     arguments.positive(epsilon=epsilon)
     numbers: dict[str, Any] = {"b1": beta_1, "b2": beta_2, "eps": epsilon}
@@ -56,12 +56,12 @@ def Adam(
     """Keras's Adam.
 
     Args:
-      learning_rate: A number, a schedule, or `jopt.tunable`.
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
       beta_1: Decay of the first moment, in [0, 1).
       beta_2: Decay of the second moment, in [0, 1).
-      epsilon: > 0.
-      amsgrad: Whether to divide by the largest second moment so far.
-      **options: See `pipeline.Options`.
+      epsilon: Added to the root of the second moment, > 0.
+      amsgrad: Whether to divide by the root of the largest second moment so far.
+      **options: The options of every optimizer.
 
     >>> Adam(0.01)
     adam(learning_rate=0.01, eps=1e-07, eps_mode='before')
@@ -79,21 +79,22 @@ def AdamW(
     amsgrad: bool = False,
     **options: Unpack[Excluding],
 ) -> Rule:
-    """Keras's AdamW: Adam with another default of ``weight_decay``.
+    """Keras's AdamW: Adam with a default of ``weight_decay``.
 
     Args:
-      learning_rate: A number, a schedule, or `jopt.tunable`.
-      weight_decay: >= 0, multiplied by the learning rate.
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
+      weight_decay: Before each step the parameters shrink by ``learning_rate
+        weight_decay``, >= 0.
       beta_1: Decay of the first moment, in [0, 1).
       beta_2: Decay of the second moment, in [0, 1).
-      epsilon: > 0.
-      amsgrad: Whether to divide by the largest second moment so far.
-      **options: See `pipeline.Options`.
+      epsilon: Added to the root of the second moment, > 0.
+      amsgrad: Whether to divide by the root of the largest second moment so far.
+      **options: The options of every optimizer.
 
     >>> AdamW().get_config()["weight_decay"]
     0.004
     """
-    del weight_decay  # as that of all others, a matter of the pipeline
+    del weight_decay  # the pipeline applies it, as for every optimizer
     return adam_rule(learning_rate, beta_1, beta_2, epsilon, amsgrad)
 
 
@@ -108,11 +109,11 @@ def Adamax(
     """Keras's Adamax.
 
     Args:
-      learning_rate: A number, a schedule, or `jopt.tunable`.
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
       beta_1: Decay of the first moment, in [0, 1).
-      beta_2: Decay of the maximum, in [0, 1).
-      epsilon: > 0, added to the maximum.
-      **options: See `pipeline.Options`.
+      beta_2: Decay of the maximum of the magnitudes, in [0, 1).
+      epsilon: Added to the maximum, > 0.
+      **options: The options of every optimizer.
 
     >>> Adamax()
     adamax(learning_rate=0.001, eps=1e-07, eps_in_max=False)
@@ -132,14 +133,14 @@ def Nadam(
     epsilon: float = 1e-7,
     **options: Unpack[Options],
 ) -> Rule:
-    """Keras's Nadam, with its schedule of the momentum.
+    """Keras's Nadam, whose momentum follows a schedule.
 
     Args:
-      learning_rate: A number, a schedule, or `jopt.tunable`.
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
       beta_1: Decay of the first moment, in [0, 1).
       beta_2: Decay of the second moment, in [0, 1).
-      epsilon: > 0.
-      **options: See `pipeline.Options`.
+      epsilon: Added to the root of the second moment, > 0.
+      **options: The options of every optimizer.
 
     >>> Nadam()
     nadam(learning_rate=0.001, eps=1e-07, momentum_decay=1.0)
@@ -159,14 +160,14 @@ def Lamb(
     epsilon: float = 1e-7,
     **options: Unpack[Options],
 ) -> Rule:
-    """Keras's Lamb; its weight decay is outside of the trust ratio.
+    """Keras's Lamb, with weight decay outside the trust ratio.
 
     Args:
-      learning_rate: A number, a schedule, or `jopt.tunable`.
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
       beta_1: Decay of the first moment, in [0, 1).
       beta_2: Decay of the second moment, in [0, 1).
-      epsilon: > 0.
-      **options: See `pipeline.Options`.
+      epsilon: Added to the root of the second moment, > 0.
+      **options: The options of every optimizer.
 
     >>> Lamb(weight_decay=0.1)
     lamb(learning_rate=0.001, eps=1e-07, weight_decay=0.1, decay='before_step')
@@ -194,15 +195,15 @@ def ScheduleFreeAdamW(
     warmup_steps: int = 0,
     **options: Unpack[Options],
 ) -> Rule:
-    """Keras's ScheduleFreeAdamW; `jopt.eval_params` gives what is to be evaluated.
+    """Keras's ScheduleFreeAdamW; `jopt.eval_params` returns the averaged parameters.
 
     Args:
-      learning_rate: A number, a schedule, or `jopt.tunable`.
-      beta_1: The share of the average in what is trained, in (0, 1).
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
+      beta_1: Share of the average in the point where gradients are taken, in (0, 1).
       beta_2: Decay of the second moment, in [0, 1).
       epsilon: > 0.
-      warmup_steps: Over which the learning rate rises from zero.
-      **options: See `pipeline.Options`.
+      warmup_steps: Number of steps over which the learning rate rises from zero.
+      **options: The options of every optimizer.
 
     >>> ScheduleFreeAdamW(0.01)
     schedule_free_adamw(learning_rate=0.01, weight_lr_power=0.0)

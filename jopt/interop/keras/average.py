@@ -1,10 +1,10 @@
-"""Keras's average of the parameters beside accumulation: it counts gradients.
+"""Keras's average of the parameters under gradient accumulation: it counts gradients.
 
-With N gradients for each step, gradient number i (from 0) belongs to step i // N.
+With N gradients per step, gradient i = 0, 1, … belongs to step i // N.
 
-    avg <- p                             in the first N
-    avg <- decay avg + (1 - decay) p     in each one after them
-    p   <- avg                           in all N of every ``overwrite_every``-th step
+    avg <- p                             for the first N gradients
+    avg <- decay avg + (1 - decay) p     for every gradient after them
+    p   <- avg                           for all N of every ``overwrite_every``-th step
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from jopt.wrappers.averaging import ParamsEmaState
 def params_ema_of_gradients(
     decay: float, steps: int, overwrite_every: int
 ) -> GradientTransformation:
-    """`params_ema` with ``overwrite_every``, where the parameters wait for gradients.
+    """Average the parameters as `params_ema` does, once for every accumulated gradient.
 
     Args:
-      decay: In [0, 1).
-      steps: How many gradients make a step, >= 1.
-      overwrite_every: After how many steps the parameters become the average.
+      decay: Decay of the average, in [0, 1).
+      steps: Number of gradients per step, >= 1.
+      overwrite_every: Every so many steps, >= 1, the average replaces the parameters.
 
     Returns:
-      A transformation, to be the last of a chain; it needs params.
+      A transformation for the end of a chain; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     >>> import jopt
     >>> ema = params_ema_of_gradients(0.5, steps=2, overwrite_every=2)
@@ -56,7 +56,7 @@ def params_ema_of_gradients(
         }
 
     def rule(u, avg, *, p, w, overwrite):
-        # Exact where the average is close to the parameter.
+        # Not `new_avg - p`, which loses digits where the average is close to p.
         to_average = (1 - w) * (avg - p) + w * u
         return jnp.where(overwrite > 0, to_average, u), (1 - w) * avg + w * (p + u)
 

@@ -1,4 +1,4 @@
-"""Keras's one count of gradients, and the counts of a state."""
+"""Conversion between Keras's one count of gradients and the counts of a state."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from jopt.values.arguments import abbreviated
 
 
 def _accumulation(view: View) -> tuple[str, int] | None:
-    """The path of the `accumulate` in a recipe, and how many gradients make a step."""
-    found = [m for m in view.members if m.name == "accumulate"]
-    if len(found) > 1:
-        raise ValueError("Keras accumulates gradients once, this recipe more often")
-    return (found[0].path, int(argument(found[0], "steps"))) if found else None
+    """Return the path of `accumulate` in a recipe and its number of gradients."""
+    members = [m for m in view.members if m.name == "accumulate"]
+    if len(members) > 1:
+        raise ValueError(
+            "Keras accumulates gradients in one place, this recipe in "
+            f"{[m.path for m in members]}"
+        )
+    return (members[0].path, int(argument(members[0], "steps"))) if members else None
 
 
 def iteration(view: View) -> int:
-    """The count of gradients: of steps, or of what is accumulated for them."""
+    """Return the number of gradients so far, those waiting in `accumulate` included."""
     accumulation = _accumulation(view)
     if accumulation is None:
         count = view.count()
@@ -31,16 +34,17 @@ def iteration(view: View) -> int:
 
 
 def counts(view: View, step: int) -> dict[str, Any]:
-    """The value of every count in the state after so many gradients.
+    """Return the value of every count in the state after a number of gradients.
 
     Args:
-      view: Of the state.
+      view: A view of the state.
       step: Keras's ``iteration``.
     """
     accumulation = _accumulation(view)
     if accumulation is None:
         return dict.fromkeys(view.named("count"), step)
     path, steps = accumulation
+    # Only what is inside `accumulate` counts steps; all else counts gradients.
     inside = joined(path, "inner_opt_state")
     emitted, rest = divmod(step, steps)
     return {

@@ -1,4 +1,4 @@
-"""Optimizers and schedules of one's own, in configs of Keras."""
+"""Custom optimizers and schedules in Keras's configs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from jopt.values.arguments import abbreviated
 
 
 _registered: dict[str, Factory[..., Any]] = {}
-# A context variable, so that what one thread has in scope no other has.
+# A context variable, because a global would put one thread's objects in scope of all.
 _in_scope: ContextVar[Mapping[str, Callable[..., Any]]] = ContextVar("in_scope")
 
 
 class Custom(Factory[..., Any]):
-    """An optimizer of one's own, with the arguments of a function.
+    """A factory of a custom optimizer, with the arguments of a function.
 
     Args:
       build: Returns a transformation or a schedule.
-      registered_name: Keras's, ``"package>Name"``.
-      name: Of the class.
-      module: What a config has for it.
+      registered_name: Keras's ``"package>Name"``; None if it is not registered.
+      name: Name of the class; None means the name of the function.
+      module: The module in the config.
     """
 
     def __init__(
@@ -36,36 +36,37 @@ class Custom(Factory[..., Any]):
         module: str | None = None,
     ):
         super().__init__(build, "")
-        self.registered_name, self.shown = registered_name, module
+        self.registered_name, self.config_module = registered_name, module
         self.class_name = name or build.__name__
 
-    def plain(self, given: dict[str, Any]) -> Any:
-        """The transformation or schedule itself."""
-        made = super().plain(given)
-        if not isinstance(made, GradientTransformation | Schedule):
+    def plain(self, values: dict[str, Any]) -> Any:
+        """Make the bare transformation or schedule from the values of all arguments."""
+        value = super().plain(values)
+        if not isinstance(value, GradientTransformation | Schedule):
             raise TypeError(
                 f"{self.class_name} must return a jopt transformation or schedule, got "
-                f"{abbreviated(made)}"
+                f"{abbreviated(value)}"
             )
-        return made
+        return value
 
-    def spec(self, given: dict[str, Any]) -> Spec:
-        """The call of Keras."""
-        spec = Spec(self, self.class_name, dict(given), self.shown)
+    def spec(self, values: dict[str, Any]) -> Spec:
+        """Return the Keras call with these values of all arguments."""
+        spec = Spec(self, self.class_name, dict(values), self.config_module)
         return spec._replace(registered_name=self.registered_name)
 
 
 def register_keras_serializable(
     package: str = "Custom", name: str | None = None
 ) -> Callable[[Callable[..., Any]], Factory[..., Any]]:
-    """Decorates a function that makes an optimizer of one's own, for configs.
+    """Register a function that makes a custom optimizer or schedule, for configs.
 
     Args:
-      package: The first part of its registered name.
-      name: The second; None is that of the function.
+      package: First part of the registered name.
+      name: Second part; None means the name of the function.
 
     Returns:
-      A decorator; the function then makes what `serialize` knows.
+      A decorator. `serialize` can write the values that the decorated function makes,
+      and `deserialize` can read them.
 
     >>> import jopt
     >>> @register_keras_serializable("demo")
@@ -76,8 +77,8 @@ def register_keras_serializable(
     """
 
     def decorate(build):
-        own = name or build.__name__
-        factory = Custom(build, f"{package}>{own}", own)
+        class_name = name or build.__name__
+        factory = Custom(build, f"{package}>{class_name}", class_name)
         assert factory.registered_name is not None
         _registered[factory.registered_name] = factory
         return factory
@@ -89,14 +90,14 @@ def register_keras_serializable(
 def custom_object_scope(
     custom_objects: Mapping[str, Callable[..., Any]],
 ) -> Iterator[None]:
-    """Inside of it `get` and `deserialize` know optimizers and schedules of one's own.
+    """Make custom optimizers and schedules known to `get` and `deserialize` inside.
 
     Args:
       custom_objects: Functions that return a transformation or schedule, by the name in
-        the config. Those of an inner scope come first.
+        the config. Those of an inner scope take precedence.
 
     Raises:
-      TypeError: ``custom_objects`` is no dict of functions.
+      TypeError: ``custom_objects`` is not a dict of functions.
 
     >>> import jopt
     >>> from jopt.interop import keras
@@ -112,10 +113,10 @@ def custom_object_scope(
 
 
 def checked(custom_objects: Any) -> Mapping[str, Callable[..., Any]]:
-    """The same, or none.
+    """Return the dict of functions, empty for None.
 
     Raises:
-      TypeError: It is no dict of functions by name.
+      TypeError: ``custom_objects`` is not a dict of functions by name.
     """
     if custom_objects is None:
         return {}
@@ -136,12 +137,12 @@ def checked(custom_objects: Any) -> Mapping[str, Callable[..., Any]]:
 def custom_of(
     config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None
 ) -> Factory[..., Any] | None:
-    """The factory of what is not Keras's own, or None."""
+    """Return the factory of a custom object's config, None for Keras's own."""
     name, registered = config["class_name"], config.get("registered_name")
-    known = {**_in_scope.get({}), **checked(custom_objects)}
+    builders = {**_in_scope.get({}), **checked(custom_objects)}
     for key in (registered, name):
-        if key in known:
-            build = known[key]
+        if key in builders:
+            build = builders[key]
             if isinstance(build, Factory):
                 return build
             return Custom(build, registered, name, config.get("module"))

@@ -1,11 +1,11 @@
-"""Keras's weight decay: the parameters shrink first, then the optimizer looks at them.
+"""Keras's weight decay: the parameters shrink first, then the optimizer sees them.
 
     p <- p - learning_rate weight_decay p
     p <- p + u(g, p)
 
-Where ``u`` does not depend on p, `add_decayed_weights` before the learning rate is the
-same; this is for Adafactor, Ftrl, ScheduleFreeAdamW, and momentum that has the learning
-rate inside.
+If ``u`` does not depend on p, `add_decayed_weights` before the learning rate gives the
+same step. This file is for the rest: Adafactor, Ftrl, ScheduleFreeAdamW, and momentum
+that contains the learning rate.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ from jopt.values.arguments import abbreviated
 class DecayedFirstState(NamedTuple):
     """State of `decayed_first`."""
 
-    decay_state: Any  # of the decay
-    inner_state: Any  # of the inner transformation
+    decay_state: Any  # state of the decay
+    inner_state: Any  # state of the inner transformation
 
 
 @transformation
 def decayed_first(
     inner: GradientTransformation, decay: GradientTransformation
 ) -> GradientTransformation:
-    """Make a step without gradient, then show what it left to another transformation.
+    """Shrink the parameters, then show the result to another transformation.
 
     Args:
-      inner: An optimizer; it gets the parameters that the decay has left.
-      decay: What shrinks them, such as ``chain(add_decayed_weights(0.1),
-        scale_by_learning_rate(0.01))``; its gradient is zero.
+      inner: The optimizer; it sees the shrunken parameters.
+      decay: The transformation that shrinks them, such as
+        ``chain(add_decayed_weights(0.1), scale_by_learning_rate(0.01))``; it gets a
+        gradient of zeros.
 
     Returns:
       A transformation; it needs params. Extra arguments go to the inner one.
@@ -61,16 +62,17 @@ def decayed_first(
     def update(updates, state, params=None, **extra):
         if not isinstance(state, DecayedFirstState):
             raise TypeError(
-                "decayed_first expects the state that its init made, a "
-                f"DecayedFirstState, but got {abbreviated(state)}. The order is "
-                "update(updates, state, params)."
+                "decayed_first expects the DecayedFirstState that its init made, got "
+                f"{abbreviated(state)}. The order is update(updates, state, params)."
             )
-        nothing = jax.tree.map(jnp.zeros_like, updates)
-        shrunk, first = decay.update(nothing, state.decay_state, params)
-        left = apply_updates(params, shrunk)
-        updates, second = inner.update(updates, state.inner_state, left, **extra)
-        total = jax.tree.map(jnp.add, updates, shrunk)
-        return total, DecayedFirstState(first, second)
+        zeros = jax.tree.map(jnp.zeros_like, updates)
+        shrinkage, decay_state = decay.update(zeros, state.decay_state, params)
+        shrunken = apply_updates(params, shrinkage)
+        updates, inner_state = inner.update(
+            updates, state.inner_state, shrunken, **extra
+        )
+        total = jax.tree.map(jnp.add, updates, shrinkage)
+        return total, DecayedFirstState(decay_state, inner_state)
 
     def readout(state, params):
         return eval_params(inner, state.inner_state, params)

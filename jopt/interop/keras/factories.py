@@ -1,7 +1,8 @@
-"""Factories that take Keras's arguments, and remember them in Keras's form.
+"""Factories that take Keras's arguments and record them in Keras's form.
 
-What they return are jopt's transformations and schedules, equal to those of the recipe
-that has Keras's numbers; what Keras was told is kept beside it, for `serialize`.
+They return jopt transformations and schedules, equal to those of the recipe that has
+Keras's numbers. Each also carries the Keras call it stands for, which `serialize`
+writes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from types import NoneType, UnionType
 from typing import (
@@ -37,67 +39,68 @@ P = ParamSpec("P")
 Value = TypeVar("Value")
 
 
-# What the configs of 2.11 to 2.15 did not have.
+# Arguments that the configs of Keras 2.11 to 2.15 did not have.
 KERAS3 = {"loss_scale_factor", "gradient_accumulation_steps"}
-# A method of Keras's, and what another argument was called before.
+# Never written to a config: the first is a method in Keras, the second an older name.
 UNWRITTEN = ("exclude_from_weight_decay", "lr")
 
 
 class Spec(NamedTuple):
-    """The call of Keras that a value stands for."""
+    """The Keras call that a value stands for."""
 
-    factory: Any  # what it was made with here, and is made with again
+    factory: Any  # makes the value; also used to unpickle it
     class_name: str
-    arguments: dict[str, Any]  # all of them, as they were given
-    module: str | None  # None: the form of Keras 2, or a class of one's own
+    arguments: dict[str, Any]  # every argument, defaults included
+    module: str | None  # None for the form of Keras 2 and for custom classes
     registered_name: str | None = None
-    more: Mapping[str, Any] = {}  # keys of a config that say nothing about numbers
+    more: Mapping[str, Any] = {}  # config keys that do not affect the numbers
 
     def config(self) -> dict[str, Any]:
-        """Keras's ``get_config()``."""
+        """Return the dict of Keras's ``get_config()``."""
         legacy = self.factory.module is None
-        found = {
+        config = {
             n: written(n, x, legacy)
             for n, x in self.arguments.items()
             if n not in UNWRITTEN and not (legacy and x is None)
         }
-        if found.get("name", "") is None and self._is_named():
-            found["name"] = snake_case(self.class_name)
-        later = {n for n in KERAS3 if self.more and found.get(n) is None}
-        return {n: x for n, x in found.items() if n not in later} | dict(self.more)
+        if config.get("name", "") is None and self._has_default_name():
+            config["name"] = snake_case(self.class_name)
+        # `more` comes from a config of 2.11 to 2.15, whose form this one keeps.
+        absent = {n for n in KERAS3 if self.more and config.get(n) is None}
+        return {n: x for n, x in config.items() if n not in absent} | dict(self.more)
 
-    def _is_named(self) -> bool:
-        """Whether Keras makes a name if there is none: it does so for optimizers."""
+    def _has_default_name(self) -> bool:
+        """Whether Keras fills in a missing name, as it does for optimizers."""
         return self.factory.parameters["name"].default is None
 
     def serialized(self) -> dict[str, Any]:
-        """Keras's ``serialize()``."""
-        found = {"class_name": self.class_name, "config": self.config()}
+        """Return the dict of Keras's ``serialize()``."""
+        body = {"class_name": self.class_name, "config": self.config()}
         if self.module is None and self.registered_name is None:
-            return found
+            return body
         return {
             "module": self.module,
-            **found,
+            **body,
             "registered_name": self.registered_name,
         }
 
 
 class Remembered:
-    """A transformation or schedule with the call of Keras that it stands for."""
+    """A transformation or schedule that carries the Keras call it stands for."""
 
     spec: Spec
     plain: Any  # the same without the call of Keras
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, as Keras's method of this name has them."""
+        """Return the arguments in the form of Keras's method of this name."""
         return self.spec.config()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return again, tuple(self.spec)
+        return rebuild, tuple(self.spec)
 
 
 class KerasOptimizer(Remembered, GradientTransformation):
-    """A transformation that stands for an optimizer of Keras."""
+    """A transformation that stands for a Keras optimizer."""
 
     def __new__(cls, *args: Any, spec: Spec, plain: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls, *args, **kwargs)
@@ -109,29 +112,30 @@ class KerasOptimizer(Remembered, GradientTransformation):
 
 
 class KerasSchedule(Remembered, Schedule):
-    """A schedule that stands for one of Keras."""
+    """A schedule that stands for a Keras schedule."""
 
     def __init__(self, plain: Schedule, spec: Spec):
         super().__init__(plain.function)
         self.recipe, self.plain, self.spec = plain.recipe, plain, spec
 
 
-def again(factory: Any, *rest: Any) -> Any:
-    """The value of a spec."""
+def rebuild(factory: Any, *rest: Any) -> Any:
+    """Make the value of a `Spec`; pickle calls it with the spec's fields."""
     spec = Spec(factory, *rest)
-    return remembering(factory.plain(dict(spec.arguments)), spec)
+    return with_spec(factory.plain(dict(spec.arguments)), spec)
 
 
 @functools.cache
 def _class(base: type) -> type:
-    """The class that is ``base`` and remembers: chains stay chains."""
+    """Return the subclass of ``base`` that carries a spec."""
+    # A subclass of the value's own class keeps what the class does: a chain stays one.
     if base is GradientTransformation:
         return KerasOptimizer
     return type(f"Keras{base.__name__}", (KerasOptimizer, base), {})
 
 
-def remembering(value: Any, spec: Spec) -> Any:
-    """The same value, with the call of Keras that it stands for."""
+def with_spec(value: Any, spec: Spec) -> Any:
+    """Return the same value with the Keras call it stands for attached."""
     if isinstance(value, Remembered):
         value = value.plain
     if isinstance(value, Schedule):
@@ -140,14 +144,37 @@ def remembering(value: Any, spec: Spec) -> Any:
     return _class(type(tx))(**tx.arguments(), spec=spec, plain=tx)
 
 
+class Option(NamedTuple):
+    """A keyword argument that all factories of a kind have."""
+
+    default: Any
+    annotation: Any
+    text: str  # its entry in the docstrings
+
+
+def explained(doc: str, options: Mapping[str, Option]) -> str:
+    """Replace the entry ``**options`` of a docstring by an entry for each option."""
+    entries = [
+        textwrap.fill(
+            f"{name}: {option.text}",
+            width=84,  # help() indents by four more
+            initial_indent="  ",
+            subsequent_indent="    ",
+        )
+        for name, option in options.items()
+    ]
+    pattern = re.compile(r"^  \*\*options: .*$", re.MULTILINE)
+    return pattern.sub(lambda _: "\n".join(entries), inspect.cleandoc(doc))
+
+
 class Factory(Generic[P, Value]):
-    """A function with Keras's name and arguments; called as the class of Keras is.
+    """A function with the name and arguments of a Keras class, called like the class.
 
     Args:
-      build: Makes what it stands for, of its own arguments.
-      module: Keras's, None for Keras 2.
-      options: Arguments that all of its kind have, after its own, by name.
-      hints: What to say of names that other versions of Keras have.
+      build: Makes the value from the arguments of its own signature.
+      module: The module in Keras's configs; None for Keras 2.
+      options: Keyword arguments shared by all factories of a kind, as `Option`.
+      hints: Advice on argument names of other versions of Keras.
     """
 
     __name__: str
@@ -156,49 +183,50 @@ class Factory(Generic[P, Value]):
         self,
         build: Callable[P, Value],
         module: str | None,
-        options: Mapping[str, tuple[Any, Any]] | None = None,
+        options: Mapping[str, Option] | None = None,
         hints: Mapping[str, str] | None = None,
     ):
         functools.update_wrapper(self, build)
         self.class_name = build.__name__
         self.build, self.module, self.hints = build, module, hints
-        own = inspect.signature(build, eval_str=True).parameters.values()
-        self.own = [p for p in own if p.kind is not p.VAR_KEYWORD]
-        self.parameters = {p.name: p for p in self.own}
-        for name, (default, annotation) in (options or {}).items():
-            if name not in self.parameters:
-                self.parameters[name] = inspect.Parameter(
-                    name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=default,
-                    annotation=annotation,
-                )
+        parameters = inspect.signature(build, eval_str=True).parameters.values()
+        self.build_parameters = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+        self.parameters = {p.name: p for p in self.build_parameters}
+        missing = {n: x for n, x in (options or {}).items() if n not in self.parameters}
+        for name, option in missing.items():
+            self.parameters[name] = inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=option.default,
+                annotation=option.annotation,
+            )
+        self.__doc__ = explained(build.__doc__ or "", missing)
         order = sorted(self.parameters.values(), key=lambda p: p.kind)
         self.__signature__ = inspect.Signature(order)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Value:
-        """What stands for Keras's object."""
-        given = self.bound(args, kwargs)
-        plain = self.plain(dict(given))
-        return remembering(plain, self.spec(given))
+        """Make the value, with the Keras call attached."""
+        values = self.bound(args, kwargs)
+        plain = self.plain(dict(values))
+        return with_spec(plain, self.spec(values))
 
-    def plain(self, given: dict[str, Any]) -> Any:
-        """The transformation or schedule itself, of all arguments."""
-        return self.build(**{p.name: given[p.name] for p in self.own})  # type: ignore[call-arg]
+    def plain(self, values: dict[str, Any]) -> Any:
+        """Make the bare transformation or schedule from the values of all arguments."""
+        return self.build(**{p.name: values[p.name] for p in self.build_parameters})  # type: ignore[call-arg]
 
-    def spec(self, given: dict[str, Any]) -> Spec:
-        """The call of Keras."""
-        return Spec(self, self.class_name, dict(given), self.module)
+    def spec(self, values: dict[str, Any]) -> Spec:
+        """Return the Keras call with these values of all arguments."""
+        return Spec(self, self.class_name, dict(values), self.module)
 
     def from_config(self, config: Mapping[str, Any]) -> Value:
-        """The value of Keras's ``get_config()``; keys that are missing are defaults.
+        """Make the value of Keras's ``get_config()``; missing keys take defaults.
 
         Raises:
-          ValueError: A key is unknown, or a value wrong.
+          ValueError: A key is unknown, or a value is invalid.
         """
         if not isinstance(config, Mapping):
             raise ValueError(
-                f"the config of {self.class_name} is a dict of its arguments, got "
+                f"the config of {self.class_name} must be a dict of its arguments, got "
                 f"{abbreviated(config)}"
             )
         try:
@@ -207,7 +235,7 @@ class Factory(Generic[P, Value]):
             raise ValueError(f"the config of {self.class_name}: {error}") from None
 
     def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """All arguments of a call by name, normalized by their annotations."""
+        """Return all arguments of a call by name, normalized by their annotations."""
         for name in kwargs:
             if name not in self.parameters:
                 hint = (self.hints or {}).get(name)
@@ -217,20 +245,20 @@ class Factory(Generic[P, Value]):
                     f"{', '.join(self.parameters)}."
                 )
         try:
-            found = self.__signature__.bind(*args, **kwargs)
+            call = self.__signature__.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(
                 f"{self.class_name}: {error}. It has {', '.join(self.parameters)}"
-                + ("; the options are given by name" if self.hints else "")
+                + ("; give the options by name" if self.hints else "")
             ) from None
-        found.apply_defaults()
+        call.apply_defaults()
         return {
             name: _normalized(name, value, self.parameters[name].annotation)
-            for name, value in found.arguments.items()
+            for name, value in call.arguments.items()
         }
 
     def __reduce__(self) -> str:
-        return self.__name__  # in its module
+        return self.__name__  # pickle looks the name up in the module
 
     def __repr__(self) -> str:
         return f"<{self.__module__}.{self.__name__}>"
@@ -253,15 +281,15 @@ def _normalized(name: str, value: Any, annotation: Any) -> Any:
         if kind is float:
             return number(name, value, "a number")
         if kind is str and not isinstance(value, str):
-            raise TypeError(f"{name} must be a text, got {name}={value!r}")
+            raise TypeError(f"{name} must be a string, got {name}={value!r}")
     return list(value) if isinstance(value, list) or type(value) is tuple else value
 
 
 def written(name: str, value: Any, legacy: bool = False) -> Any:
-    """An argument as a config of Keras 3, or of one before 2.11, has it.
+    """Return an argument in the form of a config of Keras 3, or of Keras before 2.11.
 
     Raises:
-      TypeError: Keras has no form for it.
+      TypeError: Keras's configs have no form for the value.
     """
     if isinstance(value, Remembered):
         return value.spec.serialized()
@@ -276,13 +304,13 @@ def written(name: str, value: Any, legacy: bool = False) -> Any:
     if isinstance(value, dict):
         return {n: written(name, x, legacy) for n, x in value.items()}
     raise TypeError(
-        f"{name} cannot be written in Keras's form: {abbreviated(value)}. Use a "
-        "number or a schedule of jopt.interop.keras; jopt.to_config writes what Keras "
-        "does not have"
+        f"{name} has no form in Keras's configs: {abbreviated(value)}. Use a number or "
+        "a schedule of jopt.interop.keras, or write the transformation with "
+        "jopt.to_config"
     )
 
 
 def snake_case(name: str) -> str:
-    """Keras's name for the first object of a class: ``"AdamW"`` is ``"adam_w"``."""
+    """Return Keras's default name for a class: ``"AdamW"`` becomes ``"adam_w"``."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,4 +1,4 @@
-"""The optimizer in a file that Keras saved: ``.keras``, ``.h5``, ``.weights.h5``."""
+"""Optimizer states from files of Keras: ``.keras``, ``.h5``, ``.weights.h5``."""
 
 from __future__ import annotations
 
@@ -29,25 +29,26 @@ def load(
     order: Sequence[str | Permuted] | None = None,
     layout: Layout | Literal["auto"] = "auto",
 ) -> OptState:
-    """The state of an optimizer from a model that Keras saved; it needs h5py.
+    """Load the state of an optimizer from a model that Keras saved, with h5py.
 
     Args:
-      path: A ``.keras`` file, an ``.h5`` file, or a ``.weights.h5`` file with the
-        optimizer in it. The model has to be compiled and trained, for before its first
-        step the optimizer has no weights.
+      path: A ``.keras``, ``.h5`` or ``.weights.h5`` file that contains the optimizer.
+        The model must be compiled and trained, because the optimizer has no weights
+        before its first step.
       tx: The optimizer: the recipe that gives Keras's numbers.
       params: The parameters.
-      order: Their paths in the order of ``model.trainable_variables``; see
-        `set_weights`.
-      layout: The order of the weights; see `set_weights`. ``"auto"`` goes by the
-        version of Keras in a ``.keras`` file, and otherwise takes the one that fits.
+      order: Their paths in the order of ``model.trainable_variables``; optional if
+        ``params`` is a list of arrays or one array.
+      layout: The order of the weights. ``"auto"`` means the order of the version of
+        Keras in a ``.keras`` file, and the only one that fits in other files.
 
     Returns:
       A state of ``tx``.
 
     Raises:
-      ImportError: There is no h5py.
-      ValueError: The file has no optimizer, or another, or its weights do not fit.
+      ImportError: h5py is not installed.
+      ValueError: The file has no optimizer or one of another class, or its weights do
+        not fit.
 
     >>> import jopt
     >>> load("model.keras", jopt.sgd(0.1), [])
@@ -61,18 +62,18 @@ def load(
     state = tx.init(params)
     view = View(tx, state, params, order)
     classes = ("MultiOptimizer",) if multi(view, params) else row_of(view).classes
-    known = {x.lower() for x in classes}
-    if class_name is not None and class_name.lower() not in known:
+    names = {x.lower() for x in classes}
+    if class_name is not None and class_name.lower() not in names:
         raise ValueError(
-            f"the optimizer in {name!r} is {class_name}, but "
-            f"{abbreviated(tx)} keeps what {' and '.join(classes)} keep"
+            f"the optimizer in {name!r} is {class_name}, but {abbreviated(tx)} has the "
+            f"state of {' or '.join(classes)}"
         )
     return set_weights(tx, state, weights, params, order=order, layout=layout)
 
 
 def _read(name: str) -> tuple[list[np.ndarray], str | None, str | None]:
-    """The weights of the optimizer in a file; its class and Keras's version or None."""
-    with open(name, "rb"):  # or say what is wrong with the path
+    """Return an optimizer's weights, and its class and Keras's version if known."""
+    with open(name, "rb"):  # its error names the path; those of h5py and zipfile differ
         pass
     if not zipfile.is_zipfile(name):
         return *_read_h5(name, name, None), None
@@ -95,13 +96,13 @@ def _read_h5(
         raise ImportError(
             f"reading {name!r} needs h5py: pip install h5py. Without it, save "
             "[np.array(v) for v in optimizer.variables] with numpy.savez where Keras "
-            "is, and give that to jopt.interop.keras.set_weights"
+            "is installed, and give the arrays to jopt.interop.keras.set_weights"
         ) from error
     try:
         opened = h5py.File(content, "r")
     except OSError as error:
         raise ValueError(
-            f"{name!r} is no file of a model that Keras saved, or is damaged: {error}"
+            f"{name!r} is not a model file that Keras saved, or is damaged: {error}"
         ) from error
     with opened as file:
         if "optimizer/vars" in file:
@@ -109,8 +110,8 @@ def _read_h5(
             return [group[str(i)][()] for i in range(len(group))], class_name
         if "optimizer_weights" not in file:
             raise ValueError(
-                f"{name!r} has no weights of an optimizer: save the whole model, "
-                "compiled and after a step of training"
+                f"{name!r} has no optimizer weights: save the whole model, compiled, "
+                "after at least one training step"
             )
         group = file["optimizer_weights"]
         weights = [group[_text(x)][()] for x in _weight_names(group.attrs)]
@@ -119,7 +120,7 @@ def _read_h5(
 
 
 def _class_name(config: Any) -> str | None:
-    """The class of the optimizer, or of the one in a LossScaleOptimizer."""
+    """Return the class of an optimizer's config, inside a LossScaleOptimizer if any."""
     if not config or isinstance(config, str):  # compiled by name
         return config or None
     inner = config.get("config", {}).get("inner_optimizer")
@@ -130,7 +131,7 @@ def _class_name(config: Any) -> str | None:
 
 
 def _weight_names(attrs: Any) -> list[Any]:
-    """The names, which Keras puts in pieces if they are many."""
+    """Return the names of the weights; Keras splits long lists into pieces."""
     if "weight_names" in attrs:
         return list(attrs["weight_names"])
     pieces = []

@@ -1,4 +1,4 @@
-"""The optimizers in a MultiOptimizer, with their states."""
+"""The optimizers of a MultiOptimizer with their states."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from jopt.interop.shared.state_view import View, joined
 
 
 class Group(NamedTuple):
-    """An optimizer in a MultiOptimizer, with what it is for."""
+    """One optimizer of a MultiOptimizer, with its state and parameters."""
 
     name: str  # the expression for its paths
-    path: str  # of its state in the whole one
+    path: str  # path of its state in the whole state
     view: View
     params: Params
     order: list[Permuted]
 
 
 def multi(view: View, params: Params) -> list[Group]:
-    """The optimizers of the MultiOptimizer in a recipe; none if there is none.
+    """Return the groups of the MultiOptimizer in a recipe, [] if it has none.
 
     Raises:
-      ValueError: There is more in the state than Keras has beside it.
+      ValueError: The state keeps arrays outside the groups, which Keras cannot.
     """
     for m in view.members:
-        told = m.tx.recipe.arguments.get("param_labels") if m.tx.recipe else None
-        if isinstance(told, Groups):
+        groups = m.tx.recipe.arguments.get("param_labels") if m.tx.recipe else None
+        if isinstance(groups, Groups):
             break
     else:
         return []
@@ -43,13 +43,14 @@ def multi(view: View, params: Params) -> list[Group]:
     rest = [n for n in view.flat if not n.startswith(inside) and n not in scalars]
     if rest:
         raise ValueError(f"Keras's MultiOptimizer keeps nothing like {rest[:4]}")
-    labels, found = masks.labels(told, params), []
+    labels, result = masks.labels(groups, params), []
     for label, tx in m.tx.children.items():
-        own = masks.only(params, [x == label for x in labels])
-        paths = {path for path, _ in tree.leaves_with_names(own)}
+        group_params = masks.only(params, [x == label for x in labels])
+        paths = {path for path, _ in tree.leaves_with_names(group_params)}
         order = [
             Permuted(p.path, p.axes or ()) for p in view.parameters if p.path in paths
         ]
-        inner = View(tx, m.state[label], own, order)
-        found.append(Group(told.name(label), joined(m.path, label), inner, own, order))
-    return found
+        inner = View(tx, m.state[label], group_params, order)
+        path = joined(m.path, label)
+        result.append(Group(groups.name(label), path, inner, group_params, order))
+    return result

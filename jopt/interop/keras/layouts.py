@@ -1,6 +1,6 @@
-"""The list of weights of one Keras optimizer: what is in it, in which order.
+"""The list of weights of one Keras optimizer: its entries and their order.
 
-Keras has had three orders. For variables k and b, Adam's is
+There have been three orders in Keras. For variables k and b, Adam's is
 
     "legacy"     iter, m_k, m_b, v_k, v_b                              Keras up to 2.10
     "keras2.11"  iteration, m_k, v_k, m_b, v_b                             2.11 to 2.15
@@ -28,97 +28,108 @@ class Entry(NamedTuple):
 
     name: str
     shape: tuple[int, ...]
-    place: str | None = None  # in our state, if it is there
+    place: str | None = None  # path in jopt's state; None if the state does not keep it
     slot: Slot | None = None
     parameter: Parameter | None = None
 
 
 ITERATION, LEARNING_RATE = Entry("iteration", ()), Entry("learning_rate", ())
-# Of LossScaleOptimizer, before the weights of the optimizer in it; it uses the last two
-# only. By the fields of the state here.
+# The weights of LossScaleOptimizer that matter, by the field of jopt's state. They and
+# two unused weights come before those of the inner optimizer.
 LOSS_SCALE = {"growth_count": "step_counter", "loss_scale": "dynamic_scale"}
 
 
 def entries(view: View, row: Row, layout: Layout, rate: bool) -> list[Entry]:
-    """The list of weights in a layout; ``rate`` is whether Keras 3 has that in it."""
+    """Return the entries of a layout; with ``rate`` Keras 3 lists a learning rate."""
 
-    def of(slots, parameters):
-        pairs = [_entry(view, slot, p) for p in parameters for slot in slots]
+    def by_parameter(*slots):
+        pairs = [_entry(view, slot, p) for p in view.parameters for slot in slots]
         return [entry for entry in pairs if entry is not None]
 
     def by_slot(*slots):
-        return [entry for slot in slots for entry in of([slot], view.parameters)]
+        return [entry for slot in slots for entry in by_parameter(slot)]
 
     scalars = [Entry(s, (), view.scalar(s)[0]) for s in row.scalars]
-    turns = [entry for group in row.groups for entry in of(group, view.parameters)]
+    alternating = [entry for group in row.groups for entry in by_parameter(*group)]
     if layout == "legacy":
         slots = [slot for group in row.groups for slot in group]
-        own = turns if row.turns_in_legacy else by_slot(*slots)
-        return [ITERATION, *scalars, *own]
+        listed = alternating if row.turns_in_legacy else by_slot(*slots)
+        return [ITERATION, *scalars, *listed]
     if layout == "keras2.11":
-        if row.classes == ("SGD",) and not turns:  # has them, momentum or not
-            turns = [Entry(f"momentum of {p.path}", p.shape) for p in view.parameters]
-        # Adafactor's single numbers for what it does not factor were not in the list.
-        turns = [entry for entry in turns if entry.place or entry.shape]
-        return [ITERATION, *by_slot(AVERAGE), *turns]
+        if row.classes == ("SGD",) and not alternating:
+            # Keras 2.11 keeps a momentum for every variable, even if it is not used.
+            alternating = [
+                Entry(f"momentum of {p.path}", p.shape) for p in view.parameters
+            ]
+        # Where Adafactor does not factor, only Keras 3 lists a scalar in place of the
+        # factors.
+        alternating = [entry for entry in alternating if entry.place or entry.shape]
+        return [ITERATION, *by_slot(AVERAGE), *alternating]
     head = [ITERATION, LEARNING_RATE] if rate else [ITERATION]
-    return [*loss_scale(view), *head, *by_slot(AVERAGE, ACCUMULATOR), *turns, *scalars]
+    head = [*loss_scale(view), *head, *by_slot(AVERAGE, ACCUMULATOR)]
+    return [*head, *alternating, *scalars]
 
 
 def loss_scale(view: View) -> list[Entry]:
-    """What Keras 3's LossScaleOptimizer has before the weights of the one in it."""
-    found = [m for m in view.members if m.name == "dynamic_loss_scale"]
-    own = [
-        Entry(x, (), joined(m.path, f)) for m in found for f, x in LOSS_SCALE.items()
+    """Return the entries of a LossScaleOptimizer, listed before the inner ones."""
+    members = [m for m in view.members if m.name == "dynamic_loss_scale"]
+    scales = [
+        Entry(x, (), joined(m.path, f)) for m in members for f, x in LOSS_SCALE.items()
     ]
     unused = ["iteration of the loss scale", "learning_rate of the loss scale"]
-    return [*(Entry(x, ()) for x in unused), *own] if own else []
+    return [*(Entry(x, ()) for x in unused), *scales] if scales else []
 
 
 def fitting(
     view: View, row: Row, layouts: Sequence[Layout], arrays: list[np.ndarray]
 ) -> list[Entry]:
-    """The entries of the one layout that the arrays fit into."""
+    """Return the entries of the only layout that the arrays fit.
+
+    Raises:
+      ValueError: The arrays fit no layout, or layouts with different meanings.
+    """
     shapes = [array.shape for array in arrays]
-    tried = [(x, entries(view, row, x, rate=True)) for x in layouts]
-    if "keras3" in layouts:  # with a schedule
-        tried.append(("keras3", entries(view, row, "keras3", rate=False)))
-    fit = {}
-    for layout, expected in tried:
+    candidates = [(x, entries(view, row, x, rate=True)) for x in layouts]
+    if "keras3" in layouts:  # a scheduled learning rate is not in the list
+        candidates.append(("keras3", entries(view, row, "keras3", rate=False)))
+    # Keyed by the names of the entries: layouts that agree on them are not ambiguous.
+    matches = {}
+    for layout, expected in candidates:
         if [e.shape for e in expected] == shapes and not lost(
             view, row, expected, scale=False
         ):
-            fit.setdefault(tuple(e.name for e in expected), (layout, expected))
-    if len(fit) == 1:
-        return next(iter(fit.values()))[1]
-    if fit:
-        names = sorted({layout for layout, _ in fit.values()})
+            matches.setdefault(tuple(e.name for e in expected), (layout, expected))
+    if len(matches) == 1:
+        return next(iter(matches.values()))[1]
+    if matches:
+        names = sorted({layout for layout, _ in matches.values()})
         raise ValueError(
-            f"these {len(arrays)} weights fit in the layouts {names}, which mean "
+            f"these {len(arrays)} weights fit the layouts {names}, which mean "
             f"different things: give layout={names[0]!r} or another"
         )
-    known = dict(reversed(tried)).items()
+    by_layout = dict(reversed(candidates)).items()
     raise ValueError(
-        f"there are {len(arrays)} weights, of the shapes {shapes}. "
+        f"there are {len(arrays)} weights of the shapes {shapes}. "
         + " ".join(
             f"{layout!r} has {len(expected)}: {[(e.name, e.shape) for e in expected]}."
-            for layout, expected in known
+            for layout, expected in by_layout
         )
-        + " Is the order of the parameters that of model.trainable_variables?"
+        + " Give order the order of model.trainable_variables"
     )
 
 
 def lost(view: View, row: Row, listed: list[Entry], *, scale: bool = True) -> list[str]:
-    """What Keras 3 has in its list and this list has not: averages, in legacy.
+    """Return the places that Keras 3 lists and this list does not.
 
-    Before Keras 3 a loss scale was in no file; ``scale=False`` does not miss it.
+    Such are the averages in legacy. With ``scale=False`` a missing loss scale does not
+    count, because no file had it before Keras 3.
     """
-    whole = entries(view, row, "keras3", rate=True)
-    here = {entry.place for entry in listed}
-    here |= set() if scale else {entry.place for entry in loss_scale(view)}
-    # The scalars of a row can be derived.
-    own = {view.scalar(s)[0] for s in row.scalars}
-    return [x.place for x in whole if x.place and x.place not in here | own]
+    complete = entries(view, row, "keras3", rate=True)
+    present = {entry.place for entry in listed}
+    present |= set() if scale else {entry.place for entry in loss_scale(view)}
+    # The step count gives the scalars of a row, so they may be absent.
+    present |= {view.scalar(s)[0] for s in row.scalars}
+    return [x.place for x in complete if x.place and x.place not in present]
 
 
 def _entry(view: View, slot: Slot, parameter: Parameter) -> Entry | None:
@@ -127,8 +138,8 @@ def _entry(view: View, slot: Slot, parameter: Parameter) -> Entry | None:
         return None
     if slot.shape and parameter.axes:
         raise ValueError(
-            f"{parameter.path!r} is Permuted, but factors of a second moment belong to "
-            "rows and columns as they are"
+            f"{parameter.path!r} is Permuted, but a factored second moment cannot be: "
+            "its factors belong to the rows and columns of one order of axes"
         )
     shape = slot.shape(parameter.shape) if slot.shape else parameter.shape
     return Entry(f"{slot.name} of {parameter.path}", shape, place, slot, parameter)

@@ -1,8 +1,8 @@
-"""The optimizers that Keras had up to 2.10, and under ``legacy`` up to 2.15.
+"""The optimizers of Keras up to 2.10, which 2.11 to 2.15 kept under ``legacy``.
 
-They have ``lr`` and ``decay``, clip in any combination (by value, by norm, by the norm
-of all), and no weight decay. Epsilon in RMSprop and Adagrad, and the momenta of Nadam,
-differ from Keras 3.
+They take ``lr`` and ``decay``, have no weight decay, and clip in any combination: by
+value, by the norm of each leaf and by the global norm. The epsilon of RMSprop and
+Adagrad and the momenta of Nadam differ from Keras 3.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jopt.algorithms.sgd import sgd
 from jopt.core.chain import chain
 from jopt.core.transformation import GradientTransformation
 from jopt.interop.keras.adams import adam_rule
-from jopt.interop.keras.factories import Factory, KerasOptimizer, P
+from jopt.interop.keras.factories import Factory, KerasOptimizer, Option, P
 from jopt.interop.keras.legacy_loss_scale import LossScaleOptimizer
 from jopt.interop.keras.pipeline import CLIPS, Rate, clipping
 from jopt.schedules.inverse import inverse_time_decay
@@ -42,82 +42,100 @@ __all__ = [
 ]
 
 
-class Options(TypedDict, total=False):
-    """What every optimizer took, by name."""
+class WithoutDecay(TypedDict, total=False):
+    """Options that every optimizer of Keras up to 2.10 takes, except for ``decay``."""
 
-    lr: Rate | None  # learning_rate, before
-    decay: float  # the learning rate is divided by 1 + decay t
+    lr: Rate | None
     clipnorm: float | None
     clipvalue: float | None
     global_clipnorm: float | None
     name: str | None
 
 
+class Options(WithoutDecay, total=False):
+    """All options of the optimizers of Keras up to 2.10, given by name."""
+
+    decay: float
+
+
 TYPES = get_type_hints(Options, include_extras=True)
-DEFAULTS = dict.fromkeys(TYPES) | {"decay": 0.0}
+DEFAULTS = {"lr": None, "decay": 0.0}
+DEFAULTS |= dict.fromkeys(name for name in TYPES if name not in DEFAULTS)
+# The entries that replace ``**options`` in the docstring of every optimizer.
+TEXTS = {
+    "lr": "Older name of `learning_rate`; give only one of them.",
+    "decay": "Divide the learning rate by ``1 + decay t``, >= 0.",
+    "clipnorm": "Bound on the norm of each leaf of the gradient; None or 0 means no "
+    "bound.",
+    "clipvalue": "Bound on the magnitude of each element of the gradient, applied "
+    "first; None or 0 means no bound.",
+    "global_clipnorm": "Bound on the norm of the whole gradient, applied last; None or "
+    "0 means no bound.",
+    "name": "Name in the config; None means the name of the class.",
+}
+OPTIONS = {n: Option(x, TYPES[n], TEXTS[n]) for n, x in DEFAULTS.items()}
 HINTS = {
-    "weight_decay": "Keras 2.11 was the first to have it: take the optimizer of "
+    "weight_decay": "Keras 2.11 introduced it: use the optimizer of "
     "jopt.interop.keras.",
 }
 
 
 class LegacyFactory(Factory[P, Any], Generic[P]):
-    """A factory with the arguments that Keras's optimizers had up to 2.10."""
+    """A factory with the arguments and numbers of an optimizer of Keras up to 2.10."""
 
     def __init__(self, build: Callable[P, GradientTransformation]):
-        options = {name: (DEFAULTS[name], TYPES[name]) for name in DEFAULTS}
-        super().__init__(build, None, options, HINTS)
+        super().__init__(build, None, OPTIONS, HINTS)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> KerasOptimizer:
-        """A transformation that stands for Keras's optimizer."""
+        """Make a transformation that stands for Keras's optimizer."""
         return cast(KerasOptimizer, super().__call__(*args, **kwargs))
 
     def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """All arguments, with ``lr`` under its later name."""
-        found = super().bound(args, kwargs)
-        if found["lr"] is not None:
+        """Return all arguments of a call, with ``lr`` moved to ``learning_rate``."""
+        values = super().bound(args, kwargs)
+        if values["lr"] is not None:
             if "learning_rate" in kwargs or args:
                 raise TypeError(
-                    f"{self.__name__} got both learning_rate and lr, which is the "
-                    "older name of it: give one"
+                    f"{self.__name__} got both learning_rate and its older name lr: "
+                    "give one"
                 )
-            found["learning_rate"], found["lr"] = found["lr"], None
-        if found.get("schedule_decay") is not None:  # Nadam's, which is its decay
-            found["decay"], found["schedule_decay"] = found["schedule_decay"], None
-        if "epsilon" in found:  # as Keras: ``epsilon or backend.epsilon()``
-            found["epsilon"] = found["epsilon"] or 1e-7
-        found["name"] = found["name"] or self.__name__
-        return found
+            values["learning_rate"], values["lr"] = values["lr"], None
+        if values.get("schedule_decay") is not None:  # Nadam's older name of decay
+            values["decay"], values["schedule_decay"] = values["schedule_decay"], None
+        if "epsilon" in values:  # Keras has ``epsilon or backend.epsilon()``
+            values["epsilon"] = values["epsilon"] or 1e-7
+        values["name"] = values["name"] or self.__name__
+        return values
 
-    def plain(self, given: dict[str, Any]) -> GradientTransformation:
-        """The transformation, of all arguments."""
-        given = dict(given)
-        norms = {n: given[n] for n in CLIPS}
-        arguments.nonnegative(decay=given["decay"], **norms)
-        if self.__name__ != "Nadam":  # there it is the decay of the momentum
-            rate, decay = given["learning_rate"], given["decay"]
-            given["learning_rate"] = decaying(rate, decay)
-        tx = super().plain(given)
+    def plain(self, values: dict[str, Any]) -> GradientTransformation:
+        """Make the bare transformation from the values of all arguments."""
+        values = dict(values)
+        norms = {n: values[n] for n in CLIPS}
+        arguments.nonnegative(decay=values["decay"], **norms)
+        if self.__name__ != "Nadam":  # whose decay is that of the momentum
+            rate, decay = values["learning_rate"], values["decay"]
+            values["learning_rate"] = decaying(rate, decay)
+        tx = super().plain(values)
         clips = clipping(**norms)
         return chain(*clips, tx) if clips else tx
 
 
 def decaying(rate: Any, decay: float) -> Any:
-    """``rate / (1 + decay t)``."""
+    """Return the schedule ``rate / (1 + decay t)``, or the rate without decay."""
     if not decay:
         return rate
     if callable(rate):
         return multiply_schedules([rate, inverse_time_decay(1.0, 1, decay)])
     if not isinstance(rate, float):
         raise TypeError(
-            f"decay={decay} makes a schedule of the learning rate, which must be a "
-            f"number or a schedule then, got learning_rate={abbreviated(rate)}"
+            f"decay={decay} makes a schedule of the learning rate, which must then be "
+            f"a number or a schedule, got learning_rate={abbreviated(rate)}"
         )
     return inverse_time_decay(rate, 1, decay)
 
 
 def legacy(build: Callable[P, GradientTransformation]) -> LegacyFactory[P]:
-    """Decorates what makes an optimizer of Keras up to 2.10."""
+    """Turn a function that makes an optimizer of Keras up to 2.10 into a factory."""
     return LegacyFactory(build)
 
 
@@ -129,6 +147,12 @@ def SGD(
     **options: Unpack[Options],
 ) -> GradientTransformation:
     """SGD, as in Keras 3.
+
+    Args:
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
+      momentum: Decay of the momentum, in [0, 1).
+      nesterov: Whether to use Nesterov's look-ahead momentum.
+      **options: The options of every optimizer.
 
     >>> SGD(lr=0.1, decay=0.5)
     sgd(learning_rate=inverse_time_decay(init_value=0.1, transition_steps=1, \
@@ -149,7 +173,16 @@ def RMSprop(
     centered: bool = False,
     **options: Unpack[Options],
 ) -> GradientTransformation:
-    """RMSprop, whose epsilon is under the root only if there is a momentum.
+    """RMSprop, whose epsilon is inside the root only with a momentum.
+
+    Args:
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
+      rho: Decay of the mean square, in [0, 1).
+      momentum: Decay of a momentum of the steps, in [0, 1); 0 means none.
+      epsilon: Added to the mean square with a momentum, to its root without, > 0; None
+        or 0 means 1e-7.
+      centered: Whether to divide by the standard deviation instead.
+      **options: The options of every optimizer.
 
     >>> RMSprop(lr=1e-4)
     rmsprop(learning_rate=0.0001, eps=1e-07, eps_in_sqrt=False)
@@ -178,6 +211,14 @@ def Adam(
 ) -> GradientTransformation:
     """Adam, as in Keras 3.
 
+    Args:
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
+      beta_1: Decay of the first moment, in [0, 1).
+      beta_2: Decay of the second moment, in [0, 1).
+      epsilon: Added to the root of the second moment, > 0; None or 0 means 1e-7.
+      amsgrad: Whether to divide by the root of the largest second moment so far.
+      **options: The options of every optimizer.
+
     >>> Adam(lr=0.01)
     adam(learning_rate=0.01, eps=1e-07, eps_mode='before')
     """
@@ -193,6 +234,12 @@ def Adadelta(
     **options: Unpack[Options],
 ) -> GradientTransformation:
     """Adadelta, as in Keras 3.
+
+    Args:
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
+      rho: Decay of both mean squares, in [0, 1).
+      epsilon: Added to both mean squares, > 0; None or 0 means 1e-7.
+      **options: The options of every optimizer.
 
     >>> Adadelta(lr=1.0)
     adadelta(learning_rate=1.0, rho=0.95, eps=1e-07)
@@ -210,7 +257,13 @@ def Adagrad(
     epsilon: float | None = 1e-7,
     **options: Unpack[Options],
 ) -> GradientTransformation:
-    """Adagrad, whose epsilon is added to the root.
+    """Adagrad, whose epsilon is outside the root.
+
+    Args:
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
+      initial_accumulator_value: Start of the sum of squares, >= 0.
+      epsilon: Added to the root of the sum of squares, >= 0; None or 0 means 1e-7.
+      **options: The options of every optimizer.
 
     >>> Adagrad(lr=0.01)
     adagrad(learning_rate=0.01, eps_in_sqrt=False)
@@ -231,6 +284,13 @@ def Adamax(
 ) -> GradientTransformation:
     """Adamax, as in Keras 3.
 
+    Args:
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
+      beta_1: Decay of the first moment, in [0, 1).
+      beta_2: Decay of the maximum of the magnitudes, in [0, 1).
+      epsilon: Added to the maximum, > 0; None or 0 means 1e-7.
+      **options: The options of every optimizer.
+
     >>> Adamax()
     adamax(learning_rate=0.001, eps=1e-07, eps_in_max=False)
     """
@@ -249,26 +309,30 @@ def Nadam(
     *,
     decay: float = 0.004,
     schedule_decay: float | None = None,
-    lr: Rate | None = None,
-    clipnorm: float | None = None,
-    clipvalue: float | None = None,
-    global_clipnorm: float | None = None,
-    name: str | None = None,
+    **options: Unpack[WithoutDecay],
 ) -> GradientTransformation:
-    """Nadam; ``decay``, also ``schedule_decay``, is that of its momentum.
+    """Nadam, whose ``decay`` is that of its momentum.
+
+    Args:
+      learning_rate: The step size: a number or `jopt.tunable`, but no schedule.
+      beta_1: Decay of the first moment, in [0, 1).
+      beta_2: Decay of the second moment, in [0, 1).
+      epsilon: Added to the root of the second moment, > 0; None or 0 means 1e-7.
+      decay: How fast the momentum warms up, >= 0.
+      schedule_decay: Older name of `decay`; it takes precedence.
+      **options: The options of every optimizer.
 
     >>> Nadam()
     nadam(learning_rate=0.001, eps=1e-07, momentum_decay=0.004)
     """
-    # As of all others, and schedule_decay is in decay.
-    del lr, schedule_decay, clipnorm, clipvalue, global_clipnorm, name
+    del schedule_decay  # `LegacyFactory.bound` has moved it to decay
     assert epsilon
     arguments.decay_rate(beta_1=beta_1, beta_2=beta_2)
     arguments.positive(epsilon=epsilon)
     if callable(learning_rate):
         raise ValueError(
             "Keras's Nadam took no schedule before 2.11, got learning_rate="
-            f"{abbreviated(learning_rate)}: take jopt.interop.keras.Nadam"
+            f"{abbreviated(learning_rate)}: use jopt.interop.keras.Nadam"
         )
     return nadam(learning_rate, beta_1, beta_2, epsilon, momentum_decay=decay)
 
@@ -285,6 +349,18 @@ def Ftrl(
     **options: Unpack[Options],
 ) -> GradientTransformation:
     """FTRL, as in Keras 3.
+
+    Args:
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
+      learning_rate_power: <= 0; -0.5 is Adagrad's root, 0 a constant rate.
+      initial_accumulator_value: Start of the sum of squares, >= 0.
+      l1_regularization_strength: Strength of the L1 penalty, >= 0.
+      l2_regularization_strength: Strength of the L2 penalty, >= 0.
+      l2_shrinkage_regularization_strength: Strength s >= 0 of an L2 penalty on the
+        gradient only, ``g + 2 s p``.
+      beta: The paper's smoothing of the rate, >= 0: added to the root of the sum of
+        squares.
+      **options: The options of every optimizer.
 
     >>> Ftrl(lr=0.1)
     ftrl(learning_rate=0.1)

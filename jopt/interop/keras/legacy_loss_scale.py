@@ -1,4 +1,4 @@
-"""The LossScaleOptimizer of Keras 2, whose scale is at least 1, and may be fixed."""
+"""The LossScaleOptimizer of Keras 2, whose scale is at least 1 and can be fixed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jopt.wrappers.loss_scale import dynamic_loss_scale
 
 
 def legacy_wrapper(build: Any) -> Factory[..., Any]:
-    """Decorates what makes an optimizer of Keras 2 around others."""
+    """Turn a function that wraps optimizers as Keras 2 does into a factory."""
     return Factory(build, None)
 
 
@@ -29,18 +29,21 @@ def LossScaleOptimizer(
 ) -> GradientTransformation:
     """Keras 2's loss scale; `jopt.scale_loss` scales the loss.
 
-    The gradients are divided here, where Keras 2 had ``get_unscaled_gradients``. A step
-    that is skipped is not counted; Keras 2 counted it.
+    It divides the gradients itself, so ``get_unscaled_gradients`` of Keras 2 is not
+    needed. It does not count skipped steps; Keras 2 counts them.
 
     Args:
       inner_optimizer: A transformation.
       dynamic: Whether the scale changes.
-      initial_scale: > 0; None is 2^15, and an error for a fixed scale.
-      dynamic_growth_steps: After how many finite steps it doubles; None is 2000.
-      name: Kept for the config.
+      initial_scale: The loss scale at first, > 0. None means 2^15; a fixed scale needs
+        a value.
+      dynamic_growth_steps: Number of finite steps after which the scale doubles, >= 1;
+        None means 2000. A fixed scale takes none.
+      name: Name in the config.
 
     Raises:
-      ValueError: A fixed scale is not given, or a growth for it is.
+      ValueError: ``dynamic`` is False, and ``initial_scale`` is None or
+        ``dynamic_growth_steps`` is not.
 
     >>> from jopt.interop.keras import legacy
     >>> legacy.LossScaleOptimizer(legacy.SGD(0.1), False, 2.0)
@@ -52,7 +55,7 @@ def LossScaleOptimizer(
     if not dynamic:
         if initial_scale is None or dynamic_growth_steps is not None:
             raise ValueError(
-                "dynamic=False is a fixed scale: it needs an initial_scale and no "
+                "a fixed scale (dynamic=False) needs initial_scale and takes no "
                 f"dynamic_growth_steps, got initial_scale={initial_scale}, "
                 f"dynamic_growth_steps={dynamic_growth_steps}"
             )
@@ -64,7 +67,7 @@ def LossScaleOptimizer(
     )
 
 
-# What a loss scale object of TensorFlow 2.3 calls the arguments.
+# The argument names of TensorFlow 2.3's loss scale objects, and the later ones.
 FIXED = {"loss_scale_value": "initial_scale"}
 DYNAMIC = {
     "initial_loss_scale": "initial_scale",
@@ -73,20 +76,20 @@ DYNAMIC = {
 
 
 def since_2_4(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config of LossScaleOptimizer from TensorFlow 2.3, as later ones have it.
+    """Convert a config of LossScaleOptimizer from TensorFlow 2.3 to the later form.
 
     Args:
-      config: With "optimizer" and "loss_scale", which is the config of an object.
+      config: Has "optimizer" and "loss_scale", the config of a loss scale object.
 
     Raises:
-      ValueError: It is none of that, or the scale changes by another factor than 2.
+      ValueError: "loss_scale" is not such a config, or its multiplier is not 2.
 
     >>> scale = {"class_name": "FixedLossScale", "config": {"loss_scale_value": 8.0}}
     >>> since_2_4({"optimizer": {}, "loss_scale": scale})
     {'dynamic': False, 'initial_scale': 8.0, 'inner_optimizer': {}}
     """
-    found = dict(config)
-    scale = found.pop("loss_scale")
+    converted = dict(config)
+    scale = converted.pop("loss_scale")
     kind, numbers = (
         (scale.get("class_name"), scale.get("config"))
         if isinstance(scale, Mapping)
@@ -103,12 +106,13 @@ def since_2_4(config: Mapping[str, Any]) -> dict[str, Any]:
     if multiplier != 2:
         raise ValueError(
             f"a {kind} with multiplier={multiplier} cannot be read: Keras's loss scale "
-            "doubles and halves. jopt.dynamic_loss_scale(growth_factor=…) takes others"
+            "doubles and halves. Use jopt.dynamic_loss_scale(growth_factor=…)"
         )
-    known = DYNAMIC if dynamic else FIXED
-    if unknown := sorted(numbers.keys() - known.keys()):
-        raise ValueError(f"{kind} has no {unknown}; it has {', '.join(known)}")
-    found |= {"dynamic": dynamic} | {known[n]: x for n, x in numbers.items()}
-    if "optimizer" in found:
-        found["inner_optimizer"] = found.pop("optimizer")
-    return found
+    later_names = DYNAMIC if dynamic else FIXED
+    if unknown := sorted(numbers.keys() - later_names.keys()):
+        raise ValueError(f"{kind} has no {unknown}; it has {', '.join(later_names)}")
+    converted |= {"dynamic": dynamic}
+    converted |= {later_names[n]: x for n, x in numbers.items()}
+    if "optimizer" in converted:
+        converted["inner_optimizer"] = converted.pop("optimizer")
+    return converted

@@ -12,21 +12,21 @@ from jopt.values import arguments
 from jopt.wrappers.loss_scale import dynamic_loss_scale
 
 
-# What configs of Keras 3 had at first beside its arguments, always with these values.
+# The first configs of Keras 3 also had these keys, always with these values.
 UNUSED: dict[str, Any] = {
     **dict.fromkeys(("weight_decay", "clipnorm", "global_clipnorm", "clipvalue")),
     **{"use_ema": False, "ema_momentum": 0.99, "ema_overwrite_frequency": None},
     **{"loss_scale_factor": None, "gradient_accumulation_steps": None},
 }
 HINTS = {
-    "loss_scale": "Keras 2.4 had that: initial_scale is its loss scale's.",
-    "optimizer": "It is inner_optimizer.",
-    **dict.fromkeys(UNUSED, "It is an argument of the inner_optimizer."),
+    "loss_scale": "TensorFlow 2.3 had it: give the loss scale as initial_scale.",
+    "optimizer": "Give it as inner_optimizer.",
+    **dict.fromkeys(UNUSED, "Give it to the inner_optimizer."),
 }
 
 
 def with_factor(tx: Any, loss_scale_factor: float | None) -> Any:
-    """The optimizer with another loss_scale_factor, if it is one of Keras."""
+    """Return a Keras optimizer with another loss_scale_factor, others as they are."""
     if not isinstance(tx, Remembered) or "loss_scale_factor" not in tx.spec.arguments:
         return tx
     factor = {"loss_scale_factor": loss_scale_factor}
@@ -34,10 +34,10 @@ def with_factor(tx: Any, loss_scale_factor: float | None) -> Any:
 
 
 class WrapperFactory(Factory[..., Any]):
-    """A factory of what is around optimizers."""
+    """A factory of a Keras optimizer that contains other optimizers."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> KerasOptimizer:
-        """A transformation that stands for Keras's optimizer."""
+        """Make a transformation that stands for Keras's optimizer."""
         return cast(KerasOptimizer, super().__call__(*args, **kwargs))
 
 
@@ -45,20 +45,21 @@ class LossScaleFactory(WrapperFactory):
     """The factory of `LossScaleOptimizer`."""
 
     def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """All arguments; as in Keras, the optimizer has no scale of its own."""
+        """Return all arguments of a call; remove the inner optimizer's own scale."""
         kwargs = {n: x for n, x in kwargs.items() if n not in UNUSED or x != UNUSED[n]}
         if not kwargs.pop("dynamic", True):
             raise ValueError(
-                "Keras 3's LossScaleOptimizer is dynamic, got dynamic=False: a fixed "
-                "scale is the loss_scale_factor of the optimizer itself"
+                "Keras 3's LossScaleOptimizer is always dynamic, got dynamic=False: "
+                "give a fixed scale to the optimizer itself, as loss_scale_factor"
             )
-        found = super().bound(args, kwargs)
-        found["inner_optimizer"] = with_factor(found["inner_optimizer"], None)
-        return found
+        values = super().bound(args, kwargs)
+        # Keras ignores it too: the dynamic scale replaces it.
+        values["inner_optimizer"] = with_factor(values["inner_optimizer"], None)
+        return values
 
 
 def wrapper(build: Callable[..., GradientTransformation]) -> LossScaleFactory:
-    """Decorates what makes the LossScaleOptimizer."""
+    """Turn the function that makes the LossScaleOptimizer into a factory."""
     return LossScaleFactory(build, "keras.optimizers", hints=HINTS)
 
 
@@ -73,9 +74,9 @@ def LossScaleOptimizer(
 
     Args:
       inner_optimizer: A transformation; its loss_scale_factor has no effect.
-      initial_scale: > 0.
-      dynamic_growth_steps: After how many finite steps the scale doubles.
-      name: Kept for the config.
+      initial_scale: The loss scale at first, > 0.
+      dynamic_growth_steps: Number of finite steps after which the scale doubles, >= 1.
+      name: Name in the config; None means the name of the class in snake case.
 
     >>> from jopt.interop.keras import SGD
     >>> LossScaleOptimizer(SGD(0.1), initial_scale=4.0).get_config()["initial_scale"]

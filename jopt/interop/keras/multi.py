@@ -19,17 +19,17 @@ from jopt.wrappers.masking import partition
 
 
 class OptimizerMap(Remembered):
-    """Which optimizer is for which variables.
+    """An assignment of optimizers to variables.
 
     Args:
-      default_optimizer: For those that nothing else is for.
-      optimizer_map: Optimizers by a path, or a regular expression that matches a whole
-        path, such as ``"encoder/.*"``. One that stands twice is two, as after Keras
-        has read its config.
+      default_optimizer: The optimizer of variables that no key matches.
+      optimizer_map: Optimizers by path, or by a regular expression that matches a whole
+        path, such as ``"encoder/.*"``. An optimizer that occurs twice makes two groups
+        with separate states, as after Keras has read its config.
 
     Raises:
-      TypeError: A value is no transformation.
-      ValueError: A loss scale or a MultiOptimizer among them.
+      TypeError: A value is not a transformation.
+      ValueError: An optimizer is a LossScaleOptimizer or a MultiOptimizer.
 
     >>> from jopt.interop.keras import SGD, Adam
     >>> groups = OptimizerMap(SGD(), {"encoder/.*": Adam()})
@@ -56,15 +56,15 @@ class OptimizerMap(Remembered):
             _check(name, tx)
         for pattern in self.optimizer_map:
             expression(pattern)
-        given = {
+        values = {
             "default_optimizer": default_optimizer,
             "optimizer_map": self.optimizer_map,
         }
-        self.spec = Spec(type(self), "OptimizerMap", given, self.module)
+        self.spec = Spec(type(self), "OptimizerMap", values, self.module)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> OptimizerMap:
-        """The map of Keras's ``get_config()``."""
+        """Make the map of Keras's ``get_config()``."""
         try:
             return cls(**config)
         except TypeError as error:
@@ -92,14 +92,13 @@ def _check(name: str, tx: Any) -> None:
         return
     if tx.spec.class_name in ("LossScaleOptimizer", "MultiOptimizer"):
         raise ValueError(
-            f"the optimizer of {name!r} cannot be a {tx.spec.class_name}: put that "
-            "around, or beside it"
+            f"the optimizer of {name!r} cannot be a {tx.spec.class_name}: wrap the "
+            "whole MultiOptimizer, or add its groups to this map"
         )
 
 
 def overwritten(groups: OptimizerMap, loss_scale_factor: float | None) -> OptimizerMap:
-    """The map with this loss_scale_factor in every optimizer, as Keras sets it."""
-
+    """Return the map with this loss_scale_factor in every optimizer, as in Keras."""
     factor = loss_scale_factor
     rest = {name: with_factor(tx, factor) for name, tx in groups.optimizer_map.items()}
     return OptimizerMap(with_factor(groups.default_optimizer, factor), rest)
@@ -109,40 +108,41 @@ class MultiFactory(WrapperFactory):
     """The factory of `MultiOptimizer`."""
 
     def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """All arguments; the loss scale's is that of the optimizers, too."""
-        found = super().bound(args, kwargs)
-        if isinstance(groups := found["optimizer_map"], OptimizerMap):
-            found["optimizer_map"] = overwritten(groups, found["loss_scale_factor"])
-        return found
+        """Return all arguments of a call; set the optimizers' loss_scale_factor."""
+        values = super().bound(args, kwargs)
+        if isinstance(groups := values["optimizer_map"], OptimizerMap):
+            values["optimizer_map"] = overwritten(groups, values["loss_scale_factor"])
+        return values
 
 
 def multi(build: Callable[..., GradientTransformation]) -> MultiFactory:
-    """Decorates what makes the MultiOptimizer."""
+    """Turn the function that makes the MultiOptimizer into a factory."""
     return MultiFactory(build, "keras.optimizers")
 
 
 @dataclass(frozen=True)
 class Groups:
-    """The label of each leaf: that of the one expression that matches its path."""
+    """Label a leaf by the one expression that matches its path."""
 
     patterns: tuple[str, ...]
 
     def name(self, label: str) -> str:
-        """The expression of a label."""
-        found = {f"group_{i}": x for i, x in enumerate(self.patterns)}
-        return found.get(label, "default_optimizer")
+        """Return the expression of a label."""
+        patterns = {f"group_{i}": x for i, x in enumerate(self.patterns)}
+        return patterns.get(label, "default_optimizer")
 
     def __call__(self, path: str, leaf: Any) -> str:
         del leaf
+        # As in Keras, an exact path takes precedence over expressions.
         if path in self.patterns:
             return f"group_{self.patterns.index(path)}"
-        found = [i for i, x in enumerate(self.patterns) if re.fullmatch(x, path)]
-        if len(found) > 1:
+        matches = [i for i, x in enumerate(self.patterns) if re.fullmatch(x, path)]
+        if len(matches) > 1:
             raise ValueError(
-                f"{path!r} is matched by {[self.patterns[i] for i in found]}: Keras "
-                "takes one optimizer for each variable"
+                f"{path!r} matches {[self.patterns[i] for i in matches]}: Keras takes "
+                "one optimizer for each variable"
             )
-        return f"group_{found[0]}" if found else "default"
+        return f"group_{matches[0]}" if matches else "default"
 
 
 @multi
@@ -154,14 +154,14 @@ def MultiOptimizer(
     """Keras's MultiOptimizer, a `jopt.partition`.
 
     Args:
-      optimizer_map: An `OptimizerMap`. For a function of the leaf take
+      optimizer_map: An `OptimizerMap`. To label leaves with a function use
         `jopt.partition`.
-      loss_scale_factor: What all gradients are divided by; that of an optimizer in
-        the map has no effect, as in Keras.
-      name: Kept for the config.
+      loss_scale_factor: Factor > 0 that the loss was multiplied by; all gradients are
+        divided by it. As in Keras, that of an optimizer in the map has no effect.
+      name: Name in the config; None means the name of the class in snake case.
 
     Raises:
-      TypeError: ``optimizer_map`` is no `OptimizerMap`.
+      TypeError: ``optimizer_map`` is not an `OptimizerMap`.
 
     >>> import jax.numpy as jnp
     >>> from jopt.interop.keras import SGD
@@ -174,13 +174,13 @@ def MultiOptimizer(
     if not isinstance(optimizer_map, OptimizerMap):
         raise TypeError(
             "optimizer_map must be an OptimizerMap, got "
-            f"{abbreviated(optimizer_map)}. jopt.partition takes a function of "
-            "the path and the leaf"
+            f"{abbreviated(optimizer_map)}. To label leaves with a function of the "
+            "path and the leaf use jopt.partition"
         )
     arguments.positive(loss_scale_factor=loss_scale_factor)
     groups = overwritten(optimizer_map, None)
-    found = groups.optimizer_map
-    own = {f"group_{i}": tx for i, tx in enumerate(found.values())}
-    own["default"] = groups.default_optimizer
-    tx = partition(own, Groups(tuple(found)))
+    # The factor divides all gradients once, below, instead of in every group.
+    transforms = {f"group_{i}": x for i, x in enumerate(groups.optimizer_map.values())}
+    transforms["default"] = groups.default_optimizer
+    tx = partition(transforms, Groups(tuple(groups.optimizer_map)))
     return tx if loss_scale_factor is None else chain(scale(1 / loss_scale_factor), tx)

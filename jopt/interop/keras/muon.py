@@ -1,4 +1,4 @@
-"""Keras's Muon, which tells by shapes and paths what is a hidden matrix."""
+"""Keras's Muon, which recognizes hidden matrices by their shapes and paths."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ from jopt.values import arguments
 
 @dataclass(frozen=True)
 class ForMuon:
-    """Of each leaf, the number if Keras's Muon gives it to Muon, and the other if not.
+    """A mask with one value for the leaves of Muon and another for those of Adam.
 
-    As a mask of True and False, or of the multiples of a decay.
+    The values are True and False, or the weight decays of the two.
     """
 
     exclude_layers: tuple[str, ...]
     exclude_embeddings: bool
     muon: Any = True
     adam: Any = False
-    excluded: str | None = None  # a mask of those that are neither
+    decaying: str | None = None  # an expression; leaves without a match get False
 
     def __call__(self, path: str, leaf: Any) -> Any:
-        if self.excluded and not re.search(self.excluded, path):
+        if self.decaying and not re.search(self.decaying, path):
             return False
         embedding = self.exclude_embeddings and "embedding" in path.lower()
-        named = any(re.search(x, path) for x in self.exclude_layers)
-        return self.muon if leaf.ndim == 2 and not (embedding or named) else self.adam
+        excluded = any(re.search(x, path) for x in self.exclude_layers)
+        is_hidden = leaf.ndim == 2 and not (embedding or excluded)
+        return self.muon if is_hidden else self.adam
 
 
 @optimizer
@@ -63,27 +64,33 @@ def Muon(
     exclude_from_weight_decay: list[str] | None = None,
     **options: Unpack[WithoutDecay],
 ) -> Any:
-    """Keras's Muon: for matrices, and Adam for everything else.
+    """Keras's Muon: Muon for matrices and Adam for all other leaves.
 
     Args:
-      learning_rate: A number, a schedule, or `jopt.tunable`.
-      adam_beta_1: Of Adam, as the next.
-      adam_beta_2: In [0, 1).
-      adam_weight_decay: Of the leaves that Adam gets, times the learning rate.
-      epsilon: Of Adam.
-      weight_decay: Of the leaves that Muon gets.
-      exclude_layers: Regular expressions for the paths of leaves that Adam gets.
-      exclude_embeddings: Whether it gets those with "embedding" in their path.
-      muon_a: Coefficient of the iteration, as the next two.
-      muon_b: Of the cube.
-      muon_c: Of the fifth power.
-      adam_lr_ratio: Of Adam's learning rate to Muon's, > 0.
-      momentum: Of Muon, in [0, 1).
-      ns_steps: Steps of the iteration.
-      nesterov: Whether Muon looks one step ahead.
-      rms_rate: The size of updates for matrices, as consistent_rms; None is without.
-      exclude_from_weight_decay: See `pipeline.Options`.
-      **options: See `pipeline.Options`.
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
+      adam_beta_1: Decay of Adam's first moment, in [0, 1).
+      adam_beta_2: Decay of Adam's second moment, in [0, 1).
+      adam_weight_decay: Weight decay of Adam's leaves, >= 0, multiplied by the learning
+        rate of Muon; None means 0.
+      epsilon: Added to the root of Adam's second moment, > 0.
+      weight_decay: Weight decay of Muon's leaves, >= 0, multiplied by the learning
+        rate; None means 0.
+      exclude_layers: Regular expressions: a matrix goes to Adam if one is found in its
+        path.
+      exclude_embeddings: Whether matrices with "embedding" in their path go to Adam.
+      muon_a: Coefficient of X in the Newton-Schulz iteration.
+      muon_b: Coefficient of its cube.
+      muon_c: Coefficient of its fifth power.
+      adam_lr_ratio: Ratio of Adam's learning rate to Muon's, > 0.
+      momentum: Decay of Muon's momentum, in [0, 1).
+      ns_steps: Number of Newton-Schulz iterations.
+      nesterov: Whether Muon uses Nesterov's look-ahead momentum.
+      rms_rate: Root mean square of the updates of matrices, before the learning rate;
+        None means that they are not rescaled.
+      exclude_from_weight_decay: Regular expressions: a leaf does not decay if one is
+        found in its path. This is a method in Keras; like Keras, `serialize` does not
+        write it.
+      **options: The options of every optimizer.
 
     >>> Muon(0.02, exclude_layers=["head"]).get_config()["exclude_layers"]
     ['head']
@@ -101,29 +108,31 @@ def Muon(
     elif adam_lr_ratio != 1:
         rate *= adam_lr_ratio
     decays = weight_decay or 0.0, adam_weight_decay or 0.0
-    for name in exclude_layers:
-        expression(name)
-    masked = excluding({"exclude_from_weight_decay": exclude_from_weight_decay})
-    chosen = ForMuon(tuple(exclude_layers), exclude_embeddings)
+    for pattern in exclude_layers:
+        expression(pattern)
+    mask = excluding({"exclude_from_weight_decay": exclude_from_weight_decay})
+    hidden = ForMuon(tuple(exclude_layers), exclude_embeddings)
     whole = muon(
         learning_rate,
         (muon_a, muon_b, muon_c),
         ns_steps,
         momentum,
-        (1 - momentum) * 1e-7,  # Keras's is of the sum, this of the mean
-        0.0 if masked else decays[0],
+        # Keras adds 1e-7 to the norm of a sum of gradients, jopt to that of a mean.
+        (1 - momentum) * 1e-7,
+        0.0 if mask else decays[0],
         nesterov=nesterov,
         adam_b1=adam_beta_1,
         adam_b2=adam_beta_2,
-        adam_weight_decay=0.0 if masked else decays[1] / adam_lr_ratio,
+        # jopt multiplies it by Adam's rate, Keras by Muon's.
+        adam_weight_decay=0.0 if mask else decays[1] / adam_lr_ratio,
         adam_learning_rate=None if adam_lr_ratio == 1 else rate,
         consistent_rms=rms_rate,
-        hidden=chosen,
+        hidden=hidden,
         shape_scale=None,
         adam_eps=epsilon,
         adam_eps_mode="before",
     )
-    if not masked:
+    if not mask:
         return whole
-    of_each = replace(chosen, muon=decays[0], adam=decays[1], excluded=masked)
-    return decayed_first(whole, between(learning_rate)(1.0, of_each))
+    decay_mask = replace(hidden, muon=decays[0], adam=decays[1], decaying=mask)
+    return decayed_first(whole, between(learning_rate)(1.0, decay_mask))

@@ -1,15 +1,15 @@
 """Optimizers and schedules of Keras by name and as data: get, serialize, deserialize.
 
-A config has one of three forms, which are told apart by their keys:
+A config has one of three forms, recognized by its keys:
 
     Keras 3         {"module", "class_name", "config", "registered_name"}
     2.11 to 2.15    either, with jit_compile or is_legacy_optimizer in "config"
-    before, legacy  {"class_name", "config"} with lr, decay, dynamic, loss_scale, or
+    older, legacy   {"class_name", "config"} with lr, decay, dynamic, loss_scale, or
                     is_legacy_optimizer=True, or the module keras.optimizers.legacy
 
-``{"class_name", "config"}`` with none of these keys is taken for Keras 3. What a config
-was read from, it is written as, but that arguments of None may be left out, and that
-aliases become the names they stand for.
+``{"class_name", "config"}`` with none of these keys counts as Keras 3. A config is
+written in the form it was read from, except that arguments of None may be absent and
+that aliases become the names they stand for.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from jopt.interop.keras.factories import (
     KerasSchedule,
     Remembered,
     Spec,
-    remembering,
+    with_spec,
 )
 from jopt.interop.keras.legacy_loss_scale import since_2_4
 from jopt.values.arguments import abbreviated, suggestion
 
 
 def _factories(*modules: Any) -> dict[str, Any]:
-    found = [x for m in modules for x in vars(m).values() if isinstance(x, Factory)]
-    return {x.__name__: x for x in found}
+    members = [x for m in modules for x in vars(m).values()]
+    return {x.__name__: x for x in members if isinstance(x, Factory)}
 
 
 OPTIMIZERS = _factories(optimizers, adams, muon, loss_scale, multi)
@@ -60,20 +60,20 @@ BEFORE = {"lr", "decay", "schedule_decay", "dynamic"}
 def get(
     identifier: Any, custom_objects: Mapping[str, Callable[..., Any]] | None = None
 ) -> Any:
-    """The optimizer of a name, a config, or itself; Keras's ``optimizers.get``.
+    """Return the optimizer of a name or config, like Keras's ``optimizers.get``.
 
     Args:
-      identifier: A name in any case, ``"rmsprop"``; a dict, see `deserialize`; a
-        transformation, which is returned as it is; or None, for None.
-      custom_objects: Optimizers of one's own, by the name in the config: functions
-        that return a transformation; see also `custom_object_scope`.
+      identifier: A name in any case, such as ``"rmsprop"``; a config for `deserialize`;
+        or a transformation or None, returned unchanged.
+      custom_objects: Functions that return a custom optimizer or schedule, by the name
+        in the config; see also `custom_object_scope`.
 
     Returns:
-      A transformation.
+      A transformation, or None.
 
     Raises:
-      ValueError: The name is unknown, or the dict no config.
-      TypeError: ``identifier`` is something else.
+      ValueError: The name is unknown, or the dict is not the config of an optimizer.
+      TypeError: ``identifier`` has another type.
 
     >>> get("RMSProp")
     rmsprop(learning_rate=0.001, eps=1e-07)
@@ -85,37 +85,37 @@ def get(
     if isinstance(identifier, str):
         identifier = {"class_name": identifier, "config": {}}
     if isinstance(identifier, Mapping):
-        found = deserialize(identifier, custom_objects)
-        if isinstance(found, GradientTransformation):
-            return found
+        value = deserialize(identifier, custom_objects)
+        if isinstance(value, GradientTransformation):
+            return value
         raise ValueError(
-            f"{abbreviated(identifier)} is a schedule, not an optimizer: it "
-            "goes into one as learning_rate"
+            f"{abbreviated(identifier)} is a schedule, not an optimizer: give it to an "
+            "optimizer as learning_rate"
         )
     if isinstance(identifier, Factory):
         raise TypeError(
-            f"{identifier.__name__} is the function that makes the optimizer: call it, "
+            f"{identifier.__name__} is a function that makes an optimizer: call it, "
             f"{identifier.__name__}(…)"
         )
     raise TypeError(
-        "an optimizer is a name such as 'adam', a dict {'class_name': …, 'config': …} "
-        f"or a transformation, got {abbreviated(identifier)}. "
+        "an optimizer must be a name such as 'adam', a dict {'class_name': …, "
+        f"'config': …}} or a transformation, got {abbreviated(identifier)}. "
         f"{_all(OPTIMIZERS)}"
     )
 
 
 def serialize(value: Any) -> dict[str, Any]:
-    """An optimizer or schedule as plain data; Keras's ``serialize`` of the same one.
+    """Return an optimizer or schedule as plain data, like Keras's ``serialize``.
 
     Args:
-      value: What a factory of `jopt.interop.keras`, or `get`, returned.
+      value: A value that a factory of `jopt.interop.keras` or `get` returned.
 
     Returns:
-      A dict for ``json.dumps``, which Keras's ``deserialize`` reads, and `get`.
+      A dict that ``json.dumps`` takes and that `get` and Keras's ``deserialize`` read.
 
     Raises:
-      TypeError: ``value`` does not come from here, or has an argument that Keras has
-        no form for.
+      TypeError: ``value`` comes from elsewhere, or has an argument for which Keras's
+        configs have no form.
 
     >>> serialize(get("sgd"))["config"]["learning_rate"]
     0.009999999776482582
@@ -123,8 +123,8 @@ def serialize(value: Any) -> dict[str, Any]:
     if isinstance(value, Remembered):
         return value.spec.serialized()
     raise TypeError(
-        f"{abbreviated(value)} does not say which of Keras's it is: only what "
-        "jopt.interop.keras makes does. jopt.to_config writes any transformation"
+        f"{abbreviated(value)} was not made by jopt.interop.keras, so its Keras class "
+        "is unknown. Write any transformation with jopt.to_config"
     )
 
 
@@ -132,17 +132,18 @@ def deserialize(
     config: Mapping[str, Any],
     custom_objects: Mapping[str, Callable[..., Any]] | None = None,
 ) -> KerasOptimizer | KerasSchedule | multi.OptimizerMap:
-    """The optimizer or schedule of a config, whichever version of Keras wrote it.
+    """Return the optimizer or schedule of a config of any version of Keras.
 
     Args:
-      config: What Keras's ``serialize`` gave; it is not changed.
-      custom_objects: See `get`.
+      config: The result of Keras's ``serialize``; it is not modified.
+      custom_objects: Functions that return a custom optimizer or schedule, by the name
+        in the config; see also `custom_object_scope`.
 
     Returns:
       A transformation or a schedule.
 
     Raises:
-      ValueError: An unknown class or key, or no config.
+      ValueError: ``config`` is not a config, or has an unknown class or key.
 
     >>> config = {"class_name": "Adam", "config": {"lr": 0.01, "decay": 0.5}}
     >>> deserialize(config).get_config()["decay"]
@@ -150,14 +151,14 @@ def deserialize(
     """
     if not isinstance(config, Mapping) or "class_name" not in config:
         raise ValueError(
-            "a config is {'class_name': …, 'config': {…}}, got "
+            "a config must be {'class_name': …, 'config': {…}}, got "
             f"{abbreviated(config)}"
         )
     name, inner = config["class_name"], config.get("config")
     inner = {} if inner is None else inner
     if not isinstance(name, str) or not isinstance(inner, Mapping):
         raise ValueError(
-            f"class_name must be a text and config a dict, got {abbreviated(config)}"
+            f"class_name must be a string and config a dict, got {abbreviated(config)}"
         )
     if "loss_scale" in inner and _plain_name(name) == "lossscaleoptimizer":
         inner = since_2_4(inner)
@@ -173,37 +174,38 @@ def deserialize(
 
 
 def _plain_name(name: str) -> str:
-    """The name without case, and without the additions of Keras 2 and tf_keras."""
-    wanted = name.removeprefix("Custom>").lower()
-    return ALIASES.get(wanted, wanted)
+    """Return the name in lower case, without the additions of Keras 2 and tf_keras."""
+    plain = name.removeprefix("Custom>").lower()
+    return ALIASES.get(plain, plain)
 
 
 def _builtin(config: Mapping[str, Any], name: str, inner: dict[str, Any]) -> Any:
-    """An optimizer of Keras itself."""
-    wanted = _plain_name(name)
-    old = _is_legacy(config, inner)
-    legacy_flags = {n: inner.pop(n) for n in KERAS2_11 & inner.keys()}
-    if old and wanted in (known := {n.lower(): x for n, x in LEGACY.items()}):
-        found = known[wanted].from_config(inner)
-        return remembering(found, _as_given(found.spec, config, legacy_flags))
-    factory = {n.lower(): x for n, x in OPTIMIZERS.items()}.get(wanted)
+    """Return the optimizer of a config of one of Keras's own classes."""
+    plain_name = _plain_name(name)
+    is_legacy = _is_legacy(config, inner)
+    keras2_flags = {n: inner.pop(n) for n in KERAS2_11 & inner.keys()}
+    legacy_factories = {n.lower(): x for n, x in LEGACY.items()}
+    if is_legacy and plain_name in legacy_factories:
+        tx = legacy_factories[plain_name].from_config(inner)
+        return with_spec(tx, _in_same_form(tx.spec, config, keras2_flags))
+    factory = {n.lower(): x for n, x in OPTIMIZERS.items()}.get(plain_name)
     if factory is None:
         raise _unknown(config, name)
-    found = factory.from_config(inner)
-    if not legacy_flags:
-        return found
+    tx = factory.from_config(inner)
+    if not keras2_flags:
+        return tx
     if inner.get("use_ema"):
         warnings.warn(
-            "before Keras 3 the average of use_ema started at the initial parameters; "
-            "here it starts, as in Keras 3, at those after the first step",
+            "the average of use_ema starts at the parameters after the first step, as "
+            "in Keras 3; before Keras 3 it started at the initial parameters",
             UserWarning,
             stacklevel=4,
         )
-    return remembering(found, _as_given(found.spec, config, legacy_flags))
+    return with_spec(tx, _in_same_form(tx.spec, config, keras2_flags))
 
 
-def _as_given(spec: Spec, config: Mapping[str, Any], flags: dict[str, Any]) -> Spec:
-    """What Keras 2 wrote, to be written so again."""
+def _in_same_form(spec: Spec, config: Mapping[str, Any], flags: dict[str, Any]) -> Spec:
+    """Return the spec with the keys of a config of Keras 2, to write it alike."""
     spec = spec._replace(more=flags, module=config.get("module"))
     if spec.module is None:
         return spec
@@ -221,7 +223,7 @@ def _is_legacy(config: Mapping[str, Any], inner: Mapping[str, Any]) -> bool:
 
 
 def _decoded(value: Any, custom_objects: Any) -> Any:
-    """A value of a config; inner configs become what they describe."""
+    """Return a value of a config with inner configs replaced by their objects."""
     if isinstance(value, list):
         return [_decoded(x, custom_objects) for x in value]
     if not isinstance(value, Mapping):
@@ -230,7 +232,8 @@ def _decoded(value: Any, custom_objects: Any) -> Any:
         return {n: _decoded(x, custom_objects) for n, x in value.items()}
     if value["class_name"] == "__lambda__":
         raise ValueError(
-            "the config has a function as code, which is not run: give a schedule"
+            "the config contains the code of a function, which is not run: use a "
+            "schedule"
         )
     return deserialize(value, custom_objects)
 
@@ -239,19 +242,19 @@ def _unknown(config: Mapping[str, Any], name: str) -> ValueError:
     registered = config.get("registered_name")
     if registered:
         return ValueError(
-            f"{registered!r} is not of Keras itself: give custom_objects={{{name!r}: a "
-            "function that returns the transformation}, or decorate that with "
-            "register_keras_serializable"
+            f"{registered!r} is not a class of Keras: give custom_objects={{{name!r}: "
+            "a function that returns the transformation}, or decorate the function "
+            "with register_keras_serializable"
         )
-    known = {n.lower(): n for n in [*OPTIMIZERS, *SCHEDULES]}
-    hint = suggestion(name.lower(), known)
-    hint = next((h for n, h in known.items() if f"{n!r}" in hint), None)
+    names = {n.lower(): n for n in [*OPTIMIZERS, *SCHEDULES]}
+    hint = suggestion(name.lower(), names)
+    hint = next((h for n, h in names.items() if f"{n!r}" in hint), None)
     hint = f" Did you mean {hint!r}?" if hint else ""
     return ValueError(
         f"Keras has no {name!r}.{hint} {_all(OPTIMIZERS)} {_all(SCHEDULES)}"
     )
 
 
-def _all(known: Mapping[str, Any]) -> str:
-    what = "schedules" if known is SCHEDULES else "optimizers"
-    return f"The {what} are {', '.join(sorted(known))}."
+def _all(factories: Mapping[str, Any]) -> str:
+    kind = "schedules" if factories is SCHEDULES else "optimizers"
+    return f"The {kind} are {', '.join(sorted(factories))}."

@@ -1,9 +1,9 @@
 """Keras 3's optimizers by their names, with their arguments, defaults and numbers.
 
-Each is a function that returns one of jopt's transformations; `Adam` and its relatives
-are in ``adams.py``. All take the options in `pipeline.Options` too, by name:
-weight_decay, clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum,
-ema_overwrite_frequency, loss_scale_factor, gradient_accumulation_steps, name.
+Each function returns a jopt transformation; `Adam` and its relatives are in
+``adams.py``. All also take the options in `pipeline.OPTIONS` by name: weight_decay,
+clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency,
+loss_scale_factor, gradient_accumulation_steps, name, exclude_from_weight_decay.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def SGD(
     """Keras's SGD; the learning rate is inside the momentum.
 
     Args:
-      learning_rate: A number, a schedule, or `jopt.tunable`.
-      momentum: In [0, 1).
-      nesterov: Whether momentum looks one step ahead.
-      **options: See `pipeline.Options`.
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
+      momentum: Decay of the momentum, in [0, 1).
+      nesterov: Whether to use Nesterov's look-ahead momentum.
+      **options: The options of every optimizer.
 
     >>> SGD(0.1, momentum=0.9)
     sgd(learning_rate=0.1, momentum=0.9, lr_in_momentum=True)
@@ -57,12 +57,12 @@ def RMSprop(
     """Keras's RMSprop; epsilon is under the root.
 
     Args:
-      learning_rate: A number, a schedule, or `jopt.tunable`.
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
       rho: Decay of the mean square, in [0, 1).
-      momentum: In [0, 1), of the steps.
-      epsilon: > 0.
-      centered: Whether to divide by the standard deviation.
-      **options: See `pipeline.Options`.
+      momentum: Decay of a momentum of the steps, in [0, 1); 0 means none.
+      epsilon: Added to the mean square, > 0.
+      centered: Whether to divide by the standard deviation instead.
+      **options: The options of every optimizer.
 
     >>> RMSprop()
     rmsprop(learning_rate=0.001, eps=1e-07)
@@ -87,10 +87,10 @@ def Adadelta(
     """Keras's Adadelta; the paper's learning rate is 1.0.
 
     Args:
-      learning_rate: A number, a schedule, or `jopt.tunable`.
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
       rho: Decay of both mean squares, in [0, 1).
-      epsilon: > 0.
-      **options: See `pipeline.Options`.
+      epsilon: Added to both mean squares, > 0.
+      **options: The options of every optimizer.
 
     >>> Adadelta(1.0)
     adadelta(learning_rate=1.0, rho=0.95, eps=1e-07)
@@ -112,10 +112,10 @@ def Adagrad(
     """Keras's Adagrad; epsilon is under the root.
 
     Args:
-      learning_rate: A number, a schedule, or `jopt.tunable`.
-      initial_accumulator_value: What the sum of squares starts at, >= 0.
-      epsilon: > 0.
-      **options: See `pipeline.Options`.
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
+      initial_accumulator_value: Start of the sum of squares, >= 0.
+      epsilon: Added to the sum of squares, > 0.
+      **options: The options of every optimizer.
 
     >>> Adagrad()
     adagrad(learning_rate=0.001)
@@ -141,14 +141,16 @@ def Ftrl(
     """Keras's FTRL.
 
     Args:
-      learning_rate: A number > 0, a schedule, or `jopt.tunable`.
-      learning_rate_power: <= 0.
-      initial_accumulator_value: What the sum of squares starts at, >= 0.
-      l1_regularization_strength: >= 0.
-      l2_regularization_strength: >= 0.
-      l2_shrinkage_regularization_strength: >= 0.
-      beta: >= 0.
-      **options: See `pipeline.Options`.
+      learning_rate: The step size: a number > 0, a schedule, or `jopt.tunable`.
+      learning_rate_power: <= 0; -0.5 is Adagrad's root, 0 a constant rate.
+      initial_accumulator_value: Start of the sum of squares, >= 0.
+      l1_regularization_strength: Strength of the L1 penalty, >= 0.
+      l2_regularization_strength: Strength of the L2 penalty, >= 0.
+      l2_shrinkage_regularization_strength: Strength s >= 0 of an L2 penalty on the
+        gradient only, ``g + 2 s p``.
+      beta: The paper's smoothing of the rate, >= 0: added to the root of the sum of
+        squares.
+      **options: The options of every optimizer.
 
     >>> Ftrl(l1_regularization_strength=0.1)
     ftrl(learning_rate=0.001, l1=0.1)
@@ -183,10 +185,10 @@ def Lion(
     """Keras's Lion.
 
     Args:
-      learning_rate: A number, a schedule, or `jopt.tunable`.
-      beta_1: Weight of the momentum in the update, in [0, 1).
+      learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
+      beta_1: Share of the momentum in the update, in [0, 1).
       beta_2: Decay of the momentum, in [0, 1).
-      **options: See `pipeline.Options`.
+      **options: The options of every optimizer.
 
     >>> Lion(1e-4, weight_decay=0.1)
     lion(learning_rate=0.0001, weight_decay=0.1)
@@ -212,14 +214,14 @@ def Adafactor(
     """Keras's Adafactor.
 
     Args:
-      learning_rate: A number, a schedule, or `jopt.tunable`. Keras takes the lesser of
-        it and ``1 / sqrt(t)``.
-      beta_2_decay: < 0: the second moment decays by ``1 - t^beta_2_decay``.
-      epsilon_1: Added to the squares of gradients.
-      epsilon_2: The least root mean square of a parameter.
-      clip_threshold: Of an update's root mean square.
-      relative_step: Without effect, as in Keras.
-      **options: See `pipeline.Options`.
+      learning_rate: The relative step size: a number, a schedule, or `jopt.tunable`.
+        Early steps use ``1 / sqrt(t)`` if that is smaller.
+      beta_2_decay: Exponent <= 0: the second moment decays by ``1 - t^beta_2_decay``.
+      epsilon_1: Added to the squared gradient, >= 0.
+      epsilon_2: Lower bound on the root mean square of a parameter, > 0.
+      clip_threshold: Bound on the root mean square of an update, > 0.
+      relative_step: Has no effect, as in Keras.
+      **options: The options of every optimizer.
 
     >>> tx = Adafactor(clip_threshold=2.0)
     >>> tx.get_config()["clip_threshold"]
@@ -228,8 +230,8 @@ def Adafactor(
     del relative_step
     if beta_2_decay > 0:
         raise ValueError(
-            f"beta_2_decay must be <= 0, got beta_2_decay={beta_2_decay}: Keras takes "
-            "it as an exponent, -0.8 is usual"
+            f"beta_2_decay must be <= 0, got beta_2_decay={beta_2_decay}: it is an "
+            "exponent; -0.8 is usual"
         )
     arguments.nonnegative(epsilon_1=epsilon_1)
     arguments.positive(epsilon_2=epsilon_2, clip_threshold=clip_threshold)

@@ -1,11 +1,11 @@
-"""What every optimizer of Keras 3 does around its rule, in Keras's order.
+"""The steps that every optimizer of Keras 3 makes around its rule, in Keras's order.
 
 g <- g / loss_scale_factor
-g <- the mean of gradient_accumulation_steps of them; the rest once per step
-g <- clipped
+g <- mean of gradient_accumulation_steps gradients; what follows runs once per mean
+g <- clip(g)
 p <- p - learning_rate weight_decay p
-p <- the rule
-the average of p
+p <- rule(p, g)
+avg <- average of p
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jopt.core.masks import Mask, expression
 from jopt.core.transformation import GradientTransformation
 from jopt.interop.keras.average import params_ema_of_gradients
 from jopt.interop.keras.decay import decayed_first
-from jopt.interop.keras.factories import Factory, KerasOptimizer, P
+from jopt.interop.keras.factories import Factory, KerasOptimizer, Option, P
 from jopt.schedules.micro_steps import micro_step_schedule
 from jopt.schedules.piecewise import piecewise_constant
 from jopt.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
@@ -32,7 +32,7 @@ from jopt.wrappers.averaging import params_ema
 
 
 class WithoutDecay(TypedDict, total=False):
-    """What every optimizer of Keras 3 takes, but for weight decay."""
+    """Options that every optimizer of Keras 3 takes, except for weight decay."""
 
     clipnorm: float | None
     clipvalue: float | None
@@ -46,16 +46,13 @@ class WithoutDecay(TypedDict, total=False):
 
 
 class Excluding(WithoutDecay, total=False):
-    """A method of Keras's: regular expressions, searched for in the paths of leaves.
-
-    Like Keras, `serialize` does not write them.
-    """
+    """The same, with the parameters that do not decay."""
 
     exclude_from_weight_decay: list[str] | None
 
 
 class Options(Excluding, total=False):
-    """What every optimizer of Keras 3 takes, by name."""
+    """All options of the optimizers of Keras 3, given by name."""
 
     weight_decay: float | None
 
@@ -63,26 +60,53 @@ class Options(Excluding, total=False):
 TYPES = get_type_hints(Options)
 DEFAULTS = {"weight_decay": None} | dict.fromkeys(TYPES)
 DEFAULTS |= {"use_ema": False, "ema_momentum": 0.99}
+# The entries that replace ``**options`` in the docstring of every optimizer.
+TEXTS = {
+    "weight_decay": "Before each step the parameters shrink by ``learning_rate "
+    "weight_decay``, >= 0; None means 0.",
+    "clipnorm": "Bound on the norm of each leaf of the gradient; None or 0 means no "
+    "bound. Only one of `clipnorm`, `clipvalue` and `global_clipnorm` may be set.",
+    "clipvalue": "Bound on the magnitude of each element of the gradient; None or 0 "
+    "means no bound.",
+    "global_clipnorm": "Bound on the norm of the whole gradient; None or 0 means no "
+    "bound.",
+    "use_ema": "Whether to keep an exponential moving average of the parameters; "
+    "`jopt.eval_params` returns it.",
+    "ema_momentum": "Decay of that average, in [0, 1).",
+    "ema_overwrite_frequency": "Every so many steps, >= 1, the average replaces the "
+    "parameters; None means never.",
+    "loss_scale_factor": "Factor > 0 that the loss was multiplied by; gradients are "
+    "divided by it. None means 1.",
+    "gradient_accumulation_steps": "Number of gradients, >= 2, whose mean makes one "
+    "step; None means that every gradient makes a step.",
+    "name": "Name in the config; None means the name of the class in snake case.",
+    "exclude_from_weight_decay": "Regular expressions: a leaf does not decay if one is "
+    "found in its path. This is a method in Keras; like Keras, `serialize` does not "
+    "write it.",
+}
+OPTIONS = {n: Option(x, TYPES[n], TEXTS[n]) for n, x in DEFAULTS.items()}
 HINTS = {
-    "lr": "Keras 3 calls it learning_rate; lr and decay are arguments of "
-    "jopt.interop.keras.legacy.",
+    "lr": "Keras 3 calls it learning_rate; the optimizers of jopt.interop.keras.legacy "
+    "take lr and decay.",
     "decay": "Keras 3 ignores it: give learning_rate=InverseTimeDecay(learning_rate, "
-    "1, decay), or take the optimizer of jopt.interop.keras.legacy.",
-    "jit_compile": "jax.jit compiles the step.",
-    "is_legacy_optimizer": "A config with it is for jopt.interop.keras.get.",
+    "1, decay), or use the optimizer of jopt.interop.keras.legacy.",
+    "jit_compile": "Compile the step with jax.jit.",
+    "is_legacy_optimizer": "Read a config that has it with jopt.interop.keras.get.",
 }
 
 
 class Rule(NamedTuple):
-    """What an optimizer of Keras is here."""
+    """An optimizer of Keras, without and with weight decay."""
 
     whole: GradientTransformation  # without weight decay
-    # With weight decay, of it and the mask; None: `decayed_first` around the whole.
+    # Called with the weight decay and its mask. None wraps `whole` in `decayed_first`,
+    # for rules that depend on the parameters or have the rate in the momentum.
     decayed: Callable[[float, Mask], GradientTransformation] | None = None
 
 
 def between(learning_rate: Any, *direction: GradientTransformation) -> Any:
-    """Weight decay between a direction and the learning rate; for a `Rule`."""
+    """Return `Rule.decayed` with weight decay between direction and learning rate."""
+    # Equal to shrinking the parameters first if the direction does not depend on them.
 
     def decayed(weight_decay, mask):
         rate = scale_by_learning_rate(learning_rate)
@@ -92,23 +116,22 @@ def between(learning_rate: Any, *direction: GradientTransformation) -> Any:
 
 
 class OptimizerFactory(Factory[P, Any], Generic[P]):
-    """A factory with Keras's arguments, of a transformation that has its numbers."""
+    """A factory with the arguments and numbers of a Keras 3 optimizer."""
 
     def __init__(self, build: Callable[P, Rule]):
-        options = {name: (DEFAULTS[name], TYPES[name]) for name in DEFAULTS}
-        super().__init__(build, "keras.optimizers", options, HINTS)
+        super().__init__(build, "keras.optimizers", OPTIONS, HINTS)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> KerasOptimizer:
-        """A transformation that stands for Keras's optimizer."""
+        """Make a transformation that stands for Keras's optimizer."""
         return cast(KerasOptimizer, super().__call__(*args, **kwargs))
 
-    def plain(self, given: dict[str, Any]) -> GradientTransformation:
-        """The transformation, of all arguments."""
-        options = check_options(given)
-        rate, steps = given["learning_rate"], options["gradient_accumulation_steps"]
+    def plain(self, values: dict[str, Any]) -> GradientTransformation:
+        """Make the bare transformation from the values of all arguments."""
+        options = check_options(values)
+        rate, steps = values["learning_rate"], options["gradient_accumulation_steps"]
         if steps and callable(rate):  # Keras's schedules count gradients
-            given["learning_rate"] = micro_step_schedule(rate, steps)
-        tx = self._decayed(super().plain(given), given)
+            values["learning_rate"] = micro_step_schedule(rate, steps)
+        tx = self._decayed(super().plain(values), values)
         clips = clipping(**{n: options[n] for n in CLIPS})
         tx = chain(*clips, tx) if clips else tx
         tx = accumulate(tx, steps) if steps else tx
@@ -119,29 +142,30 @@ class OptimizerFactory(Factory[P, Any], Generic[P]):
             members.append(average(options, steps))
         return chain(*members) if len(members) > 1 else tx
 
-    def _decayed(self, rule: Rule, given: dict[str, Any]) -> Any:
-        weight_decay, mask = given["weight_decay"], excluding(given)
+    def _decayed(self, rule: Rule, values: dict[str, Any]) -> Any:
+        weight_decay, mask = values["weight_decay"], excluding(values)
+        # Muon returns a transformation: it has two weight decays and applies both.
         if not weight_decay or isinstance(rule, GradientTransformation):
             return rule.whole if isinstance(rule, Rule) else rule
         if rule.decayed is not None:
             return rule.decayed(weight_decay, mask)
-        decay = between(given["learning_rate"])(weight_decay, mask)
+        decay = between(values["learning_rate"])(weight_decay, mask)
         return decayed_first(rule.whole, decay)
 
 
 CLIPS = ("clipvalue", "clipnorm", "global_clipnorm")
 
 
-def check_options(given: dict[str, Any]) -> dict[str, Any]:
-    """The options among the arguments, if Keras would take them.
+def check_options(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the options among the arguments, checked as Keras checks them.
 
     Raises:
-      ValueError: One is out of its range, or two exclude each other.
+      ValueError: An option is out of range, or two options exclude each other.
     """
-    options = {name: given[name] for name in DEFAULTS}
-    if len(set_ := [n for n in CLIPS if options[n]]) > 1:
+    options = {name: values[name] for name in DEFAULTS}
+    if len(clips := [n for n in CLIPS if options[n]]) > 1:
         raise ValueError(
-            f"Keras 3 clips in one way, got {' and '.join(set_)}: give one of "
+            f"Keras 3 clips in one way only, got {' and '.join(clips)}: give one of "
             f"{', '.join(CLIPS)}, or chain the others before the optimizer"
         )
     arguments.nonnegative(**{n: options[n] for n in (*CLIPS, "weight_decay")})
@@ -157,42 +181,43 @@ def check_options(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def clipping(**norms: float | None) -> list[GradientTransformation]:
-    """The clipping of Keras: by value, by the norm of each leaf, of all; 0 is none."""
-    made = {"clipvalue": clip, "clipnorm": clip_by_norm}
-    made["global_clipnorm"] = clip_by_global_norm
-    return [make(norms[name]) for name, make in made.items() if norms.get(name)]
+    """Return Keras's clips in its order; a bound of None or 0 does not clip."""
+    clips = {"clipvalue": clip, "clipnorm": clip_by_norm}
+    clips["global_clipnorm"] = clip_by_global_norm
+    return [make(norms[name]) for name, make in clips.items() if norms.get(name)]
 
 
 def average(options: dict[str, Any], steps: int | None) -> GradientTransformation:
-    """The average of the parameters, which in Keras counts gradients, not steps."""
+    """Return the average of the parameters, which counts gradients in Keras."""
     every, momentum = options["ema_overwrite_frequency"], options["ema_momentum"]
     if steps is None:
         return params_ema(momentum, overwrite_every=every)
     if every is not None:
         return params_ema_of_gradients(momentum, steps, every)
-    # While its count of steps is zero, Keras copies.
+    # Keras copies the parameters while its count of steps is zero.
     return params_ema(piecewise_constant([steps], [0.0, momentum]))
 
 
-def excluding(given: dict[str, Any]) -> str | None:
-    """The mask of the leaves that decay, of the expressions for those that do not."""
-    names = given["exclude_from_weight_decay"]
-    if not names:
+def excluding(values: dict[str, Any]) -> str | None:
+    """Return a mask of the leaves that ``exclude_from_weight_decay`` leaves over."""
+    patterns = values["exclude_from_weight_decay"]
+    if not patterns:
         return None
-    if isinstance(names, str) or not all(isinstance(x, str) for x in names):
+    if isinstance(patterns, str) or not all(isinstance(x, str) for x in patterns):
         raise TypeError(
             "exclude_from_weight_decay must be a list of regular expressions, got "
-            f"exclude_from_weight_decay={abbreviated(names)}"
+            f"exclude_from_weight_decay={abbreviated(patterns)}"
         )
-    for name in names:
-        expression(name)
-    return f"^(?!.*(?:{'|'.join(names)}))"
+    for pattern in patterns:
+        expression(pattern)
+    # A mask is an expression for the leaves that it chooses, so this negates.
+    return f"^(?!.*(?:{'|'.join(patterns)}))"
 
 
 def optimizer(build: Callable[P, Rule]) -> OptimizerFactory[P]:
-    """Decorates what makes the `Rule` of an optimizer of Keras."""
+    """Turn a function that returns the `Rule` of a Keras optimizer into a factory."""
     return OptimizerFactory(build)
 
 
-# What a learning rate may be: a number, a schedule of Keras or jopt, or `tunable`.
+# A learning rate: a number, a schedule of Keras or jopt, or `tunable`.
 Rate = ScalarOrSchedule

@@ -18,7 +18,7 @@ from jopt.values import arguments
 
 
 class ScheduleFactory(Factory[P, Any]):
-    """A factory with Keras's arguments, of a schedule that has its numbers."""
+    """A factory with the arguments and numbers of a Keras schedule."""
 
     def __init__(
         self,
@@ -28,25 +28,25 @@ class ScheduleFactory(Factory[P, Any]):
         super().__init__(build, module)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> KerasSchedule:
-        """A schedule that stands for Keras's."""
+        """Make a schedule that stands for Keras's."""
         return cast(KerasSchedule, super().__call__(*args, **kwargs))
 
-    def plain(self, given: dict[str, Any]) -> Schedule:
-        """The schedule, of all arguments."""
-        steps = {n: x for n, x in given.items() if n.endswith("decay_steps")}
+    def plain(self, values: dict[str, Any]) -> Schedule:
+        """Make the bare schedule from the values of all arguments."""
+        steps = {n: x for n, x in values.items() if n.endswith("decay_steps")}
         for name, value in steps.items():
             if value <= 0:
                 raise ValueError(f"{name} must be > 0, got {name}={value}")
-        return super().plain(given)
+        return super().plain(values)
 
 
 def schedule(build: Callable[P, Schedule]) -> ScheduleFactory[P]:
-    """Decorates what makes a schedule of Keras."""
+    """Turn a function that makes a schedule of Keras 3 into a factory."""
     return ScheduleFactory(build)
 
 
 def legacy_schedule(build: Callable[P, Schedule]) -> ScheduleFactory[P]:
-    """Decorates what makes a schedule of Keras 2, whose configs have no module."""
+    """Do the same for a schedule of Keras 2, whose configs have no module."""
     return ScheduleFactory(build, None)
 
 
@@ -58,14 +58,14 @@ def ExponentialDecay(
     staircase: bool = False,
     name: str | None = "ExponentialDecay",
 ) -> Schedule:
-    """``initial_learning_rate decay_rate^(t / decay_steps)``.
+    """Exponential decay: ``initial_learning_rate decay_rate^(t / decay_steps)``.
 
     Args:
       initial_learning_rate: The value at step 0.
-      decay_steps: > 0.
-      decay_rate: What ``decay_steps`` steps multiply it by.
-      staircase: Whether the exponent is rounded down.
-      name: Kept for the config.
+      decay_steps: Number of steps that decay by ``decay_rate``, > 0.
+      decay_rate: Factor after every ``decay_steps`` steps.
+      staircase: Whether to round the exponent down.
+      name: Name in the config.
 
     >>> float(ExponentialDecay(0.5, 10, 0.5)(10))
     0.25
@@ -80,12 +80,12 @@ def ExponentialDecay(
 def PiecewiseConstantDecay(
     boundaries: list[Any], values: list[Any], name: str | None = "PiecewiseConstant"
 ) -> Schedule:
-    """``values[i]`` until and with step ``boundaries[i]``.
+    """A constant in each interval: ``values[i]`` up to and at ``boundaries[i]``.
 
     Args:
-      boundaries: Steps, increasing.
-      values: One more than boundaries.
-      name: Kept for the config.
+      boundaries: Increasing steps; fractions are rounded down.
+      values: The value in each interval, one more than boundaries.
+      name: Name in the config.
 
     >>> [round(float(PiecewiseConstantDecay([5], [0.1, 0.2])(t)), 4) for t in (5, 6)]
     [0.1, 0.2]
@@ -93,10 +93,10 @@ def PiecewiseConstantDecay(
     del name
     if len(values) != len(boundaries) + 1:
         raise ValueError(
-            "values must be one more than boundaries, got "
+            "there must be one more value than boundaries, got "
             f"{len(values)} values and {len(boundaries)} boundaries"
         )
-    # Keras, too, counts in whole steps.
+    # Steps are whole numbers: t <= 2.5 is the same as t <= 2.
     whole = [math.floor(b) for b in boundaries]
     return piecewise_constant(whole, values, switch="after")
 
@@ -110,15 +110,16 @@ def PolynomialDecay(
     cycle: bool = False,
     name: str | None = "PolynomialDecay",
 ) -> Schedule:
-    """``(initial - end) (1 - t / decay_steps)^power + end``.
+    """Polynomial decay: ``(initial - end) (1 - t / decay_steps)^power + end``.
 
     Args:
       initial_learning_rate: The value at step 0.
-      decay_steps: > 0.
-      end_learning_rate: The value from there on.
-      power: 1 is a line.
-      cycle: Whether it starts again, longer each time, from above.
-      name: Kept for the config.
+      decay_steps: Number of steps until ``end_learning_rate``, > 0.
+      end_learning_rate: The value from then on.
+      power: Exponent; 1 gives a straight line.
+      cycle: Whether to restart at the end: ``decay_steps`` then becomes its next
+        multiple that is not below t.
+      name: Name in the config.
 
     >>> round(float(PolynomialDecay(0.1, 10, 0.0)(5)), 4)
     0.05
@@ -137,14 +138,14 @@ def InverseTimeDecay(
     staircase: bool = False,
     name: str | None = "InverseTimeDecay",
 ) -> Schedule:
-    """``initial_learning_rate / (1 + decay_rate t / decay_steps)``.
+    """Inverse time decay: ``initial_learning_rate / (1 + decay_rate t / decay_steps)``.
 
     Args:
       initial_learning_rate: The value at step 0.
-      decay_steps: > 0.
-      decay_rate: >= 0.
-      staircase: Whether ``t / decay_steps`` is rounded down.
-      name: Kept for the config.
+      decay_steps: Unit of the steps, > 0.
+      decay_rate: Added to the divisor after every ``decay_steps`` steps, >= 0.
+      staircase: Whether to round ``t / decay_steps`` down.
+      name: Name in the config.
 
     >>> float(InverseTimeDecay(0.5, 10, 1.0)(10))
     0.25
@@ -162,15 +163,16 @@ def CosineDecay(
     warmup_target: float | None = None,
     warmup_steps: int = 0,
 ) -> Schedule:
-    """Half a cosine wave, after a line up to ``warmup_target`` if that is given.
+    """Half a cosine wave, after a linear warmup if ``warmup_target`` is given.
 
     Args:
       initial_learning_rate: The value at step 0.
-      decay_steps: Of the cosine, > 0; those of the warmup come before.
-      alpha: The end as a fraction of what the cosine starts at.
-      name: Kept for the config.
-      warmup_target: What the warmup ends at; None is no warmup.
-      warmup_steps: Of the warmup, without effect if there is no target, as in Keras.
+      decay_steps: Number of steps of the cosine, > 0, without those of the warmup.
+      alpha: The final value as a fraction of the start of the cosine.
+      name: Name in the config.
+      warmup_target: The value at the end of the warmup; None means no warmup.
+      warmup_steps: Number of steps of the warmup; as in Keras, it has no effect without
+        a target.
 
     >>> round(float(CosineDecay(0.1, 10, alpha=0.5)(10)), 4)
     0.05
@@ -202,15 +204,15 @@ def CosineDecayRestarts(
     alpha: float = 0.0,
     name: str | None = "SGDRDecay",
 ) -> Schedule:
-    """Cosine waves that start again.
+    """Half a cosine wave that restarts.
 
     Args:
       initial_learning_rate: The value at step 0.
-      first_decay_steps: Of the first wave, > 0.
-      t_mul: How much longer each is than the one before.
-      m_mul: How much higher each starts.
-      alpha: The end as a fraction of the start.
-      name: Kept for the config.
+      first_decay_steps: Number of steps of the first wave, > 0.
+      t_mul: Factor of the length at each restart.
+      m_mul: Factor of the height above the lowest value at each restart.
+      alpha: The lowest value as a fraction of ``initial_learning_rate``.
+      name: Name in the config.
 
     >>> round(float(CosineDecayRestarts(0.1, 10)(10)), 4)
     0.1
@@ -230,15 +232,15 @@ def LinearCosineDecay(
     beta: float = 0.001,
     name: str | None = "LinearCosineDecay",
 ) -> Schedule:
-    """A line times a cosine, of Keras 2.
+    """A line times a cosine, from Keras 2.
 
     Args:
-      initial_learning_rate: The value at step 0, up to ``alpha`` and ``beta``.
-      decay_steps: > 0.
-      num_periods: Waves until then.
+      initial_learning_rate: The value at step 0 where ``alpha`` and ``beta`` are 0.
+      decay_steps: Number of steps until the end, > 0.
+      num_periods: Number of cosine waves until the end.
       alpha: Added to the line.
-      beta: Added at last.
-      name: Kept for the config.
+      beta: Added to the product.
+      name: Name in the config.
 
     >>> float(LinearCosineDecay(1.0, 4, beta=0.0)(2))
     0.25
@@ -261,19 +263,20 @@ def NoisyLinearCosineDecay(
     seed: int | None = None,
     name: str | None = "NoisyLinearCosineDecay",
 ) -> Schedule:
-    """`LinearCosineDecay` with noise on its line, which fades, of Keras 2.
+    """`LinearCosineDecay` with decaying noise on its line, from Keras 2.
 
     Args:
-      initial_learning_rate: The value at step 0, up to the noise and what is added.
-      decay_steps: > 0.
-      initial_variance: Of the noise at step 0, >= 0.
-      variance_decay: How fast it fades, >= 0.
-      num_periods: Waves until the end.
+      initial_learning_rate: The value at step 0 without noise, where ``alpha`` and
+        ``beta`` are 0.
+      decay_steps: Number of steps until the end, > 0.
+      initial_variance: Variance of the noise at step 0, >= 0.
+      variance_decay: Power of ``1 + t`` that divides the variance, >= 0.
+      num_periods: Number of cosine waves until the end.
       alpha: Added to the line.
-      beta: Added at last.
-      seed: Of the noise, which follows from it and the step; Keras 2's is another. None
-        is 0, where Keras 2 draws a seed.
-      name: Kept for the config.
+      beta: Added to the product.
+      seed: Seed of the noise, which depends on it and the step only, and differs from
+        that of Keras 2. None means 0, where Keras 2 draws a seed.
+      name: Name in the config.
 
     >>> noisy = NoisyLinearCosineDecay(1.0, 4, beta=0.0, seed=1)
     >>> float(noisy(2)) == float(noisy(2)) != 0.25, float(noisy(4))

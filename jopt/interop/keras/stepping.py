@@ -1,7 +1,7 @@
-"""A step on a list of gradients and variables, as Keras's ``apply_gradients`` makes it.
+"""A step on pairs of gradients and variables, like Keras's ``apply_gradients``.
 
-``optimizer.apply_gradients(zip(gradients, variables))`` of a training loop in Keras is
-``variables, state = apply_gradients(tx, zip(gradients, variables), state)``.
+Keras   optimizer.apply_gradients(zip(gradients, variables))
+jopt    variables, state = apply_gradients(tx, zip(gradients, variables), state)
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ def apply_gradients(
     *,
     names: Sequence[str] | None = None,
 ) -> tuple[list[Any], OptState]:
-    """One step; a variable without a gradient stays, and so does what is kept for it.
+    """Make one step; a variable without a gradient and its part of the state stay.
 
     Args:
       tx: A transformation.
       grads_and_vars: Pairs of a gradient, or None, and a variable.
       state: ``tx.init(variables)``; with names, ``tx.init(dict(zip(names,
         variables)))``.
-      names: Of the variables, such as ``"dense/kernel"``, by which masks know them.
-        Without them their paths are "0", "1", and so on.
+      names: Paths of the variables for masks, such as ``"dense/kernel"``; None means
+        "0", "1", and so on.
 
     Returns:
-      The variables, in the same order, and the state.
+      The new variables in the same order, and the new state.
 
     Raises:
-      ValueError: No variable has a gradient, or the names are not one for each.
-      TypeError: ``grads_and_vars`` is not pairs.
+      ValueError: No variable has a gradient, or ``names`` does not have one distinct
+        name for each variable.
+      TypeError: ``grads_and_vars`` is not a sequence of pairs.
 
     Warns:
       UserWarning: Some variables have no gradient.
@@ -56,20 +57,21 @@ def apply_gradients(
     """
     tx = as_transformation(tx, "apply_gradients: tx")
     grads, variables = _unzipped(grads_and_vars)
-    known = [str(i) for i in range(len(variables))] if names is None else list(names)
-    if len(known) != len(variables) or len(set(known)) != len(known):
+    paths = [str(i) for i in range(len(variables))] if names is None else list(names)
+    if len(paths) != len(variables) or len(set(paths)) != len(paths):
         raise ValueError(
-            f"names must be one for each of the {len(variables)} variables, got {known}"
+            f"names must have one name for each of the {len(variables)} variables, got "
+            f"{paths}"
         )
     absent = [i for i, g in enumerate(grads) if g is None]
     if len(absent) == len(grads):
         raise ValueError(
-            f"No gradients provided for any variable: {known}. The loss does not "
-            "depend on them, or jax.grad was taken of something else"
+            f"No gradients provided for any variable: {paths}. The loss does not "
+            "depend on them, or jax.grad differentiated something else"
         )
     if absent:
         warnings.warn(
-            f"Gradients do not exist for variables {[known[i] for i in absent]}: they "
+            f"Gradients do not exist for variables {[paths[i] for i in absent]}: they "
             "are not updated",
             UserWarning,
             stacklevel=2,
@@ -79,20 +81,21 @@ def apply_gradients(
         for g, p in zip(grads, variables, strict=True)
     ]
 
-    def whole(leaves):
-        return leaves if names is None else dict(zip(known, leaves, strict=True))
+    def as_tree(leaves):
+        return leaves if names is None else dict(zip(paths, leaves, strict=True))
 
-    params = whole(variables)
-    updates, new = tx.update(whole(filled), state, params)
+    params = as_tree(variables)
+    updates, new = tx.update(as_tree(filled), state, params)
     stepped = apply_updates(params, updates)
-    result = stepped if names is None else [stepped[name] for name in known]
+    result = stepped if names is None else [stepped[path] for path in paths]
     if absent:
         result = [
             p if i in absent else q
             for i, (p, q) in enumerate(zip(variables, result, strict=True))
         ]
-        some = [None if i in absent else p for i, p in enumerate(variables)]
-        new = _restored(new, state, jax.eval_shape(tx.init, whole(some)))
+        # The zeros above have changed moments and parameters alike; undo that.
+        present = [None if i in absent else p for i, p in enumerate(variables)]
+        new = _restored(new, state, jax.eval_shape(tx.init, as_tree(present)))
     return result, new
 
 
@@ -107,13 +110,14 @@ def _unzipped(pairs: Any) -> tuple[list[Any], list[Any]]:
         )
     if any(p is None for _, p in pairs):
         raise TypeError(
-            "a pair of grads_and_vars is (gradient, variable), and one has no variable"
+            "a pair of grads_and_vars must be (gradient, variable), but one has no "
+            "variable"
         )
     return [g for g, _ in pairs], [p for _, p in pairs]
 
 
 def _restored(new: OptState, old: OptState, without: OptState) -> OptState:
-    """The new state, but for what it has more than a state without some variables."""
+    """Return the new state, with the old leaves where ``without`` has no leaf."""
     shared = {name for name, x in tree.leaves_with_names(without) if x is not None}
     return jax.tree_util.tree_map_with_path(
         lambda path, x, y: x if tree.path_name(path) in shared else y, new, old

@@ -1,7 +1,7 @@
 """The list of weights of a Keras optimizer, from a state and into one.
 
-A MultiOptimizer's is its own iteration and learning rate, which mean nothing, then the
-lists of the optimizers in it, in the order of the map, the default last.
+The list of a MultiOptimizer starts with its own iteration and learning rate, which mean
+nothing. The lists of its optimizers follow in the order of the map, the default last.
 """
 
 from __future__ import annotations
@@ -42,24 +42,26 @@ def get_weights(
     order: Sequence[str | Permuted] | None = None,
     layout: Layout = "legacy",
 ) -> list[np.ndarray]:
-    """The weights that the same optimizer would have in Keras, in Keras's order.
+    """Return the weights of the same optimizer in Keras, in Keras's order.
 
     Args:
       tx: The optimizer.
       state: Its state.
       params: The parameters.
-      order: Their paths in the order of ``model.trainable_variables``. It has to be
-        given unless ``params`` is a list of arrays or one array.
-      layout: Whose order: ``"legacy"`` is that of ``get_weights`` up to Keras 2.10,
-        which later ones do not have; ``"keras3"`` is for ``optimizer.set_weights`` of
-        Keras 3, ``"keras2.11"`` for what was in between. A MultiOptimizer has only
+      order: Their paths in the order of ``model.trainable_variables``; optional if
+        ``params`` is a list of arrays or one array.
+      layout: The order of the weights: ``"legacy"`` for ``get_weights`` of Keras up to
+        2.10 (later versions do not have it), ``"keras2.11"`` for 2.11 to 2.15,
+        ``"keras3"`` for ``optimizer.set_weights`` of Keras 3. A MultiOptimizer needs
         ``"keras3"``.
 
     Returns:
-      The number of steps, in Keras 3 the learning rate, and what the optimizer keeps.
+      The number of steps, in Keras 3 an unscheduled learning rate, and the arrays that
+      the optimizer keeps.
 
     Raises:
-      ValueError: Keras has no such optimizer, or the order is not one.
+      ValueError: Keras has no such optimizer, ``order`` does not name every parameter
+        once, or the layout has no place for an array of the state.
 
     >>> import jopt, jax.numpy as jnp
     >>> params = {"kernel": jnp.ones((20, 10)), "bias": jnp.ones(10)}
@@ -84,7 +86,7 @@ def get_weights(
         elif entry is LEARNING_RATE:
             result.append(np.asarray(view.first_rate() or 0.0, np.float32))
         else:
-            result.append(_theirs(view, entry))
+            result.append(_keras_value(view, entry))
     return result
 
 
@@ -97,28 +99,33 @@ def set_weights(
     order: Sequence[str | Permuted] | None = None,
     layout: Layout | Literal["auto"] = "auto",
 ) -> OptState:
-    """A state with the weights of a Keras optimizer.
+    """Return a state with the weights of a Keras optimizer.
 
-    The number of steps goes into every count of the state, a learning rate into every
-    one that is not scheduled; several keep their ratios to the first. A momentum that
-    has the learning rate inside is converted if the recipe's has not, and so on.
+    The number of steps goes into every count of the state, and a learning rate into
+    every learning rate without a schedule; several keep their ratios to the first. A
+    momentum is converted if only one side has the learning rate inside it, and likewise
+    for other units.
 
     Args:
       tx: The optimizer: the recipe that gives Keras's numbers, with Keras's eps.
       state: A state of it, such as ``tx.init(params)``.
-      weights: What ``get_weights()`` of Keras 2 or ``[np.array(v) for v in
-        optimizer.variables]`` of Keras 3 gave, or the latter by number, ``{"0": …}``.
+      weights: The result of ``get_weights()`` in Keras 2 or of ``[np.array(v) for v in
+        optimizer.variables]`` in Keras 3, or the latter by number, ``{"0": …}``.
       params: The parameters.
-      order: Their paths in the order of ``model.trainable_variables``. It has to be
-        given unless ``params`` is a list of arrays or one array.
-      layout: Which order the weights have; ``"auto"`` takes the one that fits.
+      order: Their paths in the order of ``model.trainable_variables``; optional if
+        ``params`` is a list of arrays or one array.
+      layout: The order of the weights; ``"auto"`` means the only one that fits.
 
     Returns:
       A state of the same structure, shapes and dtypes.
 
     Raises:
       ValueError: The weights do not fit in number or shape (the error shows both), or
-        fit in several layouts that mean different things.
+        fit several layouts that mean different things.
+
+    Warns:
+      UserWarning: The weights have no loss scale, or a learning rate that the recipe
+        schedules.
 
     >>> import jopt, jax.numpy as jnp
     >>> params = {"kernel": jnp.ones((20, 10)), "bias": jnp.ones(10)}
@@ -135,63 +142,64 @@ def set_weights(
     if groups := multi(view, params):
         return view.replaced(_into_all(view, groups, arrays, layout))
     row = row_of(view)
-    found = fitting(view, row, LAYOUTS if layout == "auto" else (layout,), arrays)
-    if lost(view, row, found):
+    listed = fitting(view, row, LAYOUTS if layout == "auto" else (layout,), arrays)
+    if lost(view, row, listed):
         warnings.warn(
-            "these weights have no loss scale, which Keras 2 did not save: that of the "
-            "state is kept",
+            "these weights have no loss scale, which Keras 2 did not save: the loss "
+            "scale of the state is kept",
             UserWarning,
             stacklevel=2,
         )
-    given = dict(zip((e.name for e in found), arrays, strict=True))
-    if given["iteration"].dtype.kind not in "iu":
+    by_name = dict(zip((e.name for e in listed), arrays, strict=True))
+    if by_name["iteration"].dtype.kind not in "iu":
         raise ValueError(
-            "the first of these weights is the number of steps, which Keras has in "
-            f"integers, got {given['iteration']!r}: is that the learning rate?"
+            "the first weight must be the number of steps, an integer in Keras, got "
+            f"{by_name['iteration']!r}: is that the learning rate?"
         )
-    count = given["iteration"].item()
+    count = by_name["iteration"].item()
     arguments.at_least(0, iteration=count)
     values = counts(view, count)
-    if "learning_rate" in given:
-        rate = given["learning_rate"].item()
+    if "learning_rate" in by_name:
+        rate = by_name["learning_rate"].item()
         if view.named("learning_rate") and not view.free_rates():
             warnings.warn(
-                f"the weights have learning_rate={rate:.6g}, but in this recipe it is "
-                f"scheduled: the schedule goes on at step {count}",
+                f"the weights have learning_rate={rate:.6g}, but this recipe schedules "
+                f"it: the schedule continues at step {count}",
                 UserWarning,
                 stacklevel=2,
             )
         values |= view.rate_values(rate)
-    # What follows depends on the learning rate.
+    # The units of a momentum depend on the learning rate, so that goes in first.
     view = View(tx, view.replaced(values), params, order)
     values = row.derived(view, count) if row.derived else {}
-    for entry, array in zip(found, arrays, strict=True):
+    for entry, array in zip(listed, arrays, strict=True):
         if entry.place is not None:
-            own = view.scalars(entry.name) if entry.name in row.scalars else None
-            values |= dict.fromkeys(own or [entry.place], _ours(view, entry, array))
+            places = view.scalars(entry.name) if entry.name in row.scalars else None
+            value = _jopt_value(view, entry, array)
+            values |= dict.fromkeys(places or [entry.place], value)
     return view.replaced(values)
 
 
 def _of_all(view: View, groups: list[Group], layout: Layout) -> list[np.ndarray]:
-    """The weights of a MultiOptimizer."""
-    _keras3(layout)
-    found = [
+    """Return the weights of a MultiOptimizer."""
+    _check_keras3(layout)
+    lists = [
         get_weights(g.view.tx, g.view.state, g.params, order=g.order, layout="keras3")
         for g in groups
     ]
-    for group, weights in zip(groups, found, strict=True):
-        if not group.order:  # Keras does not let it make steps
+    for group, weights in zip(groups, lists, strict=True):
+        if not group.order:  # Keras never runs an optimizer without variables
             weights[0] = np.zeros_like(weights[0])
-    count = max(weights[0] for weights in found)
-    own = [_theirs(view, entry) for entry in loss_scale(view)]
-    return [*own, count, np.zeros((), np.float32), *(w for x in found for w in x)]
+    count = max(weights[0] for weights in lists)
+    scale = [_keras_value(view, entry) for entry in loss_scale(view)]
+    return [*scale, count, np.zeros((), np.float32), *(w for x in lists for w in x)]
 
 
 def _into_all(
     view: View, groups: list[Group], arrays: list[np.ndarray], layout: str
 ) -> dict[str, Any]:
-    """The values of the places of a state that a MultiOptimizer's weights go to."""
-    _keras3("keras3" if layout == "auto" else layout)
+    """Return the values of a MultiOptimizer's weights by their places in the state."""
+    _check_keras3("keras3" if layout == "auto" else layout)
     head = [*loss_scale(view), ITERATION, LEARNING_RATE]
     lists = [
         entries(g.view, row_of(g.view), "keras3", rate=_has_rate(g.view))
@@ -200,18 +208,18 @@ def _into_all(
     if len(arrays) != (total := sum(map(len, [head, *lists]))):
         each = {g.name: [e.name for e in x] for g, x in zip(groups, lists, strict=True)}
         raise ValueError(
-            f"there are {len(arrays)} weights, a MultiOptimizer like this has {total}: "
-            f"{[e.name for e in head]} of its own, then {each}"
+            f"there are {len(arrays)} weights, but this MultiOptimizer has {total}: "
+            f"its own {[e.name for e in head]}, then {each}"
         )
     rest = iter(arrays)
-    own = zip(head, rest, strict=False)
-    values: dict[str, Any] = {e.place: x for e, x in own if e.place is not None}
+    head_pairs = zip(head, rest, strict=False)
+    values: dict[str, Any] = {e.place: x for e, x in head_pairs if e.place is not None}
     for group, listed in zip(groups, lists, strict=True):
         inner = group.view
-        given = [next(rest) for _ in listed]
+        weights = [next(rest) for _ in listed]
         try:
             new = set_weights(
-                *(inner.tx, inner.state, given, group.params),
+                *(inner.tx, inner.state, weights, group.params),
                 order=group.order,
                 layout="keras3",
             )
@@ -222,26 +230,26 @@ def _into_all(
     return values
 
 
-def _keras3(layout: str) -> None:
+def _check_keras3(layout: str) -> None:
     if layout != "keras3":
         raise ValueError(
-            "a MultiOptimizer is of Keras 3 and has its layout only: give "
-            f"layout='keras3', got layout={layout!r}"
+            "only Keras 3 has MultiOptimizer: give layout='keras3', got "
+            f"layout={layout!r}"
         )
 
 
 def _has_rate(view: View) -> bool:
-    """Whether Keras 3 has the learning rate in its list: it is not scheduled."""
+    """Whether Keras 3 lists the learning rate: it does unless there is a schedule."""
     return not view.named("learning_rate") or bool(view.free_rates())
 
 
 def _listed(weights: Any) -> list[np.ndarray]:
     if isinstance(weights, Mapping):
         numbers = [str(i) for i in range(len(weights))]
-        if unlike := sorted(set(numbers) ^ set(weights)):
+        if mismatched := sorted(set(numbers) ^ set(weights)):
             raise ValueError(
                 "weights by number must have the keys '0' to "
-                f"{str(len(weights) - 1)!r}; {unlike} are missing or too many"
+                f"{str(len(weights) - 1)!r}; {mismatched} are missing or superfluous"
             )
         weights = [weights[i] for i in numbers]
     if not isinstance(weights, Sequence) or isinstance(weights, str):
@@ -249,11 +257,12 @@ def _listed(weights: Any) -> list[np.ndarray]:
     return [np.asarray(w) for w in weights]
 
 
-def _theirs(view: View, entry: Entry) -> np.ndarray:
+def _keras_value(view: View, entry: Entry) -> np.ndarray:
+    """Return the weight of an entry in Keras's units and shape."""
     if entry.parameter is None or entry.slot is None:
         if entry.place is None:
-            whole = entry.name.startswith("iteration")
-            return np.zeros(entry.shape, np.int32 if whole else np.float32)
+            is_integer = entry.name.startswith("iteration")
+            return np.zeros(entry.shape, np.int32 if is_integer else np.float32)
         return np.asarray(view.flat[entry.place])
     if entry.place is None:
         assert entry.slot.instead is not None
@@ -263,7 +272,8 @@ def _theirs(view: View, entry: Entry) -> np.ndarray:
     return entry.parameter.theirs(value).reshape(entry.shape)
 
 
-def _ours(view: View, entry: Entry, array: np.ndarray) -> np.ndarray:
+def _jopt_value(view: View, entry: Entry, array: np.ndarray) -> np.ndarray:
+    """Return the value of an entry in jopt's units and shape."""
     assert entry.place is not None
     if entry.parameter is None or entry.slot is None:
         return array

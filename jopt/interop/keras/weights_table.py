@@ -1,7 +1,7 @@
-"""THE table: what each optimizer of Keras keeps, in its order, and where that is here.
+"""THE table: the state of each Keras optimizer, in its order, and its place in jopt.
 
-Run against Keras 3.15; the older orders are those in the source of tf_keras 2.15. A
-source is ``member/field``: the factory's name and a field of its state.
+Checked against Keras 3.15; the older orders follow the source of tf_keras 2.15. A
+source is ``member/field``: the name of a factory and a field of its state.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Shape = tuple[int, ...]
 
 
 class Slot(NamedTuple):
-    """What Keras keeps for every parameter under one name."""
+    """An array that Keras keeps for every parameter, under one name."""
 
     name: str
     sources: tuple[str, ...]
-    factor: Callable[[View, str], float] = one  # theirs = factor * ours
-    shape: Callable[[Shape], Shape] | None = None  # None is that of the parameter
-    # What Keras keeps where we keep nothing; without it neither does.
+    factor: Callable[[View, str], float] = one  # Keras's value / jopt's value
+    shape: Callable[[Shape], Shape] | None = None  # None: the parameter's shape
+    # Keras's value where jopt keeps none; None if Keras keeps none there either.
     instead: Callable[[View, Parameter], Any] | None = None
 
 
@@ -34,21 +34,21 @@ class Row(NamedTuple):
     """One optimizer of Keras."""
 
     classes: tuple[str, ...]
-    # Keras 3 and 2.11: slots of a group take turns, parameter by parameter. Before,
+    # Since Keras 2.11 the slots of a group alternate, parameter by parameter. Before,
     # all parameters of the first slot came before those of the second.
     groups: tuple[tuple[Slot, ...], ...]
-    scalars: tuple[str, ...] = ()  # last in Keras 3, first before 2.11, not in between
-    turns_in_legacy: bool = False
+    scalars: tuple[str, ...] = ()  # last in Keras 3, first before 2.11, absent between
+    turns_in_legacy: bool = False  # whether they alternated before 2.11 already
     derived: Callable[[View, int], dict[str, Any]] | None = None  # by the step count
 
     @property
     def sources(self) -> list[str]:
-        """Where all of this is kept here."""
+        """The sources of all slots."""
         return [s for group in self.groups for slot in group for s in slot.sources]
 
 
 def _momenta(view: View, count: int) -> dict[str, Any]:
-    """The product of Nadam's momenta, which Keras 2.11 to 2.15 did not save."""
+    """Compute the product of Nadam's momenta, which Keras 2.11 to 2.15 did not save."""
     source = "scale_by_nadam/mu_product"
     _, member = view.scalar(source)
     b1, decay = (argument(member, name) for name in ("b1", "momentum_decay"))
@@ -58,20 +58,20 @@ def _momenta(view: View, count: int) -> dict[str, Any]:
 
 
 def _weights(view: View, count: int) -> dict[str, Any]:
-    """The sum of the weights of the average: every step weighs 1 in Keras."""
+    """Compute the sum of the weights of the average: every step weighs 1 in Keras."""
     place, member = view.scalar("scale_by_schedule_free/weight_sum")
     powers = {n: argument(member, n) for n in ("weight_lr_power", "r")}
     if any(powers.values()):
         raise ValueError(
-            "all steps have the same weight in Keras's ScheduleFreeAdamW: the recipe "
-            f"needs weight_lr_power=0.0 and r=0.0, it has {powers}"
+            "every step has the same weight in Keras's ScheduleFreeAdamW: the recipe "
+            f"needs weight_lr_power=0.0 and r=0.0, but has {powers}"
         )
     largest = joined(member.path, "max_lr")
     return {place: float(count), largest: view.first_rate()}
 
 
 def _unfactored(view: View, parameter: Parameter) -> np.ndarray:
-    """The second moment that Keras keeps beside its factors, made of them."""
+    """Compute the second moment that Keras keeps beside its factors from them."""
     row, column = (
         np.asarray(
             view.flat[view.places(f"scale_by_factored_rms/{f}", parameter.path)[0]]
@@ -195,12 +195,12 @@ ROWS = (
     ),
 )
 
-# What Keras keeps before the slots of any optimizer, one kind after the other.
-# use_ema
+# Slots that Keras lists before those of the optimizer, one after the other: of use_ema
+# and of gradient_accumulation_steps.
 AVERAGE = Slot("average", ("params_ema/ema", "params_ema_of_gradients/ema"))
-ACCUMULATOR = Slot("gradient_accumulator", ("accumulate/acc_grads",))  # …_steps
+ACCUMULATOR = Slot("gradient_accumulator", ("accumulate/acc_grads",))
 
 
 def row_of(view: View) -> Row:
-    """The row of a recipe."""
+    """Return the row of a recipe."""
     return view.row_of(ROWS, "Keras", *AVERAGE.sources, *ACCUMULATOR.sources)
