@@ -94,6 +94,7 @@ def rounded_once(
     for x in numbers:
         if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact):
             width = np.promote_types(width, jnp.asarray(x).dtype)
+    # One dtype for all operands, so that f also works under strict promotion.
     operands = [jnp.asarray(x).astype(width) for x in (*leaves, *numbers)]
     return f(*operands).astype(dtype)
 

@@ -184,7 +184,7 @@ def _wide(x: Any) -> jax.Array:
 def _total(numbers: list[jax.Array]) -> jax.Array:
     if not numbers:
         return jnp.zeros((), scalar_dtype())
-    dtype = promoted(*numbers)
+    dtype = promoted(*numbers)  # strict promotion refuses to add mixed dtypes
     return functools.reduce(operator.add, [x.astype(dtype) for x in numbers])
 
 

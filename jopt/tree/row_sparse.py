@@ -225,8 +225,8 @@ def _coalesced(
     k = len(ids)
     ids = ids.astype(np.promote_types(ids.dtype, np.int32))
     valid = (ids >= 0) & (ids < num_rows)
-    # Padding gets unique ids after the rows: gather and scatter are told that ids are
-    # unique.
+    # Padding gets unique ids too, because gathered and scattered promise XLA that all
+    # indices are unique.
     padding = num_rows + jnp.arange(k, dtype=jnp.int32)
     ids = jnp.where(valid, ids.astype(jnp.int32), padding)
     rows = jnp.where(valid.reshape(-1, *[1] * (rows.ndim - 1)), rows, 0)

@@ -161,7 +161,7 @@ def dynamic_loss_scale(
     def adapt(scale, count, finite):
         due = count >= growth_interval - 1 + rule.late
         grown = scale * jnp.asarray(growth_factor, jnp.float32)
-        above = high if rule.clamps else scale
+        above = high if rule.clamps else scale  # what growth past max_scale becomes
         grown = jnp.where(due, jnp.where(grown <= high, grown, above), scale)
         shrunk = jnp.maximum(scale * jnp.asarray(backoff_factor, jnp.float32), low)
         # A scale or factor that was set by hand or scheduled must not lead to 0 or
