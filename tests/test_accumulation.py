@@ -344,17 +344,17 @@ def test_the_inner_transformation_is_within_the_loop_only() -> None:
         (
             lambda: jopt.accumulate(jopt.sgd(0.1), 2).update(G32[0], P32, P32),
             TypeError,
-            "accumulate expects the state that its init made.*update.updates, state",
+            "accumulate expects an AccumulateState.*update.updates, state",
         ),
         (
             lambda: jopt.emit(jopt.sgd(0.1), ()),
             TypeError,
-            r"emit takes a transformation that jopt.accumulate made.*got sgd",
+            r"emit takes a transformation made by jopt.accumulate.*got sgd",
         ),
         (
             lambda: jopt.has_updated(jopt.sgd(0.1).init(P32)),
             ValueError,
-            "has_updated takes the state of jopt.accumulate.*here are 0",
+            "has_updated takes a state with one jopt.accumulate.*this state has 0",
         ),
     ],
 )

@@ -414,7 +414,10 @@ MISUSE: list[tuple[Callable[[], Any], str]] = [
         lambda: jopt.lookahead(jopt.sgd, 5),  # pyright: ignore[reportArgumentType]
         r"lookahead: fast_optimizer is <function sgd.*call it, sgd\(…\)",
     ),
-    (lambda: jopt.lookahead(EMA), "put it after lookahead in a chain. Got chain"),
+    (
+        lambda: jopt.lookahead(EMA),
+        "Put the average after lookahead in a chain. Got chain",
+    ),
     (
         lambda: jopt.lookahead(jopt.sgd(0.1)).update(
             {"w": jnp.ones(2)}, jopt.lookahead(jopt.sgd(0.1)).init({"w": jnp.ones(2)})

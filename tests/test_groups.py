@@ -251,7 +251,7 @@ def test_a_leaf_or_a_rule_that_is_left_over_is_an_error(
                 jnp.ones(1)
             ),
             ValueError,
-            "has the label 'b', but there are transformations for",
+            "has the label 'b', but transforms has only",
         ),
     ],
 )

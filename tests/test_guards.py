@@ -466,7 +466,7 @@ def growing() -> Any:
         (
             lambda: jopt.conditionally_mask(jopt.sgd(0.1), lambda step, loss: True),
             TypeError,
-            r"with the step only, but takes \(step, loss\). For more give forward_extr",
+            r"with the step only, but takes \(step, loss\). For more, pass forward_ext",
         ),
         (
             lambda: jopt.conditionally_mask(jopt.sgd(0.1), lambda step: None).update(
@@ -480,7 +480,7 @@ def growing() -> Any:
                 jnp.ones(1), jopt.skip_nonfinite(growing()).init(jnp.ones(1))
             ),
             ValueError,
-            "the inner state has another structure after an update than before",
+            "the inner update changed the structure of the inner state",
         ),
     ],
 )

@@ -262,7 +262,7 @@ SCALED = jopt.dynamic_loss_scale(jopt.sgd(0.1))
         ),
         (
             lambda: jopt.dynamic_loss_scale(SCALED).init(jnp.ones(2)),
-            "inner has a loss scale already",
+            "inner already has a loss scale",
         ),
         (
             lambda: jopt.skip_nonfinite(jopt.masked(SCALED, True)).init(jnp.ones(2)),
@@ -270,7 +270,7 @@ SCALED = jopt.dynamic_loss_scale(jopt.sgd(0.1))
         ),
         (
             lambda: jopt.skip_spikes(SCALED).init(jnp.ones(2)),
-            "skip_spikes: inner holds a dynamic_loss_scale",
+            "skip_spikes: inner contains a dynamic_loss_scale",
         ),
     ],
 )

@@ -612,7 +612,7 @@ def misuses() -> dict[str, tuple[Any, type[Exception], str]]:
         "caught up elsewhere": (
             lambda: jopt.caught_up(late, late.init(p), p, {"w": jnp.array([0])}),
             ValueError,
-            r"no table at 'w', but at \['table'\]",
+            r"no table at 'w'; its tables are \['table'\]",
         ),
     }
 

@@ -502,7 +502,7 @@ MISMATCHES: list[tuple[Any, Any, str]] = [
     ({"a": jnp.ones(2)}, {"a": None}, "only in .*: 'a'"),
     ([jnp.ones(2)], (jnp.ones(2),), "in a list and in a tuple"),
     ({"a": jnp.ones(2)}, {"a": jnp.ones(3)}, r"\(2,\) in .*, \(3,\) in"),
-    ({"a": jnp.ones((2, 1))}, {"a": jnp.ones((2, 3))}, "None is broadcast"),
+    ({"a": jnp.ones((2, 1))}, {"a": jnp.ones((2, 3))}, "Nothing is broadcast"),
 ]
 
 

@@ -1,9 +1,9 @@
 """Arithmetic on the leaves of trees.
 
-Leaves of one place may have different dtypes: the result has the promoted one. It is
-computed in float32 or wider and rounded once. A number that a tree is scaled by never
-changes the dtype: a bfloat16 leaf stays one, and a float32 number is not rounded to
-bfloat16 before it is used.
+Leaves at the same place may have different dtypes; the result has the promoted dtype.
+It is computed in float32 or wider and rounded once. A number that scales a tree never
+changes the dtype: a bfloat16 leaf stays bfloat16, and a float32 number is not rounded
+to bfloat16 before it is used.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from jopt.values.arguments import abbreviated
 
 
 def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
-    """The sum of two or more trees.
+    """Add two or more trees.
 
     Args:
       tree_x: Arrays; None stays None.
-      tree_y: Of the same structure and shapes.
-      *other_trees: More of them.
+      tree_y: A tree with the structure and shapes of ``tree_x``.
+      *other_trees: More such trees.
 
     Returns:
       A tree like ``tree_x``.
 
     Raises:
-      ValueError: The trees have different structures, or leaves different shapes.
+      ValueError: The trees differ in structure, or their leaves in shape.
 
     >>> add({"a": jnp.ones(2)}, {"a": jnp.ones(2)}, {"a": jnp.ones(2)})
     {'a': Array([3., 3.], dtype=float32)}
@@ -42,22 +42,22 @@ def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
         return functools.reduce(jnp.add, leaves)
 
     others = {f"other_trees[{i}]": tree for i, tree in enumerate(other_trees)}
-    f = functools.partial(rounded_once, total, kind=0)  # True + True is 2
+    f = functools.partial(rounded_once, total, kind=0)  # for bools: True + True is 2
     return map_leaves(f, tree_x=tree_x, tree_y=tree_y, **others)
 
 
 def sub(tree_x: Any, tree_y: Any) -> Any:
-    """The difference of two trees.
+    """Subtract one tree from another.
 
     Args:
       tree_x: Arrays; None stays None.
-      tree_y: Of the same structure and shapes.
+      tree_y: A tree with the structure and shapes of ``tree_x``.
 
     Returns:
       A tree like ``tree_x``.
 
     Raises:
-      ValueError: The trees have different structures, or leaves different shapes.
+      ValueError: The trees differ in structure, or their leaves in shape.
 
     >>> sub({"a": jnp.ones(2)}, {"a": jnp.ones(2)})
     {'a': Array([0., 0.], dtype=float32)}
@@ -67,17 +67,17 @@ def sub(tree_x: Any, tree_y: Any) -> Any:
 
 
 def mul(tree_x: Any, tree_y: Any) -> Any:
-    """The product of two trees, element by element.
+    """Multiply two trees element by element.
 
     Args:
       tree_x: Arrays; None stays None.
-      tree_y: Of the same structure and shapes.
+      tree_y: A tree with the structure and shapes of ``tree_x``.
 
     Returns:
       A tree like ``tree_x``.
 
     Raises:
-      ValueError: The trees have different structures, or leaves different shapes.
+      ValueError: The trees differ in structure, or their leaves in shape.
 
     >>> mul({"a": jnp.arange(3.0)}, {"a": 2.0})
     {'a': Array([0., 2., 4.], dtype=float32)}
@@ -87,17 +87,17 @@ def mul(tree_x: Any, tree_y: Any) -> Any:
 
 
 def div(tree_x: Any, tree_y: Any) -> Any:
-    """The quotient of two trees, element by element.
+    """Divide two trees element by element.
 
     Args:
       tree_x: Arrays; None stays None.
-      tree_y: Of the same structure and shapes.
+      tree_y: A tree with the structure and shapes of ``tree_x``.
 
     Returns:
-      A tree like ``tree_x``, of floating point or complex numbers.
+      A tree like ``tree_x``, with floating point or complex leaves.
 
     Raises:
-      ValueError: The trees have different structures, or leaves different shapes.
+      ValueError: The trees differ in structure, or their leaves in shape.
 
     >>> div({"a": jnp.array([1, 2])}, {"a": jnp.array([2, 2])})
     {'a': Array([0.5, 1. ], dtype=float32)}
@@ -107,10 +107,10 @@ def div(tree_x: Any, tree_y: Any) -> Any:
 
 
 def scale(scalar: ArrayLike, tree: Any) -> Any:
-    """A number times a tree.
+    """Multiply a tree by a number.
 
     Args:
-      scalar: A number, of any dtype.
+      scalar: A number of any dtype.
       tree: Arrays; None stays None.
 
     Returns:
@@ -129,18 +129,18 @@ def scale(scalar: ArrayLike, tree: Any) -> Any:
 
 
 def add_scale(tree_x: Any, scalar: ArrayLike, tree_y: Any) -> Any:
-    """``tree_x + scalar * tree_y``.
+    """Compute ``tree_x + scalar * tree_y``.
 
     Args:
-      tree_x: Arrays; where it has None, so has the result.
-      scalar: A number, of any dtype.
-      tree_y: Of the same structure and shapes.
+      tree_x: Arrays; where it is None, the result is None.
+      scalar: A number of any dtype.
+      tree_y: A tree with the structure and shapes of ``tree_x``.
 
     Returns:
       A tree like ``tree_x``.
 
     Raises:
-      ValueError: The trees have different structures, or leaves different shapes.
+      ValueError: The trees differ in structure, or their leaves in shape.
       TypeError: ``scalar`` is not one number.
 
     >>> add_scale({"a": jnp.ones(2)}, 0.5, {"a": jnp.ones(2)})
@@ -148,11 +148,11 @@ def add_scale(tree_x: Any, scalar: ArrayLike, tree_y: Any) -> Any:
     """
     numbers = [_number("scalar", scalar)]
 
-    def sum_of(x, y, s):
+    def scaled_sum(x, y, s):
         return x + s * y
 
     def f(x, y):
-        return None if x is None else rounded_once(sum_of, x, y, numbers=numbers)
+        return None if x is None else rounded_once(scaled_sum, x, y, numbers=numbers)
 
     return map_leaves(f, gaps=True, tree_x=tree_x, tree_y=tree_y)
 
@@ -169,12 +169,12 @@ def clip(
     min_value: ArrayLike | None = None,
     max_value: ArrayLike | None = None,
 ) -> Any:
-    """Every element moved into ``[min_value, max_value]``.
+    """Clip every element to ``[min_value, max_value]``.
 
     Args:
       tree: Real arrays; None stays None.
-      min_value: The lower bound; None is none.
-      max_value: The upper bound; None is none.
+      min_value: The lower bound; None means no bound.
+      max_value: The upper bound; None means no bound.
 
     Returns:
       A tree like ``tree``, with its dtypes.
@@ -185,28 +185,28 @@ def clip(
     bounds = {"min": min_value, "max": max_value}
     bounds = {name: x for name, x in bounds.items() if x is not None}
 
-    def between(x, *numbers):
+    def clip_leaf(x, *numbers):
         return jnp.clip(x, **dict(zip(bounds, numbers, strict=True)))
 
     return map_leaves(
-        lambda x: rounded_once(between, x, numbers=list(bounds.values())), tree=tree
+        lambda x: rounded_once(clip_leaf, x, numbers=list(bounds.values())), tree=tree
     )
 
 
 def where(condition: ArrayLike, tree_x: Any, tree_y: Any) -> Any:
-    """The leaves of one tree or the other.
+    """Select from one tree where a condition is true and from another elsewhere.
 
     Args:
-      condition: Where it is true, the result is ``tree_x``; one bool, or an array like
-        every leaf.
+      condition: One bool, or an array with the shape of every leaf. Where it is true,
+        the result is ``tree_x``.
       tree_x: Arrays; None stays None.
-      tree_y: Of the same structure and shapes.
+      tree_y: A tree with the structure and shapes of ``tree_x``.
 
     Returns:
       A tree like ``tree_x``.
 
     Raises:
-      ValueError: The trees have different structures, or leaves different shapes.
+      ValueError: The trees differ in structure, or their leaves in shape.
 
     >>> where(True, {"a": jnp.ones(2)}, {"a": jnp.zeros(2)})
     {'a': Array([1., 1.], dtype=float32)}

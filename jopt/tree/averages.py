@@ -1,4 +1,4 @@
-"""Moving averages and counts, as optimizer states keep them."""
+"""Moving averages and counts of optimizer states."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jopt.tree.paths import map_leaves
 
 
 def safe_increment(count: jax.Array) -> jax.Array:
-    """``count + 1``, staying at the largest integer instead of overflowing.
+    """Return ``count + 1``, or the largest integer instead of an overflow.
 
     Args:
       count: A whole number.
@@ -30,13 +30,13 @@ def safe_increment(count: jax.Array) -> jax.Array:
 
 
 def one_minus_power(decay: float | jax.Array, t: jax.Array) -> jax.Array:
-    """``1 - decay**t``, the share of an average that its first ``t`` steps have filled.
+    """Return ``1 - decay**t``, the total weight of the first ``t`` steps in an average.
 
-    In float32 ``0.999**t`` is so close to 1 that the difference keeps three digits
-    only; ``-expm1(t log decay)`` keeps all of them.
+    In float32, ``0.999**t`` is so close to 1 that the difference keeps only three
+    digits; ``-expm1(t log decay)`` keeps all of them.
 
     Args:
-      decay: In [0, 1).
+      decay: The decay of the average, in [0, 1).
       t: The number of steps, from 1.
 
     >>> abs(float(one_minus_power(0.999, jnp.float32(1))) / 0.001 - 1) < 1e-6
@@ -50,7 +50,7 @@ def one_minus_power(decay: float | jax.Array, t: jax.Array) -> jax.Array:
 
 
 def bias_correction(moment: Any, decay: float | jax.Array, count: ArrayLike) -> Any:
-    """``moment / (1 - decay**count)``: an average that started at zero, corrected.
+    """Return ``moment / (1 - decay**count)``, correcting an average begun at zero.
 
     Args:
       moment: Arrays.
@@ -67,11 +67,11 @@ def bias_correction(moment: Any, decay: float | jax.Array, count: ArrayLike) -> 
 
 
 def update_moment(updates: Any, moments: Any, decay: ArrayLike, order: float) -> Any:
-    """``decay * moment + (1 - decay) * update^order``, for every leaf.
+    """Compute ``decay * moment + (1 - decay) * update^order`` for every leaf.
 
     Args:
-      updates: Arrays; where it has None, the moment stays what it is.
-      moments: Of the same structure and shapes, each stored in its own dtype.
+      updates: Arrays; where it is None, the moment does not change.
+      moments: A tree of the same structure and shapes; each leaf keeps its dtype.
       decay: The decay of the moving average, in [0, 1).
       order: The power of the updates.
 
@@ -79,31 +79,31 @@ def update_moment(updates: Any, moments: Any, decay: ArrayLike, order: float) ->
       A tree like ``moments``.
 
     Raises:
-      ValueError: The trees have different structures, or leaves different shapes.
+      ValueError: The trees differ in structure, or their leaves in shape.
 
     >>> update_moment({"a": jnp.array([2.0])}, {"a": jnp.zeros(1)}, 0.5, 2)
     {'a': Array([2.], dtype=float32)}
     """
-    return _averaged(lambda g: g**order, updates, moments, decay)
+    return _average(lambda g: g**order, updates, moments, decay)
 
 
 def update_moment_per_elem_norm(
     updates: Any, moments: Any, decay: ArrayLike, order: float
 ) -> Any:
-    """``decay * moment + (1 - decay) * |update|^order``: real also if they are complex.
+    """Compute ``decay * moment + (1 - decay) * |update|^order``, real for complex too.
 
     Args:
-      updates: Arrays; where it has None, the moment stays what it is.
-      moments: Real, of the same structure and shapes, each stored in its own dtype.
+      updates: Arrays; where it is None, the moment does not change.
+      moments: A real tree of the same structure and shapes; each leaf keeps its dtype.
       decay: The decay of the moving average, in [0, 1).
-      order: The power of the absolute values. (In optax odd powers of real updates
+      order: The power of the absolute values. (In optax, odd powers of real updates
         keep the sign.)
 
     Returns:
       A tree like ``moments``.
 
     Raises:
-      ValueError: The trees have different structures, or leaves different shapes.
+      ValueError: The trees differ in structure, or their leaves in shape.
 
     >>> updates = {"a": jnp.array([3 + 4j])}
     >>> update_moment_per_elem_norm(updates, {"a": jnp.zeros(1)}, 0.5, 2)
@@ -113,25 +113,25 @@ def update_moment_per_elem_norm(
     def power(g):
         return abs_sq(g) ** (order // 2) if order % 2 == 0 else jnp.abs(g) ** order
 
-    return _averaged(power, updates, moments, decay)
+    return _average(power, updates, moments, decay)
 
 
 def update_infinity_moment(
     updates: Any, moments: Any, decay: ArrayLike, eps: ArrayLike
 ) -> Any:
-    """``max(decay * moment, |update| + eps)``, for every element.
+    """Compute ``max(decay * moment, |update| + eps)`` for every element.
 
     Args:
-      updates: Arrays; where it has None, the moment stays what it is.
-      moments: Real, of the same structure and shapes, each stored in its own dtype.
-      decay: What the maximum is multiplied by, in [0, 1).
+      updates: Arrays; where it is None, the moment does not change.
+      moments: A real tree of the same structure and shapes; each leaf keeps its dtype.
+      decay: The factor of the old maximum, in [0, 1).
       eps: Added to the absolute values.
 
     Returns:
       A tree like ``moments``.
 
     Raises:
-      ValueError: The trees have different structures, or leaves different shapes.
+      ValueError: The trees differ in structure, or their leaves in shape.
 
     >>> update_infinity_moment({"a": jnp.array([-2.0])}, {"a": jnp.ones(1)}, 0.9, 0.0)
     {'a': Array([2.], dtype=float32)}
@@ -140,30 +140,37 @@ def update_infinity_moment(
     def largest(g, m, decay, eps):
         return jnp.maximum(jnp.abs(g) + eps, decay * m)
 
-    return _each(largest, updates, moments, [decay, eps])
+    return _map_wide(largest, updates, moments, [decay, eps])
 
 
-def _averaged(power: Callable[..., Any], updates: Any, moments: Any, decay: Any) -> Any:
-    # 1 - decay of a Python number is exact in a way that it is not in float32.
+def _average(power: Callable[..., Any], updates: Any, moments: Any, decay: Any) -> Any:
+    # 1 - decay is taken here, because a Python float keeps digits that float32 loses.
     def average(g, m, decay, rest):
         return decay * m + rest * power(g)
 
-    return _each(average, updates, moments, [decay, 1 - decay])
+    return _map_wide(average, updates, moments, [decay, 1 - decay])
 
 
-def _each(f: Callable[..., Any], updates: Any, moments: Any, numbers: list[Any]) -> Any:
-    """``f`` of real numbers and two leaves, of which each may be complex."""
+def _map_wide(
+    f: Callable[..., Any], updates: Any, moments: Any, numbers: list[Any]
+) -> Any:
+    """Apply ``f`` to the leaves of two trees and real numbers in a wide dtype.
 
-    def one(g, m):
+    Each leaf may be complex.
+    """
+
+    def map_leaf(g, m):
         if g is None:
             return m
+        # finfo gives the real dtype of a complex one: the numbers stay real.
         width = jnp.finfo(wide(promoted(g, m, 0.0))).dtype
-        widths = [promoted(x, width) for x in (g, m)] + [width for _ in numbers]
-        loaded = [
+        dtypes = [promoted(x, width) for x in (g, m)] + [width for _ in numbers]
+        operands = [
             jnp.asarray(x).astype(dtype)
-            for x, dtype in zip((g, m, *numbers), widths, strict=True)
+            for x, dtype in zip((g, m, *numbers), dtypes, strict=True)
         ]
-        with jax.numpy_dtype_promotion("standard"):  # a real number times complex ones
-            return as_dtype(f(*loaded), jnp.asarray(m).dtype)
+        # Strict promotion forbids a real number times a complex array.
+        with jax.numpy_dtype_promotion("standard"):
+            return as_dtype(f(*operands), jnp.asarray(m).dtype)
 
-    return map_leaves(one, gaps=True, updates=updates, moments=moments)
+    return map_leaves(map_leaf, gaps=True, updates=updates, moments=moments)

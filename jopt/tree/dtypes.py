@@ -1,4 +1,4 @@
-"""Dtypes: of scalars, of what is computed, and of whole trees."""
+"""Dtypes of scalars, of computations and of whole trees."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from jopt.values import arguments
 
 
 def compute_dtype(dtype: Any) -> Any:
-    """The dtype that a leaf is computed in: float32, or wider if the leaf is.
+    """Return the dtype to compute a leaf in: float32, or wider if the leaf is wider.
 
     Args:
-      dtype: Of a floating point or complex leaf.
+      dtype: The dtype of a floating point or complex leaf.
 
     >>> compute_dtype(jnp.bfloat16), compute_dtype(jnp.complex64)
     (dtype('float32'), dtype('complex64'))
@@ -28,7 +28,9 @@ def compute_dtype(dtype: Any) -> Any:
 
 
 def scalar_dtype() -> Any:
-    """The dtype of scalars: float32, or float64 under x64; never the parameters'.
+    """Return the dtype of scalars: float32, or float64 under x64.
+
+    It does not depend on the dtype of the parameters.
 
     >>> scalar_dtype()
     dtype('float32')
@@ -37,7 +39,7 @@ def scalar_dtype() -> Any:
 
 
 def scalar(value: Any) -> jax.Array:
-    """``value`` as a strongly typed scalar.
+    """Return ``value`` as a strongly typed scalar.
 
     Args:
       value: A number.
@@ -49,16 +51,19 @@ def scalar(value: Any) -> jax.Array:
 
 
 def promoted(*values: Any) -> Any:
-    """The dtype that holds all values, by JAX's standard rules, whatever is set."""
+    """Return the promoted dtype of all values by JAX's standard rules.
+
+    The user's setting of ``jax_numpy_dtype_promotion`` has no effect.
+    """
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(*values)
 
 
 def wide(dtype: Any) -> Any:
-    """The dtype to compute in for a result of this dtype; integers stay what they are.
+    """Return the dtype to compute a result of ``dtype`` in; integers stay unchanged.
 
     Args:
-      dtype: Any dtype of numbers.
+      dtype: Any numeric dtype.
 
     >>> wide(jnp.float16), wide(jnp.int8)
     (dtype('float32'), dtype('int8'))
@@ -70,14 +75,14 @@ def wide(dtype: Any) -> Any:
 def rounded_once(
     f: Callable[..., Any], *leaves: Any, numbers: Sequence[Any] = (), kind: Any = None
 ) -> jax.Array:
-    """``f(*leaves, *numbers)``, computed in float32 or wider and then rounded.
+    """Compute ``f(*leaves, *numbers)`` in float32 or wider, then round it once.
 
     Args:
       f: A function of arrays.
-      *leaves: Arrays, whose promoted dtype is the result's.
-      numbers: Further arguments. For the result's dtype it only counts whether they
-        are whole, real or complex; the computation has their width too.
-      kind: A Python number of the kind that the result is at least.
+      *leaves: Arrays; the result has their promoted dtype.
+      numbers: Further arguments. They may widen the computation, but of their dtypes
+        only the kind (integer, real, complex) affects the result's dtype.
+      kind: A Python number of the lowest kind that the result may have.
 
     >>> x = jnp.ones(2, jnp.bfloat16)
     >>> rounded_once(lambda x, s: s * x, x, numbers=[jnp.float32(0.1)]).dtype
@@ -89,11 +94,13 @@ def rounded_once(
     for x in numbers:
         if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact):
             width = np.promote_types(width, jnp.asarray(x).dtype)
-    loaded = [jnp.asarray(x).astype(width) for x in (*leaves, *numbers)]
-    return f(*loaded).astype(dtype)
+    # One dtype for all operands, so that f also works under strict promotion.
+    operands = [jnp.asarray(x).astype(width) for x in (*leaves, *numbers)]
+    return f(*operands).astype(dtype)
 
 
 def _kind(number: Any) -> Any:
+    """Return a Python number of the same kind, which promotes without a width."""
     dtype = jnp.result_type(number)
     if jnp.issubdtype(dtype, jnp.complexfloating):
         return 0j
@@ -101,11 +108,11 @@ def _kind(number: Any) -> Any:
 
 
 def cast(tree: Any, dtype: DTypeLike | None) -> Any:
-    """All leaves in one dtype.
+    """Cast all leaves to one dtype.
 
     Args:
       tree: Arrays; None stays None.
-      dtype: None for the leaves as they are.
+      dtype: The dtype; None leaves the tree unchanged.
 
     Returns:
       A tree like ``tree``.
@@ -122,11 +129,11 @@ def cast(tree: Any, dtype: DTypeLike | None) -> Any:
 
 
 def cast_like(tree: Any, other_tree: Any) -> Any:
-    """Every leaf in the dtype of another tree's leaf.
+    """Cast every leaf to the dtype of another tree's leaf.
 
     Args:
       tree: Arrays; None stays None.
-      other_tree: Of the same structure; a leaf without a dtype changes nothing.
+      other_tree: A tree of the same structure; a leaf without a dtype has no effect.
 
     Returns:
       A tree like ``tree``.
@@ -146,12 +153,12 @@ def cast_like(tree: Any, other_tree: Any) -> Any:
 
 
 def as_dtype(x: Any, dtype: DTypeLike) -> jax.Array:
-    """One array in another dtype, if that keeps its imaginary part."""
+    """Cast an array; raise TypeError if that would drop its imaginary part."""
     x = jnp.asarray(x)
     if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
         raise TypeError(
             f"a cast from {x.dtype} to {jnp.dtype(dtype)} drops the imaginary part; "
-            "if that is meant, take tree.real first"
+            "if you want that, take tree.real first"
         )
     return x.astype(dtype)
 
@@ -160,19 +167,20 @@ def dtype(
     tree: Any,
     mixed_dtype_handler: Literal["promote", "highest", "lowest"] | None = None,
 ) -> Any:
-    """The dtype of all leaves.
+    """Return the common dtype of all leaves.
 
     Args:
       tree: Arrays or numbers.
-      mixed_dtype_handler: What to do if there are several. None: it is an error.
-        ``"promote"``: the one that all can be promoted to. ``"highest"``, ``"lowest"``:
-        the one of them that all others can be promoted to, or from.
+      mixed_dtype_handler: How to handle several dtypes. None raises an error;
+        ``"promote"`` returns their promoted dtype; ``"highest"`` or ``"lowest"``
+        returns the one of them that all others can be promoted to, or from.
 
     Returns:
-      A dtype; that of scalars for a tree without leaves.
+      A dtype; the dtype of scalars for a tree without leaves.
 
     Raises:
-      ValueError: The dtypes are different, or none is the highest or lowest.
+      ValueError: The dtypes differ and there is no handler, or none of them is the
+        highest or lowest.
 
     >>> tree = {"a": jnp.ones(2), "b": jnp.ones(2, jnp.bfloat16)}
     >>> dtype(tree, "lowest")
@@ -182,30 +190,30 @@ def dtype(
         (None, "promote", "highest", "lowest"), mixed_dtype_handler=mixed_dtype_handler
     )
     named = {path: jnp.asarray(x).dtype for path, x in leaves_with_names(tree)}
-    found = sorted(set(named.values()), key=str)
-    if len(found) <= 1:
-        return found[0] if found else scalar_dtype()
+    dtypes = sorted(set(named.values()), key=str)
+    if len(dtypes) <= 1:
+        return dtypes[0] if dtypes else scalar_dtype()
     if mixed_dtype_handler is None:
         examples = {str(x): path for path, x in named.items()}
         shown = ", ".join(f"{x} ({path!r})" for x, path in sorted(examples.items()))
         raise ValueError(
-            f"the leaves have several dtypes: {shown}. mixed_dtype_handler= says which "
-            "one to take"
+            f"the leaves have several dtypes: {shown}. Set mixed_dtype_handler to "
+            "choose one"
         )
     if mixed_dtype_handler == "promote":
-        return promoted(*found)
-    for x in found:
-        pairs = [(y, x) if mixed_dtype_handler == "highest" else (x, y) for y in found]
+        return promoted(*dtypes)
+    for x in dtypes:
+        pairs = [(y, x) if mixed_dtype_handler == "highest" else (x, y) for y in dtypes]
         if all(promoted(low, high) == high for low, high in pairs):
             return x
     raise ValueError(
-        f"none of {[str(x) for x in found]} is the {mixed_dtype_handler}: some cannot "
+        f"none of {[str(x) for x in dtypes]} is the {mixed_dtype_handler}: some cannot "
         "be promoted to each other"
     )
 
 
 def real(tree: Any) -> Any:
-    """The real part of every leaf.
+    """Return the real part of every leaf.
 
     Args:
       tree: Arrays; None stays None.
@@ -220,7 +228,7 @@ def real(tree: Any) -> Any:
 
 
 def conj(tree: Any) -> Any:
-    """The complex conjugate of every leaf.
+    """Return the complex conjugate of every leaf.
 
     Args:
       tree: Arrays; None stays None.

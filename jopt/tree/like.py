@@ -1,4 +1,4 @@
-"""New trees in the shape of others."""
+"""New trees with the structure and shapes of others."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from jopt.tree.paths import map_leaves
 
 
 def full_like(tree: Any, fill_value: ArrayLike, dtype: DTypeLike | None = None) -> Any:
-    """A tree filled with a number.
+    """Return a tree filled with a number.
 
     Args:
-      tree: Arrays, or what has a shape and a dtype; None stays None.
+      tree: Arrays, or objects with a shape and a dtype; None stays None.
       fill_value: The number.
-      dtype: Of the new leaves; None for each the dtype of its leaf.
+      dtype: Dtype of the new leaves; None keeps the dtype of each leaf.
 
     Returns:
-      A tree like ``tree``, sharded like it, also under jit.
+      A tree like ``tree``, with the same sharding, also under jit.
 
     >>> full_like({"a": jnp.zeros(2), "b": None}, 7.0)
     {'a': Array([7., 7.], dtype=float32), 'b': None}
     """
 
-    def full(x):
-        wanted = jnp.result_type(_dtype(x) if dtype is None else dtype)
+    def fill(x):
+        new_dtype = jnp.result_type(_dtype(x) if dtype is None else dtype)
         if isinstance(x, jax.ShapeDtypeStruct):
-            return jnp.full(x.shape, fill_value, wanted, device=x.sharding)
-        return _filled(jnp.asarray(x), fill_value, wanted)
+            return jnp.full(x.shape, fill_value, new_dtype, device=x.sharding)
+        return _fill(jnp.asarray(x), fill_value, new_dtype)
 
-    return map_leaves(full, tree=tree)
+    return map_leaves(fill, tree=tree)
 
 
 def _dtype(x: Any) -> Any:
@@ -45,15 +45,15 @@ def _dtype(x: Any) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _filled(x: jax.Array, fill_value: Any, dtype: Any) -> jax.Array:
+def _fill(x: jax.Array, fill_value: Any, dtype: Any) -> jax.Array:
     return spread_like(jnp.full_like(x, fill_value, dtype=dtype), x)
 
 
 def spread_like(x: jax.Array, other: jax.Array) -> jax.Array:
-    """``x``, spread over devices as ``other`` is, also under jit.
+    """Return ``x``, sharded like ``other``, also under jit.
 
-    A choice that is never made, which the compiler cannot know, ties one to the other
-    where shardings are decided.
+    A selection that never happens, which the compiler cannot know, ties the sharding
+    of ``x`` to that of ``other``.
 
     Args:
       x: An array.
@@ -64,19 +64,20 @@ def spread_like(x: jax.Array, other: jax.Array) -> jax.Array:
     """
     if jnp.iscomplexobj(other) and not jnp.iscomplexobj(x):
         other = jnp.real(other)
+    # Without the barrier the compiler would fold the constant and drop the selection.
     never = jax.lax.optimization_barrier(np.False_)
     return jax.lax.select(never, other.astype(x.dtype), x)
 
 
 def zeros_like(tree: Any, dtype: DTypeLike | None = None) -> Any:
-    """A tree of zeros.
+    """Return a tree of zeros.
 
     Args:
-      tree: Arrays, or what has a shape and a dtype; None stays None.
-      dtype: Of the new leaves; None for each the dtype of its leaf.
+      tree: Arrays, or objects with a shape and a dtype; None stays None.
+      dtype: Dtype of the new leaves; None keeps the dtype of each leaf.
 
     Returns:
-      A tree like ``tree``, sharded like it, also under jit.
+      A tree like ``tree``, with the same sharding, also under jit.
 
     >>> zeros_like({"a": jnp.ones(2)}, jnp.bfloat16)
     {'a': Array([0, 0], dtype=bfloat16)}
@@ -85,14 +86,14 @@ def zeros_like(tree: Any, dtype: DTypeLike | None = None) -> Any:
 
 
 def ones_like(tree: Any, dtype: DTypeLike | None = None) -> Any:
-    """A tree of ones.
+    """Return a tree of ones.
 
     Args:
-      tree: Arrays, or what has a shape and a dtype; None stays None.
-      dtype: Of the new leaves; None for each the dtype of its leaf.
+      tree: Arrays, or objects with a shape and a dtype; None stays None.
+      dtype: Dtype of the new leaves; None keeps the dtype of each leaf.
 
     Returns:
-      A tree like ``tree``, sharded like it, also under jit.
+      A tree like ``tree``, with the same sharding, also under jit.
 
     >>> ones_like({"a": jnp.zeros(2)})
     {'a': Array([1., 1.], dtype=float32)}
@@ -101,7 +102,7 @@ def ones_like(tree: Any, dtype: DTypeLike | None = None) -> Any:
 
 
 def batch_shape(tree: Any, shape: tuple[int, ...] = ()) -> Any:
-    """Every leaf repeated along new leading axes.
+    """Repeat every leaf along new leading axes.
 
     Args:
       tree: Arrays; None stays None.
@@ -117,7 +118,7 @@ def batch_shape(tree: Any, shape: tuple[int, ...] = ()) -> Any:
 
 
 def split_key_like(rng_key: jax.Array, target_tree: Any) -> Any:
-    """A key for every leaf.
+    """Return a tree with a random key for every leaf.
 
     Args:
       rng_key: A key of ``jax.random``.
@@ -139,17 +140,17 @@ def random_like(
     sampler: Callable[..., Any] = jax.random.normal,
     dtype: DTypeLike | None = None,
 ) -> Any:
-    """A tree of random numbers.
+    """Return a tree of random numbers.
 
-    Numbers for leaves narrower than float32 are drawn in float32 and rounded: in
-    bfloat16 itself there are 128 different uniform ones between 0.5 and 1.
+    Numbers for leaves narrower than float32 are drawn in float32 and rounded: drawn in
+    bfloat16, uniform numbers between 0.5 and 1 have only 128 different values.
 
     Args:
       rng_key: A key of ``jax.random``.
-      target_tree: Arrays, or what has a shape and a dtype; None stays None.
-      sampler: Called as ``sampler(key, shape, dtype)``, with ``out_sharding`` too if it
-        takes that.
-      dtype: Of the new leaves; None for each the dtype of its leaf.
+      target_tree: Arrays, or objects with a shape and a dtype; None stays None.
+      sampler: Called as ``sampler(key, shape, dtype)``, and with ``out_sharding`` if it
+        has that parameter.
+      dtype: Dtype of the new leaves; None keeps the dtype of each leaf.
 
     Returns:
       A tree like ``target_tree``.
@@ -161,22 +162,22 @@ def random_like(
     sharded = "out_sharding" in inspect.signature(sampler).parameters
 
     def draw(x, key):
-        wanted = jnp.result_type(_dtype(x) if dtype is None else dtype)
+        new_dtype = jnp.result_type(_dtype(x) if dtype is None else dtype)
         options = {"out_sharding": jax.typeof(x).sharding} if sharded else {}
-        return sampler(key, np.shape(x), wide(wanted), **options).astype(wanted)
+        return sampler(key, np.shape(x), wide(new_dtype), **options).astype(new_dtype)
 
     keys = split_key_like(rng_key, target_tree)
     return map_leaves(draw, same_shapes=False, target_tree=target_tree, keys=keys)
 
 
 def unwrap_random_key_data(input_tree: Any) -> Any:
-    """Keys of ``jax.random`` as the numbers they consist of; the rest as it is.
+    """Replace keys of ``jax.random`` by their data; keep all other leaves.
 
     Args:
       input_tree: Any tree; None stays None.
 
     Returns:
-      A tree like ``input_tree``, of arrays that can be compared and saved.
+      A tree like ``input_tree``, whose arrays can be compared and saved.
 
     >>> unwrap_random_key_data({"key": jax.random.key(3), "a": 1.0})
     {'a': 1.0, 'key': Array([0, 3], dtype=uint32)}

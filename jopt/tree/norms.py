@@ -16,7 +16,7 @@ from jopt.tree.row_sparse import is_rows, touched
 
 
 def abs_sq(x: jax.Array) -> jax.Array:
-    """``|x|^2``, real also for complex ``x``.
+    """Return ``|x|^2``, real for complex ``x`` too.
 
     Args:
       x: An array.
@@ -33,24 +33,24 @@ Order = Literal[1, 2, "inf", "infinity"] | float | None
 
 
 def norm(tree: Any, ord: Order = None, squared: bool = False) -> jax.Array:
-    """The norm of all leaves together.
+    """Return the norm of all leaves together.
 
-    Computed in float32 (float64 if a leaf is) whatever the leaves' dtype. Squares of
-    numbers above 1e19 or below 1e-19 do not fit into float32: where the plain sum of
-    squares leaves its safe range, and only there, the tree is read again and scaled.
-    The gradient at zero is zero.
+    It is computed in float32 (float64 if a leaf is) for any dtype of the leaves.
+    Squares of numbers above 1e19 or below 1e-19 do not fit into float32: if the plain
+    sum of squares leaves its safe range, and only then, the tree is read again and
+    scaled. The gradient at zero is zero.
 
     Args:
-      tree: Arrays; Nones count as absent, `RowSparse` leaves as what they stand for.
+      tree: Arrays; None counts as absent, a `RowSparse` leaf as its whole table.
       ord: None or 2 for the Euclidean norm, 1 for the sum and ``jnp.inf`` for the
         largest of the absolute values.
-      squared: Whether to return the square, which itself overflows above 1e38.
+      squared: Whether to return the squared norm, which overflows above 1e38.
 
     Returns:
       A scalar.
 
     Raises:
-      ValueError: There is no such ``ord``.
+      ValueError: ``ord`` is not one of these.
 
     >>> float(norm({"a": jnp.full(4, 300.0, jnp.float16), "b": None}))
     600.0
@@ -67,17 +67,17 @@ def norm(tree: Any, ord: Order = None, squared: bool = False) -> jax.Array:
 def _norm(leaves: list[Any], ord: Order, squared: bool) -> jax.Array:
     leaves = [_inexact(x) for x in leaves if np.size(x)]
     if ord in (None, 2):
-        found = _euclidean(leaves, squared) if leaves else jnp.zeros(())
+        result = _euclidean(leaves, squared) if leaves else jnp.zeros(())
     elif ord == 1 or ord in (math.inf, "inf", "infinity"):
         wide = [jnp.abs(x.astype(compute_dtype(x.dtype))) for x in leaves]
         of_leaf, of_all = (jnp.sum, jnp.sum) if ord == 1 else (jnp.max, jnp.max)
         width = np.result_type(scalar_dtype(), *(x.dtype for x in wide))
         each = [of_leaf(x).astype(width) for x in wide]
-        found = of_all(jnp.stack(each)) if each else jnp.zeros(())
-        found = abs_sq(found) if squared else found
+        result = of_all(jnp.stack(each)) if each else jnp.zeros(())
+        result = abs_sq(result) if squared else result
     else:
         raise ValueError(f"ord must be None, 1, 2 or jnp.inf, got ord={ord!r}")
-    return found.astype(scalar_dtype())
+    return result.astype(scalar_dtype())
 
 
 def _inexact(x: Any) -> jax.Array:
@@ -95,7 +95,7 @@ def _euclidean(leaves: list[jax.Array], squared: bool) -> jax.Array:
         squares = _add_squares(squares, group)
     if squared:
         return squares
-    # Below this bound, squares that vanished could matter.
+    # Below this bound, squares that underflowed to zero could matter.
     lowest = sum(x.size for x in leaves) * float(wide.tiny) * 1e7
 
     def scaled():
@@ -107,15 +107,17 @@ def _euclidean(leaves: list[jax.Array], squared: bool) -> jax.Array:
 
 
 def _equal_groups(leaves: list[jax.Array], most: int = 16) -> list[list[jax.Array]]:
-    """Leaves of one shape and dtype together, a few at a time.
+    """Group leaves of the same shape and dtype, at most ``most`` in a group.
 
-    What is jitted for a group is traced once for all equal groups, so a tree of many
-    leaves takes few calls.
+    A function jitted for a group is traced once for all equal groups, so a tree of many
+    leaves needs few calls.
     """
-    alike = collections.defaultdict(list)
+    by_type = collections.defaultdict(list)
     for x in leaves:
-        alike[x.shape, x.dtype].append(x)
-    return [xs[i : i + most] for xs in alike.values() for i in range(0, len(xs), most)]
+        by_type[x.shape, x.dtype].append(x)
+    return [
+        xs[i : i + most] for xs in by_type.values() for i in range(0, len(xs), most)
+    ]
 
 
 @jax.jit
@@ -133,10 +135,10 @@ def _norms(group: list[jax.Array], dtype: Any) -> jax.Array:
 
 
 def _scaled_norm(x: jax.Array) -> jax.Array:
-    # Where norm falls back to this the tree is read again anyway, and reading a leaf
-    # twice takes fewer operations than summing it up at three scales.
+    # Not norm_along: this fallback reads the tree again anyway, and reading a leaf
+    # twice takes fewer operations than summing it at three scales.
     largest = jnp.max(jnp.abs(x), initial=0)
-    # Neither the quotients nor 1 / divisor may leave the normal range.
+    # Both the quotients and 1 / divisor must stay in the normal range.
     tiny = jnp.finfo(largest.dtype).tiny
     divisor = jax.lax.stop_gradient(jnp.clip(largest, tiny, 1 / tiny))
     return divisor * _root(jnp.sum(abs_sq(x / divisor.astype(x.dtype))))
@@ -144,40 +146,41 @@ def _scaled_norm(x: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def norm_along(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
-    """The L2 norms of one array along axes, which are kept; any magnitude is exact.
+    """Return the L2 norms of an array along axes, exact for any magnitude.
 
-    The array is read once, for the sum of squares at three scales.
+    The axes are kept, with length 1. The array is read once, to sum its squares at
+    three scales.
 
     Args:
-      x: In float32 or wider.
-      axis: Which axes; None is all of them.
+      x: An array in float32 or wider.
+      axis: The axes to reduce; None means all.
 
     >>> norm_along(jnp.array([[3e30, 4e30]]), axis=1) / 1e30
     Array([[5.]], dtype=float32)
     """
     real = jnp.finfo(x.dtype)
-    # XLA would multiply the scales before it multiplies with x, hence the barrier;
-    # where it still does, their squares are finite.
+    # The barrier keeps XLA from multiplying the scales with each other before it
+    # multiplies with x. If it does so anyway, their squares are finite.
     far = jnp.asarray(2.0 ** (real.maxexp // 2 - 1), real.dtype)
     scales = jax.lax.optimization_barrier((far, 1 / far))
     small, large = (
         jnp.sum(abs_sq(x * s.astype(x.dtype)), axis=axis, keepdims=True) for s in scales
     )
     plain = jnp.sum(abs_sq(x), axis=axis, keepdims=True)
-    # Below this bound, squares that vanished could matter.
+    # Below this bound, squares that underflowed to zero could matter.
     lowest = x.size / max(plain.size, 1) * float(real.tiny) * 1e7
-    found = jnp.where(plain > lowest, jnp.sqrt(plain), jnp.sqrt(small) / far)
-    return jnp.where(plain < jnp.inf, found, jnp.sqrt(large) * far)
+    norms = jnp.where(plain > lowest, jnp.sqrt(plain), jnp.sqrt(small) / far)
+    return jnp.where(plain < jnp.inf, norms, jnp.sqrt(large) * far)
 
 
 def norm_of_bounded(x: jax.Array) -> jax.Array:
-    """The L2 norm of one array whose entries are above 1e-31 and below 1e3, or zero.
+    """Return the L2 norm of an array with entries of magnitude 1e-31 to 1e3, or zero.
 
-    It is one sum, at one scale, which compilers fuse with what makes the array; the
-    three of `norm_along` they do not.
+    It takes one sum, at one scale, which compilers fuse into the computation of the
+    array; they do not fuse the three sums of `norm_along`.
 
     Args:
-      x: In float32 or wider.
+      x: An array in float32 or wider.
 
     >>> norm_of_bounded(jnp.full(4, 1e-30)) / 2e-30
     Array(1., dtype=float32)
@@ -197,6 +200,7 @@ def _norm_along_jvp(axis: Any, primals: Any, tangents: Any) -> Any:
 
 
 def _root(squares: jax.Array) -> jax.Array:
-    """The root, whose slope at zero, where there is none, is finite."""
+    """Return the square root, with a finite derivative at zero."""
     positive = squares > 0
+    # The inner where keeps sqrt'(0) = inf out of the gradient, in which 0 * inf is NaN.
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), squares)

@@ -1,4 +1,4 @@
-"""Leaves by name, and trees side by side."""
+"""Names of leaves, and functions of several trees side by side."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from jopt.tree.row_sparse import is_leaf, is_rows
 
 
 def path_name(path: tuple[Any, ...]) -> str:
-    """A key path as text: ``dense/kernel``, alike for every container.
+    """Return a key path as text, such as ``dense/kernel``, for every container alike.
 
-    nnx wraps a parameter in a variable, which adds a last ``value`` to the path at
-    ``init`` but not at ``update``; it is dropped, so that one name serves both.
+    nnx wraps a parameter in a variable, which appends ``value`` to the path at ``init``
+    but not at ``update``. It is dropped, so that a leaf has one name.
 
     Args:
-      path: As from ``jax.tree_util.tree_leaves_with_path``.
+      path: A key path, as from ``jax.tree_util.tree_leaves_with_path``.
 
     >>> import jax
     >>> tree = {"dense": {"kernel": 1.0}}
@@ -31,23 +31,23 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def leaves_with_names(tree: Any, none: bool = False) -> list[tuple[str, Any]]:
-    """``(path, leaf)`` of every leaf; with ``none=True`` also of the Nones.
+    """Return ``(path, leaf)`` of every leaf.
 
     Args:
       tree: Any tree.
-      none: Whether a None is a leaf.
+      none: Whether None counts as a leaf.
 
     >>> leaves_with_names({"a": None, "b": [1.0]}, none=True)
     [('a', None), ('b/0', 1.0)]
     """
-    found, _ = jax.tree_util.tree_flatten_with_path(
+    pairs, _ = jax.tree_util.tree_flatten_with_path(
         tree, is_leaf=is_leaf if none else is_rows
     )
-    return [(path_name(path), leaf) for path, leaf in found]
+    return [(path_name(path), leaf) for path, leaf in pairs]
 
 
 def is_none(x: Any) -> bool:
-    """Whether it is None, which is a leaf if one says so."""
+    """Return whether ``x`` is None, for ``is_leaf`` of the functions of `jax.tree`."""
     return x is None
 
 
@@ -58,19 +58,19 @@ def map_leaves(
     gaps: bool = False,
     **trees: Any,
 ) -> Any:
-    """``f`` of the leaves of all trees that are at the same place, as a tree.
+    """Return the tree of ``f`` applied to the leaves of all trees at the same place.
 
     Args:
       f: A function of as many leaves as there are trees. It is not called for None,
         which stays None.
-      same_shapes: Whether leaves at the same place must have the same shape, or be
+      same_shapes: Whether leaves at the same place must have the same shape or be
         single numbers.
-      gaps: Whether the first tree may have None where the others have leaves; then
-        ``f`` is called with the None.
-      **trees: The trees, under the names that errors call them by.
+      gaps: Whether the first tree may have None where the others have leaves; ``f`` is
+        then called with the None.
+      **trees: The trees, by the names to use in errors.
 
     Raises:
-      ValueError: The trees have different structures, or leaves different shapes.
+      ValueError: The trees differ in structure, or their leaves in shape.
 
     >>> map_leaves(max, x={"a": 1, "b": None}, y={"a": 2, "b": None})
     {'a': 2, 'b': None}
@@ -95,39 +95,40 @@ def _check_shapes(names: Sequence[str], row: Sequence[Any]) -> None:
     shapes = {n: np.shape(x) for n, x in zip(names, row, strict=True) if x is not None}
     if len(set(shapes.values()) - {()}) > 1:
         shown = ", ".join(f"{shape} in {name}" for name, shape in shapes.items())
-        raise ValueError(f"a leaf has different shapes: {shown}. None is broadcast.")
+        raise ValueError(f"a leaf has different shapes: {shown}. Nothing is broadcast.")
 
 
 def aligned(
     name: str, tree: Any, other_name: str, other: Any, *, gaps: bool = False
 ) -> list[Any]:
-    """The leaves of ``other`` in the order of the leaves and Nones of ``tree``.
+    """Return the leaves of ``other`` in the order of the leaves and Nones of ``tree``.
 
     Args:
-      name: What the tree is called in errors.
-      tree: The tree that says the structure.
-      other_name: What the other is called.
+      name: The name of ``tree`` in errors.
+      tree: The tree that defines the structure.
+      other_name: The name of ``other`` in errors.
       other: The other tree.
-      gaps: Whether the tree may have None where the other has a leaf.
+      gaps: Whether ``tree`` may have None where ``other`` has a leaf.
 
     Raises:
-      ValueError: They have different structures; the error says where.
+      ValueError: The trees differ in structure; the error says where.
     """
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
     try:
-        found = treedef.flatten_up_to(other)
+        other_leaves = treedef.flatten_up_to(other)
     except ValueError:
-        found = None
-    if found is None or not all(
-        _alike(x, y) or (gaps and x is None and _is_leaf(y))
-        for x, y in zip(leaves, found, strict=True)
+        other_leaves = None
+    # flatten_up_to returns subtrees where tree has leaves, so each one is checked.
+    if other_leaves is None or not all(
+        _match(x, y) or (gaps and x is None and _is_leaf(y))
+        for x, y in zip(leaves, other_leaves, strict=True)
     ):
         where = difference(name, tree, other_name, other)
         raise ValueError(f"{name} and {other_name} have different structures; {where}")
-    return found
+    return other_leaves
 
 
-def _alike(leaf: Any, other: Any) -> bool:
+def _match(leaf: Any, other: Any) -> bool:
     if leaf is None or other is None:
         return leaf is other
     return _is_leaf(other)
@@ -138,7 +139,7 @@ def _is_leaf(x: Any) -> bool:
 
 
 def children(node: Any) -> list[tuple[Any, Any]]:
-    """The steps of a path from a node, and what they lead to; none from a leaf.
+    """Return ``(key, child)`` for every child of a node; none for a leaf.
 
     Args:
       node: Any tree.
@@ -146,42 +147,45 @@ def children(node: Any) -> list[tuple[Any, Any]]:
     >>> children({"a": None, "b": [1, 2]})
     [(DictKey(key='a'), None), (DictKey(key='b'), [1, 2])]
     """
-    found, _ = jax.tree_util.tree_flatten_with_path(
+    pairs, _ = jax.tree_util.tree_flatten_with_path(
         node, is_leaf=lambda x: x is not node
     )
-    return [(path[0], child) for path, child in found if path]
+    return [(path[0], child) for path, child in pairs if path]
 
 
 def difference(
     name: str, tree: Any, other_name: str, other: Any, *, none: bool = False
 ) -> str:
-    """Where two trees that are called so in an error differ in structure.
+    """Describe where two trees differ in structure, for an error.
 
     Args:
-      name: What the first tree is called.
+      name: The name of the first tree.
       tree: The first tree.
-      other_name: What the second tree is called.
+      other_name: The name of the second tree.
       other: The second tree.
-      none: Whether a None is a leaf.
+      none: Whether None counts as a leaf.
 
     >>> difference("x", {"a": 1.0, "b": 2.0}, "y", {"a": 1.0})
     "only in x: 'b'"
     """
-    ours, theirs = ([n for n, _ in leaves_with_names(t, none)] for t in (tree, other))
+    p, q = ([n for n, _ in leaves_with_names(t, none)] for t in (tree, other))
     parts = []
-    for who, paths, those in ((name, ours, theirs), (other_name, theirs, ours)):
-        if lone := [path for path in paths if path not in set(those)]:
+    for owner, paths, other_paths in ((name, p, q), (other_name, q, p)):
+        if lone := [path for path in paths if path not in set(other_paths)]:
             more = f" and {len(lone) - 4} more" if len(lone) > 4 else ""
             shown = [repr(path) if path else "the tree itself" for path in lone[:4]]
-            parts.append(f"only in {who}: {', '.join(shown)}{more}")
+            parts.append(f"only in {owner}: {', '.join(shown)}{more}")
+    # With the same paths, the trees differ in a container: a list and a tuple, say.
     return "; ".join(parts) or _containers(*map(jax.tree.structure, (tree, other)))
 
 
-def _containers(ours: Any, theirs: Any) -> str:
-    for a, b in zip(ours.children(), theirs.children(), strict=True):
+def _containers(treedef: Any, other: Any) -> str:
+    for a, b in zip(treedef.children(), other.children(), strict=True):
         if a != b:
             return _containers(a, b)
-    kinds = [node[0].__name__ if (node := x.node_data()) else x for x in (ours, theirs)]
+    kinds = [
+        node[0].__name__ if (node := x.node_data()) else x for x in (treedef, other)
+    ]
     if kinds[0] != kinds[1]:
         return f"the same leaves in a {kinds[0]} and in a {kinds[1]}"
     return f"the same leaves in two {kinds[0]} with different static fields"

@@ -1,7 +1,7 @@
-"""Whole trees as one number; accumulated in float32 or wider.
+"""Reductions of whole trees to one number, accumulated in float32 or wider.
 
-Names of built-in functions are trees' here, as they are in optax. `RowSparse` leaves
-count as the tables they stand for.
+``sum``, ``max`` and ``min`` hide Python's built-in functions here, as in optax.
+A `RowSparse` leaf counts as its whole table.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from jopt.tree.row_sparse import is_rows, touched
 
 
 def size(tree: Any) -> int:
-    """The number of elements of all leaves.
+    """Return the number of elements of all leaves.
 
     Args:
-      tree: Arrays, or what has a shape; Nones count as absent.
+      tree: Arrays, or objects with a shape; None counts as absent.
 
     Returns:
       A Python int.
@@ -39,15 +39,15 @@ def size(tree: Any) -> int:
 
 
 def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
-    """The sum of all elements of all leaves.
+    """Return the sum of all elements of all leaves.
 
     Args:
-      tree: Arrays; Nones count as absent.
-      associative_reduction: Whether the sums of the leaves are added up as a binary
-        tree instead of one after the other.
+      tree: Arrays; None counts as absent.
+      associative_reduction: Whether to add the sums of the leaves in a binary tree
+        instead of one after the other.
 
     Returns:
-      A scalar of the scalars' dtype or wider; a whole number if all leaves are.
+      A scalar in the dtype of scalars or wider; an integer if all leaves are integers.
 
     >>> sum({"a": jnp.full(4, 30000.0, jnp.float16), "b": None})
     Array(120000., dtype=float32)
@@ -61,17 +61,17 @@ def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
 
 
 def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
-    """The inner product of two trees, the first of them conjugated.
+    """Return the inner product of two trees, with the first one conjugated.
 
     Args:
-      tree_x: Arrays; Nones count as absent.
-      tree_y: Of the same structure and shapes.
+      tree_x: Arrays; None counts as absent.
+      tree_y: A tree with the structure and shapes of ``tree_x``.
 
     Returns:
-      A scalar of the scalars' dtype or wider; a whole number if all leaves are.
+      A scalar in the dtype of scalars or wider; an integer if all leaves are integers.
 
     Raises:
-      ValueError: The trees have different structures, or leaves different shapes.
+      ValueError: The trees differ in structure, or their leaves in shape.
 
     >>> vdot({"a": jnp.full(2, 300.0, jnp.float16)}, {"a": jnp.full(2, 300.0)})
     Array(180000., dtype=float32)
@@ -87,14 +87,14 @@ def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
 
 
 def max(tree: Any) -> jax.Array:
-    """The largest element of all leaves.
+    """Return the largest element of all leaves.
 
     Args:
-      tree: Arrays; Nones count as absent.
+      tree: Arrays; None counts as absent.
 
     Returns:
-      A scalar of the scalars' dtype or wider, NaN if any element is; a whole number if
-      all are; minus infinity if there are none.
+      A scalar in the dtype of scalars or wider; an integer if all leaves are integers;
+      NaN if any element is NaN; minus infinity if there are no elements.
 
     >>> max({"a": jnp.arange(3.0), "b": jnp.ones(2, jnp.bfloat16)})
     Array(2., dtype=float32)
@@ -103,14 +103,14 @@ def max(tree: Any) -> jax.Array:
 
 
 def min(tree: Any) -> jax.Array:
-    """The smallest element of all leaves.
+    """Return the smallest element of all leaves.
 
     Args:
-      tree: Arrays; Nones count as absent.
+      tree: Arrays; None counts as absent.
 
     Returns:
-      A scalar of the scalars' dtype or wider, NaN if any element is; a whole number if
-      all are; infinity if there are none.
+      A scalar in the dtype of scalars or wider; an integer if all leaves are integers;
+      NaN if any element is NaN; infinity if there are no elements.
 
     >>> min({"a": jnp.arange(3.0), "b": jnp.ones(2, jnp.bfloat16)})
     Array(0., dtype=float32)
@@ -119,7 +119,7 @@ def min(tree: Any) -> jax.Array:
 
 
 def _rows_of_both(x: Any, y: Any) -> tuple[Any, Any]:
-    """What of two leaves can have a product that is not zero."""
+    """Return the elements of two leaves whose products can be nonzero."""
     if not is_rows(x):
         return _rows_of_both(y, x)[::-1] if is_rows(y) else (x, y)
     x = x.coalesced()
@@ -128,7 +128,7 @@ def _rows_of_both(x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def _with_a_zero(x: Any) -> Any:
-    """The elements of a leaf, with one zero for those of rows that are not there."""
+    """Return a leaf; for a `RowSparse`, its rows and one zero for the missing rows."""
     if not is_rows(x):
         return x
     rows = touched(x)
@@ -143,11 +143,11 @@ def allclose(
     atol: ArrayLike = 1e-08,
     equal_nan: bool = False,
 ) -> jax.Array:
-    """Whether all elements are close: ``|a - b| <= atol + rtol |b|``.
+    """Return whether all elements are close: ``|a - b| <= atol + rtol |b|``.
 
     Args:
-      a: Arrays; Nones count as absent.
-      b: Of the same structure and shapes; the dtypes may differ.
+      a: Arrays; None counts as absent.
+      b: A tree with the structure and shapes of ``a``; the dtypes may differ.
       rtol: The relative tolerance.
       atol: The absolute tolerance.
       equal_nan: Whether NaN is close to NaN.
@@ -156,7 +156,7 @@ def allclose(
       One bool, as an array.
 
     Raises:
-      ValueError: The trees have different structures, or leaves different shapes.
+      ValueError: The trees differ in structure, or their leaves in shape.
 
     >>> allclose({"a": jnp.ones(2)}, {"a": jnp.ones(2, jnp.bfloat16)})
     Array(True, dtype=bool)
@@ -165,34 +165,35 @@ def allclose(
     def close(x, y):
         dtype = wide(promoted(x, y))
         x, y = (jnp.asarray(z).astype(dtype) for z in (x, y))
-        with jax.numpy_dtype_promotion("standard"):  # of the tolerances
+        # Strict promotion would refuse tolerances of another dtype.
+        with jax.numpy_dtype_promotion("standard"):
             return jnp.allclose(x, y, rtol, atol, equal_nan)
 
-    found = jax.tree.leaves(map_leaves(close, a=a, b=b))
-    return functools.reduce(operator.and_, found, jnp.asarray(True))
+    results = jax.tree.leaves(map_leaves(close, a=a, b=b))
+    return functools.reduce(operator.and_, results, jnp.asarray(True))
 
 
 def _wide(x: Any) -> jax.Array:
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.inexact):
         return x.astype(np.promote_types(wide(x.dtype), scalar_dtype()))
-    one = jax.ShapeDtypeStruct((), x.dtype)
-    return x.astype(jax.eval_shape(jnp.sum, one).dtype)  # int8 adds up in int32
+    element = jax.ShapeDtypeStruct((), x.dtype)
+    return x.astype(jax.eval_shape(jnp.sum, element).dtype)  # jnp.sum of int8 is int32
 
 
 def _total(numbers: list[jax.Array]) -> jax.Array:
     if not numbers:
         return jnp.zeros((), scalar_dtype())
-    dtype = promoted(*numbers)
+    dtype = promoted(*numbers)  # strict promotion refuses to add mixed dtypes
     return functools.reduce(operator.add, [x.astype(dtype) for x in numbers])
 
 
 def _extreme(
-    of_leaf: Callable[..., Any], of_two: Callable[..., Any], tree: Any, none: float
+    of_leaf: Callable[..., Any], of_two: Callable[..., Any], tree: Any, empty: float
 ) -> jax.Array:
     leaves = [_with_a_zero(x) for x in jax.tree.leaves(tree, is_leaf=is_rows)]
-    found = [of_leaf(x) for x in map(_wide, leaves) if x.size]
-    if not found:
-        return jnp.asarray(none, scalar_dtype())
-    dtype = promoted(*found)
-    return functools.reduce(of_two, [x.astype(dtype) for x in found])
+    extremes = [of_leaf(x) for x in map(_wide, leaves) if x.size]
+    if not extremes:
+        return jnp.asarray(empty, scalar_dtype())
+    dtype = promoted(*extremes)
+    return functools.reduce(of_two, [x.astype(dtype) for x in extremes])

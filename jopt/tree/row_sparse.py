@@ -1,7 +1,7 @@
 """Row-sparse arrays: the rows of a table that a step has touched.
 
-The gradient of an embedding is zero but for the rows that were looked up. `RowSparse`
-holds those, and stands in a tree of gradients or updates for one leaf.
+The gradient of an embedding is zero except in the rows that were looked up. `RowSparse`
+holds these rows and counts as one leaf in a tree of gradients or updates.
 """
 
 from __future__ import annotations
@@ -24,25 +24,24 @@ _MOST = 2**31 - 1  # ids are int32
 class RowSparse:
     """Some rows of an array that is zero elsewhere; one leaf of the updates.
 
-    A row that occurs several times counts as the sum. An id that is no row of the
-    table, below 0 or from ``num_rows`` on, is padding: it fills up a fixed number of
-    ids, and what its row holds is ignored.
+    If an id occurs several times, its rows are added. An id outside of
+    [0, ``num_rows``) is padding: it fills a fixed number of ids, and its row is
+    ignored.
 
-    Every leafwise transformation works on these rows of the leaf, of the parameter and
-    of its slots, and leaves all others as they are (torch's ``SparseAdam``, LazyAdam):
-    moments and weights do not decay, and averages of the parameters do not follow,
-    while a row is not touched.
-    `jopt.densify` takes the gradient for what it is, zero elsewhere (Keras 3), and
-    `jopt.catch_up` does so in time for the row's next use.
+    Every leafwise transformation works only on these rows of the leaf, of the parameter
+    and of its slots (torch's ``SparseAdam``, LazyAdam): while a row is not touched, its
+    moments and weights do not decay, and averages of the parameters do not follow it.
+    `jopt.densify` treats the gradient as zero elsewhere (Keras 3); `jopt.catch_up` does
+    the same, but only before a row's next use.
 
     Args:
-      ids: Which rows, integers of shape (k,).
-      rows: The rows, of shape (k, …).
-      num_rows: How many rows the table has, >= 1.
+      ids: The ids of the rows, integers of shape (k,).
+      rows: The rows, floating point or complex, of shape (k, …).
+      num_rows: The number of rows of the table, >= 1.
 
     Raises:
-      TypeError: The ids are no integers, the rows are some, or ``num_rows`` is none.
-      ValueError: The shapes do not fit each other.
+      TypeError: ``ids`` or ``num_rows`` is not integral, or ``rows`` is.
+      ValueError: The shapes do not match, or ``num_rows`` is below 1 or too large.
 
     >>> g = RowSparse(jnp.array([2, 0, 2, 9]), jnp.ones((4, 1)), num_rows=3)
     >>> g.todense().ravel()
@@ -66,16 +65,16 @@ class RowSparse:
         self.check()
 
     def check(self) -> None:
-        """Raise unless the arrays are ids and rows that belong together.
+        """Raise unless ``ids`` and ``rows`` have matching dtypes and shapes.
 
-        JAX makes these objects of anything, and what maps a function over all arrays of
-        a tree changes the ids too.
+        JAX rebuilds these objects with any content, so a function that is mapped over
+        all arrays of a tree changes the ids too.
         """
         if not jnp.issubdtype(self.ids.dtype, jnp.integer):
             raise TypeError(
                 f"the ids of a RowSparse must be integers, got {self.ids.dtype}. A "
-                "function of all arrays of a tree changes the ids too: put "
-                "jopt.densify() before a transformation that does so"
+                "transformation that maps a function over all arrays changes the ids "
+                "too: put jopt.densify() before it"
             )
         if not jnp.issubdtype(self.rows.dtype, jnp.inexact):
             raise TypeError(
@@ -96,11 +95,12 @@ class RowSparse:
 
     @classmethod
     def tree_unflatten(cls, num_rows: int, children: tuple[Any, Any]) -> Self:
-        made = object.__new__(cls)  # JAX puts in what is no array, too
+        # Without __init__ and its checks, because JAX also passes non-arrays.
+        instance = object.__new__(cls)
         for name, x in zip(("ids", "rows"), children, strict=True):
-            object.__setattr__(made, name, x)
-        object.__setattr__(made, "num_rows", num_rows)
-        return made
+            object.__setattr__(instance, name, x)
+        object.__setattr__(instance, "num_rows", num_rows)
+        return instance
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -123,10 +123,10 @@ class RowSparse:
         return self.rows.dtype
 
     def coalesced(self) -> RowSparse:
-        """The same with every row once, in order, and behind them the padding, zero.
+        """Return it with unique, sorted ids; padding comes last and has zero rows.
 
-        The sums are formed in float32 or wider and rounded once. The ids of the padding
-        are all different.
+        Equal ids are summed in float32 or wider and rounded once. The ids of the
+        padding are unique too.
 
         >>> g = RowSparse(jnp.array([2, 0, 2, -1]), jnp.ones((4, 1)), num_rows=3)
         >>> g.coalesced().rows.ravel()
@@ -137,56 +137,63 @@ class RowSparse:
         return self.tree_unflatten(self.num_rows, (ids, rows))
 
     def as_leaf(self) -> AsLeaf:
-        """The same as one leaf for JAX, which no compiled function takes."""
+        """Return it as one leaf for JAX, which compiled functions do not accept."""
         return AsLeaf.tree_unflatten(self.num_rows, (self.ids, self.rows))
 
     def todense(self) -> jax.Array:
-        """The whole table.
+        """Return the whole table as an array.
 
         >>> RowSparse(jnp.array([1]), jnp.ones((1, 2)), num_rows=2).todense()
         Array([[0., 0.],
                [1., 1.]], dtype=float32)
         """
-        own = self.coalesced()
-        return own.scattered(jnp.zeros(own.shape, own.dtype), own.rows)
+        unique = self.coalesced()
+        return unique.scattered(jnp.zeros(unique.shape, unique.dtype), unique.rows)
 
-    # What follows is for what is coalesced.
+    # The following methods need coalesced ids.
 
     def gathered(self, table: Any) -> jax.Array:
-        """The rows of a table at the ids; of padding, some row."""
-        # That keeps rules from dividing the zeros of no row by each other.
+        """Return the rows of a table at the ids; for padding, some existing row."""
+        # An existing row, because rules would divide 0 by 0 in rows of zeros.
         table = jnp.asarray(table)
-        options = {"mode": "clip", "unique_indices": True, **_explicit(table, of=1)}
+        sharding = _out_sharding(table, axis=1)
+        options = {"mode": "clip", "unique_indices": True, **sharding}
         return table.at[self.ids].get(**options)
 
     def scattered(self, table: Any, rows: Any) -> jax.Array:
-        """The table with these rows at the ids."""
+        """Return the table with these rows at the ids."""
         table = jnp.asarray(table)
-        options = {"mode": "drop", "unique_indices": True, **_explicit(table, of=0)}
+        sharding = _out_sharding(table, axis=0)
+        options = {"mode": "drop", "unique_indices": True, **sharding}
         return table.at[self.ids].set(rows, **options)
 
     @property
     def is_row(self) -> jax.Array:
-        """Which ids are rows, not padding, in a shape that broadcasts to the rows."""
+        """Whether each id is a row, not padding; broadcasts to the rows."""
         return (self.ids < self.num_rows).reshape(-1, *[1] * (self.ndim - 1))
 
 
-def _explicit(table: jax.Array, of: int) -> dict[str, Any]:
-    """How what is like a table from axis ``of`` on lies, where that has to be said."""
-    own = jax.typeof(table).sharding
-    if not any(own.spec):
+def _out_sharding(table: jax.Array, axis: int) -> dict[str, Any]:
+    """Return the option that shards a result like ``table`` from ``axis`` on.
+
+    JAX requires it only for tables with explicit sharding; for others it is empty.
+    """
+    sharding = jax.typeof(table).sharding
+    if not any(sharding.spec):
         return {}
-    spec = jax.P(*[None] * of, *own.spec[of:])
-    return {"out_sharding": own.update(spec=spec)}
+    spec = jax.P(*[None] * axis, *sharding.spec[axis:])
+    return {"out_sharding": sharding.update(spec=spec)}
 
 
 class AsLeaf(RowSparse):
-    """A `RowSparse` that JAX takes for a leaf, so that nothing sees ids as numbers."""
+    """A `RowSparse` that JAX treats as a leaf, so that ids are not mapped over."""
 
 
 def is_leaf(x: Any) -> bool:
-    """Whether it is one leaf of the updates, where JAX would see none or two: for
-    ``is_leaf`` of the functions of `jax.tree`.
+    """Return whether ``x`` counts as one leaf of the updates: None or a `RowSparse`.
+
+    JAX sees no leaf in the first and two in the second. For ``is_leaf`` of the
+    functions of `jax.tree`.
 
     Args:
       x: A part of a tree.
@@ -198,12 +205,12 @@ def is_leaf(x: Any) -> bool:
 
 
 def is_rows(x: Any) -> bool:
-    """Whether it is a `RowSparse`."""
+    """Return whether ``x`` is a `RowSparse`."""
     return isinstance(x, RowSparse)
 
 
 def touched(x: Any) -> Any:
-    """The rows of a `RowSparse`, each once; anything else as it is.
+    """Return the coalesced rows of a `RowSparse`, and anything else unchanged.
 
     >>> touched(RowSparse(jnp.array([1, 1]), jnp.ones((2, 1)), num_rows=5)).ravel()
     Array([2., 0.], dtype=float32)
@@ -218,23 +225,25 @@ def _coalesced(
     k = len(ids)
     ids = ids.astype(np.promote_types(ids.dtype, np.int32))
     valid = (ids >= 0) & (ids < num_rows)
+    # Padding gets unique ids too, because gathered and scattered promise XLA that all
+    # indices are unique.
     padding = num_rows + jnp.arange(k, dtype=jnp.int32)
     ids = jnp.where(valid, ids.astype(jnp.int32), padding)
     rows = jnp.where(valid.reshape(-1, *[1] * (rows.ndim - 1)), rows, 0)
     if k < 2:
         return ids, rows
-    # They often are so already, as between the members of a chain.
-    tidy = jnp.all(ids[1:] > ids[:-1])
-    summed = functools.partial(_summed, num_rows=num_rows)
-    return jax.lax.cond(tidy, lambda *own: own, summed, ids, rows)
+    # Ids are often sorted and unique already, such as between the members of a chain.
+    is_coalesced = jnp.all(ids[1:] > ids[:-1])
+    sum_rows = functools.partial(_sum_rows, num_rows=num_rows)
+    return jax.lax.cond(is_coalesced, lambda *same: same, sum_rows, ids, rows)
 
 
-def _summed(
+def _sum_rows(
     ids: jax.Array, rows: jax.Array, num_rows: int
 ) -> tuple[jax.Array, jax.Array]:
-    """The ids in order, each once, and the sums of their rows."""
+    """Return the sorted, unique ids and the sums of their rows."""
     k = len(ids)
-    order, like_rows = jnp.argsort(ids), _explicit(rows, of=0)
+    order, like_rows = jnp.argsort(ids), _out_sharding(rows, axis=0)
     ids, wide = ids[order], np.promote_types(rows.dtype, np.float32)
     is_first = jnp.concatenate([jnp.ones(1, bool), ids[1:] != ids[:-1]])
     place = jnp.cumsum(is_first, dtype=jnp.int32) - 1
@@ -244,6 +253,6 @@ def _summed(
         indices_are_sorted=True,
         **like_rows,
     )
-    # The places that are left over are padding, behind that which was there.
-    left_over = num_rows + k + jnp.arange(k, dtype=jnp.int32)
-    return left_over.at[place].set(ids), sums.astype(rows.dtype)
+    # Places freed by equal ids become padding, with ids after the existing padding.
+    padding = num_rows + k + jnp.arange(k, dtype=jnp.int32)
+    return padding.at[place].set(ids), sums.astype(rows.dtype)

@@ -1,12 +1,12 @@
 """Values in an optimizer's state, by the names of its fields.
 
-The names are those of states: the fields of their NamedTuples, the keys of the dicts
-that chains and partitions keep their states in, and the NamedTuples' own names. What is
-inside of a slot is a parameter's name, so a parameter called ``count`` is not found.
+Three kinds of names are searched: fields of the states' NamedTuples, keys of the dicts
+in which chains and partitions keep states, and names of the NamedTuples. Names inside a
+slot belong to parameters, so a parameter called ``count`` is not found.
 
-A slot is what a state's field holds if there is no other state in it. A NamedTuple
-there counts as a state if its name ends in ``State``, as those of jopt and optax do;
-that tells the state of an inner transformation from parameters in a NamedTuple.
+A slot is the content of a state's field, if it contains no other state. A NamedTuple
+there counts as a state if its name ends in ``State``, as in jopt and optax. This
+distinguishes the state of an inner transformation from parameters in a NamedTuple.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Filter = Callable[[Path, Any], bool] | None
 
 @dataclasses.dataclass(frozen=True)
 class NamedTupleKey:
-    """The step of a path into a field: which one, and of which NamedTuple.
+    """The key of a path for a field of a NamedTuple: its name and the NamedTuple's.
 
     >>> path_name((NamedTupleKey("ScaleByAdamState", "mu"),))
     'mu'
@@ -46,18 +46,18 @@ class NamedTupleKey:
 def get_all_with_path(
     tree: Any, key: Any, filtering: Filter = None, *, everywhere: bool = False
 ) -> list[tuple[Path, Any]]:
-    """All values of a name in an optimizer's state, with their paths.
+    """Return all values with a name in an optimizer's state, with their paths.
 
     Args:
       tree: A state, or a tree that contains one, such as a train state.
-      key: The name of a field, of a member of a chain (if no field in it has the same),
-        the name of a NamedTuple, or the end of a path: ``"scale_by_adam/count"``.
-      filtering: ``filtering(path, value)`` says whether to take a value.
-      everywhere: Whether to look inside of slots too, and into trees without states.
+      key: The name of a field, of a member of a chain (unless a field in it has the
+        same name), or of a NamedTuple; or the end of a path: ``"scale_by_adam/count"``.
+      filtering: ``filtering(path, value)`` returns whether to include a value.
+      everywhere: Whether to search inside slots and in trees without states too.
 
     Returns:
-      Pairs of a path, whose steps are keys of ``jax.tree_util`` or `NamedTupleKey`, and
-      a value. ``tree.path_name`` shows a path.
+      Pairs ``(path, value)``. A path consists of keys of ``jax.tree_util`` and
+      `NamedTupleKey`; ``tree.path_name`` turns it into text.
 
     >>> import jopt
     >>> state = jopt.adam(1e-3).init({"mu": jnp.zeros(2)})
@@ -65,10 +65,10 @@ def get_all_with_path(
     >>> path_name(path), path[-1].tuple_name
     ('scale_by_adam/mu', 'ScaleByAdamState')
     """
-    found = [x for x in _entries(tree, everywhere) if _is_called(key, *x)]
+    matches = [x for x in _entries(tree, everywhere) if _has_name(key, *x)]
     if not everywhere:
-        found = [x for x in found if not _is_for_a_field(x[0], found)]
-    return [x for x in found if filtering is None or filtering(*x)]
+        matches = [x for x in matches if not _contains_match(x[0], matches)]
+    return [x for x in matches if filtering is None or filtering(*x)]
 
 
 def get(
@@ -79,58 +79,61 @@ def get(
     *,
     everywhere: bool = False,
 ) -> Any:
-    """The value of a name in an optimizer's state.
+    """Return the value with a name in an optimizer's state.
 
-    Of several counts, those that are there for a schedule only give way: ``"count"`` of
-    ``adam`` is that of ``scale_by_adam``, not that of its learning rate.
+    If several counts match, those that serve only a schedule are ignored: ``"count"``
+    of ``adam`` is the count of ``scale_by_adam``, not of its learning rate.
 
     Args:
       tree: A state, or a tree that contains one, such as a train state.
-      key: See `get_all_with_path`.
-      default: What to return if there is no such name.
-      filtering: ``filtering(path, value)`` says whether to take a value.
-      everywhere: Whether to look inside of slots too, and into trees without states.
+      key: A name as for `get_all_with_path`: of a field, a member of a chain or a
+        NamedTuple, or the end of a path.
+      default: The result if nothing has this name.
+      filtering: ``filtering(path, value)`` returns whether to include a value.
+      everywhere: Whether to search inside slots and in trees without states too.
 
     Returns:
       The value: an array, a slot, or a whole state.
 
     Raises:
-      KeyError: There are several values of this name.
+      KeyError: Several values have this name.
 
     >>> import jopt
     >>> state = jopt.adam(1e-3).init({"count": jnp.zeros(2)})
     >>> get(state, "count"), get(state, "mu")
     (Array(0, dtype=int32), {'count': Array([0., 0.], dtype=float32)})
     """
-    found = get_all_with_path(tree, key, filtering, everywhere=everywhere)
-    if len(found) > 1:
-        found = [x for x in found if not _is_for_a_schedule(tree, x[0])] or found
-    if len(found) > 1:
-        paths = [path_name(path) for path, _ in found]
+    matches = get_all_with_path(tree, key, filtering, everywhere=everywhere)
+    if len(matches) > 1:
+        matches = [x for x in matches if not _serves_schedule(tree, x[0])] or matches
+    if len(matches) > 1:
+        paths = [path_name(path) for path, _ in matches]
         raise KeyError(
             f"{key!r} is ambiguous: there are {paths}. Give more of the path, as in "
             f"{paths[0]!r}, or filtering="
         )
-    return found[0][1] if found else default
+    return matches[0][1] if matches else default
 
 
 def set(tree: Any, filtering: Filter = None, /, **kwargs: Any) -> Any:
-    """A state with all values of some names replaced.
+    """Replace all values with some names in a state.
 
     Args:
       tree: A state, or a tree that contains one.
-      filtering: ``filtering(path, value)`` says whether to replace a value.
-      **kwargs: New values by name; see `get_all_with_path` for names, of which those
-        with a slash are given as ``**{"scale_by_adam/count": 0}``.
+      filtering: ``filtering(path, value)`` returns whether to replace a value.
+      **kwargs: New values by name, with names as for `get_all_with_path`. Pass a name
+        with a slash as ``**{"scale_by_adam/count": 0}``.
 
     Returns:
       A tree of the same structure, shapes and dtypes: numbers become arrays like those
-      they replace. What is no number (a sharding, say) is put in as it is.
+      they replace. A value that is not a number (a sharding, say) is inserted
+      unchanged.
 
     Raises:
-      KeyError: There is no such name.
+      KeyError: Nothing has this name.
       ValueError: A new value has another structure or shape.
-      TypeError: A new value is no whole number where there was one.
+      TypeError: A new value is not integral where the old one is, or complex where the
+        old one is real.
 
     >>> import jopt
     >>> state = jopt.adam(1e-3).init(jnp.zeros(2))
@@ -139,24 +142,24 @@ def set(tree: Any, filtering: Filter = None, /, **kwargs: Any) -> Any:
     """
     changed: dict[Path, Any] = {}
     for name, value in kwargs.items():
-        found = get_all_with_path(tree, name, filtering)
-        if not found:
+        matches = get_all_with_path(tree, name, filtering)
+        if not matches:
             names = sorted({path_name(p[-1:]) for p, _ in _entries(tree, False) if p})
             raise KeyError(
                 f"there is no {name!r} to set.{suggestion(name, names)} There "
                 f"are: {names}"
             )
-        for path, old in found:
-            changed[path] = _like(path_name(path) or name, old, value)
-    return _replaced(tree, (), changed)
+        for path, old in matches:
+            changed[path] = _convert(path_name(path) or name, old, value)
+    return _replace(tree, (), changed)
 
 
 def _entries(
     tree: Any, everywhere: bool, path: Path = (), slot: bool = False
 ) -> Iterator[tuple[Path, Any]]:
-    """A tree, the states in it, and what those hold, with paths.
+    """Yield a tree, the states in it, and the contents of their fields, with paths.
 
-    ``slot`` says whether the tree is in a field of a state.
+    ``slot`` is True if the tree is in a field of a state.
     """
     yield path, tree
     inside = slot or _is_namedtuple(tree)
@@ -169,7 +172,7 @@ def _entries(
             yield (*path, step), child
 
 
-def _is_called(key: Any, path: Path, value: Any) -> bool:
+def _has_name(key: Any, path: Path, value: Any) -> bool:
     if _is_namedtuple(value) and type(value).__name__ == key:
         return True
     step = path[-1] if path else None
@@ -179,11 +182,14 @@ def _is_called(key: Any, path: Path, value: Any) -> bool:
     return is_path and f"/{path_name(path)}".endswith(f"/{key}")
 
 
-def _is_for_a_field(path: Path, found: list[tuple[Path, Any]]) -> bool:
-    """Whether a chain's name for a state is that of a field in it, which is meant."""
+def _contains_match(path: Path, matches: list[tuple[Path, Any]]) -> bool:
+    """Return whether a chain's member contains another match, which takes precedence.
+
+    A name that belongs to both a member and a field in it means the field.
+    """
     is_key = path != () and not isinstance(path[-1], NamedTupleKey)
     return is_key and any(
-        len(other) > len(path) and other[: len(path)] == path for other, _ in found
+        len(other) > len(path) and other[: len(path)] == path for other, _ in matches
     )
 
 
@@ -198,45 +204,46 @@ def _holds_state(x: Any, slot: bool) -> bool:
 
 
 def _children(node: Any) -> list[tuple[Any, Any]]:
-    """The steps of a path from a node, and what they lead to; none from a leaf."""
+    """Return ``(key, child)`` for every child of a node; none for a leaf."""
     if not _is_namedtuple(node):
         return children(node)
     steps = [NamedTupleKey(type(node).__name__, field) for field in node._fields]
     return list(zip(steps, node, strict=True))
 
 
-def _is_for_a_schedule(tree: Any, path: Path) -> bool:
+def _serves_schedule(tree: Any, path: Path) -> bool:
     holder = tree
     for step in path[:-1]:
         holder = dict(_children(holder))[step]
-    # The fields that a transformation has of its own, without those of its numbers.
+    # A field that is neither of the bare state nor a hyperparameter was added for a
+    # schedule.
     base = getattr(type(holder), "base", type(holder))
-    own = (*getattr(base, "_fields", ()), *getattr(holder, "hyperparameters", ()))
-    return _is_namedtuple(holder) and getattr(path[-1], "name", None) not in own
+    fields = (*getattr(base, "_fields", ()), *getattr(holder, "hyperparameters", ()))
+    return _is_namedtuple(holder) and getattr(path[-1], "name", None) not in fields
 
 
-def _replaced(node: Any, path: Path, changed: Mapping[Path, Any]) -> Any:
+def _replace(node: Any, path: Path, changed: Mapping[Path, Any]) -> Any:
     if path in changed:
         return changed[path]
     if not any(p[: len(path)] == path for p in changed):
         return node
-    new = [_replaced(child, (*path, step), changed) for step, child in _children(node)]
+    new = [_replace(child, (*path, step), changed) for step, child in _children(node)]
     treedef = jax.tree.structure(node, is_leaf=lambda x: x is not node)
     return treedef.unflatten(new)
 
 
-def _like(name: str, old: Any, new: Any) -> Any:
-    """The new value with the types of the old one."""
+def _convert(name: str, old: Any, new: Any) -> Any:
+    """Return the new value with the shapes and dtypes of the old one."""
     leaves, treedef = jax.tree.flatten(old)
     new_leaves, new_treedef = jax.tree.flatten(new)
     if new_treedef != treedef:
         where = difference("the state", old, "the new value", new)
         raise ValueError(f"{name}: the new value has another structure; {where}")
     pairs = zip(leaves, new_leaves, strict=True)
-    return treedef.unflatten(_leaf_like(name, x, y) for x, y in pairs)
+    return treedef.unflatten(_convert_leaf(name, x, y) for x, y in pairs)
 
 
-def _leaf_like(name: str, old: Any, new: Any) -> Any:
+def _convert_leaf(name: str, old: Any, new: Any) -> Any:
     is_number = isinstance(new, Real | complex) or hasattr(new, "dtype")
     if not is_number or not hasattr(old, "dtype"):
         return new

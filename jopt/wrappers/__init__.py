@@ -1,1 +1,1 @@
-"""What goes around a transformation."""
+"""Transformations that wrap other transformations."""

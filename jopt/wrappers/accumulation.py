@@ -5,12 +5,12 @@
 
 w is the weight of a micro-batch, such as its tokens; without weights it is 1.
 
-State: 4 bytes per float32 parameter beyond the inner transformation's. The inner
-transformation runs only in the step that emits, and counts those steps. All other steps
-read the gradient and the sum and write the sum, 12 bytes per float32 parameter. What
-the contract asks for costs 16 more in a training step: updates, which are zero, and the
-parameters that they are added to. `accumulate_grads` and `emit` do without; so does
-`micro_batch`, where the micro-batches are at hand together.
+State: 4 bytes per float32 parameter on top of the inner transformation's. The inner
+transformation runs, and counts steps, only in the steps that emit. All other steps read
+the gradient and the sum and write the sum: 12 bytes per float32 parameter. The contract
+of ``update`` costs 16 more in a training step: it returns zero updates, which are then
+added to the parameters. `accumulate_grads` and `emit` avoid this cost; so does
+`micro_batch`, if all micro-batches are available together.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ from jopt.core.transformation import (
 from jopt.tree import scalar
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
-from jopt.wrappers.accumulation_steps import check_skip, skips, whole_numbers
+from jopt.wrappers.accumulation_steps import (
+    check_skip,
+    gradients_per_step,
+    skip_decision,
+)
 from jopt.wrappers.in_place import once_if
 
 
@@ -47,7 +51,7 @@ class AccumulateState(NamedTuple):
 
     mini_step: jax.Array  # int32 scalar, gradients added since the last emission
     gradient_step: jax.Array  # int32 scalar, emissions so far
-    inner_opt_state: Any  # of the inner transformation
+    inner_opt_state: Any  # state of the inner transformation
     acc_grads: Any  # weighted sum of the gradients since then, like params
     total_weight: jax.Array  # float scalar, sum of their weights
     skipped: jax.Array  # int32 scalar, gradients skipped since the last emission
@@ -57,7 +61,7 @@ class AccumulateState(NamedTuple):
 
 
 class Accumulation(GradientTransformation):
-    """What `accumulate` returns: the whole, and its two halves."""
+    """A transformation made by `accumulate`, with ``update``'s two halves."""
 
     add: Callable[..., tuple[AccumulateState, Any]]
     emit: Callable[..., tuple[Updates, AccumulateState]]
@@ -68,11 +72,11 @@ class Accumulation(GradientTransformation):
         return self
 
     def gradient_transformation(self) -> Accumulation:
-        """Itself; what optax's `MultiSteps` turns into a transformation by."""
+        """Return the transformation itself; optax's ``MultiSteps`` has this method."""
         return self
 
     def has_updated(self, state: AccumulateState) -> jax.Array:
-        """Whether the last gradient made a step; see `jopt.has_updated`."""
+        """Return whether the last gradient completed a step; see `jopt.has_updated`."""
         return (state.mini_step == 0) & (state.skipped == 0) & (state.gradient_step > 0)
 
 
@@ -86,42 +90,45 @@ def accumulate(
     should_skip_update_fn: Callable[..., Any] | None = None,
     accumulator_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """Run a transformation on the mean of several gradients in a row.
+    """Run a transformation on the mean of several consecutive gradients.
 
-    All other updates are zero. ``update(…, weight=w)`` weights a gradient, such as by
-    the tokens of its micro-batch; the result is then that of one large batch:
+    All other updates are zero. ``update(…, weight=w)`` weights a gradient, for example
+    by the number of tokens in its micro-batch; the result then equals that of one large
+    batch:
 
-        use_grad_mean  grads_are_sums  a gradient is of         the inner one gets
+        use_grad_mean  grads_are_sums  gradient of              inner receives
         True           False           the mean over w tokens   sum w g / sum w
         True           True            the sum over w tokens    sum g / sum w
         False          False           the mean over w tokens   sum w g
         False          True            the sum over w tokens    sum g
 
-    A gradient of weight 0 adds nothing, be it NaN. Where all gradients of a step had
-    weight 0, the step waits for one that has more.
+    A gradient of weight 0 adds nothing, even if it is NaN. If all gradients of a step
+    have weight 0, the step waits for one with a positive weight.
 
     Args:
       inner: A transformation.
-      steps: How many gradients one step is made of, >= 1; or a function of the emitted
-        steps so far, whose values are rounded (below 1 is 1).
-      use_grad_mean: Whether it gets the mean of them, or the sum.
-      grads_are_sums: Whether each gradient is a sum over what its weight counts.
-      should_skip_update_fn: ``f(updates, gradient_step, params)`` gives whether this
-        gradient is skipped (or a tuple of that and anything), such as
-        `skip_not_finite`. What is skipped did not happen: the step waits for another.
-        It is counted in the state, as ``skipped`` and ``total_skipped``.
-      accumulator_dtype: What the sum is stored in; None is float32 or wider.
+      steps: The number of gradients per step, >= 1; or a function of the number of
+        emitted steps, whose values are rounded (a value below 1 counts as 1).
+      use_grad_mean: If True, ``inner`` receives the mean of the gradients, else the
+        sum.
+      grads_are_sums: Whether each gradient is a sum over the items that its weight
+        counts, instead of a mean.
+      should_skip_update_fn: ``f(updates, gradient_step, params)`` returns whether to
+        skip this gradient, or a tuple of that bool and anything else; for example
+        `skip_not_finite`. A skipped gradient has no effect: the step waits for another.
+        The state counts it in ``skipped`` and ``total_skipped``.
+      accumulator_dtype: Storage dtype of the sum; None means float32 or wider.
 
     Returns:
-      A transformation. Extra arguments of the last gradient go to the inner one; if
-      that takes a weight too, it gets the sum of them.
+      A transformation. Extra arguments of the last gradient are passed to ``inner``; if
+      ``inner`` takes a weight too, it receives the sum of the weights.
 
     Raises:
       ValueError: ``steps`` is below 1.
       TypeError: ``steps`` is neither a whole number nor a function of the step.
 
-    Equal to ``optax.MultiSteps``, and to Keras's ``gradient_accumulation_steps`` but
-    for its schedules, which count gradients where these count steps; see
+    Equal to ``optax.MultiSteps``, and to Keras's ``gradient_accumulation_steps`` except
+    for schedules: Keras's count gradients, these count steps; see
     `micro_step_schedule`.
 
     >>> import jopt
@@ -134,101 +141,106 @@ def accumulate(
     [-2.]
     """
     inner = as_transformation(inner, "accumulate: inner")
-    every = whole_numbers(steps)
+    gradients_at = gradients_per_step(steps)
     check_skip(should_skip_update_fn)
 
     def init(params):
         tree_checks.leaves(jax.tree.leaves(params), params, "params")
         sums = jax.tree.map(zeros(accumulator_dtype).init, params)
 
-        def zero():  # each a buffer of its own, so all can be donated
+        def zero():  # a separate buffer for each field, so that all can be donated
             return jnp.zeros((), jnp.int32)
 
-        own = inner.init(params)
-        return AccumulateState(zero(), zero(), own, sums, scalar(0), zero(), zero())
+        inner_state = inner.init(params)
+        return AccumulateState(
+            zero(), zero(), inner_state, sums, scalar(0), zero(), zero()
+        )
 
-    def added(updates, state, params, weight):
-        """The state with one gradient more, and whether that was skipped."""
+    def add(updates, state, params, weight):
+        """Return the state with one more gradient, and whether it was skipped."""
         _check(updates, state, weight)
-        skip = skips(should_skip_update_fn, updates, state.gradient_step, params)
+        skip = skip_decision(
+            should_skip_update_fn, updates, state.gradient_step, params
+        )
         leaves, treedef, sums = _aligned(updates, state)
         new = list(sums)
         for i, g in enumerate(leaves):
             if g is not None:
                 try:
-                    new[i] = _added(sums[i], g, weight, skip, not grads_are_sums)
+                    new[i] = _add_leaf(sums[i], g, weight, skip, not grads_are_sums)
                 except Exception as error:
                     tree_checks.note_leaf(error, updates, i)
                     raise
         w = scalar(1 if weight is None else weight)
-        taken = state._replace(
+        advanced = state._replace(
             mini_step=tree.safe_increment(state.mini_step),
             total_weight=state.total_weight + w,
             acc_grads=treedef.unflatten(new),
         )
         if skip is None:
-            return taken, False
-        return taken._replace(
-            mini_step=jnp.where(skip, state.mini_step, taken.mini_step),
-            total_weight=jnp.where(skip, state.total_weight, taken.total_weight),
+            return advanced, False
+        return advanced._replace(
+            mini_step=jnp.where(skip, state.mini_step, advanced.mini_step),
+            total_weight=jnp.where(skip, state.total_weight, advanced.total_weight),
             skipped=state.skipped + skip.astype(jnp.int32),
             total_skipped=jnp.where(
                 skip, tree.safe_increment(state.total_skipped), state.total_skipped
             ),
         ), skip
 
-    def emitted(like, state, params, extra):
-        """The inner step, with updates in the dtypes of ``like``."""
+    def inner_step(like, state, params, extra):
+        """Take the inner step; return updates in the dtypes of ``like``."""
         leaves, treedef, sums = _aligned(like, state)
         divisor = state.total_weight if use_grad_mean else None
-        # The inner transformation gets the sums as wide as they are computed.
+        # Not rounded to the gradients' dtypes: that would lose what the wide sum kept.
         grads = [
-            None if g is None else _divided(s, divisor)
+            None if g is None else _divide_leaf(s, divisor)
             for s, g in zip(sums, leaves, strict=True)
         ]
-        new, own = inner.update(
+        new, inner_state = inner.update(
             treedef.unflatten(grads), state.inner_opt_state, params, **extra
         )
         new = [
             None if g is None else u.astype(g.dtype)
             for u, g in zip(treedef.flatten_up_to(new), leaves, strict=True)
         ]
-        # Zeros that are made, not 0 * acc: what was not finite must not stay.
+        # New zeros, not 0 * acc: a NaN or infinity in the sum must not survive.
         return treedef.unflatten(new), state._replace(
             mini_step=jnp.zeros_like(state.mini_step),
             gradient_step=tree.safe_increment(state.gradient_step),
-            inner_opt_state=own,
+            inner_opt_state=inner_state,
             acc_grads=_zeros(state.acc_grads),
             total_weight=jnp.zeros_like(state.total_weight),
             skipped=jnp.zeros_like(state.skipped),
         )
 
     def update(updates, state, params=None, weight=None, **extra):
-        now, skip = added(updates, state, params, weight)
+        added, skip = add(updates, state, params, weight)
         if weight is not None and "weight" in inner.needs.accepts:
-            extra["weight"] = now.total_weight
-        due = now.mini_step >= every(now.gradient_step)
-        due = due & (now.total_weight != 0) & jnp.logical_not(skip)
+            extra["weight"] = added.total_weight
+        due = added.mini_step >= gradients_at(added.gradient_step)
+        due = due & (added.total_weight != 0) & jnp.logical_not(skip)
+        # Only arrays can be operands of the loop in once_if.
         arrays = {n: x for n, x in extra.items() if _is_data(x)}
         functions = {n: x for n, x in extra.items() if n not in arrays}
 
-        def step(carry, given):
-            (like, own), (params, arrays) = carry, given
-            return emitted(like, own, params, functions | arrays)
+        def step(carry, operands):
+            (like, state), (params, arrays) = carry, operands
+            return inner_step(like, state, params, functions | arrays)
 
-        return once_if(due, step, (_zeros(updates), now), (params, arrays))
+        return once_if(due, step, (_zeros(updates), added), (params, arrays))
 
     def emit(state, params, extra):
-        # With nothing to divide by, the step is computed and dropped: selections are
-        # part of the inner kernels, and a conditional is none.
-        some = state.total_weight != 0
-        known = state._replace(
-            total_weight=jnp.where(some, state.total_weight, scalar(1))
+        # If the total weight is 0, the step is computed and discarded: XLA fuses the
+        # selections into the inner kernels, which it cannot do with a conditional.
+        has_weight = state.total_weight != 0
+        divisible = state._replace(
+            total_weight=jnp.where(has_weight, state.total_weight, scalar(1))
         )
         like = state.acc_grads if params is None else params
-        new = emitted(like, known, params, extra)
+        new = inner_step(like, divisible, params, extra)
         old = (_zeros(new[0]), state)
-        return jax.tree.map(lambda x, y: jnp.where(some, x, y), new, old)
+        return jax.tree.map(lambda x, y: jnp.where(has_weight, x, y), new, old)
 
     def readout(state, params):
         return eval_params(inner, state.inner_opt_state, params)
@@ -243,7 +255,7 @@ def accumulate(
             inner.needs.anything,
         ),
         readout=readout if has_readout(inner) else None,
-        add=added,
+        add=add,
         emit=emit,
     )
 
@@ -251,9 +263,8 @@ def accumulate(
 def _check(updates: Updates, state: Any, weight: Any) -> None:
     if not isinstance(state, AccumulateState):
         raise TypeError(
-            "accumulate expects the state that its init made, an AccumulateState, but "
-            f"got {abbreviated(state)}. The order is update(updates, state, "
-            "params)."
+            "accumulate expects an AccumulateState, made by its init, but got "
+            f"{abbreviated(state)}. The order is update(updates, state, params)."
         )
     tree_checks.leaves(jax.tree.leaves(updates), updates, "updates")
     if weight is not None:
@@ -263,26 +274,27 @@ def _check(updates: Updates, state: Any, weight: Any) -> None:
 
 def _aligned(whole: Any, state: AccumulateState) -> tuple[list[Any], Any, list[Any]]:
     leaves, treedef = jax.tree.flatten(whole, is_leaf=lambda x: x is None)
-    kept, name = state.acc_grads, "the state's acc_grads"
-    return leaves, treedef, tree_checks.aligned(whole, leaves, treedef, kept, name)
+    sums, name = state.acc_grads, "the state's acc_grads"
+    return leaves, treedef, tree_checks.aligned(whole, leaves, treedef, sums, name)
 
 
 @functools.partial(jax.jit, static_argnums=4)
-def _added(
-    total: jax.Array, g: jax.Array, weight: Any, skip: Any, times: bool
+def _add_leaf(
+    total: jax.Array, g: jax.Array, weight: Any, skip: Any, multiply: bool
 ) -> jax.Array:
     tree_checks.dtypes(g, total)
     wide = np.promote_types(tree.compute_dtype(total.dtype), g.dtype)
     g = g.astype(wide)
     if weight is not None:
         w = jnp.asarray(weight).astype(wide)
-        g = jnp.where(w == 0, jnp.zeros_like(g), w * g if times else g)
+        # 0 * NaN is NaN, so a zero weight selects zeros.
+        g = jnp.where(w == 0, jnp.zeros_like(g), w * g if multiply else g)
     new = (total.astype(wide) + g).astype(total.dtype)
     return new if skip is None else jnp.where(skip, total, new)
 
 
 @jax.jit
-def _divided(total: jax.Array, divisor: jax.Array | None) -> jax.Array:
+def _divide_leaf(total: jax.Array, divisor: jax.Array | None) -> jax.Array:
     total = total.astype(tree.compute_dtype(total.dtype))
     return total if divisor is None else total / divisor.astype(total.dtype)
 
@@ -292,7 +304,7 @@ def _zeros(whole: Any) -> Any:
 
 
 def _is_data(x: Any) -> bool:
-    """Whether it is arrays and numbers, which can be an operand, and no function."""
+    """Return whether all leaves of ``x`` are arrays or numbers, not functions."""
     return all(
         isinstance(leaf, jax.Array | np.ndarray | np.generic | Number)
         for leaf in jax.tree.leaves(x)

@@ -1,4 +1,4 @@
-"""Which gradients make a step of `accumulate`: how many, and which are left out."""
+"""How many gradients make a step of `accumulate`, and which ones it skips."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from jopt.values.arguments import abbreviated
 def skip_not_finite(
     updates: Updates, gradient_step: Any = None, params: Any = None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Whether a gradient has an infinity or a NaN, for `accumulate`.
+    """Return whether a gradient contains an infinity or a NaN, for `accumulate`.
 
     Args:
       updates: The gradient.
-      gradient_step: Not used.
-      params: Not used.
+      gradient_step: Unused.
+      params: Unused.
 
     Returns:
-      The answer, and a dict of it and of the number of such elements.
+      A bool, and a dict with the bool (``should_skip``) and the number of such elements
+      (``num_not_finite``).
 
     >>> skip, details = skip_not_finite({"w": jnp.array([1.0, jnp.nan])})
     >>> bool(skip), int(details["num_not_finite"])
@@ -46,16 +47,17 @@ def skip_large_updates(
     params: Any = None,
     max_squared_norm: float | jax.Array = jnp.inf,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Whether a gradient is too large, or not finite, for `accumulate`.
+    """Return whether a gradient is too large or not finite, for `accumulate`.
 
     Args:
       updates: The gradient.
-      gradient_step: Not used.
-      params: Not used.
-      max_squared_norm: What the square of its norm has to be below.
+      gradient_step: Unused.
+      params: Unused.
+      max_squared_norm: Skip a gradient unless its squared norm is below this.
 
     Returns:
-      The answer, and a dict of it and of the square of the norm.
+      A bool, and a dict with the bool (``should_skip``) and the squared norm
+      (``norm_squared``).
 
     >>> skip, details = skip_large_updates({"w": jnp.full(1, 4.0)}, max_squared_norm=9)
     >>> bool(skip), float(details["norm_squared"])
@@ -63,12 +65,12 @@ def skip_large_updates(
     """
     del gradient_step, params
     squared = tree.norm(updates) ** 2
-    skip = ~(squared < max_squared_norm)  # NaN is not below
+    skip = ~(squared < max_squared_norm)  # not >=, which is False for NaN
     return skip, {"should_skip": skip, "norm_squared": squared}
 
 
 def check_skip(f: Any) -> None:
-    """Raise unless it can be a ``should_skip_update_fn``."""
+    """Raise TypeError unless ``f`` can be a ``should_skip_update_fn``."""
     if f is not None and not callable(f):
         raise TypeError(
             "should_skip_update_fn must be a function of (updates, gradient_step, "
@@ -76,35 +78,36 @@ def check_skip(f: Any) -> None:
         )
 
 
-def skips(
+def skip_decision(
     f: Callable[..., Any] | None, updates: Updates, gradient_step: Any, params: Any
 ) -> jax.Array | None:
-    """What a ``should_skip_update_fn`` says of a gradient; None if there is none."""
+    """Return the decision of ``should_skip_update_fn``, or None without one."""
     if f is None:
         return None
-    found = f(updates, gradient_step, params)
-    skip = jnp.asarray(found[0] if isinstance(found, tuple) else found)
+    result = f(updates, gradient_step, params)
+    skip = jnp.asarray(result[0] if isinstance(result, tuple) else result)
     if skip.shape or skip.dtype != jnp.bool_:
         raise TypeError(
             "should_skip_update_fn must return True or False for the whole gradient, "
-            f"got {abbreviated(found)}"
+            f"got {abbreviated(result)}"
         )
     return skip
 
 
-def whole_numbers(steps: Any) -> Callable[[jax.Array], Any]:
-    """The number of gradients for a step, as a function of the steps so far."""
+def gradients_per_step(steps: Any) -> Callable[[jax.Array], Any]:
+    """Return the number of gradients per step as a function of the emitted steps."""
     if not callable(steps):
         number = arguments.whole("steps", steps)
         arguments.at_least(1, steps=number)
         return lambda count: number
     arguments.function_of_step("steps", steps)
 
-    def every(count):
+    def number_at(count):
         return jnp.round(scheduled("steps", steps, count)).astype(jnp.int32)
 
+    # Also under jit the first value must be concrete, to be checked here.
     with jax.ensure_compile_time_eval():
-        first = every(jnp.zeros((), jnp.int32))
+        first = number_at(jnp.zeros((), jnp.int32))
     if first < 1:
         raise ValueError(f"steps must be >= 1, but steps(0) is {first}")
-    return every
+    return number_at

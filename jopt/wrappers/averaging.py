@@ -1,16 +1,16 @@
-"""Averages of the parameters, to evaluate with.
+"""Averages of the parameters, for evaluation.
 
     p <- p + u,   avg <- avg + w_t (p - avg),   w_1 = 1
 
 `params_ema`  w_t = 1 - decay: an exponential moving average
-`params_mean` w_t = 1 / k for the k-th parameters taken: stochastic weight averaging
+`params_mean` w_t = 1 / k for the k-th sample: stochastic weight averaging
 
-They stand last in a chain, where the updates are what will be added, and leave the
-updates alone; `jopt.eval_params` gives the average. `params_lawa` (lawa.py) is the mean
-of the latest few.
+Put them last in a chain, where the updates are final. They return the updates
+unchanged; `jopt.eval_params` returns the average. `params_lawa` (lawa.py) averages the
+latest few samples.
 
 State: 4 bytes per float32 parameter. A decay of 0.999 to 0.9999 averages over the last
-thousand to ten thousand steps; stochastic weight averaging takes the last quarter of a
+thousand to ten thousand steps; stochastic weight averaging covers the last quarter of a
 run at a constant or cyclic learning rate (`jopt.swa_schedule`).
 """
 
@@ -45,25 +45,25 @@ def params_ema(
     *,
     accumulator_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """Exponential moving average of the parameters, for `jopt.eval_params`.
+    """Keep an exponential moving average of the parameters for `jopt.eval_params`.
 
         avg <- decay avg + (1 - decay) (p + u),   avg_1 = p_1
 
     Args:
-      decay: In [0, 1); 0.999 is usual, Keras has 0.99. With the schedule
-        `jopt.ema_warmup_schedule` the average is short at first.
-      debias: Whether the first parameters count no more than the later ones, as in an
-        average that starts at zero and is divided by ``1 - decay^t``. It is for a
-        decay that does not change; a warmup serves the same purpose.
-      overwrite_every: After how many steps the parameters become the average, again and
-        again; None never.
-      accumulator_dtype: What ``ema`` is stored in; None is float32 or wider.
+      decay: Decay of the average, in [0, 1); 0.999 is common, Keras's default is 0.99.
+        The schedule `jopt.ema_warmup_schedule` makes the average short at first.
+      debias: If True, the first parameters get no extra weight, as in an average that
+        starts at zero and is divided by ``1 - decay^t``. Use it with a constant decay;
+        a warmup serves the same purpose.
+      overwrite_every: Number of steps after which the average replaces the parameters,
+        repeatedly; None means never.
+      accumulator_dtype: Storage dtype of ``ema``; None means float32 or wider.
 
     Returns:
-      A transformation, to be the last of a chain; it needs params.
+      A transformation for the end of a chain; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Equal to Keras's ``use_ema`` with ``ema_momentum`` and ``ema_overwrite_frequency``,
     and to torch's ``AveragedModel`` with ``get_ema_multi_avg_fn``. Polyak & Juditsky,
@@ -87,15 +87,15 @@ def params_ema(
         w = (1 - decay) * jnp.ones_like(t)
         if debias:
             w = w / tree.one_minus_power(decay, t)
-        found = {"w": jnp.where(count > 0, w, 1)}
+        numbers = {"w": jnp.where(count > 0, w, 1)}
         if overwrite_every:
             due = (count + 1) % overwrite_every == 0
-            found["overwrite"] = due.astype(t.dtype)
-        return found
+            numbers["overwrite"] = due.astype(t.dtype)
+        return numbers
 
     rule = _average_and_overwrite if overwrite_every else _average
     ema = copied(accumulator_dtype)
-    return leafwise(rule, scalars, ParamsEmaState, readout=_evaluated, ema=ema)
+    return leafwise(rule, scalars, ParamsEmaState, readout=_average_for_eval, ema=ema)
 
 
 class ParamsMeanState(NamedTuple):
@@ -109,22 +109,22 @@ class ParamsMeanState(NamedTuple):
 def params_mean(
     start: int = 0, every: int = 1, *, accumulator_dtype: StorageDtype | None = None
 ) -> GradientTransformation:
-    """The mean of the parameters of many steps, for `jopt.eval_params`.
+    """Keep the mean of sampled parameters for `jopt.eval_params`.
 
-        avg <- avg + (p + u - avg) / k   for the k-th parameters taken
+        avg <- avg + (p + u - avg) / k   for the k-th sample
 
-    Until the first are taken, `jopt.eval_params` gives the newest.
+    Before the first sample, `jopt.eval_params` returns the newest parameters.
 
     Args:
-      start: After how many steps the first parameters are taken, >= 0.
-      every: Every how many steps, >= 1.
-      accumulator_dtype: What ``mean`` is stored in; None is float32 or wider.
+      start: Number of steps before the first sample, >= 0.
+      every: Number of steps between samples, >= 1.
+      accumulator_dtype: Storage dtype of ``mean``; None means float32 or wider.
 
     Returns:
-      A transformation, to be the last of a chain; it needs params.
+      A transformation for the end of a chain; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Equal to torch's ``AveragedModel`` when ``update_parameters`` is called at these
     steps. Izmailov et al., "Averaging weights leads to wider optima and better
@@ -144,30 +144,32 @@ def params_mean(
 
     def scalars(count):
         since = count - start
-        taken = jnp.maximum(since // every + 1, 1)
-        w = jnp.where(since % every == 0, 1 / scalar(taken), 0)
+        samples = jnp.maximum(since // every + 1, 1)
+        w = jnp.where(since % every == 0, 1 / scalar(samples), 0)
         return {"w": jnp.where(since < 0, 1, w)}
 
     mean = copied(accumulator_dtype)
-    return leafwise(_average, scalars, ParamsMeanState, readout=_evaluated, mean=mean)
+    return leafwise(
+        _average, scalars, ParamsMeanState, readout=_average_for_eval, mean=mean
+    )
 
 
 def _average(
     u: jax.Array, avg: jax.Array, *, p: jax.Array, w: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    # Exact for w = 1.
+    # Not avg + w (p + u - avg), which is not exact for w = 1.
     return u, (1 - w) * avg + w * (p + u)
 
 
 def _average_and_overwrite(
     u: jax.Array, avg: jax.Array, *, p: jax.Array, w: jax.Array, overwrite: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    # Exact where avg is close to p. It is another rule, for on a TPU the choice costs
-    # two thirds of the step's traffic again.
+    # A separate rule, because on a TPU the selection adds two thirds to the step's
+    # memory traffic. Not new - p: this form is exact where avg is close to p.
     to_average = (1 - w) * (avg - p) + w * u
     _, new = _average(u, avg, p=p, w=w)
     return jnp.where(overwrite > 0, to_average, u), new
 
 
-def _evaluated(p: jax.Array, avg: jax.Array) -> jax.Array:
+def _average_for_eval(p: jax.Array, avg: jax.Array) -> jax.Array:
     return avg

@@ -1,15 +1,15 @@
-"""``catch_up``: row-sparse steps that end where dense ones do.
+"""``catch_up``: row-sparse steps that end where dense steps do.
 
-A row that is not touched in a step has a gradient of zero, but its moments decay, and
-the weights move by momentum and weight decay. `catch_up` takes these steps later, when
-the row is touched again, or looked at:
+A row that a step does not touch has a zero gradient, but its moments decay, and its
+weights move by momentum and weight decay. `catch_up` takes these steps later, when the
+row is touched or read:
 
     for s = last + 1, …, t - 1:   u <- inner(0) of step s,   p <- p + u      of the row
     u <- inner(g) of step t,   last <- t
 
-State: 4 bytes per row beyond the inner transformation's. A step costs what it costs for
-the touched rows, and once more for every step that the longest untouched of them has
-missed. Where that is much, let the rows be lazy; see `jopt.RowSparse`.
+State: 4 bytes per row on top of the inner transformation's. A step costs one update of
+the touched rows, plus one for each step missed by the row that was untouched longest.
+If that is too much, leave the rows lazy; see `jopt.RowSparse`.
 """
 
 from __future__ import annotations
@@ -38,40 +38,40 @@ from jopt.core.transformation import (
 from jopt.tree.row_sparse import RowSparse, is_rows
 from jopt.values.arguments import abbreviated, suggestion
 from jopt.values.recipe import Recipe
-from jopt.wrappers.missed_steps import check_member, members, replayed
+from jopt.wrappers.missed_steps import check_member, members, replay
 
 
 class CatchUpState(NamedTuple):
     """State of `catch_up`."""
 
     count: jax.Array  # int32 scalar, updates so far
-    last: Any  # int32 (rows, 1, …): the update that each row is at; None elsewhere
-    inner_state: Any  # of the inner transformation
+    last: Any  # int32 (rows, 1, …): the update each row has reached; None elsewhere
+    inner_state: Any  # state of the inner transformation
 
 
 @transformation
 def catch_up(inner: GradientTransformation, tables: Mask) -> GradientTransformation:
-    """Take the steps that a row of a table has missed, when it is touched again.
+    """Take the steps that a row of a table has missed, when the row is touched again.
 
-    With row-sparse gradients for the tables, touched rows are what dense gradients
-    would make them. The loss has to see them so: call `jopt.caught_up` for the rows
-    that will be looked up, before they are. All others are behind, in the parameters
-    and in the state, until `jopt.caught_up` or `jopt.eval_params` is called for all.
+    With row-sparse gradients for the tables, touched rows end where dense gradients
+    would take them. The loss must see up-to-date rows too: call `jopt.caught_up` on the
+    rows that it is about to look up. All other rows lag behind, in the parameters and
+    in the state, until `jopt.caught_up` or `jopt.eval_params` is called for all rows.
 
     Args:
-      inner: A whole optimizer, for what stands behind this in a chain would not see the
-        missed steps. What computes its scalars from the step and hyperparameters only,
-        and treats every row by itself. What looks at the gradients, such as
-        `clip_by_global_norm`, can stand before this in a chain.
-      tables: The leaves that get row-sparse gradients; see `jopt.Mask`. Single
-        numbers have no rows, and are not among them.
+      inner: A complete optimizer: members after `catch_up` in a chain do not see the
+        missed steps. It must treat every row independently and compute its scalars from
+        the step and hyperparameters only. Put members that read the gradients, such as
+        `clip_by_global_norm`, before `catch_up` in a chain.
+      tables: The leaves that get row-sparse gradients; see `jopt.Mask`. Single numbers
+        have no rows and are ignored.
 
     Returns:
-      A transformation; it needs params. A number that is set by hand counts for the
-      missed steps too.
+      A transformation; it needs params. A hyperparameter that is set by hand applies to
+      the missed steps too.
 
     Raises:
-      TypeError: A missed step of ``inner`` could not be taken later.
+      TypeError: A missed step of ``inner`` cannot be computed later.
 
     >>> import jopt
     >>> tx = jopt.catch_up(jopt.sgd(1.0, momentum=0.5), "table")
@@ -88,7 +88,7 @@ def catch_up(inner: GradientTransformation, tables: Mask) -> GradientTransformat
 
 
 class CatchUp(GradientTransformation):
-    """What `catch_up` returns."""
+    """A transformation made by `catch_up`."""
 
     inner: GradientTransformation
 
@@ -108,7 +108,7 @@ class CatchUp(GradientTransformation):
             named = tree.leaves_with_names(params, none=True)
             chosen = masks.select(tables, params)
             last = [
-                _step_of_rows(p) if on and np.ndim(p) and len(p) else None
+                _zero_steps(p) if on and np.ndim(p) and len(p) else None
                 for (_, p), on in zip(named, chosen, strict=True)
             ]
             treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
@@ -116,33 +116,35 @@ class CatchUp(GradientTransformation):
             return CatchUpState(zero, treedef.unflatten(last), inner.init(params))
 
         def update(updates, state, params):
-            given, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
-            aligned = functools.partial(tree_checks.aligned, updates, given, treedef)
-            before = aligned(params, "params")
-            tree_checks.leaves(given, updates, "updates")
-            last = aligned(state.last, "the state's last", shapes=_one_per_row)
+            grads, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
+            aligned = functools.partial(tree_checks.aligned, updates, grads, treedef)
+            old_params = aligned(params, "params")
+            tree_checks.leaves(grads, updates, "updates")
+            last = aligned(state.last, "the state's last", shapes=_shape_per_row)
             rows = {
                 i: _as_rows(g)
-                for i, g in enumerate(given)
+                for i, g in enumerate(grads)
                 if g is not None and last[i] is not None
             }
-            behind = last, state.count, state.inner_state
-            now, own = replayed(inner, treedef, before, rows, *behind)
-            leaves = [rows.get(i, g) for i, g in enumerate(given)]
-            new, own = inner.update(
-                treedef.unflatten(leaves), own, treedef.unflatten(now)
+            progress = last, state.count, state.inner_state
+            current, inner_state = replay(inner, treedef, old_params, rows, *progress)
+            leaves = [rows.get(i, g) for i, g in enumerate(grads)]
+            new, inner_state = inner.update(
+                treedef.unflatten(leaves), inner_state, treedef.unflatten(current)
             )
             count, new = tree.safe_increment(state.count), treedef.flatten_up_to(new)
             for i, g in rows.items():
                 last[i] = g.scattered(last[i], count)
-                new[i] = _with_the_missed(new[i], before[i], now[i])
-                if not is_rows(given[i]):
-                    new[i] = new[i].rows
-            state = CatchUpState(count, treedef.unflatten(last), own)
+                # The caller adds the update to the old parameters, so the update has
+                # to include the missed steps.
+                new[i] = _with_missed_steps(new[i], old_params[i], current[i])
+                if not is_rows(grads[i]):
+                    new[i] = new[i].rows  # all rows, in order
+            state = CatchUpState(count, treedef.unflatten(last), inner_state)
             return treedef.unflatten(new), state
 
         def readout(state, params):
-            params, state = _up_to_date(inner, state, params, None)
+            params, state = _catch_up_rows(inner, state, params, None)
             return eval_params(inner, state.inner_state, params, default=params)
 
         self = super().__new__(
@@ -167,23 +169,24 @@ def caught_up(
     params: Params,
     ids: Mapping[str, Any] | None = None,
 ) -> tuple[Params, OptState]:
-    """The parameters and the state in which rows have taken the steps they missed.
+    """Return parameters and state with the missed steps of rows taken.
 
-    Before a loss looks rows up, for these; before the parameters and the state are
-    saved for something else than going on, for all.
+    Call it on the rows that a loss is about to look up, and on all rows before
+    saving the parameters and the state for any purpose but resuming.
 
     Args:
-      tx: A transformation with a `jopt.catch_up` in it.
-      state: Its state.
+      tx: A transformation that contains a `jopt.catch_up`.
+      state: The state of ``tx``.
       params: The parameters.
-      ids: Which rows, by the table's path, as in `jopt.sparse_value_and_grad`; None is
-        all rows of all tables.
+      ids: The ids of the rows, by the table's path, as in
+        `jopt.sparse_value_and_grad`; None means all rows of all tables.
 
     Returns:
       ``(params, state)``.
 
     Raises:
-      ValueError: There is no `jopt.catch_up`, or it has no table at one of the paths.
+      ValueError: ``tx`` contains no `jopt.catch_up`, or it has no table at a path of
+        ``ids``.
 
     >>> import jopt
     >>> tx = jopt.catch_up(jopt.sgd(1.0, momentum=0.5), "table")
@@ -195,41 +198,43 @@ def caught_up(
     >>> jopt.caught_up(tx, state, params)[0]["table"].ravel()
     Array([-1.5, -1. ], dtype=float32)
     """
-    found = list(_catch_ups(tx, state))
-    if not found:
+    states = list(_catch_up_states(tx, state))
+    if not states:
         raise ValueError(f"there is no catch_up in {abbreviated(tx)}")
     tables = [
         path
-        for own in found
-        for path, at in tree.leaves_with_names(own.last, none=True)
-        if at is not None
+        for catch_up_state in states
+        for path, last in tree.leaves_with_names(catch_up_state.last, none=True)
+        if last is not None
     ]
     for path in ids or ():
         if path not in tables:
             raise ValueError(
-                f"ids: catch_up has no table at {path!r}, but at {tables}."
+                f"ids: catch_up has no table at {path!r}; its tables are {tables}."
                 f"{suggestion(path, tables)}"
             )
     return _caught_up(tx, state, params, None if ids is None else dict(ids))
 
 
-def _inside(
+def _children(
     tx: GradientTransformation, state: OptState
 ) -> Iterator[tuple[str, GradientTransformation, OptState]]:
-    """The transformations in one, with their names and states, if they have any."""
+    """Yield the name, transformation and state of each child that has a state."""
     for name, child in tx.children.items():
         is_dict = isinstance(state, Mapping)
-        own = state.get(name) if is_dict else getattr(state, name)
-        if own is not None:
-            yield name, child, own
+        child_state = state.get(name) if is_dict else getattr(state, name)
+        if child_state is not None:
+            yield name, child, child_state
 
 
-def _catch_ups(tx: GradientTransformation, state: OptState) -> Iterator[CatchUpState]:
+def _catch_up_states(
+    tx: GradientTransformation, state: OptState
+) -> Iterator[CatchUpState]:
     if isinstance(tx, CatchUp):
         yield state
         return
-    for _, child, own in _inside(tx, state):
-        yield from _catch_ups(child, own)
+    for _, child, child_state in _children(tx, state):
+        yield from _catch_up_states(child, child_state)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -237,51 +242,52 @@ def _caught_up(
     tx: GradientTransformation, state: OptState, params: Params, ids: Any
 ) -> tuple[Params, OptState]:
     if isinstance(tx, CatchUp):
-        return _up_to_date(tx.inner, state, params, ids)
-    for name, child, own in _inside(tx, state):
-        params, own = _caught_up(child, own, params, ids)
+        return _catch_up_rows(tx.inner, state, params, ids)
+    for name, child, child_state in _children(tx, state):
+        params, child_state = _caught_up(child, child_state, params, ids)
+        new = {name: child_state}
         is_dict = isinstance(state, Mapping)
-        state = {**state, name: own} if is_dict else state._replace(**{name: own})
+        state = {**state, **new} if is_dict else state._replace(**new)
     return params, state
 
 
-def _up_to_date(
+def _catch_up_rows(
     inner: GradientTransformation, state: OptState, params: Params, ids: Any
 ) -> tuple[Params, OptState]:
     named = tree.leaves_with_names(params, none=True)
     treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
     last = treedef.flatten_up_to(state.last)
     rows = {
-        i: _nothing(p, None if ids is None else ids[path])
+        i: _zero_gradient(p, None if ids is None else ids[path])
         for i, (path, p) in enumerate(named)
         if last[i] is not None and (ids is None or path in ids)
     }
     leaves = [leaf for _, leaf in named]
-    behind = last, state.count, state.inner_state
-    leaves, own = replayed(inner, treedef, leaves, rows, *behind)
+    progress = last, state.count, state.inner_state
+    leaves, inner_state = replay(inner, treedef, leaves, rows, *progress)
     for i, g in rows.items():
         last[i] = g.scattered(last[i], state.count)
-    state = state._replace(last=treedef.unflatten(last), inner_state=own)
+    state = state._replace(last=treedef.unflatten(last), inner_state=inner_state)
     return treedef.unflatten(leaves), state
 
 
-def _one_per_row(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _shape_per_row(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[:1], *[1] * (len(shape) - 1))
 
 
-def _step_of_rows(table: Any) -> jax.Array:
+def _zero_steps(table: Any) -> jax.Array:
     return filled(table, 0, jnp.int32, tuple(range(1, np.ndim(table))))
 
 
 def _as_rows(g: Any) -> RowSparse:
-    """A dense gradient touches all rows."""
+    """Return the touched rows of a gradient; a dense gradient touches all."""
     if is_rows(g):
         return g.coalesced()
     return RowSparse(jnp.arange(len(g), dtype=jnp.int32), g, len(g))
 
 
-def _nothing(table: Any, ids: Any) -> RowSparse:
-    """A gradient of zero for some rows; None is all."""
+def _zero_gradient(table: Any, ids: Any) -> RowSparse:
+    """Return a zero gradient that touches the rows ``ids``; None means all rows."""
     if ids is None:
         return _as_rows(jnp.zeros_like(table))
     flat = jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(ids)])
@@ -289,10 +295,10 @@ def _nothing(table: Any, ids: Any) -> RowSparse:
     return RowSparse(flat, rows, len(table)).coalesced()
 
 
-def _with_the_missed(u: RowSparse, before: Any, now: Any) -> RowSparse:
-    """The update from where the parameter was before the missed steps."""
-    wide = tree.compute_dtype(now.dtype)
-    moved = u.gathered(now).astype(wide) - u.gathered(before).astype(wide)
-    rows = (u.rows.astype(wide) + moved).astype(u.dtype)
+def _with_missed_steps(u: RowSparse, old: Any, current: Any) -> RowSparse:
+    """Return the update from the old parameters: the missed steps, then ``u``."""
+    wide = tree.compute_dtype(current.dtype)
+    missed = u.gathered(current).astype(wide) - u.gathered(old).astype(wide)
+    rows = (u.rows.astype(wide) + missed).astype(u.dtype)
     rows = jnp.where(u.is_row, rows, 0)
     return RowSparse(u.ids, rows, u.num_rows)

@@ -1,11 +1,11 @@
-"""A transformation for some of the steps.
+"""Transformations that run in some steps only.
 
     s <- should_transform_fn(step)
     conditionally_transform:  u <- inner(g) if s, else g
     conditionally_mask:       u <- inner(g) if s, else 0
 
 In the other steps the inner transformation does not run, costs nothing and keeps its
-state. The state is that of the inner one and a count of all steps.
+state. State: the inner state and a count of all steps.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from jopt.values.arguments import abbreviated
 class ConditionallyTransformState(NamedTuple):
     """State of `conditionally_transform`."""
 
-    inner_state: Any  # of the inner transformation
+    inner_state: Any  # state of the inner transformation
     step: jax.Array  # int32 scalar, updates so far, transformed or not
 
 
@@ -43,21 +43,21 @@ def conditionally_transform(
     should_transform_fn: Callable[..., Any],
     forward_extra_args: bool = False,
 ) -> GradientTransformation:
-    """Transform in some steps; in the others updates pass as they are.
+    """Transform the updates in some steps and pass them unchanged in the others.
 
     Args:
       inner: A transformation.
-      should_transform_fn: ``should_transform_fn(step)`` says whether to: one bool, or a
-        number, of which zero is no. ``step`` is an int32 scalar: 0, 1, …. A schedule
-        of zeros and ones is such a function.
-      forward_extra_args: Whether it gets those of the extra arguments of the update, by
-        keyword, that it takes.
+      should_transform_fn: ``should_transform_fn(step)`` returns whether to run
+        ``inner``: a bool, or a number where zero means no. ``step`` is an int32 scalar:
+        0, 1, …. A schedule of zeros and ones is such a function.
+      forward_extra_args: Whether to pass ``should_transform_fn``, by keyword, those
+        extra arguments of ``update`` that it takes.
 
     Returns:
       A transformation.
 
     Raises:
-      TypeError: ``should_transform_fn`` is no function of the step.
+      TypeError: ``should_transform_fn`` is not a function of the step.
 
     Equal to ``optax.conditionally_transform``, which forwards all extra arguments.
 
@@ -83,7 +83,7 @@ class ConditionallyMaskState(NamedTuple):
     """State of `conditionally_mask`."""
 
     step: jax.Array  # int32 scalar, updates so far, transformed or not
-    inner_state: Any  # of the inner transformation
+    inner_state: Any  # state of the inner transformation
 
 
 @transformation
@@ -92,20 +92,16 @@ def conditionally_mask(
     should_transform_fn: Callable[..., Any],
     forward_extra_args: bool = False,
 ) -> GradientTransformation:
-    """Transform in some steps; in the others updates are zero.
+    """Transform the updates in some steps and return zeros in the others.
 
     Args:
-      inner: A transformation.
-      should_transform_fn: ``should_transform_fn(step)`` says whether to; see
-        `conditionally_transform`.
-      forward_extra_args: Whether it gets those of the extra arguments of the update, by
-        keyword, that it takes.
+      inner, should_transform_fn, forward_extra_args: See `conditionally_transform`.
 
     Returns:
       A transformation.
 
     Raises:
-      TypeError: ``should_transform_fn`` is no function of the step.
+      TypeError: ``should_transform_fn`` is not a function of the step.
 
     Equal to ``optax.conditionally_mask``, which forwards all extra arguments.
 
@@ -134,34 +130,36 @@ def _conditional(
     forward: bool,
     otherwise: Callable[[Updates], Updates],
 ) -> GradientTransformation:
-    takes = _arguments(should, forward)
+    needs = _arguments(should, forward)
 
     def init(params):
         zero = jnp.zeros((), jnp.int32)
         return state_class(step=zero, inner_state=inner.init(params))
 
     def update(updates, state, params=None, **extra):
-        decision = _decision(should(state.step, **takes.chosen(extra)))
+        decision = _decision(should(state.step, **needs.chosen(extra)))
 
-        def transform(updates, own):
-            new, own = inner.update(updates, own, params, **extra)
-            # A foreign update may come back in another dtype.
-            return jax.tree.map(lambda g, u: u.astype(g.dtype), updates, new), own
+        def transform(updates, inner_state):
+            new, inner_state = inner.update(updates, inner_state, params, **extra)
+            # Both branches of lax.cond must return the same dtypes, but a foreign
+            # transformation may return others.
+            new = jax.tree.map(lambda g, u: u.astype(g.dtype), updates, new)
+            return new, inner_state
 
-        def leave(updates, own):
-            return otherwise(updates), own
+        def leave(updates, inner_state):
+            return otherwise(updates), inner_state
 
-        updates, own = jax.lax.cond(
+        updates, inner_state = jax.lax.cond(
             decision, transform, leave, updates, state.inner_state
         )
         count = tree.safe_increment(state.step)
-        return updates, state_class(step=count, inner_state=own)
+        return updates, state_class(step=count, inner_state=inner_state)
 
-    return around(inner, init, update, also=takes)
+    return around(inner, init, update, also=needs)
 
 
 def _arguments(should: Callable[..., Any], forward: bool) -> Needs:
-    """What ``should_transform_fn`` takes beyond the step."""
+    """Return the arguments that ``should_transform_fn`` takes besides the step."""
     if not callable(should):
         raise TypeError(
             "should_transform_fn must be a function of the step, got "
@@ -169,40 +167,40 @@ def _arguments(should: Callable[..., Any], forward: bool) -> Needs:
         )
     try:
         signature = inspect.signature(should)
-    except ValueError:  # of some built-in functions
+    except ValueError:  # some built-in functions have no signature
         return Needs(frozenset(), frozenset(), anything=forward)
-    takes = Needs(frozenset(), frozenset())
+    needs = Needs(frozenset(), frozenset())
     if forward:
-        named = [
+        parameters = [
             p
             for p in list(signature.parameters.values())[1:]
             if p.kind is not p.VAR_KEYWORD
         ]
-        takes = Needs(
-            frozenset(p.name for p in named),
-            frozenset(p.name for p in named if p.default is p.empty),
+        needs = Needs(
+            frozenset(p.name for p in parameters),
+            frozenset(p.name for p in parameters if p.default is p.empty),
             anything=any(
                 p.kind is p.VAR_KEYWORD for p in signature.parameters.values()
             ),
         )
     try:
-        signature.bind(0, **dict.fromkeys(takes.requires))
+        signature.bind(0, **dict.fromkeys(needs.requires))
     except TypeError:
-        given, hint = "the step only", ". For more give forward_extra_args=True"
+        passed, hint = "the step only", ". For more, pass forward_extra_args=True"
         if forward:
-            given, hint = "the step and extra arguments by keyword", ""
+            passed, hint = "the step and extra arguments by keyword", ""
         raise TypeError(
-            f"should_transform_fn is called with {given}, but takes {signature}{hint}"
+            f"should_transform_fn is called with {passed}, but takes {signature}{hint}"
         ) from None
-    return takes
+    return needs
 
 
-def _decision(found: Any) -> jax.Array:
-    """What ``should_transform_fn`` returned, as a bool."""
-    is_bool = getattr(found, "dtype", None) == jnp.bool_ and jnp.shape(found) == ()
-    if not (is_bool or isinstance(found, bool) or arguments.is_number(found)):
+def _decision(result: Any) -> jax.Array:
+    """Return the result of ``should_transform_fn`` as a bool."""
+    is_bool = getattr(result, "dtype", None) == jnp.bool_ and jnp.shape(result) == ()
+    if not (is_bool or isinstance(result, bool) or arguments.is_number(result)):
         raise TypeError(
             "should_transform_fn must return one bool or number, got "
-            f"{abbreviated(found)}"
+            f"{abbreviated(result)}"
         )
-    return jnp.asarray(found).astype(bool)
+    return jnp.asarray(result).astype(bool)

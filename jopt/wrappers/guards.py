@@ -1,14 +1,14 @@
-"""Guards: what is not finite changes nothing.
+"""Guards: steps that are not finite change nothing.
 
-    finite <- every entry of g, and the value if the update is told one
-    u      <- the inner update   if finite, else 0
-    state  <- the inner state after the update   if finite, else the one before it
+    finite <- every entry of g is finite, and so is ``value`` if it is passed
+    u      <- the inner update      if finite, else 0
+    state  <- the new inner state   if finite, else the old one
 
-Each array is chosen as a whole, old or new, in the pass that computes the new one:
-there is no branch, nothing waits for the host, and nothing is multiplied by zero, which
-would keep a NaN. State: three scalars. Compiled for a TPU, a step of adamw moves 4
-bytes more per float32 parameter, 32 for 28, for the gradient is read twice. XLA for the
-CPU fuses less and copies the old state first: there a step takes several times as long.
+Each array is selected as a whole, old or new, in the pass that computes the new one.
+There is no branch, no wait for the host, and no multiplication by zero, which would
+keep a NaN. State: three scalars. Compiled for a TPU, a step of adamw moves 32 bytes per
+float32 parameter instead of 28, because the gradient is read twice. XLA for the CPU
+fuses less and copies the old state first, so a step takes several times as long there.
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ from jopt.values.arguments import abbreviated
 class ApplyIfFiniteState(NamedTuple):
     """State of `skip_nonfinite` and `apply_if_finite`."""
 
-    notfinite_count: jax.Array  # int32 scalar, steps in a row that were skipped
-    last_finite: jax.Array  # bool scalar, whether the last step was not
-    total_notfinite: jax.Array  # int32 scalar, all steps that were skipped
-    inner_state: Any  # of the inner transformation
+    notfinite_count: jax.Array  # int32 scalar, consecutive skipped steps so far
+    last_finite: jax.Array  # bool scalar, whether the last step was finite
+    total_notfinite: jax.Array  # int32 scalar, all skipped steps
+    inner_state: Any  # state of the inner transformation
     metrics = ("notfinite_count", "last_finite", "total_notfinite")
 
 
 @transformation
 def skip_nonfinite(inner: GradientTransformation) -> GradientTransformation:
-    """Leave out every step whose gradients, or loss, have a NaN or an infinity.
+    """Skip every step whose gradients or loss contain a NaN or an infinity.
 
-    Such a step gives zero updates and leaves the inner state as it is, bit for bit, so
-    moments, counts and schedules go on as if it had not been. However many there are in
-    a row, the next finite step is applied.
+    A skipped step returns zero updates and keeps the inner state bit for bit, so
+    moments, counts and schedules continue as if it had not happened. The next finite
+    step is applied, however many were skipped in a row.
 
     Args:
-      inner: A transformation, usually the whole optimizer. What is outside of the guard
-        still sees the NaN.
+      inner: A transformation, usually the whole optimizer. Transformations outside the
+        guard still see the NaN.
 
     Returns:
-      A transformation. If an update is told ``value``, that has to be finite too. On
-      several devices all must be told the same: average gradients and value first.
+      A transformation. If ``value`` is passed to ``update``, it must be finite too. All
+      devices must receive the same gradients and value: average them first.
 
     Raises:
-      ValueError: ``inner`` holds a dynamic loss scale, which has to see the step to
-        come down; it skips such steps itself.
+      ValueError: ``inner`` contains a dynamic loss scale, which has to see a bad step
+        to decrease; it skips such steps itself.
 
     >>> import jopt
     >>> tx, params = jopt.skip_nonfinite(jopt.sgd(1.0)), jnp.ones(2)
@@ -79,22 +79,23 @@ def skip_nonfinite(inner: GradientTransformation) -> GradientTransformation:
 def apply_if_finite(
     inner: GradientTransformation, max_consecutive_errors: int
 ) -> GradientTransformation:
-    """`skip_nonfinite` by optax's name, with its arguments and its state.
+    """Skip nonfinite steps; `skip_nonfinite` with optax's name, arguments and state.
 
-    One thing is other than in optax: after ``max_consecutive_errors`` bad steps in a
-    row optax applies the next one, and its moments are NaN from then on. Here no step
-    that is not finite is ever applied. The number is for the training loop, which may
-    stop when ``state.notfinite_count`` is above it.
+    This differs from optax in one point: after ``max_consecutive_errors`` bad steps in
+    a row, optax applies the next one, and its moments are NaN from then on. Here a bad
+    step is never applied.
 
     Args:
-      inner: A transformation.
-      max_consecutive_errors: A number of steps, >= 0.
+      inner: See `skip_nonfinite`.
+      max_consecutive_errors: A number of steps, >= 0, without effect here. A training
+        loop may stop when ``state.notfinite_count`` exceeds it.
 
     Returns:
       A transformation; see `skip_nonfinite`.
 
     Raises:
-      ValueError: ``max_consecutive_errors`` is negative.
+      ValueError: ``max_consecutive_errors`` is negative, or ``inner`` contains a
+        dynamic loss scale.
 
     >>> import jopt
     >>> tx, bad = jopt.apply_if_finite(jopt.sgd(1.0), 2), jnp.array([jnp.inf])
@@ -116,38 +117,39 @@ def _guard(owner: str, inner: GradientTransformation) -> GradientTransformation:
 
     def init(params):
         zero = jnp.zeros((), jnp.int32)
-        own = inner_init(owner, inner, params)
-        return ApplyIfFiniteState(zero, jnp.ones((), bool), jnp.copy(zero), own)
+        inner_state = inner_init(owner, inner, params)
+        # Copies, because two fields that share a buffer cannot both be donated.
+        return ApplyIfFiniteState(zero, jnp.ones((), bool), jnp.copy(zero), inner_state)
 
     def update(updates, state, params=None, **extra):
-        new, own = inner.update(updates, state.inner_state, params, **extra)
+        new, inner_state = inner.update(updates, state.inner_state, params, **extra)
         finite = all_finite(updates, extra.get("value"))
-        new, own = chosen(finite, (new, own), (None, state.inner_state))
+        new, inner_state = select(finite, (new, inner_state), (None, state.inner_state))
         counts = bad_steps(finite, state.notfinite_count, state.total_notfinite)
-        return new, ApplyIfFiniteState(counts[0], finite, counts[1], own)
+        return new, ApplyIfFiniteState(counts[0], finite, counts[1], inner_state)
 
     return around(inner, init, update, also=VALUE)
 
 
-# What every wrapper that may leave out a step is made of.
+# Shared by all wrappers that may skip a step.
 
 
 def has_loss_scale(state: OptState) -> bool:
-    """Whether this is, or holds, the state of a `dynamic_loss_scale`."""
+    """Return whether ``state`` is or contains the state of a `dynamic_loss_scale`."""
     return bool(tree.get_all_with_path(state, "DynamicLossScaleState"))
 
 
 def inner_init(owner: str, inner: GradientTransformation, params: Params) -> OptState:
-    """The state of ``inner``, if it has no loss scale.
+    """Return ``inner.init(params)``; raise ValueError if it contains a loss scale.
 
-    A scale that is too large makes gradients infinite. If a guard around it left out
-    that step, the scale would stay, and so would every step after it be left out.
+    A scale that is too large makes gradients infinite. If a guard around it skipped
+    that step, the scale would not decrease, and every later step would be skipped too.
     """
     state = inner.init(params)
     if has_loss_scale(state):
         raise ValueError(
-            f"{owner}: inner holds a dynamic_loss_scale, whose scale has to change in "
-            "the steps that are skipped. Put it outside: "
+            f"{owner}: inner contains a dynamic_loss_scale, whose scale has to change "
+            "in the skipped steps. Put it outside: "
             f"dynamic_loss_scale({owner}(…)). Got {inner!r}"
         )
     return state
@@ -155,11 +157,11 @@ def inner_init(owner: str, inner: GradientTransformation, params: Params) -> Opt
 
 @jax.jit
 def all_finite(updates: Updates, value: Any = None) -> jax.Array:
-    """Whether no entry is NaN or infinite; None is no leaf."""
-    found = jnp.ones((), bool)
+    """Return whether all entries of all leaves are finite; None counts as absent."""
+    finite = jnp.ones((), bool)
     for x in jax.tree.leaves((updates, value), is_leaf=is_rows):
-        found &= _is_finite(touched(x))
-    return found
+        finite &= _is_finite(touched(x))
+    return finite
 
 
 @jax.jit
@@ -167,41 +169,48 @@ def _is_finite(x: jax.Array) -> jax.Array:
     return jnp.all(jnp.isfinite(x))
 
 
-def chosen(
+def select(
     take: jax.Array, new: tuple[Updates, OptState], old: tuple[Updates, OptState]
 ) -> tuple[Updates, OptState]:
-    """Updates and state: all the new ones or all the old ones.
+    """Return the new updates and state if ``take``, else the old ones.
 
-    Old updates that are None are zeros.
+    Old updates of None stand for zeros.
     """
-    (updates, state), (passed, kept) = new, old
-    if jax.tree.structure(state) != jax.tree.structure(kept):
+    (updates, state), (old_updates, old_state) = new, old
+    if jax.tree.structure(state) != jax.tree.structure(old_state):
         raise ValueError(
-            "the inner state has another structure after an update than before, so a "
-            "step cannot be left out: it was "
-            f"{abbreviated(kept)}, and is {abbreviated(state)}"
+            "the inner update changed the structure of the inner state, so a step "
+            "cannot be skipped: it was "
+            f"{abbreviated(old_state)}, and is {abbreviated(state)}"
         )
-    return _chosen(take, updates, passed, state, kept)
+    return _select(take, updates, old_updates, state, old_state)
 
 
 @jax.jit
-def _chosen(
-    take: jax.Array, updates: Updates, passed: Updates, state: OptState, kept: OptState
+def _select(
+    take: jax.Array,
+    updates: Updates,
+    old_updates: Updates,
+    state: OptState,
+    old_state: OptState,
 ) -> tuple[Updates, OptState]:
-    def one(new, old):
+    def select_leaf(new, old):
         new, old = jnp.asarray(new), jnp.asarray(old)
-        # A foreign state may come back in another dtype.
+        # The state of a foreign transformation may come back in another dtype.
         new = new if new.dtype == old.dtype else new.astype(old.dtype)
         return jax.lax.select(take, new, old)
 
-    if passed is None:
-        passed = jax.tree.map(jnp.zeros_like, updates)
-    return jax.tree.map(one, updates, passed), jax.tree.map(one, state, kept)
+    if old_updates is None:
+        old_updates = jax.tree.map(jnp.zeros_like, updates)
+    return (
+        jax.tree.map(select_leaf, updates, old_updates),
+        jax.tree.map(select_leaf, state, old_state),
+    )
 
 
 def bad_steps(
     good: jax.Array, in_a_row: jax.Array, total: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The bad steps in a row, and all of them, after one that is good or is not."""
-    more = tree.safe_increment(in_a_row), tree.safe_increment(total)
-    return jnp.where(good, 0, more[0]), jnp.where(good, total, more[1])
+    """Return the bad steps in a row and in total, counting the current step."""
+    next_counts = tree.safe_increment(in_a_row), tree.safe_increment(total)
+    return jnp.where(good, 0, next_counts[0]), jnp.where(good, total, next_counts[1])

@@ -1,9 +1,9 @@
-"""A step that is done or not, with what it changes changed in place.
+"""Run a step conditionally, updating its arrays in place.
 
-A ``lax.cond`` between an optimizer step and nothing costs much of what the step does:
-XLA:GPU makes selections of it, so the step is computed in either case, and XLA:CPU and
-XLA:TPU copy the arrays that one branch only passes through. A loop of one turn or none
-keeps its arrays where they are on all of them.
+A ``lax.cond`` between an optimizer step and no step costs nearly as much as the step:
+XLA:GPU turns it into selections and computes the step in either case; XLA:CPU and
+XLA:TPU copy the arrays that one branch passes through. A loop of at most one iteration
+updates its arrays in place on all three.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from jax.core import Tracer
 
 
 def once_if(
-    condition: jax.Array, f: Callable[[Any, Any], Any], carry: Any, given: Any
+    condition: jax.Array, f: Callable[[Any, Any], Any], carry: Any, operands: Any
 ) -> Any:
-    """``f(carry, given)`` if the condition holds, else ``carry``.
+    """Return ``f(carry, operands)`` if the condition holds, else ``carry``.
 
     Args:
       condition: One bool.
-      f: A function that gives a tree of the types of ``carry``.
-      carry: Arrays.
-      given: More arrays that ``f`` takes.
+      f: A function that returns a tree with the structure and shapes of ``carry``.
+      carry: The arrays to update.
+      operands: Further arrays that ``f`` reads.
 
-    >>> once_if(jnp.array(True), lambda carry, given: carry + given, 1, 2)
+    >>> once_if(jnp.array(True), lambda carry, operands: carry + operands, 1, 2)
     3
     """
-    if not isinstance(condition, Tracer):  # nothing to compile
-        return f(carry, given) if condition else carry
-    return _once_if(f, condition, carry, given)
+    if not isinstance(condition, Tracer):  # outside jit Python can decide
+        return f(carry, operands) if condition else carry
+    return _once_if(f, condition, carry, operands)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _once_if(
-    f: Callable[[Any, Any], Any], condition: jax.Array, carry: Any, given: Any
+    f: Callable[[Any, Any], Any], condition: jax.Array, carry: Any, operands: Any
 ) -> Any:
     def body(loop):
         condition, old = loop
         # The state of a foreign transformation may come back in another dtype.
-        new = jax.tree.map(lambda x, y: x.astype(y.dtype), f(old, given), old)
+        new = jax.tree.map(lambda x, y: x.astype(y.dtype), f(old, operands), old)
         return jnp.zeros_like(condition), new
 
     return jax.lax.while_loop(lambda loop: loop[0], body, (condition, carry))[1]
@@ -51,10 +51,12 @@ def _once_if(
 
 @_once_if.defjvp
 def _once_if_jvp(f: Any, primals: Any, tangents: Any) -> Any:
-    # A loop has no transpose, a conditional has.
+    # Reverse-mode differentiation works through a conditional but not through a loop.
     condition, *primals = primals
 
-    def chosen(carry, given):
-        return jax.lax.cond(condition, f, lambda carry, given: carry, carry, given)
+    def conditional(carry, operands):
+        return jax.lax.cond(
+            condition, f, lambda carry, operands: carry, carry, operands
+        )
 
-    return jax.jvp(chosen, tuple(primals), tuple(tangents[1:]))
+    return jax.jvp(conditional, tuple(primals), tuple(tangents[1:]))

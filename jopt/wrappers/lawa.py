@@ -1,4 +1,4 @@
-"""LAWA: the mean of the latest parameters, taken every few steps.
+"""LAWA: the mean of the latest parameters, sampled every few steps.
 
     avg <- (p_t + p_(t - n) + ... + p_(t - (k - 1) n)) / k    every n steps
 
@@ -7,8 +7,8 @@ weight averaging", 2022 (n is an epoch); Sanyal, Neerkaje, Kaddour, Kumar & Sang
 "Early weight averaging meets high learning rates for LLM pre-training", 2023.
 
 State: 4 k bytes per float32 parameter; an exponential moving average with a decay of
-``1 - 1 / (k n)`` has much the same horizon and takes 4. Every step
-reads and writes one of the k, whether or not it is one to take.
+``1 - 1 / (k n)`` has about the same horizon and takes 4. Every step reads and writes
+one of the k samples, even if it takes none.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ def params_lawa(
     *,
     accumulator_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """The mean of the latest parameters, for `jopt.eval_params`.
+    """Keep the latest parameters and return their mean from `jopt.eval_params`.
 
-    They are taken after the steps ``every``, ``2 every``, …; the mean is of those that
-    there are, and before the first of the newest parameters.
+    Samples are taken after steps ``every``, ``2 every``, …. The mean covers the samples
+    taken so far; before the first it is the newest parameters.
 
     Args:
-      window_size: How many are kept, >= 1: that many times the memory of the
+      window_size: The number of samples to keep, >= 1; each needs the memory of the
         parameters.
-      every: Every how many steps they are taken, >= 1: an epoch, or a thousand steps.
-      accumulator_dtype: What ``window`` is stored in; None is float32 or wider.
+      every: Number of steps between samples, >= 1: an epoch, or a thousand steps.
+      accumulator_dtype: Storage dtype of ``window``; None means float32 or wider.
 
     Returns:
-      A transformation, to be the last of a chain; it needs params.
+      A transformation for the end of a chain; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     Kaddour, "Stop wasting my time! Saving days of ImageNet and BERT training with
     latest weight averaging", 2022.
@@ -76,13 +76,13 @@ def params_lawa(
 
     def init(params):
         tree_checks.leaves(jax.tree.leaves(params), params, "params")
-        window = jax.tree.map(lambda p: _repeated(slot.init(p), window_size), params)
+        window = jax.tree.map(lambda p: _repeat(slot.init(p), window_size), params)
         return ParamsLawaState(jnp.zeros((), jnp.int32), window)
 
     def update(updates, state, params):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         tree_checks.leaves(leaves, updates, "updates")
-        at = tree_checks.aligned(updates, leaves, treedef, params, "params")
+        params = tree_checks.aligned(updates, leaves, treedef, params, "params")
         windows = tree_checks.aligned(
             *(updates, leaves, treedef, state.window, "the state's window"),
             shapes=lambda shape: (window_size, *shape),
@@ -90,17 +90,17 @@ def params_lawa(
         count = tree.safe_increment(state.count)
         due, oldest = count % every == 0, (count // every - 1) % window_size
         new = []
-        for i, (u, p, window) in enumerate(zip(leaves, at, windows, strict=True)):
+        for i, (u, p, window) in enumerate(zip(leaves, params, windows, strict=True)):
             if u is not None and window is None:
                 tree_checks.no_slot(updates, i)
-            new.append(window if u is None else _taken(window, u, p, oldest, due))
+            new.append(window if u is None else _store(window, u, p, oldest, due))
         return updates, ParamsLawaState(count, treedef.unflatten(new))
 
     def readout(state, params):
-        taken = jnp.minimum(state.count // every, window_size)
+        samples = jnp.minimum(state.count // every, window_size)
 
         def mean(p, window):
-            return p if p is None or window is None else _mean(p, window, taken)
+            return p if p is None or window is None else _mean(p, window, samples)
 
         return jax.tree.map(mean, params, state.window, is_leaf=lambda x: x is None)
 
@@ -108,28 +108,28 @@ def params_lawa(
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _repeated(p: jax.Array, times: int) -> jax.Array:
+def _repeat(p: jax.Array, times: int) -> jax.Array:
     return jnp.broadcast_to(p, (times, *p.shape))
 
 
 @jax.jit
-def _taken(
+def _store(
     window: jax.Array, u: jax.Array, p: jax.Array, oldest: jax.Array, due: jax.Array
 ) -> jax.Array:
     dtype = np.promote_types(*(tree.compute_dtype(x.dtype) for x in (p, u)))
     newest = (p.astype(dtype) + u.astype(dtype)).astype(window.dtype)
-    # One of them is read and written in any case, which XLA does in place; around a
-    # conditional it would have to keep the updates and a copy of the parameters.
+    # Read and write a sample in every step, which XLA does in place. A conditional
+    # would force it to keep the updates and a copy of the parameters.
     old = jax.lax.dynamic_index_in_dim(window, oldest, keepdims=False)
     newest = jnp.where(due, newest, old)
     return jax.lax.dynamic_update_index_in_dim(window, newest, oldest, 0)
 
 
 @jax.jit
-def _mean(p: jax.Array, window: jax.Array, taken: jax.Array) -> jax.Array:
+def _mean(p: jax.Array, window: jax.Array, samples: jax.Array) -> jax.Array:
     dtype = np.promote_types(*(tree.compute_dtype(x.dtype) for x in (p, window)))
-    kept = jnp.arange(window.shape[0], dtype=taken.dtype) < taken
-    kept = kept.reshape(-1, *[1] * p.ndim)
-    total = jnp.sum(jnp.where(kept, window.astype(dtype), 0), axis=0)
-    mean = total / jnp.maximum(taken, 1).astype(dtype)
-    return jnp.where(taken > 0, mean, p.astype(dtype)).astype(p.dtype)
+    is_sample = jnp.arange(window.shape[0], dtype=samples.dtype) < samples
+    is_sample = is_sample.reshape(-1, *[1] * p.ndim)
+    total = jnp.sum(jnp.where(is_sample, window.astype(dtype), 0), axis=0)
+    mean = total / jnp.maximum(samples, 1).astype(dtype)
+    return jnp.where(samples > 0, mean, p.astype(dtype)).astype(p.dtype)

@@ -3,13 +3,13 @@
     fast <- fast + u                      every step, u of another optimizer
     slow <- slow + alpha (fast - slow)    every k steps, and then fast <- slow
 
-The parameters are ``fast``, where gradients are taken; `jopt.eval_params` gives
+The parameters are ``fast``, where gradients are taken; `jopt.eval_params` returns
 ``slow``. Zhang, Lucas, Hinton & Ba, "Lookahead optimizer: k steps forward, 1 step
 back", 2019.
 
-State: 4 bytes per float32 parameter more than the optimizer it is for. The paper has
-k = 5 or 10 and alpha = 0.5 or 0.8, and finds the optimizer inside less sensitive to its
-learning rate.
+State: 4 bytes per float32 parameter on top of the inner optimizer's. The paper uses
+k = 5 or 10 and alpha = 0.5 or 0.8, and finds that the inner optimizer becomes less
+sensitive to its learning rate.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from jopt.values.numbers import ScalarOrSchedule
 class LookaheadState(NamedTuple):
     """State of `lookahead`."""
 
-    fast_state: Any  # of the optimizer inside
+    fast_state: Any  # state of the fast optimizer
     steps_since_sync: jax.Array  # int32 scalar, in [0, sync_period)
     slow: Any  # the slow parameters, like params
 
@@ -52,28 +52,29 @@ def lookahead(
     *,
     slow_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
-    """Pull the parameters back to slow ones every few steps.
+    """Pull the parameters back to slow parameters every few steps.
 
         u <- u - (1 - slow_step_size) (p + u - slow)   at every sync_period-th step
 
     Args:
       fast_optimizer: An optimizer.
-      sync_period: How many of its steps there are from one pull to the next, >= 1.
-      slow_step_size: How far the slow parameters go towards the fast, in [0, 1].
-      reset_state: Whether ``fast_optimizer`` forgets what it keeps after each pull.
-        Numbers that were set, and the schedule of a learning rate, go on.
-      slow_dtype: What ``slow`` is stored in; None is float32 or wider.
+      sync_period: Number of fast steps between pulls, >= 1.
+      slow_step_size: Fraction of the way to the fast parameters that the slow ones
+        move, in [0, 1].
+      reset_state: Whether to reset the state of ``fast_optimizer`` after each pull.
+        Numbers that were set, and learning rate schedules, continue.
+      slow_dtype: Storage dtype of ``slow``; None means float32 or wider.
 
     Returns:
-      A transformation, to be the last of a chain; it needs params.
+      A transformation for the end of a chain; it needs params.
 
     Raises:
-      ValueError: A number is out of its range, or ``fast_optimizer`` averages
-        parameters itself.
+      ValueError: A number is out of range, or ``fast_optimizer`` itself averages
+        parameters.
 
     Zhang, Lucas, Hinton & Ba, "Lookahead optimizer: k steps forward, 1 step back",
-    2019. The numbers are those of ``optax.lookahead``, whose parameters are a pair of
-    both; there a reset starts schedules anew.
+    2019. Equal to ``optax.lookahead``, which takes fast and slow parameters as a pair
+    and restarts schedules on a reset.
 
     >>> import jopt
     >>> tx, params = jopt.lookahead(jopt.sgd(1.0), sync_period=2), jnp.zeros(1)
@@ -88,7 +89,7 @@ def lookahead(
     if has_readout(inner):
         raise ValueError(
             "lookahead moves the parameters after fast_optimizer, so an average inside "
-            "would not be one of the parameters; put it after lookahead in a chain. "
+            "it would miss these moves. Put the average after lookahead in a chain. "
             f"Got {inner!r}"
         )
     arguments.at_least(1, sync_period=sync_period)
@@ -103,29 +104,30 @@ def lookahead(
     def update(updates, state, params, **extra):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         tree_checks.leaves(leaves, updates, "updates")
-        at, slows = (
+        params_leaves, slows = (
             tree_checks.aligned(updates, leaves, treedef, other, name)
             for name, other in (("params", params), ("the state's slow", state.slow))
         )
-        # In the gradients' dtype, the steps would be rounded before they are pulled.
+        # Wide gradients give wide steps, which are not rounded before the pull.
         grads = treedef.unflatten(None if g is None else _wide(g) for g in leaves)
-        steps, own = inner.update(grads, state.fast_state, params, **extra)
+        steps, fast_state = inner.update(grads, state.fast_state, params, **extra)
         count = state.steps_since_sync + 1
-        now = count == sync_period
+        due = count == sync_period
         pairs = [
-            (None, slow) if g is None else _pulled(g, u, p, slow, now, slow_step_size)
+            (None, slow) if g is None else _pull(g, u, p, slow, due, slow_step_size)
             for g, u, p, slow in zip(
-                leaves, treedef.flatten_up_to(steps), at, slows, strict=True
+                leaves, treedef.flatten_up_to(steps), params_leaves, slows, strict=True
             )
         ]
         new, slow = (treedef.unflatten(pair[i] for pair in pairs) for i in range(2))
         if reset_state:
 
-            def renew(own):
-                return _renewed(inner, own, inner.init(apply_updates(params, new)))
+            def reset(fast_state):
+                fresh = inner.init(apply_updates(params, new))
+                return _with_hyperparameters(inner, fast_state, fresh)
 
-            own = jax.lax.cond(now, renew, lambda own: own, own)
-        return new, LookaheadState(own, jnp.where(now, 0, count), slow)
+            fast_state = jax.lax.cond(due, reset, lambda x: x, fast_state)
+        return new, LookaheadState(fast_state, jnp.where(due, 0, count), slow)
 
     def readout(state, params):
         def slow(p, slow):
@@ -148,38 +150,39 @@ def _wide(g: Any) -> jax.Array:
 
 
 @jax.jit
-def _pulled(
+def _pull(
     g: jax.Array,
     u: jax.Array,
     p: jax.Array,
     slow: jax.Array,
-    now: jax.Array,
+    due: jax.Array,
     slow_step_size: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """The update and the slow parameters; g has the dtype of the former."""
+    """Return the update, in the dtype of ``g``, and the slow parameters."""
     dtype = np.promote_types(*(tree.compute_dtype(x.dtype) for x in (p, u)))
     u, alpha = u.astype(dtype), jnp.asarray(slow_step_size, dtype)
-    before = slow.astype(dtype)
-    ahead = p.astype(dtype) + u - before
+    old_slow = slow.astype(dtype)
+    ahead = p.astype(dtype) + u - old_slow
     return (
-        jnp.where(now, u - (1 - alpha) * ahead, u).astype(g.dtype),
-        jnp.where(now, before + alpha * ahead, before).astype(slow.dtype),
+        jnp.where(due, u - (1 - alpha) * ahead, u).astype(g.dtype),
+        jnp.where(due, old_slow + alpha * ahead, old_slow).astype(slow.dtype),
     )
 
 
-def _renewed(tx: GradientTransformation, state: Any, fresh: Any) -> Any:
-    """The fresh state, with those numbers of the old one that users set or schedule."""
+def _with_hyperparameters(tx: GradientTransformation, state: Any, fresh: Any) -> Any:
+    """Return the fresh state with the set or scheduled numbers of the old one."""
     renewed: Any = fresh
     is_dict = isinstance(fresh, dict)
     for name, inner in tx.children.items():
         if not is_dict:
-            own = _renewed(inner, getattr(state, name), getattr(renewed, name))
-            renewed = renewed._replace(**{name: own})
+            pair = getattr(state, name), getattr(renewed, name)
+            inner_state = _with_hyperparameters(inner, *pair)
+            renewed = renewed._replace(**{name: inner_state})
         elif name in renewed:
-            own = _renewed(inner, state[name], renewed[name])
-            renewed = {**renewed, name: own}
+            inner_state = _with_hyperparameters(inner, state[name], renewed[name])
+            renewed = {**renewed, name: inner_state}
     if tx.changing is None:
         return renewed
-    # A count that is kept for a schedule alone goes on with it.
-    kept = tx.changing.names if type(state).base else state._fields
-    return renewed._replace(**{name: getattr(state, name) for name in kept})
+    # A state without slots of its own has its count for the schedules, which continue.
+    names = tx.changing.names if type(state).base else state._fields
+    return renewed._replace(**{name: getattr(state, name) for name in names})

@@ -1,7 +1,7 @@
-"""An optimizer for some of the leaves: ``masked``, ``partition``.
+"""Transformations for some of the leaves: ``masked``, ``partition``.
 
-The inner transformation sees None in the place of all other leaves, and keeps nothing
-for them.
+The inner transformation sees None in place of every other leaf and keeps no state for
+it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jopt.values.arguments import suggestion
 class MaskedState(NamedTuple):
     """State of `masked`."""
 
-    inner_state: Any  # of the inner transformation, with None for the other leaves
+    inner_state: Any  # state of the inner transformation, None for the other leaves
 
 
 @transformation
@@ -34,7 +34,7 @@ def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
 
     Args:
       inner: A transformation.
-      mask: The leaves it is for; see `jopt.Mask`.
+      mask: The leaves to transform; see `jopt.Mask`.
 
     Returns:
       A transformation.
@@ -54,19 +54,19 @@ def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
         return MaskedState(inner.init(masks.only(params, masks.select(mask, params))))
 
     def update(updates, state, params=None, **extra):
-        chosen = masks.select(mask, _known(updates, params))
-        new, own = inner.update(
-            masks.only(updates, chosen),
+        selected = masks.select(mask, _mask_target(updates, params))
+        new, inner_state = inner.update(
+            masks.only(updates, selected),
             state.inner_state,
-            masks.only(params, chosen),
+            masks.only(params, selected),
             **extra,
         )
-        return _merged(updates, [(chosen, new)]), MaskedState(own)
+        return _merge(updates, [(selected, new)]), MaskedState(inner_state)
 
     def readout(state, params):
-        chosen = masks.select(mask, params)
-        own = eval_params(inner, state.inner_state, masks.only(params, chosen))
-        return _merged(params, [(chosen, own)])
+        selected = masks.select(mask, params)
+        averages = eval_params(inner, state.inner_state, masks.only(params, selected))
+        return _merge(params, [(selected, averages)])
 
     return GradientTransformation(
         init,
@@ -87,13 +87,13 @@ def partition(
       transforms: Transformations by label.
       param_labels: The label of each leaf: `rules`, a function ``(path, leaf) ->
         label``, a function ``params -> tree of labels``, or a tree of labels (or a
-        prefix of one). For leaves to stay what they are, `set_to_zero` has a label.
+        prefix of one). To freeze leaves, give them a label of `set_to_zero`.
 
     Returns:
       A transformation; its state is a dict by label.
 
     Raises:
-      ValueError: A leaf has a label that ``transforms`` does not have, or none.
+      ValueError: A leaf has no label, or one that is not in ``transforms``.
 
     >>> import jopt, jax.numpy as jnp
     >>> tx = jopt.partition(
@@ -109,47 +109,47 @@ def partition(
         for label, tx in transforms.items()
     }
 
-    def chosen_by_label(params):
+    def selected_by_label(params):
         labels = masks.labels(param_labels, params)
         for (path, leaf), label in zip(
             tree.leaves_with_names(params, none=True), labels, strict=True
         ):
             if leaf is not None and label not in inner:
                 raise ValueError(
-                    f"leaf {path!r} has the label {label!r}, but there are "
-                    f"transformations for {sorted(inner)} only."
-                    f"{suggestion(str(label), inner)}"
+                    f"leaf {path!r} has the label {label!r}, but transforms has only "
+                    f"{sorted(inner)}.{suggestion(str(label), inner)}"
                 )
         return {name: [label == name for label in labels] for name in inner}
 
     def init(params):
         return {
-            name: inner[name].init(masks.only(params, chosen))
-            for name, chosen in chosen_by_label(params).items()
+            name: inner[name].init(masks.only(params, selected))
+            for name, selected in selected_by_label(params).items()
         }
 
     def update(updates, state, params=None, **extra):
-        new_state, found = {}, []
-        by_label = chosen_by_label(_known(updates, params))
-        for name, chosen in by_label.items():
+        new_state, parts = {}, []
+        by_label = selected_by_label(_mask_target(updates, params))
+        for name, selected in by_label.items():
             tx = inner[name]
-            needed = tx.needs.chosen(extra)
+            # An argument may be meant for one label only.
+            arguments = tx.needs.chosen(extra)
             new, new_state[name] = tx.update(
-                masks.only(updates, chosen),
+                masks.only(updates, selected),
                 state[name],
-                masks.only(params, chosen),
-                **needed,
+                masks.only(params, selected),
+                **arguments,
             )
-            found.append((chosen, new))
-        return _merged(updates, found), new_state
+            parts.append((selected, new))
+        return _merge(updates, parts), new_state
 
     def readout(state, params):
-        found = []
-        for name, chosen in chosen_by_label(params).items():
-            own = masks.only(params, chosen)
-            own = eval_params(inner[name], state[name], own, default=own)
-            found.append((chosen, own))
-        return _merged(params, found)
+        parts = []
+        for name, selected in selected_by_label(params).items():
+            part = masks.only(params, selected)
+            part = eval_params(inner[name], state[name], part, default=part)
+            parts.append((selected, part))
+        return _merge(params, parts)
 
     return GradientTransformation(
         init,
@@ -164,11 +164,10 @@ def partition(
 def multi_transform(
     transforms: Mapping[str, GradientTransformation], param_labels: Callable | Any
 ) -> GradientTransformation:
-    """`partition` under its older name.
+    """Give each leaf to the transformation of its label: `partition`'s older name.
 
     Args:
-      transforms: Transformations by label.
-      param_labels: The label of each leaf; see `partition`.
+      transforms, param_labels: See `partition`.
 
     Returns:
       A transformation; its state is a dict by label.
@@ -184,14 +183,14 @@ def multi_transform(
 def selective_transform(
     optimizer: GradientTransformation, *, freeze_mask: Mask
 ) -> GradientTransformation:
-    """An optimizer for all leaves but the frozen ones, which it keeps no state for.
+    """Apply an optimizer to all leaves except frozen ones, which need no state.
 
     Args:
       optimizer: A transformation.
-      freeze_mask: The leaves whose updates are zero; see `jopt.Mask`.
+      freeze_mask: The leaves to freeze with zero updates; see `jopt.Mask`.
 
     Returns:
-      A transformation, a `partition` into ``"train"`` and ``"freeze"``.
+      A transformation: a `partition` into ``"train"`` and ``"freeze"``.
 
     Raises:
       ValueError: The mask does not fit the parameters.
@@ -211,8 +210,8 @@ def selective_transform(
     return partition({"train": optimizer, "freeze": set_to_zero()}, labels)
 
 
-def _known(updates: Updates, params: Params | None) -> Params:
-    """The tree that masks are about: the parameters, where there are any."""
+def _mask_target(updates: Updates, params: Params | None) -> Params:
+    """Return the tree that masks select from: the parameters if there are any."""
     if params is None:
         return updates
     leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
@@ -220,10 +219,10 @@ def _known(updates: Updates, params: Params | None) -> Params:
     return params
 
 
-def _merged(whole: Any, found: list[tuple[list[bool], Any]]) -> Any:
-    """The tree with each chosen leaf from the tree that it was chosen for."""
+def _merge(whole: Any, parts: list[tuple[list[bool], Any]]) -> Any:
+    """Return the tree with the selected leaves replaced by those of each part."""
     leaves, treedef = jax.tree.flatten(whole, is_leaf=tree.is_leaf)
-    for chosen, new in found:
-        for i, x in enumerate(treedef.flatten_up_to(new)):
-            leaves[i] = x if chosen[i] else leaves[i]
+    for selected, part in parts:
+        for i, x in enumerate(treedef.flatten_up_to(part)):
+            leaves[i] = x if selected[i] else leaves[i]
     return treedef.unflatten(leaves)

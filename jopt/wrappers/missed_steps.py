@@ -1,4 +1,4 @@
-"""Steps that rows of a table have missed, taken later; for `catch_up`."""
+"""Replay of the steps that rows of a table have missed, for `catch_up`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jopt.core.transformation import GradientTransformation, OptState
 from jopt.tree.row_sparse import RowSparse
 
 
-def replayed(
+def replay(
     inner: GradientTransformation,
     treedef: Any,
     params: list[Any],
@@ -25,23 +25,24 @@ def replayed(
     count: jax.Array,
     state: OptState,
 ) -> tuple[list[Any], OptState]:
-    """The parameters and the state after the steps that some rows have missed.
+    """Take the steps that some rows have missed.
 
     Args:
       inner: The transformation that takes the steps.
       treedef: The structure of the parameters.
-      params: The parameters.
-      rows: The rows of tables, as gradients, by the places of these among ``params``.
-      last: The step that each row of a table is at.
-      count: The steps so far.
+      params: The leaves of the parameters.
+      rows: The rows to update, as gradients, by the table's index in ``params``.
+      last: The step that each row of each table has reached.
+      count: The number of steps so far.
       state: The state of ``inner``.
 
     Returns:
-      ``(params, state)``; the scalars of the state are what they were.
+      ``(params, state)``; the scalars of the state are unchanged.
     """
     if not rows:
         return params, state
-    done = {
+    # Padding counts as up to date, or it would make the loop start at its garbage.
+    reached = {
         i: jnp.where(g.ids < g.num_rows, g.gathered(last[i]).reshape(-1), count)
         for i, g in rows.items()
     }
@@ -50,55 +51,59 @@ def replayed(
         return treedef.unflatten(tables.get(i, p) for i, p in enumerate(params))
 
     def step(carry):
-        s, tables, own = carry  # s steps before this one
+        s, tables, inner_state = carry  # s: number of steps before this one
         zeros: list[Any] = [None] * len(params)
         for i, g in rows.items():
-            ids = jnp.where(done[i] <= s, g.ids, -1)
+            # A row that has taken this step already becomes padding: its slots must
+            # not decay twice.
+            ids = jnp.where(reached[i] <= s, g.ids, -1)
             zeros[i] = RowSparse(ids, jnp.zeros_like(g.rows), g.num_rows)
-        now = with_tables(tables)
-        updates, own = inner.update(treedef.unflatten(zeros), _at(inner, own, s), now)
-        new = treedef.flatten_up_to(apply_updates(now, updates))
-        return s + 1, {i: new[i] for i in tables}, own
+        current = with_tables(tables)
+        updates, inner_state = inner.update(
+            treedef.unflatten(zeros), _state_at(inner, inner_state, s), current
+        )
+        new = treedef.flatten_up_to(apply_updates(current, updates))
+        return s + 1, {i: new[i] for i in tables}, inner_state
 
     first = functools.reduce(
-        jnp.minimum, [jnp.min(x, initial=count) for x in done.values()]
+        jnp.minimum, [jnp.min(x, initial=count) for x in reached.values()]
     )
-    _, tables, own = jax.lax.while_loop(
+    _, tables, inner_state = jax.lax.while_loop(
         lambda carry: carry[0] < count,
         step,
         (first, {i: params[i] for i in rows}, state),
     )
-    state = _slots_of(inner, own, state)
+    state = _with_slots_of(inner, inner_state, state)
     return [tables.get(i, p) for i, p in enumerate(params)], state
 
 
 def members(inner: GradientTransformation) -> Mapping[str, GradientTransformation]:
-    """The members of a chain by name; what is no chain is its only one."""
+    """Return the members of a chain by name, or ``inner`` itself as the only one."""
     return inner.children if isinstance(inner, Chain) else {"": inner}
 
 
 def check_member(member: GradientTransformation) -> None:
-    """Raise if a step of a member depends on more than what can be told later."""
+    """Raise TypeError if a missed step of a member cannot be computed later."""
     if not isinstance(member, Leafwise):
         problem = "is not leafwise"
-    elif lost := member.declaration.inputs - {"t", "count"}:
-        problem = f"computes its scalars from {', '.join(sorted(lost))}"
+    elif unavailable := member.declaration.inputs - {"t", "count"}:
+        problem = f"computes its scalars from {', '.join(sorted(unavailable))}"
     else:
         return
     raise TypeError(
         f"catch_up cannot take a missed step of {member.name} later: it {problem}. "
-        "Inside may be what needs the step and hyperparameters only; what looks at the "
-        "gradients can stand before catch_up in a chain"
+        "Members of inner may depend only on the step and hyperparameters. Put members "
+        "that read the gradients before catch_up in a chain"
     )
 
 
-def _states(inner: GradientTransformation, own: OptState) -> Mapping[str, OptState]:
-    return own if isinstance(inner, Chain) else {"": own}
+def _states(inner: GradientTransformation, state: OptState) -> Mapping[str, OptState]:
+    return state if isinstance(inner, Chain) else {"": state}
 
 
-def _each(inner: GradientTransformation, f: Any, *states: OptState) -> OptState:
-    """``f(member, *its states)`` for every member with a state."""
-    columns = [_states(inner, own) for own in states]
+def _map_members(inner: GradientTransformation, f: Any, *states: OptState) -> OptState:
+    """Apply ``f(member, *member_states)`` to every member that has a state."""
+    columns = [_states(inner, state) for state in states]
     new = {
         name: f(members(inner)[name], *(column[name] for column in columns))
         for name in columns[0]
@@ -106,23 +111,25 @@ def _each(inner: GradientTransformation, f: Any, *states: OptState) -> OptState:
     return new if isinstance(inner, Chain) else new[""]
 
 
-def _at(inner: GradientTransformation, own: OptState, count: jax.Array) -> OptState:
-    """The state at another step."""
-
-    def at(member, own):
-        counts = "count" in getattr(own, "_fields", ())
-        return own._replace(count=count) if counts else own
-
-    return _each(inner, at, own)
-
-
-def _slots_of(
-    inner: GradientTransformation, own: OptState, scalars: OptState
+def _state_at(
+    inner: GradientTransformation, state: OptState, count: jax.Array
 ) -> OptState:
-    """A state with the slots of one and the scalars of another."""
+    """Return the state with every member's count set to ``count``."""
 
-    def put(member, own, old):
-        slots = {name: getattr(own, name) for name in member.declaration.slots}
+    def set_count(member, state):
+        counts = "count" in getattr(state, "_fields", ())
+        return state._replace(count=count) if counts else state
+
+    return _map_members(inner, set_count, state)
+
+
+def _with_slots_of(
+    inner: GradientTransformation, new: OptState, old: OptState
+) -> OptState:
+    """Return the old state with the slots of the new one; scalars stay."""
+
+    def put(member, new, old):
+        slots = {name: getattr(new, name) for name in member.declaration.slots}
         return old._replace(**slots) if slots else old
 
-    return _each(inner, put, own, scalars)
+    return _map_members(inner, put, new, old)

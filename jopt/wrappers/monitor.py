@@ -1,7 +1,7 @@
-"""``monitor``: norms of what goes into a transformation and of what comes out.
+"""``monitor``: norms of the updates that enter and leave a transformation.
 
-Norms of whole trees cost a pass over them, so a monitor's numbers are no part of the
-compiled step unless they are read in it.
+Norms of whole trees cost a pass over them, so a monitor's numbers are not part of the
+compiled step unless the step reads them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from jopt.transforms.gradients import identity
 class MonitorState(NamedTuple):
     """State of `monitor`."""
 
-    inner_state: Any  # of the inner transformation
-    measured: Any  # numbers by name if they are kept, else a `Seen`
+    inner_state: Any  # state of the inner transformation
+    measured: Any  # numbers by name if ``keep``, else a `Seen`
     metrics = ("measured",)
 
 
@@ -36,31 +36,32 @@ def monitor(
     groups: Callable[..., Any] | Any = None,
     keep: bool = False,
 ) -> GradientTransformation:
-    """Measure what goes into a transformation and what comes out, for `metrics`.
+    """Measure the updates that enter and leave a transformation, for `metrics`.
 
         gradient_norm   |g|, of the incoming updates
-        update_norm     |u|, of those that come out
+        update_norm     |u|, of the outgoing updates
         param_norm      |p|
         update_ratio    |u| / |p|
         clip_factor     |u| / |g|, if ``inner`` is a clip
 
-    All are L2 norms over all leaves. Without ``inner`` it measures the updates at its
-    place in a chain: ``update_norm``, ``param_norm`` and ``update_ratio``.
+    All are L2 norms over all leaves. Without ``inner``, the monitor measures the
+    updates at its place in a chain: ``update_norm``, ``param_norm``, ``update_ratio``.
 
-    The numbers can be read where ``update`` is called, that is in the jitted step,
-    which may return them. If they are not, nothing is computed. Within an inner
-    transformation that runs in a branch or loop of its own (`accumulate`, a guard) or
-    if the step is not yours (``nnx.Optimizer``, `step`), they can be kept in the state.
+    Read the numbers where ``update`` is called: in the jitted step, which may return
+    them. Unread numbers are not computed. Set ``keep`` if the monitor is in a
+    transformation that runs in a branch or loop (`accumulate`, a guard), or if you do
+    not write the step (``nnx.Optimizer``, `step`).
 
     Args:
       inner: A transformation, usually the whole optimizer.
-      groups: Labels of leaves, as those of `partition` (`rules`, say), to measure each
-        group too: ``update_norm/label``.
-      keep: Whether the numbers are in the state, to be read at any time. Then they are
-        computed in every step; before the first they are NaN.
+      groups: Labels of leaves as for `partition`, for example `rules`; each group is
+        measured too, as ``update_norm/label``.
+      keep: Whether to keep the numbers in the state, to be read at any time. They are
+        then computed in every step, and are NaN before the first.
 
     Returns:
-      A transformation. What needs parameters is NaN if the update has none.
+      A transformation. Numbers that need the parameters are NaN if ``update`` gets
+      none.
 
     >>> import jopt
     >>> tx, params = jopt.monitor(jopt.sgd(0.1)), jnp.array([3.0, 4.0])
@@ -72,44 +73,47 @@ def monitor(
     alone = inner is None
     inner = identity() if inner is None else as_transformation(inner, "monitor: inner")
 
-    def measured(g, u, params):
-        known = g if params is None else params
+    def measure(g, u, params):
+        labelled = g if params is None else params
         parts = {"": None}
         if groups is not None:
-            labels = masks.labels(groups, known)
-            own = sorted({label for label in labels if label is not None})
-            parts |= {f"/{x}": [label == x for label in labels] for x in own}
-        found = {}
-        for suffix, chosen in parts.items():
-            of_g, of_u, of_p = (
+            labels = masks.labels(groups, labelled)
+            names = sorted({label for label in labels if label is not None})
+            parts |= {f"/{x}": [label == x for label in labels] for x in names}
+        numbers = {}
+        for suffix, selected in parts.items():
+            g_norm, u_norm, p_norm = (
                 jnp.full((), jnp.nan, tree.scalar_dtype())
                 if x is None
-                else tree.norm(masks.only(x, chosen) if chosen else x)
+                else tree.norm(masks.only(x, selected) if selected else x)
                 for x in (g, u, params)
             )
-            norms = {} if alone else {"gradient_norm": of_g}
-            norms |= {"update_norm": of_u, "param_norm": of_p}
-            norms["update_ratio"] = _ratio(of_u, of_p)
+            norms = {} if alone else {"gradient_norm": g_norm}
+            norms |= {"update_norm": u_norm, "param_norm": p_norm}
+            norms["update_ratio"] = _ratio(u_norm, p_norm)
             if inner.gain is not None:
-                norms[inner.gain] = _ratio(of_u, of_g)
-            found |= {f"{name}{suffix}": x for name, x in norms.items()}
-        return found
+                norms[inner.gain] = _ratio(u_norm, g_norm)
+            numbers |= {f"{name}{suffix}": x for name, x in norms.items()}
+        return numbers
 
     def init(params):
         if not keep:
             return MonitorState(inner.init(params), Seen())
-        names = jax.eval_shape(lambda: measured(params, params, params))
+        # Every step has to return the structure that init made.
+        names = jax.eval_shape(lambda: measure(params, params, params))
         nan = {name: jnp.full((), jnp.nan, x.dtype) for name, x in names.items()}
         return MonitorState(inner.init(params), nan)
 
     def update(updates, state, params=None, **extra):
-        new, own = inner.update(updates, state.inner_state, params, **extra)
-        found = measured(updates, new, params)
+        new, inner_state = inner.update(updates, state.inner_state, params, **extra)
+        numbers = measure(updates, new, params)
         if keep:
-            return new, MonitorState(own, found)
+            return new, MonitorState(inner_state, numbers)
+        # Numbers on an object without leaves are not outputs of the compiled step, so
+        # XLA drops what nobody reads.
         seen = Seen()
-        seen.values = found
-        return new, MonitorState(own, seen)
+        seen.values = numbers
+        return new, MonitorState(inner_state, seen)
 
     def readout(state, params):
         return eval_params(inner, state.inner_state, params)

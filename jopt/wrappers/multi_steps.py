@@ -1,4 +1,4 @@
-"""Accumulation in other forms: two functions, and under optax's name."""
+"""Accumulation in other forms: as two functions, and under optax's name."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ def accumulate_grads(
     *,
     weight: float | jax.Array | None = None,
 ) -> OptState:
-    """Add a gradient to the sum, and do nothing else: one half of `accumulate`.
+    """Add a gradient to the sum, without an update: the first half of `accumulate`.
 
-    For loops that compile the two halves apart; the other is `emit`. Donate the state,
-    and the sum is changed in place: the gradient and the sum are read, the sum is
-    written, the parameters are not touched. The state is that of ``tx.update``, and
-    the two ways may be mixed.
+    For loops that compile the two halves separately; the other half is `emit`. If the
+    state is donated, the sum is updated in place: the call reads the gradient and the
+    sum and writes the sum; it does not touch the parameters. ``tx.update`` uses the
+    same state, so calls of both kinds may be mixed.
 
     Args:
-      tx: What `accumulate` returned; its ``steps`` are not asked.
+      tx: A transformation made by `accumulate`; its ``steps`` are ignored.
       grads: The gradients of a micro-batch.
-      state: Its state.
-      params: The parameters, which only a ``should_skip_update_fn`` may look at.
-      weight: Of this micro-batch, >= 0; None is 1.
+      state: The state of ``tx``.
+      params: The parameters; only a ``should_skip_update_fn`` reads them.
+      weight: The weight of this micro-batch, >= 0; None means 1.
 
     Returns:
       The new state.
 
     Raises:
-      TypeError: ``tx`` is no accumulation.
+      TypeError: ``tx`` was not made by `accumulate`.
 
     >>> import jopt, jax.numpy as jnp
     >>> tx, params = jopt.accumulate(jopt.sgd(1.0), steps=2), jnp.ones(1)
@@ -60,23 +60,23 @@ def emit(
     params: Params | None = None,
     **extra: Any,
 ) -> tuple[Updates, OptState]:
-    """The optimizer step for the gradients in the sum: the other half of `accumulate`.
+    """Take the optimizer step for the sum: the second half of `accumulate`.
 
-    See `accumulate_grads`. Where there is nothing in the sum (all was skipped, or had
-    weight 0) the updates are zero and the state stays what it is.
+    The first half is `accumulate_grads`. If the sum is empty (every gradient was
+    skipped or had weight 0), the updates are zero and the state does not change.
 
     Args:
-      tx: What `accumulate` returned.
-      state: Its state.
+      tx: A transformation made by `accumulate`.
+      state: The state of ``tx``.
       params: The parameters.
-      **extra: What the inner transformation takes further.
+      **extra: Extra arguments of the inner transformation.
 
     Returns:
-      The updates, in the dtypes of ``params``, and the new state. A leaf that never got
-      a gradient has a zero one here.
+      The updates, in the dtypes of ``params``, and the new state. The gradient of a
+      leaf that never received one counts as zero.
 
     Raises:
-      TypeError: ``tx`` is no accumulation.
+      TypeError: ``tx`` was not made by `accumulate`.
 
     >>> import jopt, jax.numpy as jnp
     >>> tx, params = jopt.accumulate(jopt.sgd(1.0), steps=2), jnp.ones(1)
@@ -91,23 +91,25 @@ def _halves(tx: Any, name: str) -> Accumulation:
     if isinstance(tx, Accumulation):
         return tx
     raise TypeError(
-        f"{name} takes a transformation that jopt.accumulate made first, got "
-        f"{abbreviated(tx)}. What comes before the accumulation in a chain is "
-        "for the loop to apply"
+        f"{name} takes a transformation made by jopt.accumulate as its first argument, "
+        f"got {abbreviated(tx)}. If the accumulation is a member of a chain, apply the "
+        "members before it in the training loop"
     )
 
 
 def has_updated(state: OptState) -> jax.Array:
-    """Whether the last gradient made a step, or was only added to the sum.
+    """Return whether the last gradient completed an optimizer step.
+
+    Use it for work that should happen once per optimizer step.
 
     Args:
-      state: The state of `accumulate`, or one with it inside.
+      state: The state of `accumulate`, or a state that contains it.
 
     Returns:
-      One bool, for what should happen once per optimizer step.
+      One bool; False if the gradient was only added to the sum.
 
     Raises:
-      ValueError: There is no accumulation in the state, or more than one.
+      ValueError: The state contains no accumulation, or more than one.
 
     >>> import jopt, jax.numpy as jnp
     >>> tx, params = jopt.accumulate(jopt.sgd(1.0), steps=2), jnp.ones(1)
@@ -120,18 +122,18 @@ def has_updated(state: OptState) -> jax.Array:
     False
     """
 
-    def is_one(x):
+    def is_match(x):
         return isinstance(x, AccumulateState)
 
-    found = [x for x in jax.tree.leaves(state, is_leaf=is_one) if is_one(x)]
-    if len(found) != 1:
+    matches = [x for x in jax.tree.leaves(state, is_leaf=is_match) if is_match(x)]
+    if len(matches) != 1:
         raise ValueError(
-            "has_updated takes the state of jopt.accumulate, or a state with one "
-            f"inside, but here are {len(found)}"
+            "has_updated takes a state with one jopt.accumulate in it, but this state "
+            f"has {len(matches)}"
         )
-    (own,) = found
-    # A gradient that was skipped after a step left the sum as empty as that did.
-    return (own.mini_step == 0) & (own.skipped == 0) & (own.gradient_step > 0)
+    (match,) = matches
+    # The sum is also empty if the first gradient after a step was skipped.
+    return (match.mini_step == 0) & (match.skipped == 0) & (match.gradient_step > 0)
 
 
 def MultiSteps(
@@ -141,14 +143,16 @@ def MultiSteps(
     should_skip_update_fn: Callable[..., Any] | None = None,
     accumulator_dtype: DTypeLike | None = None,
 ) -> Accumulation:
-    """optax's name and arguments for `accumulate`.
+    """Call `accumulate` by the name and the arguments of optax.
 
     Args:
       opt: The inner transformation.
-      every_k_schedule: ``steps`` of `accumulate`.
-      use_grad_mean: See `accumulate`.
-      should_skip_update_fn: See `accumulate`.
-      accumulator_dtype: See `accumulate`.
+      every_k_schedule: The number of gradients per step, >= 1, or a function of the
+        number of emitted steps.
+      use_grad_mean: If True, ``opt`` receives the mean of the gradients, else the sum.
+      should_skip_update_fn: ``f(updates, gradient_step, params)`` returns whether to
+        skip a gradient, for example `skip_not_finite`.
+      accumulator_dtype: Storage dtype of the sum; None means float32 or wider.
 
     Returns:
       A transformation, which also has optax's ``gradient_transformation()`` and

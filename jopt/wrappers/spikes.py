@@ -1,13 +1,13 @@
-"""Skipping steps whose gradient norm, or loss, is an outlier.
+"""Skipping of steps whose gradient norm or loss is an outlier.
 
     z <- (x - mean) / (deviation + eps |mean|),   x = |G| or the loss
-    a step with z > z_thresh is skipped; of the others, with w = max(1/n, 1 - decay):
+    a step with z > z_thresh is skipped; in all others, with w = max(1/n, 1 - decay):
     mean        <- (1 - w) mean + w x
     deviation^2 <- (1 - w) (deviation^2 + w (x - old mean)^2)
 
-n counts the steps that the statistics are made of, so the first 1 / (1 - decay) of them
-have equal weights. State: five scalars. Thresholds of 4 to 6 deviations are usual: of a
-run that goes well, next to no step is left out.
+n counts the steps in the statistics, so the first 1 / (1 - decay) of them have equal
+weights. State: five scalars. Thresholds of 4 to 6 deviations are common: they skip next
+to no step of a run that goes well.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from jopt.core.transformation import GradientTransformation
 from jopt.tree import scalar
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
-from jopt.wrappers.guards import all_finite, bad_steps, chosen, inner_init
+from jopt.wrappers.guards import all_finite, bad_steps, inner_init, select
 
 
 class SkipSpikesState(NamedTuple):
     """State of `skip_spikes`."""
 
-    seen: jax.Array  # int32 scalar, steps that mean and deviation are made of
-    mean: jax.Array  # of the norms, or of the losses
-    deviation: jax.Array  # their standard deviation
-    skip_count: jax.Array  # int32 scalar, spikes in a row that were skipped
-    total_skipped: jax.Array  # int32 scalar, all steps that were skipped
-    inner_state: Any  # of the inner transformation
+    seen: jax.Array  # int32 scalar, steps in the mean and the deviation
+    mean: jax.Array  # float scalar, mean of the norms or losses
+    deviation: jax.Array  # float scalar, their standard deviation
+    skip_count: jax.Array  # int32 scalar, consecutive skipped spikes so far
+    total_skipped: jax.Array  # int32 scalar, all skipped steps
+    inner_state: Any  # state of the inner transformation
     metrics = ("mean", "deviation", "skip_count", "total_skipped")
 
 
@@ -51,35 +51,36 @@ def skip_spikes(
     *,
     eps: ScalarOrSchedule = 1e-6,
 ) -> GradientTransformation:
-    """Leave out steps whose gradient norm or loss is far above what is usual.
+    """Skip steps whose gradient norm or loss is far above the usual.
 
-    A step that is left out gives zero updates and leaves the inner state and the
-    statistics as they are. So does one that is not finite, at any time.
+    A skipped step returns zero updates and keeps the inner state and the statistics. A
+    step that is not finite is always skipped.
 
-    After ``max_consecutive_skips`` spikes in a row the next is no spike but a new level
-    (other data, say): it is applied, and the statistics begin again with it.
+    After ``max_consecutive_skips`` spikes in a row, the next one counts as a new level
+    (other data, for example): it is applied, and the statistics restart with it.
 
     Args:
       inner: A transformation, usually the whole optimizer.
-      of: ``"norm"``, the global norm of the updates that come in, or ``"value"``, the
-        loss that each update is told. For both, wrap twice.
-      z_thresh: How many deviations above the mean are a spike, > 0.
-      decay: Of the statistics, in [0, 1).
-      warmup_steps: How many steps the statistics need before a step can be a spike,
+      of: ``"norm"`` for the global norm of the incoming updates, or ``"value"`` for the
+        loss passed to ``update``. For both, wrap twice.
+      z_thresh: Number of deviations above the mean that make a spike, > 0.
+      decay: Decay of the statistics, in [0, 1).
+      warmup_steps: Number of steps in the statistics before a step can be a spike,
         >= 2.
-      max_consecutive_skips: How many spikes in a row are skipped at most, >= 1.
-      eps: The smallest deviation, as a share of the mean, >= 0: where x is all but
-        constant, a rounding is no spike.
+      max_consecutive_skips: The most spikes in a row that are skipped, >= 1.
+      eps: The smallest deviation, as a fraction of the mean, >= 0; it keeps rounding
+        errors in a nearly constant x from being spikes.
 
     Returns:
-      A transformation; with ``of="value"`` its update needs ``value``.
+      A transformation; with ``of="value"``, ``update`` needs ``value``.
 
     Raises:
-      ValueError: A number is out of its range, or ``inner`` holds a dynamic loss scale.
+      ValueError: A number is out of range, or ``inner`` contains a dynamic loss scale.
 
-    The rule of ``SkipStepOptimizer`` in OLMo-core (Allen Institute for AI, 2024), which
-    has the mean of the last 128 steps, skipped ones included. After Chowdhery et al.,
-    "PaLM: scaling language modeling with pathways", 2022, who skipped batches by hand.
+    The rule follows ``SkipStepOptimizer`` in OLMo-core (Allen Institute for AI, 2024),
+    which takes the mean of the last 128 steps, including skipped ones; after Chowdhery
+    et al., "PaLM: scaling language modeling with pathways", 2022, who skipped batches
+    by hand.
 
     >>> import jopt
     >>> tx = jopt.skip_spikes(jopt.sgd(1.0), warmup_steps=3)
@@ -116,9 +117,10 @@ def skip_spikes(
         value = extra.get("value")
         if value is not None:
             arguments.one_number("value", value)
-        new, own = inner.update(updates, state.inner_state, params, **extra)
+        new, inner_state = inner.update(updates, state.inner_state, params, **extra)
         x = scalar(value) if of == "value" else tree.norm(updates)
-        # Of entries above 1e19 the norm is finite too, of NaN and infinity it is not.
+        # The norm is finite even for entries above 1e19, whose squares overflow, so it
+        # shows NaN and infinity without another pass over the updates.
         finite = all_finite(updates if of == "value" else x, value)
 
         level = z_thresh * (state.deviation + eps * jnp.abs(state.mean))
@@ -129,20 +131,22 @@ def skip_spikes(
         n = jnp.where(renewed, 1, tree.safe_increment(state.seen))
         w = jnp.maximum(1 / scalar(n), 1 - decay)
         w = jnp.where(n == 1, 1, w)
-        away = jnp.where(n == 1, 0, x - state.mean)
-        deviation = jnp.sqrt(1 - w) * jnp.hypot(state.deviation, jnp.sqrt(w) * away)
+        offset = jnp.where(n == 1, 0, x - state.mean)
+        # hypot, because the squares of large losses or norms may overflow.
+        deviation = jnp.sqrt(1 - w) * jnp.hypot(state.deviation, jnp.sqrt(w) * offset)
         in_a_row, total = bad_steps(good, state.skip_count, state.total_skipped)
-        # What is not finite tells nothing about the level.
+        # A step that is not finite says nothing about the level, so it neither
+        # continues nor ends a row of spikes.
         in_a_row = jnp.where(finite, in_a_row, state.skip_count)
 
-        new, own = chosen(good, (new, own), (None, state.inner_state))
+        new, inner_state = select(good, (new, inner_state), (None, state.inner_state))
         return new, SkipSpikesState(
             seen=jnp.where(good, n, state.seen),
             mean=jnp.where(good, (1 - w) * state.mean + w * x, state.mean),
             deviation=jnp.where(good, deviation, state.deviation),
             skip_count=in_a_row,
             total_skipped=total,
-            inner_state=own,
+            inner_state=inner_state,
         )
 
     required = VALUE.accepts if of == "value" else VALUE.requires
