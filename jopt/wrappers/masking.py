@@ -155,7 +155,7 @@ def partition(
         init,
         update,
         children=inner,
-        reach=chosen_by_label,
+        reach=selected_by_label,
         readout=readout if any(map(has_readout, inner.values())) else None,
     )
 

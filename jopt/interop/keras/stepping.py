@@ -84,7 +84,7 @@ def apply_gradients(
     def as_tree(leaves):
         return leaves if names is None else dict(zip(paths, leaves, strict=True))
 
-    params = as_tree(variables)
+    params: Any = as_tree(variables)
     updates, new = tx.update(as_tree(filled), state, params)
     stepped = apply_updates(params, updates)
     result = stepped if names is None else [stepped[path] for path in paths]
