@@ -27,6 +27,7 @@ from jopt.core import masks, tree_checks
 from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import zeros
+from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.core.widening import widened
@@ -105,10 +106,9 @@ def scale_by_adam_mini(
     block_of = blocks or functools.partial(default_block, head_dim=head_dim)
 
     def init(params):
-        leaves, treedef = jax.tree.flatten(params, is_leaf=_is_none)
-        tree_checks.leaves(leaves, params, "params", ["scale_by_adam_mini"])
+        leaves = Leaves(params, "params", real_only="scale_by_adam_mini")
         mu, nu = [], []
-        for p, block in zip(leaves, masks.labels(block_of, params), strict=True):
+        for p, block in zip(leaves.values, masks.labels(block_of, params), strict=True):
             if p is None:
                 mu.append(None)
                 nu.append(None)
@@ -117,14 +117,12 @@ def scale_by_adam_mini(
             mu.append(zeros(mu_dtype).init(p))
             nu.append(zeros(over=lambda _, axes=axes: axes).init(p))
         count = jnp.zeros((), jnp.int32)
-        return ScaleByAdamMiniState(count, treedef.unflatten(mu), treedef.unflatten(nu))
+        return ScaleByAdamMiniState(count, leaves.tree(mu), leaves.tree(nu))
 
     def update(updates, state, params=None):
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
-        tree_checks.leaves(leaves, updates, "updates", ["scale_by_adam_mini"])
-        aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)
-        mu = aligned(state.mu, "the state's mu")
-        nu = treedef.flatten_up_to(state.nu)
+        leaves = Leaves(updates, real_only="scale_by_adam_mini")
+        new, mu = leaves.values, leaves.aligned(state.mu, "the state's mu")
+        nu = leaves.treedef.flatten_up_to(state.nu)
         count = tree.safe_increment(state.count)
         # Constants are compiled in as Python doubles, so 1 - b2 keeps its digits;
         # schedules and tunables are arguments, so a new value compiles nothing.
@@ -132,15 +130,15 @@ def scale_by_adam_mini(
         constants = tuple(x if isinstance(x, float) else None for x in numbers)
         changing = tuple(None if isinstance(x, float) else x for x in numbers)
         labels = masks.labels(block_of, updates if params is None else params)
-        for i, (g, block) in enumerate(zip(leaves, labels, strict=True)):
+        for i, (g, block) in enumerate(zip(new, labels, strict=True)):
             if g is not None:
                 axes = axes_of(block, jnp.shape(g), head_dim)
                 length = head_dim if block == "head" else None
-                leaves[i], mu[i], nu[i] = _step(
+                new[i], mu[i], nu[i] = _step(
                     g, mu[i], nu[i], count, changing, constants, axes, length
                 )
-        new = ScaleByAdamMiniState(count, treedef.unflatten(mu), treedef.unflatten(nu))
-        return treedef.unflatten(leaves), new
+        state = ScaleByAdamMiniState(count, leaves.tree(mu), leaves.tree(nu))
+        return leaves.tree(new), state
 
     return GradientTransformation(init, update)
 
@@ -182,10 +180,6 @@ def _step(
     nu_hat = new_nu / tree.one_minus_power(b2, t)
     u = mu_hat / (jnp.sqrt(nu_hat) + eps)
     return u.astype(g.dtype), new_mu.astype(mu.dtype), new_nu.astype(nu.dtype)
-
-
-def _is_none(x: Any) -> bool:
-    return x is None
 
 
 _HEADS = re.compile(r"(^|[/_.])(query|key|[qk]_proj|w[qk])([/_.]|$)")

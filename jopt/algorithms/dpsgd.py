@@ -31,6 +31,7 @@ from jopt.core import tree_checks
 from jopt.core.chain import chain
 from jopt.core.factory import transformation
 from jopt.core.key_stream import KeyStream
+from jopt.core.leaves import Leaves
 from jopt.core.transformation import GradientTransformation, Updates
 from jopt.gradients.micro_batch import micro_batch
 from jopt.values import arguments
@@ -221,7 +222,7 @@ def differentially_private_aggregate(
     keys = KeyStream(key)
 
     def init(params):
-        tree_checks.leaves(jax.tree.leaves(params), params, "params")
+        Leaves(params, "params")
         return DifferentiallyPrivateAggregateState(keys.initial())
 
     def update(updates, state, *, examples=None):
@@ -232,10 +233,8 @@ def differentially_private_aggregate(
         else:
             arguments.one_number("examples", examples)
             arguments.positive(examples=examples)
-            tree_checks.leaves(jax.tree.leaves(updates), updates, "updates")
             # Noise is added in float32 or wider, and the mean rounded once.
-            wide = tree.compute_dtype
-            sums = jax.tree.map(lambda g: g.astype(wide(g.dtype)), updates)
+            sums = Leaves(updates).widened()
         leaves, treedef = jax.tree.flatten(sums)
         data, drawn = keys.split(state.key, len(leaves))
         deviation = l2_norm_clip * noise_multiplier

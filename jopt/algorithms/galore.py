@@ -31,6 +31,7 @@ from jopt.core import tree_checks
 from jopt.core.chain import as_transformation, chain
 from jopt.core.factory import transformation
 from jopt.core.leafwise import zeros
+from jopt.core.leaves import Leaves, wide
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.core.widening import widened
@@ -113,10 +114,10 @@ def scale_by_galore(
         return (shape[0] < shape[1]) == (side == "shorter")
 
     def init(params):
-        leaves, treedef = jax.tree.flatten(params, is_leaf=_is_none)
-        tree_checks.leaves(leaves, params, "params", ["scale_by_galore"])
-        projectors: list[Any] = [None] * len(leaves)
-        for i, p in enumerate(leaves):
+        leaves = Leaves(params, "params", real_only="scale_by_galore")
+        projected = leaves.values
+        projectors: list[Any] = [None] * len(projected)
+        for i, p in enumerate(projected):
             if p is not None and (side_and_rank := projector_shape(jnp.shape(p))):
                 left = on_the_left(jnp.shape(p))
                 # A slot of length 1 along the projected side has the sharding of the
@@ -124,46 +125,42 @@ def scale_by_galore(
                 thin = zeros(over=lambda _, left=left: (0,) if left else (1,)).init(p)
                 r = side_and_rank[1]
                 shape = (r, thin.shape[1]) if left else (thin.shape[0], r)
-                leaves[i] = jnp.broadcast_to(thin, shape)
+                projected[i] = jnp.broadcast_to(thin, shape)
                 projectors[i] = jnp.zeros(side_and_rank, thin.dtype)
         return ScaleByGaloreState(
             jnp.zeros((), jnp.int32),
-            base.init(treedef.unflatten(leaves)),
-            treedef.unflatten(projectors),
+            base.init(leaves.tree(projected)),
+            leaves.tree(projectors),
         )
 
     def update(updates, state, params=None, **extra):
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
-        tree_checks.leaves(leaves, updates, "updates", ["scale_by_galore"])
-        aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)
+        leaves = Leaves(updates, real_only="scale_by_galore")
         if params is not None:  # the base optimizer does not get them to check
-            aligned(params, "params")
-        projectors = aligned(
+            leaves.aligned(params, "params")
+        projectors = leaves.aligned(
             state.projector, "the state's projector", shapes=projector_shape
         )
         due = state.count % update_proj_gap == 0
         # Updates are not rounded to bfloat16 between two transformations.
-        inputs = [
-            g if g is None else jnp.asarray(g, tree.compute_dtype(jnp.result_type(g)))
-            for g in leaves
-        ]
-        for i, (g, projector) in enumerate(zip(leaves, projectors, strict=True)):
+        inputs = leaves.each(wide)
+        pairs = list(zip(leaves.values, projectors, strict=True))
+        for i, (g, projector) in enumerate(pairs):
             if g is not None and projector is not None:
                 left = on_the_left(g.shape)
                 inputs[i], projectors[i] = _project(g, projector, due, left)
         new, base_state = base.update(
-            treedef.unflatten(inputs), state.base_optimizer_state, **extra
+            leaves.tree(inputs), state.base_optimizer_state, **extra
         )
-        new = treedef.flatten_up_to(new)
-        for i, (g, projector) in enumerate(zip(leaves, projectors, strict=True)):
+        new = leaves.treedef.flatten_up_to(new)
+        for i, (g, projector) in enumerate(zip(leaves.values, projectors, strict=True)):
             if g is not None and projector is not None:
                 left = on_the_left(g.shape)
                 new[i] = _unproject(new[i], projector, scale, g, left)
             elif g is not None:
                 new[i] = new[i].astype(g.dtype)
         count = tree.safe_increment(state.count)
-        state = ScaleByGaloreState(count, base_state, treedef.unflatten(projectors))
-        return treedef.unflatten(new), state
+        state = ScaleByGaloreState(count, base_state, leaves.tree(projectors))
+        return leaves.tree(new), state
 
     return GradientTransformation(init, update, children={"base_optimizer_state": base})
 
@@ -171,10 +168,6 @@ def scale_by_galore(
 def _needs_params(tx: GradientTransformation) -> bool:
     inner = tx.children.values()
     return "params" in tx.needs.requires or any(map(_needs_params, inner))
-
-
-def _is_none(x: Any) -> bool:
-    return x is None
 
 
 def _project(

@@ -25,11 +25,11 @@ import jax.numpy as jnp
 
 from jopt import tree
 from jopt.algorithms.distance import each, inner, root, total
-from jopt.core import tree_checks
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import has_readout
 from jopt.core.factory import transformation
 from jopt.core.leafwise import copied, zeros
+from jopt.core.leaves import Leaves
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
@@ -119,12 +119,11 @@ def mechanize(
         )
 
     def update(updates, state, params, **extra):
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
-        tree_checks.leaves(leaves, updates, "updates")
-        for name, other in (("params", params), ("the state's x0", state.x0)):
-            tree_checks.aligned(updates, leaves, treedef, other, name)
+        leaves = Leaves(updates)
+        leaves.aligned(params, "params")
+        leaves.aligned(state.x0, "the state's x0")
         # Steps in the gradients' dtype would be rounded before they are scaled.
-        grads = treedef.unflatten(each(_in_compute_dtype, updates))
+        grads = leaves.widened()
         steps, base_state = base.update(
             grads, state.base_optimizer_state, params, **extra
         )
@@ -133,7 +132,7 @@ def mechanize(
         delta = state.delta
         if not store_delta:
             differences = each(_difference, params, state.x0, factor=factor + eps)
-            delta = treedef.unflatten(differences)
+            delta = leaves.tree(differences)
         decay = weight_decay * factor * tree.norm(grads) / (tree.norm(params) + eps)
         h = total(inner, grads, delta) + decay * total(inner, params, delta)
         # Keeps h^2, and sums of a million of them, from overflowing.
@@ -148,14 +147,10 @@ def mechanize(
         s = (s_init / num_betas * m + r) / (root(v) + eps)
 
         changes = each(_change, params, state.x0, delta, steps, factor=jnp.sum(s))
-        updates = [
-            x if x is None else x.astype(jnp.result_type(g))
-            for x, g in zip(changes, leaves, strict=True)
-        ]
         if store_delta:
-            added = treedef.unflatten(each(operator.add, delta, steps))
+            added = leaves.tree(each(operator.add, delta, steps))
             delta = jax.tree.map(_stored, added, delta, is_leaf=_is_none)
-        return treedef.unflatten(updates), MechanicState(
+        return leaves.rounded(leaves.tree(changes)), MechanicState(
             base_optimizer_state=base_state,
             count=tree.safe_increment(state.count),
             r=r,
@@ -176,10 +171,6 @@ def mechanize(
 
 def _is_none(x: Any) -> bool:
     return x is None
-
-
-def _in_compute_dtype(x: jax.Array) -> jax.Array:
-    return x  # `each` has cast it
 
 
 def _difference(x: jax.Array, x0: jax.Array, *, factor: jax.Array) -> jax.Array:

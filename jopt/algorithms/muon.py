@@ -37,6 +37,7 @@ from jopt.core import masks, tree_checks
 from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import zeros
+from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.core.widening import widened
@@ -123,25 +124,22 @@ def scale_by_muon(
     arguments.nonnegative(consistent_rms=consistent_rms)
 
     def init(params):
-        tree_checks.leaves(jax.tree.leaves(params), params, "params")
+        Leaves(params, "params")
         letters(axes, params)
         return ScaleByMuonState(jax.tree.map(zeros(mu_dtype).init, params))
 
     def update(updates, state, params=None):
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        tree_checks.leaves(leaves, updates, "updates")
-        aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)
+        leaves = Leaves(updates)
         if params is not None:
-            aligned(params, "params")
-        mu = aligned(state.mu, "the state's mu")
+            leaves.aligned(params, "params")
+        mu = leaves.aligned(state.mu, "the state's mu")
         layouts = letters(axes, updates)
 
-        present = [i for i, g in enumerate(leaves) if g is not None]
-        directions = []
+        new, present, directions = leaves.values, leaves.present, []
         for i in present:
-            tree_checks.dtypes(leaves[i], None, mu[i])
+            tree_checks.dtypes(new[i], None, mu[i])
             # `1 - beta` is formed here, while beta may still be a Python double.
-            u, mu[i] = _momentum(leaves[i], mu[i], beta, 1 - beta, nesterov)
+            u, mu[i] = _momentum(new[i], mu[i], beta, 1 - beta, nesterov)
             directions.append(u)
         results = orthogonalize(
             directions,
@@ -154,8 +152,8 @@ def scale_by_muon(
         )
         for i, o in zip(present, results, strict=True):
             scale = shape_factor(layouts[i], o.shape, shape_scale, consistent_rms)
-            leaves[i] = _scaled(o, scale, leaves[i])
-        return treedef.unflatten(leaves), ScaleByMuonState(treedef.unflatten(mu))
+            new[i] = _scaled(o, scale, new[i])
+        return leaves.tree(new), ScaleByMuonState(leaves.tree(mu))
 
     return GradientTransformation(init, update)
 

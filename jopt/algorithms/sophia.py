@@ -27,11 +27,11 @@ import jax
 import jax.numpy as jnp
 
 from jopt import tree
-from jopt.core import tree_checks
 from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.key_stream import KeyStream
 from jopt.core.leafwise import zeros
+from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation, Params
 from jopt.transforms.learning_rate import scale_by_learning_rate
@@ -180,9 +180,7 @@ def scale_by_sophia(
     mu_slot, nu_slot = zeros(mu_dtype), zeros()
 
     def init(params):
-        tree_checks.leaves(
-            jax.tree.leaves(params), params, "params", ["scale_by_sophia"]
-        )
+        Leaves(params, "params", real_only="scale_by_sophia")
         return ScaleBySophiaState(
             jnp.zeros((), jnp.int32),
             jax.tree.map(mu_slot.init, params),
@@ -191,9 +189,8 @@ def scale_by_sophia(
         )
 
     def update(updates, state, params, obj_fn):
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        tree_checks.leaves(leaves, updates, "updates", ["scale_by_sophia"])
-        tree_checks.aligned(updates, leaves, treedef, params, "params")
+        leaves = Leaves(updates, real_only="scale_by_sophia")
+        leaves.aligned(params, "params")
 
         def renew():
             data, (subkey,) = keys.split(state.key, 1)
@@ -204,18 +201,16 @@ def scale_by_sophia(
         # A conditional, so that other steps do not pay for an estimate.
         due = state.count % update_interval == 0
         nu, data = jax.lax.cond(due, renew, lambda: (state.nu, state.key))
-        mus, nus = (
-            tree_checks.aligned(updates, leaves, treedef, slot, f"the state's {name}")
-            for name, slot in (("mu", state.mu), ("nu", nu))
-        )
+        mus = leaves.aligned(state.mu, "the state's mu")
+        nus = leaves.aligned(nu, "the state's nu")
         pairs = [
             (None, mu) if g is None else _rule(g, mu, h, b1, eps, gamma, clip_threshold)
-            for g, mu, h in zip(leaves, mus, nus, strict=True)
+            for g, mu, h in zip(leaves.values, mus, nus, strict=True)
         ]
         new, mus = ([pair[i] for pair in pairs] for i in range(2))
         count = tree.safe_increment(state.count)
-        state = ScaleBySophiaState(count, treedef.unflatten(mus), nu, data)
-        return treedef.unflatten(new), state
+        state = ScaleBySophiaState(count, leaves.tree(mus), nu, data)
+        return leaves.tree(new), state
 
     return GradientTransformation(init, update)
 

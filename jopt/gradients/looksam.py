@@ -20,17 +20,16 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jopt import tree
-from jopt.core import tree_checks
 from jopt.core.leafwise import zeros
+from jopt.core.leaves import Leaves, wide
 from jopt.core.transformation import Params
 from jopt.gradients.sam import (
-    Leaves,
+    GradientLeaves,
     ValueAndGrad,
     checked_function,
     divided,
     times,
     uphill,
-    wide,
 )
 from jopt.values import arguments
 
@@ -102,13 +101,13 @@ def looksam(
     )
 
     def init(params):
-        tree_checks.leaves(jax.tree.leaves(params), params, "params", ["looksam"])
+        Leaves(params, "params", real_only="looksam")
         direction = jax.tree.map(zeros().init, params)
         return LookSamState(jnp.zeros((), jnp.int32), direction)
 
     def value_and_grad(state, params, *args, **kwargs):
         value, grads = call(params, *args, **kwargs)
-        leaves = Leaves("looksam", grads)
+        leaves = GradientLeaves("looksam", grads)
         first, weights = leaves.grads, leaves.like(params, "params")
         last = leaves.like(state.direction, "the state's direction")
 

@@ -28,7 +28,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jopt import tree
-from jopt.core import masks, tree_checks
+from jopt.core import masks
+from jopt.core.leaves import Leaves, wide
 from jopt.core.masks import Mask
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
@@ -123,7 +124,7 @@ def _gradient_uphill(
 
     def value_and_grad(params, *args, **kwargs):
         value, grads = call(params, *args, **kwargs)
-        leaves = Leaves(name, grads)
+        leaves = GradientLeaves(name, grads)
         adaptive = tuple(leaves.of(masks.select(mask, grads)))
         weights = leaves.like(params, "params")
         point = leaves.put(params, uphill(leaves.grads, weights, rho, eta, adaptive))
@@ -160,42 +161,33 @@ def checked_function(name: str, function: ValueAndGrad, **numbers: Any) -> Value
     return call
 
 
-class Leaves:
+class GradientLeaves(Leaves):
     """The leaves that have a gradient, of any tree like the gradients."""
 
     def __init__(self, name: str, grads: Any):
-        self.name, self.tree = name, grads
-        self.all, self.treedef = jax.tree.flatten(grads, is_leaf=lambda x: x is None)
-        tree_checks.leaves(self.all, grads, "grads", [name])
-        self.grads = self.of(self.all)
+        super().__init__(grads, "grads", real_only=name)
+        self.name, self.grads = name, self.of(self.values)
 
     def of(self, values: list[Any]) -> list[Any]:
         """Return those of one value per leaf that belong to a gradient."""
-        return [x for g, x in zip(self.all, values, strict=True) if g is not None]
+        return [values[i] for i in self.present]
 
     def like(self, other: Any, what: str) -> list[Any]:
         """Return the leaves of another tree that have a gradient."""
         try:
-            aligned = tree_checks.aligned(
-                self.tree, self.all, self.treedef, other, what
-            )
+            return self.of(self.aligned(other, what))
         except ValueError as error:
             raise ValueError(
                 f"{self.name}: value_and_grad_fn must return the gradients of its "
                 f"first argument, the params, and {what} must match them. {error}"
             ) from None
-        return self.of(aligned)
 
     def put(self, other: Any, values: list[Any]) -> Any:
         """Return another tree with ``values`` for its leaves that have a gradient."""
-        new = iter(values)
-        pairs = zip(self.all, self.treedef.flatten_up_to(other), strict=True)
-        return self.treedef.unflatten(x if g is None else next(new) for g, x in pairs)
-
-
-def wide(x: jax.Array) -> jax.Array:
-    """Return ``x`` in the compute dtype."""
-    return x.astype(tree.compute_dtype(x.dtype))
+        leaves = self.treedef.flatten_up_to(other)
+        for i, value in zip(self.present, values, strict=True):
+            leaves[i] = value
+        return self.tree(leaves)
 
 
 def times(number: Any, x: jax.Array) -> jax.Array:

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 
 from jopt import tree
-from jopt.core import tree_checks
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
+from jopt.core.leaves import Leaves
 from jopt.core.transformation import GradientTransformation, Updates
 from jopt.values import arguments
 
@@ -67,11 +67,9 @@ def aggregate(
         return NO_STATE
 
     def update(updates, state):
-        tree_checks.leaves(jax.tree.leaves(updates), updates, "updates")
+        leaves = Leaves(updates)
         _check_axes(updates, names)
-        wide = jax.tree.map(lambda g: g.astype(tree.compute_dtype(g.dtype)), updates)
-        total = reduce(wide, names)
-        return jax.tree.map(lambda u, g: u.astype(g.dtype), total, updates), state
+        return leaves.rounded(reduce(leaves.widened(), names)), state
 
     return GradientTransformation(init, update)
 

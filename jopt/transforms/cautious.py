@@ -20,17 +20,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from jopt import tree
-from jopt.core import tree_checks
 from jopt.core.chain import as_transformation
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
 from jopt.core.leafwise import Leafwise, leafwise
+from jopt.core.leaves import Leaves
 from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
 
@@ -163,10 +162,8 @@ def _gated(
     gate_leaves = _leafwise_gate(gate)
 
     def update(updates, state, params=None, **extra):
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        tree_checks.leaves(leaves, updates, "updates")
         # Widened, so that a 16-bit update is rounded once, after the gate.
-        wide = treedef.unflatten(map(_widened, leaves))
+        wide = Leaves(updates).widened()
         inner_updates, state = inner.update(wide, state, params, **extra)
         return gate_leaves.update(updates, NO_STATE, inner_updates)[0], state
 
@@ -206,10 +203,3 @@ def _gated_leafwise(name: str, inner: Leafwise, gate: Gate) -> Leafwise:
 def _leafwise_gate(gate: Gate) -> Leafwise:
     # The caller passes the inner update as params: a rule sees no other second tree.
     return leafwise(lambda g, *, p: gate(g, p))
-
-
-def _widened(g: Any) -> Any:
-    if g is None:
-        return None
-    g = jnp.asarray(g)
-    return g.astype(tree.compute_dtype(g.dtype))

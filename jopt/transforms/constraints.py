@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt import tree
-from jopt.core import tree_checks
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
+from jopt.core.leaves import Leaves
 from jopt.core.transformation import GradientTransformation
 
 
@@ -30,19 +30,13 @@ def keep_params_nonnegative() -> GradientTransformation:
     """
 
     def init(params):
-        leaves = jax.tree.leaves(params)
-        tree_checks.leaves(leaves, params, "params", ["keep_params_nonnegative"])
+        Leaves(params, "params", real_only="keep_params_nonnegative")
         return NO_STATE
 
     def update(updates, state, params):
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        tree_checks.leaves(leaves, updates, "updates", ["keep_params_nonnegative"])
-        ps = tree_checks.aligned(updates, leaves, treedef, params, "params")
-        new = [
-            None if g is None else _nonnegative(g, p)
-            for g, p in zip(leaves, ps, strict=True)
-        ]
-        return treedef.unflatten(new), state
+        leaves = Leaves(updates, real_only="keep_params_nonnegative")
+        new = leaves.each(_nonnegative, leaves.aligned(params, "params"))
+        return leaves.tree(new), state
 
     return GradientTransformation(init, update)
 

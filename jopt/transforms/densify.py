@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import jax
-
-from jopt import tree
-from jopt.core import tree_checks
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
+from jopt.core.leaves import Leaves
 from jopt.core.transformation import GradientTransformation
 from jopt.tree.row_sparse import is_rows
 
@@ -29,15 +26,14 @@ def densify() -> GradientTransformation:
     """
 
     def init(params):
-        tree_checks.leaves(jax.tree.leaves(params), params, "params")
+        Leaves(params, "params")
         return NO_STATE
 
     def update(updates, state, params=None):
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
-        tree_checks.leaves(leaves, updates, "updates")
+        leaves = Leaves(updates, row_sparse=True)
         if params is not None:
-            tree_checks.aligned(updates, leaves, treedef, params, "params")
-        dense = (g.todense() if is_rows(g) else g for g in leaves)
-        return treedef.unflatten(dense), state
+            leaves.aligned(params, "params")
+        dense = leaves.each(lambda g: g.todense() if is_rows(g) else g)
+        return leaves.tree(dense), state
 
     return GradientTransformation(init, update)

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jopt import tree
-from jopt.core import tree_checks
 from jopt.core.factory import transformation
 from jopt.core.key_stream import KeyStream
+from jopt.core.leaves import Leaves
 from jopt.core.transformation import GradientTransformation
 from jopt.tree import scalar
 from jopt.values import arguments
@@ -57,15 +57,13 @@ def add_noise(
 
     def update(updates, state):
         count = tree.safe_increment(state.count)
-        leaves, treedef = jax.tree.flatten(updates)
-        tree_checks.leaves(leaves, updates, "updates")
-        next_key, leaf_keys = keys.split(state.key, len(leaves))
+        leaves = Leaves(updates)
+        next_key, leaf_keys = keys.split(state.key, len(leaves.present))
         deviation = jnp.sqrt(eta * scalar(count) ** -gamma)
-        noisy = [
-            _add_noise(g, k, deviation) for g, k in zip(leaves, leaf_keys, strict=True)
-        ]
-        state = AddNoiseState(count, next_key)
-        return treedef.unflatten(noisy), state
+        noisy = leaves.values
+        for i, leaf_key in zip(leaves.present, leaf_keys, strict=True):
+            noisy[i] = _add_noise(noisy[i], leaf_key, deviation)
+        return leaves.tree(noisy), AddNoiseState(count, next_key)
 
     return GradientTransformation(init, update)
 

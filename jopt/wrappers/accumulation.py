@@ -30,6 +30,7 @@ from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import zeros
+from jopt.core.leaves import Leaves
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
@@ -145,7 +146,7 @@ def accumulate(
     check_skip(should_skip_update_fn)
 
     def init(params):
-        tree_checks.leaves(jax.tree.leaves(params), params, "params")
+        Leaves(params, "params")
         sums = jax.tree.map(zeros(accumulator_dtype).init, params)
 
         def zero():  # a separate buffer for each field, so that all can be donated
@@ -158,24 +159,25 @@ def accumulate(
 
     def add(updates, state, params, weight):
         """Return the state with one more gradient, and whether it was skipped."""
-        _check(updates, state, weight)
+        leaves = Leaves(updates)
+        _check(state, weight)
         skip = skip_decision(
             should_skip_update_fn, updates, state.gradient_step, params
         )
-        leaves, treedef, sums = _aligned(updates, state)
-        new = list(sums)
-        for i, g in enumerate(leaves):
-            if g is not None:
-                try:
-                    new[i] = _add_leaf(sums[i], g, weight, skip, not grads_are_sums)
-                except Exception as error:
-                    tree_checks.note_leaf(error, updates, i)
-                    raise
+        sums = leaves.aligned(state.acc_grads, "the state's acc_grads")
+        for i in leaves.present:
+            try:
+                sums[i] = _add_leaf(
+                    sums[i], leaves.values[i], weight, skip, not grads_are_sums
+                )
+            except Exception as error:
+                tree_checks.note_leaf(error, updates, i)
+                raise
         w = scalar(1 if weight is None else weight)
         advanced = state._replace(
             mini_step=tree.safe_increment(state.mini_step),
             total_weight=state.total_weight + w,
-            acc_grads=treedef.unflatten(new),
+            acc_grads=leaves.tree(sums),
         )
         if skip is None:
             return advanced, False
@@ -190,22 +192,16 @@ def accumulate(
 
     def inner_step(like, state, params, extra):
         """Take the inner step; return updates in the dtypes of ``like``."""
-        leaves, treedef, sums = _aligned(like, state)
+        leaves = Leaves(like)
+        sums = leaves.aligned(state.acc_grads, "the state's acc_grads")
         divisor = state.total_weight if use_grad_mean else None
         # Not rounded to the gradients' dtypes: that would lose what the wide sum kept.
-        grads = [
-            None if g is None else _divide_leaf(s, divisor)
-            for s, g in zip(sums, leaves, strict=True)
-        ]
+        grads = leaves.each(lambda _, total: _divide_leaf(total, divisor), sums)
         new, inner_state = inner.update(
-            treedef.unflatten(grads), state.inner_opt_state, params, **extra
+            leaves.tree(grads), state.inner_opt_state, params, **extra
         )
-        new = [
-            None if g is None else u.astype(g.dtype)
-            for u, g in zip(treedef.flatten_up_to(new), leaves, strict=True)
-        ]
         # New zeros, not 0 * acc: a NaN or infinity in the sum must not survive.
-        return treedef.unflatten(new), state._replace(
+        return leaves.rounded(new), state._replace(
             mini_step=jnp.zeros_like(state.mini_step),
             gradient_step=tree.safe_increment(state.gradient_step),
             inner_opt_state=inner_state,
@@ -260,22 +256,15 @@ def accumulate(
     )
 
 
-def _check(updates: Updates, state: Any, weight: Any) -> None:
+def _check(state: Any, weight: Any) -> None:
     if not isinstance(state, AccumulateState):
         raise TypeError(
             "accumulate expects an AccumulateState, made by its init, but got "
             f"{abbreviated(state)}. The order is update(updates, state, params)."
         )
-    tree_checks.leaves(jax.tree.leaves(updates), updates, "updates")
     if weight is not None:
         arguments.one_number("weight", weight)
         arguments.nonnegative(weight=weight)
-
-
-def _aligned(whole: Any, state: AccumulateState) -> tuple[list[Any], Any, list[Any]]:
-    leaves, treedef = jax.tree.flatten(whole, is_leaf=lambda x: x is None)
-    sums, name = state.acc_grads, "the state's acc_grads"
-    return leaves, treedef, tree_checks.aligned(whole, leaves, treedef, sums, name)
 
 
 @functools.partial(jax.jit, static_argnums=4)

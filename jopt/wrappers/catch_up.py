@@ -23,10 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt import tree
-from jopt.core import masks, tree_checks
+from jopt.core import masks
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params
 from jopt.core.factory import transformation
+from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
 from jopt.core.slots import filled
 from jopt.core.transformation import (
@@ -116,11 +117,10 @@ class CatchUp(GradientTransformation):
             return CatchUpState(zero, treedef.unflatten(last), inner.init(params))
 
         def update(updates, state, params):
-            grads, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
-            aligned = functools.partial(tree_checks.aligned, updates, grads, treedef)
-            old_params = aligned(params, "params")
-            tree_checks.leaves(grads, updates, "updates")
-            last = aligned(state.last, "the state's last", shapes=_shape_per_row)
+            leaves = Leaves(updates, row_sparse=True)
+            grads, treedef = leaves.values, leaves.treedef
+            old_params = leaves.aligned(params, "params")
+            last = leaves.aligned(state.last, "the state's last", shapes=_shape_per_row)
             rows = {
                 i: _as_rows(g)
                 for i, g in enumerate(grads)
@@ -128,9 +128,9 @@ class CatchUp(GradientTransformation):
             }
             progress = last, state.count, state.inner_state
             current, inner_state = replay(inner, treedef, old_params, rows, *progress)
-            leaves = [rows.get(i, g) for i, g in enumerate(grads)]
+            sparse = [rows.get(i, g) for i, g in enumerate(grads)]
             new, inner_state = inner.update(
-                treedef.unflatten(leaves), inner_state, treedef.unflatten(current)
+                leaves.tree(sparse), inner_state, leaves.tree(current)
             )
             count, new = tree.safe_increment(state.count), treedef.flatten_up_to(new)
             for i, g in rows.items():

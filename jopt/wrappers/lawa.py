@@ -24,6 +24,7 @@ from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import copied
+from jopt.core.leaves import Leaves
 from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
 
@@ -75,26 +76,28 @@ def params_lawa(
     slot = copied(accumulator_dtype)
 
     def init(params):
-        tree_checks.leaves(jax.tree.leaves(params), params, "params")
+        Leaves(params, "params")
         window = jax.tree.map(lambda p: _repeat(slot.init(p), window_size), params)
         return ParamsLawaState(jnp.zeros((), jnp.int32), window)
 
     def update(updates, state, params):
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        tree_checks.leaves(leaves, updates, "updates")
-        params = tree_checks.aligned(updates, leaves, treedef, params, "params")
-        windows = tree_checks.aligned(
-            *(updates, leaves, treedef, state.window, "the state's window"),
+        leaves = Leaves(updates)
+        params = leaves.aligned(params, "params")
+        windows = leaves.aligned(
+            state.window,
+            "the state's window",
             shapes=lambda shape: (window_size, *shape),
         )
         count = tree.safe_increment(state.count)
         due, oldest = count % every == 0, (count // every - 1) % window_size
         new = []
-        for i, (u, p, window) in enumerate(zip(leaves, params, windows, strict=True)):
+        for i, (u, p, window) in enumerate(
+            zip(leaves.values, params, windows, strict=True)
+        ):
             if u is not None and window is None:
                 tree_checks.no_slot(updates, i)
             new.append(window if u is None else _store(window, u, p, oldest, due))
-        return updates, ParamsLawaState(count, treedef.unflatten(new))
+        return updates, ParamsLawaState(count, leaves.tree(new))
 
     def readout(state, params):
         samples = jnp.minimum(state.count // every, window_size)

@@ -21,12 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt import tree
-from jopt.core import tree_checks
 from jopt.core.apply import apply_updates
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import has_readout
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import copied
+from jopt.core.leaves import Leaves
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
@@ -97,29 +97,31 @@ def lookahead(
     slow_slot = copied(slow_dtype)
 
     def init(params):
-        tree_checks.leaves(jax.tree.leaves(params), params, "params")
+        Leaves(params, "params")
         slow = jax.tree.map(slow_slot.init, params)
         return LookaheadState(inner.init(params), jnp.zeros((), jnp.int32), slow)
 
     def update(updates, state, params, **extra):
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        tree_checks.leaves(leaves, updates, "updates")
-        params_leaves, slows = (
-            tree_checks.aligned(updates, leaves, treedef, other, name)
-            for name, other in (("params", params), ("the state's slow", state.slow))
-        )
+        leaves = Leaves(updates)
+        params_leaves = leaves.aligned(params, "params")
+        slows = leaves.aligned(state.slow, "the state's slow")
         # Wide gradients give wide steps, which are not rounded before the pull.
-        grads = treedef.unflatten(None if g is None else _wide(g) for g in leaves)
-        steps, fast_state = inner.update(grads, state.fast_state, params, **extra)
+        steps, fast_state = inner.update(
+            leaves.widened(), state.fast_state, params, **extra
+        )
         count = state.steps_since_sync + 1
         due = count == sync_period
         pairs = [
             (None, slow) if g is None else _pull(g, u, p, slow, due, slow_step_size)
             for g, u, p, slow in zip(
-                leaves, treedef.flatten_up_to(steps), params_leaves, slows, strict=True
+                leaves.values,
+                leaves.treedef.flatten_up_to(steps),
+                params_leaves,
+                slows,
+                strict=True,
             )
         ]
-        new, slow = (treedef.unflatten(pair[i] for pair in pairs) for i in range(2))
+        new, slow = (leaves.tree([pair[i] for pair in pairs]) for i in range(2))
         if reset_state:
 
             def reset(fast_state):
@@ -142,11 +144,6 @@ def lookahead(
     return GradientTransformation(
         init, update, children=children, needs=needs, readout=readout
     )
-
-
-def _wide(g: Any) -> jax.Array:
-    g = jnp.asarray(g)
-    return g.astype(tree.compute_dtype(g.dtype))
 
 
 @jax.jit

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt import tree
-from jopt.core import tree_checks
 from jopt.core.around import around
 from jopt.core.chain import as_transformation
 from jopt.core.factory import transformation
+from jopt.core.leaves import Leaves, wide
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
@@ -170,14 +170,13 @@ def dynamic_loss_scale(
         return scale, jnp.where(finite & ~due, count + 1, 0)
 
     def update(updates, state, params=None, **extra):
-        leaves = jax.tree.leaves(updates, is_leaf=lambda x: x is None)
-        tree_checks.leaves(leaves, updates, "updates")
+        leaves = Leaves(updates)
         grads = _unscale(updates, state.loss_scale)
         new, inner_state = inner.update(grads, state.inner_state, params, **extra)
         # Not all_finite(updates): at a scale below 1 the division may overflow.
         finite = all_finite(grads)
         new, inner_state = select(finite, (new, inner_state), (None, state.inner_state))
-        new = jax.tree.map(lambda g, u: u.astype(jnp.result_type(g)), updates, new)
+        new = leaves.rounded(new)
         scale, count = adapt(state.loss_scale, state.growth_count, finite)
         counts = bad_steps(finite, state.notfinite_count, state.total_notfinite)
         return new, DynamicLossScaleState(
@@ -196,8 +195,7 @@ def _unscale(updates: Updates, scale: jax.Array) -> Updates:
     near = 1 / (scale * far)
 
     def divide(g):
-        g = jnp.asarray(g)
-        g = g.astype(tree.compute_dtype(g.dtype))
+        g = wide(g)
         if jnp.iscomplexobj(g):
             return jax.lax.complex(divide(jnp.real(g)), divide(jnp.imag(g)))
         return g * near.astype(g.dtype) * far.astype(g.dtype)
