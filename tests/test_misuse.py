@@ -541,7 +541,7 @@ CALLS = [
      TypeError, "adam has no argument 'lr'. Did you mean 'learning_rate'?"),
     ("static arguments that are none",
      lambda: jopt.inject_hyperparams(jopt.adam, static_args="b3"),
-     ValueError, "static_args ['b3'] are no hyperparameters of adam; it has ['b1'"),
+     ValueError, "static_args ['b3'] are not hyperparameters of adam, which has ['b1'"),
     # Names, configs and pickles.
     ("a name that is misspelt", lambda: jopt.get("adamm"),
      ValueError, "there is no factory 'adamm'. Did you mean 'adam'?", "jopt.names()"),

@@ -81,9 +81,9 @@ def test_a_dict_of_keras_gives_keras_numbers() -> None:
         ("(lambda: 1)()", "does not run code"),
         ("adam(eval)", "there is no factory 'eval'"),
         ("masked(scale(2.0), apply_updates)", "there is no factory 'apply_updates'"),
-        ('{"name": "sgd"', "is no JSON"),
-        ("name: [sgd", "is no YAML"),
-        ("name: !!python/object/apply:os.getcwd []", "is no YAML"),
+        ('{"name": "sgd"', "is not valid JSON"),
+        ("name: [sgd", "is not valid YAML"),
+        ("name: !!python/object/apply:os.getcwd []", "is not valid YAML"),
     ],
 )
 def test_a_wrong_text_is_an_error_that_says_what_is_wrong(

@@ -22,20 +22,20 @@ S = TypeVar("S")
 
 
 def apply_updates(params: P, updates: Updates) -> P:
-    """``params + updates``, leaf by leaf.
+    """Add updates to parameters, leaf by leaf.
 
-    The sum is formed in float32 (or wider) and rounded once, to the parameter's dtype.
+    The sum is formed in float32 or wider and rounded once, to the parameter's dtype.
 
     Args:
       params: The parameters.
-      updates: Updates of the same structure and shapes; a parameter whose update is
-        None stays what it is, as do the rows that a `RowSparse` update does not have.
+      updates: Updates of the same structure and shapes. A parameter whose update is
+        None stays unchanged, as do the rows that a `RowSparse` update does not touch.
 
     Returns:
       The new parameters, in the dtypes of the old.
 
     Raises:
-      ValueError: The structures or a shape differ.
+      ValueError: The structures differ, or the shapes of a leaf.
 
     >>> apply_updates({"w": jnp.ones(2)}, {"w": jnp.full(2, -0.5)})
     {'w': Array([0.5, 0.5], dtype=float32)}
@@ -56,8 +56,8 @@ def apply_updates(params: P, updates: Updates) -> P:
 
 
 def _add(p: Any, u: Any) -> jax.Array:
-    # Inside a trace an addition is less to lower than a call; outside, a call is
-    # quicker.
+    # Inside a trace a plain addition lowers to less code than a call; outside, a
+    # compiled call is faster than several operations.
     if isinstance(u, Tracer) and jnp.result_type(p) == u.dtype == jnp.float32:
         return jax.lax.add(jnp.asarray(p), u)
     return _add_wide(p, u)
@@ -82,17 +82,20 @@ def step(
     params: P,
     **extra: Any,
 ) -> tuple[P, S]:
-    """Update and apply, compiled: one optimizer step outside of ``jit``.
+    """Take one compiled optimizer step, ``update`` and ``apply_updates``, outside jit.
 
     Args:
-      tx: A transformation; an equal one finds what was compiled for the first.
+      tx: A transformation. Equal transformations share the compiled step.
       grads: The gradients.
       state: The optimizer state.
       params: The parameters.
-      **extra: What ``tx.update`` takes further; functions have to be hashable.
+      **extra: Further arguments of ``tx.update``; functions must be hashable.
 
     Returns:
-      ``(params, state)``, both new.
+      The new ``(params, state)``.
+
+    Raises:
+      TypeError: ``tx`` is not a transformation.
 
     >>> import jopt
     >>> tx, params = jopt.sgd(0.5), jnp.ones(2)

@@ -39,7 +39,7 @@ from jopt.values.registry import Kind
 P = ParamSpec("P")
 Value = TypeVar("Value", bound=Recorded)
 
-# Declares an argument to be the dtype that a slot is stored in.
+# Annotates an argument that is the storage dtype of a slot.
 if TYPE_CHECKING:
     StorageDtype: TypeAlias = DTypeLike
 else:
@@ -255,16 +255,17 @@ def bind(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> inspect.BoundArguments:
-    """The arguments of a call, with defaults, normalized by their annotations.
+    """Bind the arguments of a call, with defaults, normalized by their annotations.
 
     Args:
-      factory: What is called.
-      signature: Of it, with its annotations evaluated.
-      args: By position.
-      kwargs: By name.
+      factory: The function that is called.
+      signature: Its signature, with evaluated annotations.
+      args: The arguments by position.
+      kwargs: The arguments by name.
 
     Raises:
-      TypeError: They do not fit, by name, number or type.
+      TypeError: An argument has an unknown name, or is missing, surplus or of another
+        type.
     """
     for name in kwargs:
         parameters = signature.parameters
@@ -289,7 +290,7 @@ def bind(
 
 
 def _shown(factory: Callable[..., Any], signature: inspect.Signature) -> str:
-    """The factory's call without the annotations, which are long."""
+    """The signature of a factory, without annotations to keep the message short."""
     parameters = signature.parameters.values()
     bare = inspect.Signature([p.replace(annotation=p.empty) for p in parameters])
     return f"The call is {factory.__name__}{bare}."
@@ -298,7 +299,7 @@ def _shown(factory: Callable[..., Any], signature: inspect.Signature) -> str:
 def _normalize(name: str, value: Any, annotation: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
-    value = _own(value)
+    value = _copied(value)
     if value is None and type(None) in get_args(annotation):
         return None
     if is_declared(annotation):
@@ -315,19 +316,19 @@ def _normalize(name: str, value: Any, annotation: Any) -> Any:
     return value
 
 
-def _own(value: Any) -> Any:
-    """A copy of dicts and lists: the recipe must not change when the caller's do."""
+def _copied(value: Any) -> Any:
+    """Copy dicts and lists, so that the recipe does not change with the caller's."""
     if type(value) is dict:
-        return {name: _own(x) for name, x in value.items()}
-    return [_own(x) for x in value] if type(value) is list else value
+        return {name: _copied(x) for name, x in value.items()}
+    return [_copied(x) for x in value] if type(value) is list else value
 
 
-# Types that say all there is to say of an argument.
+# Types that an argument can be checked by, and their names in errors.
 _PLAIN = {int: "a whole number", jax.Array: "an array", tuple: "a tuple"}
 
 
 def _check_plain(name: str, value: Any, annotation: Any) -> None:
-    """Raise if an argument is none of its annotated types, where those are plain."""
+    """Raise if an argument has none of its annotated types, if these are all plain."""
     if not isinstance(annotation, UnionType):
         return
     types = [get_origin(t) or t for t in get_args(annotation) if t is not type(None)]
@@ -335,5 +336,5 @@ def _check_plain(name: str, value: Any, annotation: Any) -> None:
         return
     arrays = (np.ndarray,) if jax.Array in types else ()
     if isinstance(value, bool) or not isinstance(value, (*types, *arrays)):
-        wanted = " or ".join(_PLAIN[t] for t in types)
-        raise TypeError(f"{name} must be {wanted}, got {name}={value!r}")
+        allowed = " or ".join(_PLAIN[t] for t in types)
+        raise TypeError(f"{name} must be {allowed}, got {name}={value!r}")

@@ -1,7 +1,7 @@
-"""Do the trees agree? The checks of updates, params, state and rules while tracing.
+"""Checks of updates, params, states and rules while tracing.
 
-The errors name the leaf by its path, show both sides, and say what to do. Nothing of
-this is left in the compiled step.
+The errors name the leaf by its path, show both sides, and say what to do. The compiled
+step contains none of these checks.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from jopt.values.arguments import abbreviated
 
 
 def leaves(
-    found: Sequence[Any], whole: Any, name: str, real_only: Sequence[str] = ()
+    values: Sequence[Any], whole: Any, name: str, real_only: Sequence[str] = ()
 ) -> None:
-    """Raise unless every leaf (None is none) can be optimized.
+    """Raise unless every leaf other than None can be optimized.
 
     Args:
-      found: The leaves of the tree.
+      values: The leaves of the tree.
       whole: The tree, to name a leaf by its path.
-      name: What the tree is: ``params`` or ``updates``.
-      real_only: The names of transformations that complex leaves are an error for.
+      name: The name of the tree: ``params`` or ``updates``.
+      real_only: The names of transformations that are not defined for complex leaves.
     """
-    for i, leaf in enumerate(found):
+    for i, leaf in enumerate(values):
         problem = leaf is not None and _problem(leaf, real_only)
         if problem:
             rows = [n for n, x in tree.leaves_with_names(whole) if is_rows(x)]
-            if rows and not any(map(is_rows, found)):
+            if rows and not any(map(is_rows, values)):
                 raise TypeError(_row_sparse(name, rows[0]))
-            with_nones = any(x is None for x in found)
+            with_nones = any(x is None for x in values)
             path = tree.leaves_with_names(whole, none=with_nones)[i][0]
             raise TypeError(f"{name} leaf {path!r} {problem}.")
 
 
 def _row_sparse(name: str, path: str) -> str:
     return (
-        f"{name} leaf {path!r} is row-sparse, and this takes dense arrays only. Put "
+        f"{name} leaf {path!r} is row-sparse, but dense arrays are needed here. Put "
         "jopt.densify() before it"
     )
 
@@ -57,8 +57,8 @@ def _problem(leaf: Any, real_only: Sequence[str]) -> str | None:
     )
     if dtype is None:
         return (
-            f"is {abbreviated(leaf)}, not an array. Give arrays only; of an "
-            "Equinox model that is eqx.filter(model, eqx.is_inexact_array)"
+            f"is {abbreviated(leaf)}, not an array. Pass arrays only; for an Equinox "
+            "model, pass eqx.filter(model, eqx.is_inexact_array)"
         )
     if not jnp.issubdtype(dtype, jnp.inexact):
         return (
@@ -68,7 +68,7 @@ def _problem(leaf: Any, real_only: Sequence[str]) -> str | None:
     if real_only and jnp.issubdtype(dtype, jnp.complexfloating):
         return (
             f"has dtype {dtype}, but {real_only[0]} is defined for real numbers only. "
-            "Split the leaf into its real and imaginary part"
+            "Split the leaf into its real and imaginary parts"
         )
     return None
 
@@ -82,29 +82,29 @@ def aligned(
     *,
     shapes: Callable[[tuple[int, ...]], Any] | None = None,
 ) -> list[Any]:
-    """The leaves of ``other`` in the order of the updates' leaves, which may be None.
+    """The leaves of ``other`` in the order of the updates' leaves, Nones included.
 
-    Where the updates have a leaf, a slot may have None, or arrays of other ``shapes``
-    than the leaf's.
+    With ``shapes``, ``other`` is a slot: it may have None for a leaf of the updates,
+    and its arrays have the shapes that this function computes from the leaf's.
     """
     try:
-        found = treedef.flatten_up_to(other)
+        twins = treedef.flatten_up_to(other)
     except ValueError:
         raise ValueError(_structure_message(updates, other, name)) from None
-    for i, (leaf, twin) in enumerate(zip(leaves, found, strict=True)):
+    for i, (leaf, twin) in enumerate(zip(leaves, twins, strict=True)):
         if twin is None and (leaf is None or shapes):
             continue
         shape = getattr(leaf, "shape", None)
-        wanted = shapes(shape) if shapes and shape is not None else shape
-        if wanted is None or getattr(twin, "shape", None) != wanted:
+        expected = shapes(shape) if shapes and shape is not None else shape
+        if expected is None or getattr(twin, "shape", None) != expected:
             _check_pair(leaf, twin, updates, i, other, name, shapes)
-    return found
+    return twins
 
 
 def _check_pair(
     leaf: Any, twin: Any, updates: Any, i: int, other: Any, name: str, shapes: Any
 ) -> None:
-    wanted = shapes(np.shape(leaf)) if shapes else np.shape(leaf)
+    expected = shapes(np.shape(leaf)) if shapes else np.shape(leaf)
     if twin is not None and not jax.tree_util.all_leaves([twin]):
         raise ValueError(_structure_message(updates, other, name))
     if leaf is None:
@@ -118,18 +118,18 @@ def _check_pair(
     for what, x in (("updates", leaf), (name, twin)):
         if not hasattr(x, "shape") and not isinstance(x, Real):
             raise TypeError(f"{what} leaf {path!r} {_problem(x, ())}.")
-    found = np.shape(twin)
-    if found != wanted:
+    shape = np.shape(twin)
+    if shape != expected:
         raise ValueError(
             f"leaf {path!r}: updates have shape {np.shape(leaf)}, but {name} has "
-            f"shape {found}{f', not {wanted}' if shapes else ''}. Nothing is "
+            f"shape {shape}{f', not {expected}' if shapes else ''}. Nothing is "
             "broadcast: take gradients with respect to these params, and init with "
             "them."
         )
 
 
 def no_slot(updates: Any, i: int) -> NoReturn:
-    """Raise for a leaf that the state has nothing for."""
+    """Raise for a leaf without a slot in the state."""
     path = tree.leaves_with_names(updates, none=True)[i][0]
     raise ValueError(
         f"the state has no slot for leaf {path!r}: it was masked, or None, when init "
@@ -153,30 +153,30 @@ def state_numbers(name: str, fields: Mapping[str, Any]) -> None:
         arguments.one_number(f"{name}: the state's {field}", value, kind)
 
 
-def scalars(name: str, found: Any, needed: Collection[str]) -> None:
-    """Raise unless ``scalars`` of an algorithm gave what is needed, numbers by name."""
-    if not isinstance(found, Mapping) or not found.keys() >= set(needed):
+def scalars(name: str, results: Any, names: Collection[str]) -> None:
+    """Raise unless an algorithm's ``scalars`` returned numbers with these names."""
+    if not isinstance(results, Mapping) or not results.keys() >= set(names):
         raise TypeError(
             f"{name}: scalars must return a dict of numbers with the names "
-            f"{sorted(needed)}, got {abbreviated(found)}"
+            f"{sorted(names)}, got {abbreviated(results)}"
         )
-    for key, value in found.items():
+    for key, value in results.items():
         arguments.one_number(f"{name}: the scalar {key!r}", value)
 
 
-def scalars_of_rows(name: str, known: Mapping[str, Any], error: Exception) -> None:
-    """Raise if ``scalars`` failed where it was given a row-sparse leaf."""
-    for what, whole in known.items():
+def scalars_of_rows(name: str, inputs: Mapping[str, Any], error: Exception) -> None:
+    """Raise a clearer error if ``scalars`` failed with a row-sparse leaf among inputs."""
+    for what, whole in inputs.items():
         rows = [n for n, x in tree.leaves_with_names(whole) if is_rows(x)]
         if rows:
             raise TypeError(
-                f"{name} computes a number from all {what}, and leaf {rows[0]!r} is "
-                "row-sparse, which it does not know. Put jopt.densify() before it"
+                f"{name} computes a number from all {what}, and cannot read the "
+                f"row-sparse leaf {rows[0]!r}. Put jopt.densify() before it"
             ) from error
 
 
 def dtypes(update: Any, param: Any, slots: Any = ()) -> None:
-    """Raise unless the arrays of one leaf can be computed with."""
+    """Raise unless a rule can compute with the arrays of one leaf."""
     arrays = [("updates", update), ("params", param)]
     arrays += [("the state's", slot) for slot in jax.tree.leaves(slots)]
     for what, x in arrays:
@@ -190,7 +190,7 @@ def dtypes(update: Any, param: Any, slots: Any = ()) -> None:
 
 
 def rule_signature(rule: Callable[..., Any], slots: Collection[str]) -> None:
-    """Raise unless a rule can be called with an update, the slots, and keywords."""
+    """Raise unless a rule takes an update, the slots, and keywords."""
     signature = inspect.signature(rule)
     keywords = [
         p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY
@@ -204,25 +204,31 @@ def rule_signature(rule: Callable[..., Any], slots: Collection[str]) -> None:
         ) from None
 
 
-def rule_results(name: str, out: Any, wanted: Mapping[str, Any]) -> list[Any]:
-    """What a rule gave, if it is an array for the update and one for each slot."""
-    found = list(out) if isinstance(out, tuple) else [out]
-    if len(found) != len(wanted):
+def rule_results(name: str, out: Any, inputs: Mapping[str, Any]) -> list[Any]:
+    """The results of a rule, if there is an array for each of its inputs.
+
+    Args:
+      name: The name of the algorithm.
+      out: What the rule returned.
+      inputs: The update and the slots that the rule received, by name.
+    """
+    results = list(out) if isinstance(out, tuple) else [out]
+    if len(results) != len(inputs):
         raise TypeError(
-            f"the rule of {name} must return {' and '.join(wanted)}, got {len(found)} "
-            "arrays"
+            f"the rule of {name} must return {' and '.join(inputs)}, got "
+            f"{len(results)} arrays"
         )
-    for (what, old), new in zip(wanted.items(), found, strict=True):
+    for (what, old), new in zip(inputs.items(), results, strict=True):
         if not _fits(new, old):
             raise TypeError(
                 f"the rule of {name} must return {what} as "
                 f"{abbreviated(old)}, got {abbreviated(new)}"
             )
-    return found
+    return results
 
 
 def _fits(new: Any, old: Any) -> bool:
-    """Whether a rule may return ``new`` in the place of ``old``."""
+    """Whether a rule may return ``new`` in place of ``old``."""
     if isinstance(old, tuple) and isinstance(new, tuple):
         return len(new) == len(old) and all(map(_fits, new, old))
     if old is None or isinstance(old, tuple):
@@ -233,6 +239,6 @@ def _fits(new: Any, old: Any) -> bool:
 
 
 def note_leaf(error: Exception, whole: Any, i: int) -> None:
-    """Add to an error at which leaf it happened."""
+    """Add a note to an error that names the leaf where it happened."""
     path, leaf = tree.leaves_with_names(whole, none=True)[i]
     error.add_note(f"This is about leaf {path!r} of shape {np.shape(leaf)}.")

@@ -1,7 +1,7 @@
-"""Arguments: what is allowed, and what the errors say.
+"""Arguments: what is allowed, and the errors for everything else.
 
-Numbers are checked when a transformation is built; a message names the argument, shows
-its value, and says what is allowed. Trees are checked in `agreement.py`.
+Numbers are checked when a transformation is built. A message names the argument, shows
+its value, and says what is allowed. ``core/tree_checks.py`` checks trees.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from jax.core import Tracer
 def _require(
     allowed: Callable[[Any], bool], wanted: str, arguments: dict[str, Any]
 ) -> None:
-    """Check the numbers that are known; others come at run time only."""
+    """Check the numbers that are known now; others exist at run time only."""
     for name, value in arguments.items():
         value = known(value)
-        # NaN fails every comparison, so it is refused too.
+        # NaN fails every comparison, so it is rejected too.
         if value is not None and not allowed(value):
             raise ValueError(f"{name} must be {wanted}, got {name}={value!r}")
 
 
 def known(value: Any) -> Any:
-    """The number that a hyperparameter starts with; None if the run will tell."""
+    """The initial value of a hyperparameter; None if it is not known before the run."""
     value = getattr(value, "initial", value)  # a tunable's number
     if isinstance(value, jax.Array) and not isinstance(value, Tracer):
         return float(value)
@@ -40,7 +40,7 @@ def known(value: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is one real number, perhaps traced; True and False are none."""
+    """Whether a value is one real number, perhaps traced; bools do not count."""
     dtype = getattr(value, "dtype", None)
     if dtype is None or isinstance(value, np.generic):
         return isinstance(value, Real) and not isinstance(value, bool)
@@ -48,7 +48,7 @@ def is_number(value: Any) -> bool:
 
 
 def is_real(dtype: Any) -> bool:
-    """Whether arrays of this dtype are of real numbers."""
+    """Whether arrays of this dtype hold real numbers."""
     return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer))
 
 
@@ -63,7 +63,7 @@ def nonnegative(**arguments: Any) -> None:
 
 
 def some_positive(**arguments: Any) -> None:
-    """Raise if all are zero."""
+    """Raise if all numbers are zero."""
     if all(known(value) == 0 for value in arguments.values()):
         shown = " and ".join(f"{name}={value!r}" for name, value in arguments.items())
         raise ValueError(
@@ -77,7 +77,7 @@ def nonpositive(**arguments: Any) -> None:
 
 
 def decay_rate(**arguments: Any) -> None:
-    """Raise unless every number can be the decay of a moving average: in [0, 1)."""
+    """Raise unless every number is in [0, 1), as the decay of a moving average is."""
     _require(lambda x: 0 <= x < 1, "in [0, 1)", arguments)
 
 
@@ -100,7 +100,7 @@ def one_of(allowed: Collection[Any], **arguments: Any) -> None:
 
 
 def whole(name: str, value: Any) -> int:
-    """The argument as an int, if it is a whole number."""
+    """The argument as an int; raise unless it is a whole number."""
     if not is_number(value) or not math.isfinite(value) or value != int(value):
         raise TypeError(f"{name} must be a whole number, got {name}={value!r}")
     return int(value)
@@ -122,7 +122,7 @@ def below(name: str, limit: int, **arguments: int) -> None:
 
 
 def increasing(name: str, values: Iterable[Any]) -> list[int]:
-    """The values as ints, if they are whole numbers >= 0, each above the one before."""
+    """The values as ints; raise unless they are whole numbers >= 0 that increase."""
     steps = [whole(f"{name}[{i}]", value) for i, value in enumerate(values)]
     if any(now <= before for before, now in pairwise([-1, *steps])):
         raise ValueError(f"{name} must be >= 0 and increase, got {name}={steps}")
@@ -130,14 +130,14 @@ def increasing(name: str, values: Iterable[Any]) -> list[int]:
 
 
 def flag(name: str, value: Any) -> bool:
-    """The argument, if it is True or False."""
+    """The argument; raise unless it is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {name}={value!r}")
     return value
 
 
 def storage_dtype(name: str, value: Any) -> str:
-    """The name of a floating point dtype."""
+    """The name of a dtype; raise unless it is a floating point dtype."""
     try:
         dtype = jnp.dtype(value)
     except TypeError:
@@ -151,7 +151,7 @@ def storage_dtype(name: str, value: Any) -> str:
 
 
 def function_of_step(name: str, value: Any) -> None:
-    """Raise if a function that is given for a number can be no schedule."""
+    """Raise if a function that is passed for a number cannot be a schedule."""
     if hasattr(value, "hyperparameters"):
         factory = value.__name__
         raise TypeError(
@@ -212,8 +212,8 @@ def abbreviated(value: Any) -> str:
 
 
 def one_number(what: str, value: Any, kind: Any = jnp.number) -> None:
-    """Raise unless it is a scalar; it may be traced."""
+    """Raise unless a value is a scalar; it may be traced."""
     shape = getattr(value, "shape", () if isinstance(value, Real) else None)
     if shape != () or not jnp.issubdtype(jnp.result_type(value), kind):
-        wanted = "one whole number" if kind is jnp.integer else "one number"
-        raise TypeError(f"{what} must be {wanted}, got {abbreviated(value)}")
+        allowed = "one whole number" if kind is jnp.integer else "one number"
+        raise TypeError(f"{what} must be {allowed}, got {abbreviated(value)}")

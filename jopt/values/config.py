@@ -18,17 +18,17 @@ readers: dict[str, Callable[[Mapping[str, Any]], Any]] = {}
 
 
 def to_config(value: Any) -> dict[str, Any]:
-    """A transformation or schedule as plain data, ready for ``json.dumps``.
+    """Write a transformation or schedule as plain data, ready for ``json.dumps``.
 
     Args:
-      value: What a decorated factory returned, however nested.
+      value: The result of a decorated factory, however nested.
 
     Returns:
-      ``{"name": …, "config": {argument: …}}`` with the arguments that are not defaults.
+      ``{"name": …, "config": {argument: …}}``, without the arguments that are defaults.
 
     Raises:
-      TypeError: An argument cannot be written down, such as a lambda; the message names
-        it.
+      TypeError: An argument, such as a lambda, cannot be written as data; the message
+        names it.
 
     >>> import jopt
     >>> jopt.to_config(jopt.adam(jopt.linear_schedule(0.1, 0.0, 100)))["config"]
@@ -37,25 +37,25 @@ def to_config(value: Any) -> dict[str, Any]:
     """
     if not isinstance(value, Recorded) or value.recipe is None:
         raise TypeError(
-            f"{value!r} has no config: it was not made by a factory that is decorated "
+            f"{value!r} has no config, because it was not made by a factory decorated "
             "with @jopt.transformation or @jopt.schedule"
         )
     return _encode(value, "")
 
 
 def from_config(config: Mapping[str, Any] | str) -> Any:
-    """The transformation or schedule of a config; the reverse of `to_config`.
+    """Make the transformation or schedule of a config; the reverse of `to_config`.
 
     Args:
-      config: ``{"name": …, "config": {…}}``; that as JSON or YAML; a call as text, such
-        as a ``repr``; or a dict of Keras, ``{"class_name": …, "config": {…}}``, which
-        gives what `jopt.interop.keras.deserialize` does. It is not changed.
+      config: ``{"name": …, "config": {…}}``; the same as JSON or YAML; a call as text,
+        such as a ``repr``; or Keras's ``{"class_name": …, "config": {…}}``, which is
+        read by `jopt.interop.keras.deserialize`.
 
     Returns:
-      A value equal to the one the config was made from.
+      A value equal to the one that the config was written from.
 
     Raises:
-      ValueError: An unknown name, or no config.
+      ValueError: ``config`` has none of these forms, or names an unknown factory.
 
     >>> import jopt
     >>> jopt.from_config({"name": "sgd", "config": {"learning_rate": 0.1}})
@@ -84,7 +84,7 @@ def _not_a_config(value: Any) -> ValueError:
     return ValueError(f'a config is {{"name": …, "config": {{…}}}}, got {value!r}')
 
 
-# Values that JSON does not have are dicts with one key, "$" and what they are.
+# A value that JSON does not have is a dict with one key: "$" and its type.
 
 
 def _encode(value: Any, path: str) -> Any:
@@ -156,7 +156,8 @@ def _function(name: str) -> Any:
     if named := registry.function(name):
         return named
     module, _, function = name.partition(":")
-    # A config is data: it may name what the program has, not make it import things.
+    # A config is data. It may name functions that the program has imported, but must
+    # not make it import others.
     found = getattr(sys.modules.get(module), function, None)
     if not inspect.isfunction(found):
         raise ValueError(f"the config needs {name}: import {module} first")

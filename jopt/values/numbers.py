@@ -31,16 +31,16 @@ class Tunable(Recorded):
 
 
 def tunable(value: float | jax.Array) -> Tunable:
-    """A hyperparameter that lives in the state instead of being compiled in.
+    """Keep a hyperparameter in the state instead of compiling it in.
 
     Args:
-      value: The initial number (under ``vmap`` or ``jit`` it may be a traced scalar).
+      value: The initial number. Under ``vmap`` or ``jit`` it may be a traced scalar.
 
     Returns:
       A value to pass for any numeric argument of any factory.
 
     Raises:
-      TypeError: ``value`` is not one number.
+      TypeError: ``value`` is not a single number.
 
     >>> import jopt
     >>> tx = jopt.adam(1e-3, b1=jopt.tunable(0.9))
@@ -58,8 +58,8 @@ class _Declaration:
     """Marks the annotation of an argument that is a hyperparameter."""
 
 
-# Declares an argument to be a hyperparameter. Declared, not guessed: a function given
-# for such an argument is a schedule, a function given for another one is not.
+# Declares that an argument is a hyperparameter: a function passed for it is a schedule.
+# For other arguments, such as masks, a function is just a function.
 if TYPE_CHECKING:
     ScalarOrSchedule: TypeAlias = float | jax.Array | Tunable | Callable[[Any], Any]
 else:
@@ -83,7 +83,7 @@ def normalize(name: str, value: Any) -> Any:
         arguments.function_of_step(name, value)
         return value
     if isinstance(value, jax.Array) and arguments.is_number(value):
-        return value  # may be traced: no constant, and no state of its own
+        return value  # perhaps traced: it cannot be a constant or a field of the state
     return number(name, value, "a number, a schedule or jopt.tunable(number)")
 
 
@@ -97,18 +97,17 @@ def number(name: str, value: Any, wanted: str) -> float:
 def inject_hyperparams(
     factory: Any, static_args: str | tuple[str, ...] = ()
 ) -> Callable[..., Any]:
-    """A factory whose declared numbers are all `tunable`; optax's call.
+    """Make all numbers of a factory `tunable`, as optax's function of this name does.
 
-    Which arguments are hyperparameters is read from the factory's declaration (the
-    `ScalarOrSchedule` annotation), so masks, dtypes, flags and counts stay what they
-    are.
+    The `ScalarOrSchedule` annotations of the factory declare which arguments are
+    hyperparameters. Masks, dtypes, flags and counts stay unchanged.
 
     Args:
       factory: A factory decorated with ``transformation``.
       static_args: Names of numbers to keep as compile-time constants.
 
     Returns:
-      A function of the factory's arguments. Schedules stay schedules.
+      A function with the factory's arguments. Schedules stay schedules.
 
     Raises:
       TypeError: The factory does not declare its hyperparameters.
@@ -127,8 +126,8 @@ def inject_hyperparams(
     static = {static_args} if isinstance(static_args, str) else set(static_args)
     if unknown := static - set(declared):
         raise ValueError(
-            f"static_args {sorted(unknown)} are no hyperparameters of "
-            f"{factory.__name__}; it has {sorted(declared)}"
+            f"static_args {sorted(unknown)} are not hyperparameters of "
+            f"{factory.__name__}, which has {sorted(declared)}"
         )
 
     @functools.wraps(factory)
@@ -136,7 +135,7 @@ def inject_hyperparams(
         try:
             bound = factory.__signature__.bind(*args, **kwargs)
         except TypeError:
-            return factory(*args, **kwargs)  # which says what is wrong
+            return factory(*args, **kwargs)  # raises the error that explains it
         bound.apply_defaults()
         for name in set(declared) - static:
             value = bound.arguments[name]

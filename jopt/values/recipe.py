@@ -1,9 +1,9 @@
 """Values that know how they were made.
 
-A transformation, a schedule and a tunable number are each a call of a factory. They
-keep that call as their recipe, and from it come ``repr``, ``==``, ``hash``, ``pickle``,
-``copy`` and (in ``registry.py``) the JSON config. Equal calls make equal values, so a
-rebuilt optimizer finds everything that was compiled for the first one.
+A transformation, a schedule and a tunable number are each the result of a call of a
+factory. They keep that call as their recipe; from it come ``repr``, ``==``, ``hash``,
+``pickle``, ``copy`` and (in ``config.py``) the JSON config. Equal calls make equal
+values, so a rebuilt optimizer reuses everything that was compiled for the first one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jax.core import Tracer
 
 
 class Recipe:
-    """A factory and those of its arguments that differ from the defaults."""
+    """A factory, with the arguments of its call that differ from the defaults."""
 
     def __init__(self, factory: Callable[..., Any], arguments: Mapping[str, Any]):
         self.factory = factory
@@ -39,7 +39,7 @@ class Recipe:
         return freeze(value) == freeze(parameter.default)
 
     def call(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The ``(args, kwargs)`` that make the value again."""
+        """The ``(args, kwargs)`` of the call."""
         return spread(self.parameters, self.arguments)
 
     def __repr__(self) -> str:
@@ -52,7 +52,7 @@ class Recipe:
 def spread(
     parameters: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments by parameter name, as the ``(args, kwargs)`` of a call."""
+    """Turn arguments by parameter name into the ``(args, kwargs)`` of a call."""
     args, kwargs = (), {}
     for name, value in arguments.items():
         kind = parameters[name].kind if name in parameters else None
@@ -66,7 +66,7 @@ def spread(
 
 
 class Recorded:
-    """A value with a recipe; without one it is equal to itself only."""
+    """A value with a recipe; without one it equals only itself."""
 
     recipe: Recipe | None = None
 
@@ -78,7 +78,7 @@ class Recorded:
             return self is other
         return other.recipe is not None and self.recipe.key == other.recipe.key
 
-    def __ne__(self, other: object) -> bool:  # tuple, a base of some, has its own
+    def __ne__(self, other: object) -> bool:  # tuple, a base of some, defines another
         return not self == other
 
     def __hash__(self) -> int:
@@ -87,9 +87,8 @@ class Recorded:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.recipe is None:
             raise TypeError(
-                f"{self!r} cannot be pickled: it was not made by a factory. Decorate "
-                "the function that returns it with @jopt.transformation or "
-                "@jopt.schedule."
+                f"{self!r} cannot be pickled, because no factory made it. Decorate the "
+                "function that returns it with @jopt.transformation or @jopt.schedule."
             )
         return _make, (self.recipe.factory, *self.recipe.call())
 
@@ -117,7 +116,7 @@ def _show(value: Any) -> str:
 
 
 def freeze(value: Any) -> Hashable:
-    """A hashable stand-in for ``value`` that is equal exactly when the value is."""
+    """A hashable key of a value; keys are equal exactly if the values are."""
     if isinstance(value, Recorded):
         return value
     if isinstance(value, Tracer):
@@ -140,6 +139,6 @@ def freeze(value: Any) -> Hashable:
         return type(value), value
     except TypeError:
         leaves, treedef = jax.tree.flatten(value)
-        if leaves == [value]:  # a leaf to jax: nothing to look into
+        if leaves == [value]:  # a leaf for JAX, with nothing inside to compare
             return id(value)
         return treedef, tuple(freeze(leaf) for leaf in leaves)

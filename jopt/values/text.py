@@ -1,10 +1,10 @@
-"""Optimizers as text: a call as it would be written, JSON, or YAML.
+"""Optimizers as text: a call in Python's syntax, JSON, or YAML.
 
     adamw(learning_rate=3e-4, weight_decay=0.1)
 
-What a value's ``repr`` is, this reads. A text is data, not code: it may call factories
-of optimizers and schedules, with numbers, texts, lists, dicts and such calls, and no
-more.
+This reads the ``repr`` of any transformation or schedule. A text is data, not code: it
+may call factories with numbers, texts, lists, dicts and further such calls, and nothing
+else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Find = Callable[[str], Callable[..., Any] | None]
 
 
 def parsed(text: str, factory: Find, function: Find) -> Any:
-    """The value of a call that is written down, or the dict of JSON or YAML.
+    """Read a call as its value, and JSON or YAML as a dict.
 
     Args:
       text: ``"adamw(learning_rate=3e-4)"``; a name alone is a call without arguments.
@@ -43,14 +43,14 @@ decay_steps=100)))
         try:
             return json.loads(stripped)
         except json.JSONDecodeError as error:
-            raise ValueError(f"this config is no JSON: {error}") from None
+            raise ValueError(f"this config is not valid JSON: {error}") from None
     if re.match(r"[\w-]+\s*:", stripped):
         return _yaml(stripped)
     try:
         node = ast.parse(stripped, mode="eval").body
     except SyntaxError as error:
         raise ValueError(
-            f"{text!r} is no call such as 'adamw(learning_rate=3e-4)': {error.msg} at "
+            f"{text!r} is not a call such as 'adamw(learning_rate=3e-4)': {error.msg} at "
             f"character {error.offset}"
         ) from None
     reader = _Reader(text, factory, function)
@@ -68,7 +68,7 @@ def _yaml(text: str) -> Any:
         ) from None
 
     class Loader(yaml.SafeLoader):
-        """YAML 1.1 takes 3e-4 for a text, YAML 1.2 for the number."""
+        """Reads 3e-4 as a number, as YAML 1.2 does; in YAML 1.1 it is a text."""
 
     number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
     Loader.add_implicit_resolver(
@@ -77,7 +77,7 @@ def _yaml(text: str) -> Any:
     try:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:
-        raise ValueError(f"this config is no YAML: {error}") from None
+        raise ValueError(f"this config is not valid YAML: {error}") from None
 
 
 class _Reader:
