@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 import jopt
-from tests import reference
+from tests import twins as reference
 
 
 Tree = dict[str, np.ndarray]

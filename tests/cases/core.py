@@ -1,7 +1,7 @@
 """The first optimizers, and the first transformations."""
 
 import jopt
-from tests import reference
+from tests import twins as reference
 
 from .case import Case, core_of, times, transform
 

@@ -7,7 +7,7 @@ They start with larger steps than they would by default: in bfloat16 a parameter
 from functools import partial
 
 import jopt
-from tests import reference
+from tests import twins as reference
 
 from .case import Case, transform
 

@@ -1,6 +1,6 @@
 """Second moments that take little memory."""
 
-from tests import reference
+from tests import twins as reference
 
 from .case import Case, core_of, transform
 

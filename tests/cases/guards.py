@@ -1,7 +1,7 @@
 """Guards, loss scales, and transformations for some of the steps."""
 
 import jopt
-from tests import reference
+from tests import twins as reference
 
 from .case import Case, transform
 

@@ -1,7 +1,7 @@
 """Small modern gains."""
 
 import jopt
-from tests import reference
+from tests import twins as reference
 
 from .case import Case, core_of, transform
 

@@ -1,7 +1,7 @@
 """Orthogonalized momentum."""
 
 import jopt
-from tests import reference
+from tests import twins as reference
 
 from .case import Case
 

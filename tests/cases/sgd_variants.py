@@ -1,6 +1,6 @@
 """Relatives of gradient descent."""
 
-from tests import reference
+from tests import twins as reference
 
 from .case import Case, core_of, transform
 

@@ -2,7 +2,7 @@
 
 import jopt
 import jopt.interop.keras  # which has a wrapper
-from tests import reference
+from tests import twins as reference
 
 from .case import core_of, times, transform
 

@@ -21,7 +21,7 @@ from .rows import GROUPS, WIDTHS
 
 
 GOLDEN = Path(__file__).with_name("golden")
-DEVIATIONS = GOLDEN / "deviations.json"  # of jopt, measured by tests.table
+DEVIATIONS = GOLDEN / "deviations.json"  # of jopt, measured by tests.tools.table
 
 
 def run_keras(row, width):

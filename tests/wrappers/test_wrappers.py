@@ -1,0 +1,257 @@
+"""Masks, groups, accumulation and averages do what a loop by hand does."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jopt
+from tests import twins as reference
+from tests.laws.test_laws import as_dtype, draw, trajectory, updates_of
+
+
+def run(tx: Any, params: Any, grads: Any) -> list[tuple[Any, Any]]:
+    """The parameters and the state after each step."""
+    state, found = tx.init(params), []
+    for g in grads:
+        updates, state = tx.update(g, state, params)
+        params = jopt.apply_updates(params, updates)
+        found.append((params, state))
+    return found
+
+
+PARAMS, GRADS = draw(steps=12)
+
+
+# Averages.
+
+
+def ema_by_hand(points: list[Any], decay: float, debias: bool) -> Any:
+    total, filled, avg = 0.0, 0.0, points[0]
+    for p in points:
+        total, filled = decay * total + (1 - decay) * p, decay * filled + 1 - decay
+        avg = decay * avg + (1 - decay) * p
+    return total / filled if debias else avg
+
+
+@pytest.mark.parametrize("debias", [False, True])
+def test_eval_params_of_an_ema_is_the_average_of_the_parameters(debias: bool) -> None:
+    with jax.enable_x64(True):
+        tx = jopt.chain(jopt.sgd(0.5, 0.9), jopt.params_ema(0.8, debias=debias))
+        params, grads = as_dtype(PARAMS, jnp.float64), as_dtype(GRADS, jnp.float64)
+        found = run(tx, params, grads)
+        for t, (p, state) in enumerate(found, start=1):
+            points = [np.asarray(q["kernel"]) for q, _ in found[:t]]
+            averages = jopt.eval_params(tx, state, p)
+            chex.assert_trees_all_close(
+                averages["kernel"], ema_by_hand(points, 0.8, debias), rtol=1e-12
+            )
+
+
+@pytest.mark.parametrize(("start", "every"), [(0, 1), (3, 1), (2, 4)])
+def test_eval_params_of_a_mean_is_the_mean_of_those_taken(
+    start: int, every: int
+) -> None:
+    with jax.enable_x64(True):
+        tx = jopt.chain(jopt.adam(0.1), jopt.params_mean(start, every))
+        params, grads = as_dtype(PARAMS, jnp.float64), as_dtype(GRADS, jnp.float64)
+        found = run(tx, params, grads)
+        for t, (p, state) in enumerate(found, start=1):
+            taken = [q for q, _ in found[start:t:every]] or [p]
+            mean = jax.tree.map(lambda *xs: sum(xs) / len(xs), *taken)
+            chex.assert_trees_all_close(
+                jopt.eval_params(tx, state, p), mean, rtol=1e-12, atol=1e-14
+            )
+
+
+def test_an_ema_overwrites_the_parameters_as_often_as_it_is_told() -> None:
+    with jax.enable_x64(True):
+        params, grads = as_dtype(PARAMS, jnp.float64), as_dtype(GRADS, jnp.float64)
+        for options in ({}, {"debias": True}):
+            tx = jopt.params_ema(0.9, overwrite_every=3, **options)
+            twins = {
+                n: reference.params_ema(
+                    PARAMS[n],
+                    [g[n] for g in GRADS],
+                    decay=0.9,
+                    overwrite_every=3,
+                    **options,
+                )
+                for n in PARAMS
+            }
+            found = updates_of(tx, params, grads)
+            for name, twin in twins.items():
+                chex.assert_trees_all_close(
+                    found[name], np.stack(list(twin)), rtol=1e-12, atol=1e-13
+                )
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="torch is not installed"
+)
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_averages_are_those_of_torch(decay: float | None) -> None:
+    import torch
+    from torch.optim import swa_utils
+
+    model = torch.nn.Linear(4, 3, bias=False).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor(PARAMS["kernel"]))
+    average = swa_utils.AveragedModel(
+        model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(decay) if decay else None
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    member = jopt.params_ema(decay) if decay else jopt.params_mean()
+    tx = jopt.chain(jopt.sgd(0.5, 0.9), member)
+    with jax.enable_x64(True):
+        params = jnp.asarray(PARAMS["kernel"])
+        found = run(tx, params, [jnp.asarray(g["kernel"]) for g in GRADS])
+        for g, (p, state) in zip(GRADS, found, strict=True):
+            model.weight.grad = torch.tensor(g["kernel"])
+            optimizer.step()
+            average.update_parameters(model)
+            np.testing.assert_allclose(
+                jopt.eval_params(tx, state, p),
+                average.module.weight.detach().numpy(),
+                rtol=1e-12,
+            )
+
+
+def test_eval_params_goes_through_every_nesting() -> None:
+    params, grads = as_dtype(PARAMS, jnp.float32), as_dtype(GRADS, jnp.float32)
+    averaged = jopt.chain(jopt.sgd(0.5), jopt.params_mean())
+    p, own = run(averaged, params, grads)[-1]
+    expected = jopt.eval_params(averaged, own, p)
+    for tx, times in (
+        (jopt.chain(jopt.clip(1e3), jopt.masked(averaged, True)), 1),
+        (jopt.partition({"a": averaged}, "a"), 1),
+        (jopt.accumulate(jopt.accumulate(averaged, 1), 2), 2),
+    ):
+        p, state = run(tx, params, [g for g in grads for _ in range(times)])[-1]
+        found = jopt.eval_params(tx, state, p)
+        chex.assert_trees_all_close(found, expected, rtol=1e-6)
+    plain = jopt.adam(0.1)
+    state = plain.init(params)
+    assert jopt.eval_params(plain, state, params, default=params) is params
+    with pytest.raises(ValueError, match=r"nothing in adam.*params_ema"):
+        jopt.eval_params(plain, state, params)
+
+
+def test_only_a_group_that_averages_has_other_parameters_to_evaluate() -> None:
+    tx = jopt.partition(
+        {"avg": jopt.chain(jopt.sgd(0.5), jopt.params_mean()), "sgd": jopt.sgd(0.5)},
+        {"kernel": "avg", "bias": "sgd", "scalar": "sgd"},
+    )
+    params, grads = as_dtype(PARAMS, jnp.bfloat16), as_dtype(GRADS, jnp.bfloat16)
+    p, state = run(tx, params, grads)[-1]
+    found = jopt.eval_params(tx, state, p)
+    chex.assert_trees_all_equal(found["bias"], p["bias"])
+    assert jnp.max(jnp.abs(found["kernel"] - p["kernel"])) > 0.1
+    chex.assert_trees_all_equal_dtypes(found, p)
+
+
+def test_two_averages_are_ambiguous() -> None:
+    tx = jopt.chain(jopt.params_mean(), jopt.params_ema(0.9))
+    params = {"w": jnp.ones(2)}
+    with pytest.raises(ValueError, match=r"chain/params_mean.*chain/params_ema"):
+        jopt.eval_params(tx, tx.init(params), params)
+    with pytest.raises(TypeError, match=r"eval_params\(tx, state, params\)"):
+        jopt.eval_params(tx.init(params), tx, params)
+
+
+# Groups.
+
+
+def test_each_group_gets_its_transformation_and_keeps_nothing_for_others() -> None:
+    tx = jopt.partition(
+        {"matrix": jopt.adam(0.1), "rest": jopt.sgd(0.5, 0.9)},
+        lambda path, leaf: "matrix" if leaf.ndim == 2 else "rest",
+    )
+    params, grads = as_dtype(PARAMS, jnp.float32), as_dtype(GRADS, jnp.float32)
+    state = tx.init(params)
+    assert state["matrix"]["scale_by_adam"].mu["bias"] is None
+    assert state["rest"]["trace"].trace["kernel"] is None
+    found = trajectory(tx, params, grads)
+
+    def alone(tx: Any, *names: str) -> Any:
+        return trajectory(
+            tx, {n: params[n] for n in names}, [{n: g[n] for n in names} for g in grads]
+        )
+
+    expected = alone(jopt.adam(0.1), "kernel") | alone(
+        jopt.sgd(0.5, 0.9), "bias", "scalar"
+    )
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
+
+
+def test_masked_leaves_pass_unchanged_and_a_missing_gradient_stays_missing() -> None:
+    tx = jopt.masked(jopt.scale(2.0), "kernel|bias")
+    params, grads = as_dtype(PARAMS, jnp.float32), as_dtype(GRADS[1], jnp.float32)
+    updates, _ = tx.update({**grads, "bias": None}, tx.init(params), params)
+    assert updates["bias"] is None
+    chex.assert_trees_all_equal(updates["scalar"], grads["scalar"])
+    chex.assert_trees_all_equal(updates["kernel"], 2 * grads["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "error"),
+    [
+        (
+            lambda path, leaf: "adm",
+            "leaf 'bias' has the label 'adm'.*Did you mean 'adam'",
+        ),
+        ({"kernel": "adam"}, "says nothing about leaf 'bias'"),
+        ({"bias": "adam", "kernel": "adam", "scalar": "adam", "x": "adam"}, r"\['x'\]"),
+    ],
+)
+def test_a_leaf_without_a_known_label_is_an_error(labels: Any, error: str) -> None:
+    tx = jopt.partition({"adam": jopt.adam(0.1)}, labels)
+    with pytest.raises(ValueError, match=error):
+        tx.init(as_dtype(PARAMS, jnp.float32))
+
+
+def test_a_label_that_is_no_string_is_an_error() -> None:
+    tx = jopt.partition({"adam": jopt.adam(0.1)}, lambda path, leaf: 3)
+    with pytest.raises(TypeError, match="a label is a string, got 3 for leaf 'bias'"):
+        tx.init(as_dtype(PARAMS, jnp.float32))
+
+
+# Accumulation.
+
+
+def test_accumulated_bfloat16_gradients_are_added_in_float32() -> None:
+    tx = jopt.accumulate(jopt.scale(1.0), 512)
+    params = {"w": jnp.zeros((), jnp.bfloat16)}
+    g = {"w": jnp.asarray(1.0, jnp.bfloat16)}
+    step = jax.jit(tx.update)
+    state = tx.init(params)
+    for _ in range(512):
+        updates, state = step(g, state, params)
+    assert updates["w"] == 1.0  # in bfloat16 the sum stands still at 256
+    assert int(state.gradient_step) == 1
+    assert int(state.mini_step) == 0
+
+
+def test_the_inner_transformation_runs_in_the_step_that_emits_only() -> None:
+    tx = jopt.accumulate(jopt.adam(jopt.linear_schedule(0.1, 0.0, 10)), 3)
+    params, grads = as_dtype(PARAMS, jnp.float32), as_dtype(GRADS, jnp.float32)
+    state = run(tx, params, grads[:7])[-1][1]
+    assert int(state.inner_opt_state["scale_by_adam"].count) == 2
+    assert float(jopt.hyperparams(state)["learning_rate"]) == pytest.approx(0.09)
+    state = jopt.set_hyperparams(
+        jopt.accumulate(jopt.sgd(0.1), 2),
+        jopt.accumulate(jopt.sgd(0.1), 2).init(params),
+        learning_rate=0.5,
+    )
+    assert float(jopt.hyperparams(state)["learning_rate"]) == 0.5
+
+
+def test_an_accumulation_of_no_gradients_is_an_error() -> None:
+    with pytest.raises(ValueError, match="steps must be >= 1, got steps=0"):
+        jopt.accumulate(jopt.sgd(0.1), 0)
