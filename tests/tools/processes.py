@@ -1,7 +1,8 @@
 """One of the processes that share a checkpoint.
 
-``python -m tests.tools.processes RANK …`` restores what one process saved, trains
-a step, saves twice, once in the background, and restores that. Four devices are its own, and the arrays are spread over all eight.
+``python -m tests.tools.processes RANK …`` restores what one process saved, trains a
+step, saves twice, once in the background, and restores that. Four devices are its own,
+and the arrays are spread over all eight.
 """
 
 from __future__ import annotations
