@@ -12,11 +12,7 @@ import numpy as np
 import pytest
 
 import jopt
-from tests import twins as reference
-
-
-def momentum(rate: float = 1.0) -> Any:
-    return jopt.chain(jopt.trace(0.9), jopt.scale(-rate))
+from tests.algorithms.runs import descend, momentum, on_a_path, quadratic, scalars
 
 
 FINDERS = {
@@ -30,28 +26,6 @@ FINDERS = {
 every_finder = pytest.mark.parametrize("name", FINDERS)
 
 
-def on_a_path(tx: Any, dtype: Any, steps: int = 600) -> Any:
-    """The state after parameters that go their own way, the same in every dtype."""
-    rng = np.random.default_rng(0)
-    start = jnp.asarray(rng.normal(size=24), jnp.bfloat16)
-    noise = jnp.asarray(rng.normal(size=(steps, 24)), jnp.bfloat16)
-    way = jnp.linspace(0.0, 1.0, steps).astype(jnp.bfloat16)
-
-    def step(state: Any, given: Any) -> Any:
-        share, g = given
-        p = {"w": (start * (1 - share)).astype(dtype)}
-        g = {"w": (g + start * (1 - share)).astype(dtype)}
-        return tx.update(g, state, p)[1], None
-
-    state = tx.init({"w": start.astype(dtype)})
-    return jax.lax.scan(step, state, (way, noise))[0]
-
-
-def scalars(state: Any) -> dict[str, Any]:
-    found = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(n): x for n, x in found if x.size < 24}
-
-
 @every_finder
 def test_estimates_are_in_float32_whatever_the_parameters(name: str) -> None:
     # optax 0.2.8 has them in the parameters' dtype: a sum of squares of 4.8 per step
@@ -61,20 +35,6 @@ def test_estimates_are_in_float32_whatever_the_parameters(name: str) -> None:
     assert narrow
     assert all(x.dtype in (jnp.float32, jnp.int32) for x in narrow.values())
     chex.assert_trees_all_close(narrow, wide, rtol=1e-5)
-
-
-def quadratic(p: Any) -> Any:
-    w = p["w"].astype(jnp.float32)
-    return 0.5 * jnp.sum(jnp.linspace(0.1, 1.0, 8) * (w - 3.0) ** 2)
-
-
-def descend(tx: Any, f: Any, params: Any, steps: int) -> Any:
-    def step(carry: Any, _: Any) -> Any:
-        params, state = carry
-        updates, state = tx.update(jax.grad(f)(params), state, params)
-        return (jopt.apply_updates(params, updates), state), None
-
-    return jax.lax.scan(step, (params, tx.init(params)), length=steps)[0]
 
 
 @every_finder
@@ -134,81 +94,6 @@ def test_the_growth_of_the_estimate_can_be_bounded(make: Any) -> None:
     bounded = estimates(growth_rate=1.02, estim_lr0=1e-3)[1:]
     assert np.max(bounded[1:] / bounded[:-1]) < 1.0201
     assert bounded[-1] > 1.5e-3
-
-
-def test_the_start_of_narrow_parameters_can_be_kept_as_narrow() -> None:
-    narrow = jopt.prodigy(params0_dtype="bfloat16")
-    state = on_a_path(narrow, jnp.bfloat16)
-    assert state.params0["w"].dtype == jnp.bfloat16
-    expected = scalars(on_a_path(jopt.prodigy(), jnp.bfloat16))
-    chex.assert_trees_all_equal(scalars(state), expected)
-
-
-@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
-@pytest.mark.parametrize("store_delta", [False, True])
-def test_mechanic_has_the_numbers_of_the_paper(
-    store_delta: bool, weight_decay: float
-) -> None:
-    options = {"weight_decay": weight_decay, "s_init": 1e-3, "num_betas": 4}
-    rng = np.random.default_rng(0)
-    params = {"a": rng.normal(size=3), "b": rng.normal(size=(2, 2))}
-    pull = {n: p + 0.1 * rng.normal(size=p.shape) for n, p in params.items()}
-    with jax.enable_x64(True):
-        tx = jopt.mechanize(momentum(), store_delta=store_delta, **options)
-        x = jax.tree.map(jnp.asarray, params)
-        state, update = tx.init(x), jax.jit(tx.update)
-        back = jax.tree.map(lambda g: -g, pull)  # the first step was a loss
-        grads = [pull] + [back] * 3 + [pull] * 26
-        run = reference.mechanize_momentum(params, grads, **options)
-        for g, expected in zip(grads, run, strict=True):
-            updates, state = update(g, state, x)
-            x = jopt.apply_updates(x, updates)
-            # Without the steps, they are divided by the factor and eps.
-            close = 1e-10 if store_delta else 1e-4
-            chex.assert_trees_all_close(x, expected, rtol=close, atol=close)
-        assert float(jnp.sum(state.s)) > 0.01  # it has found more than it began with
-
-
-def test_mechanic_learns_the_rate_of_any_optimizer() -> None:
-    params = {"w": jnp.zeros(8)}
-    for base in (jopt.adam(1.0), jopt.lion(1.0), jopt.sgd(1e-3, 0.9)):
-        final, state = descend(jopt.mechanize(base), quadratic, params, 2000)
-        assert quadratic(final) < 0.01 * quadratic(params), base
-        assert state.delta is None
-
-
-def test_mechanic_with_its_steps_kept_moves_bfloat16_parameters() -> None:
-    params = {"w": jnp.zeros(8, jnp.bfloat16) + 1}
-    tx = jopt.mechanize(jopt.adam(1.0), store_delta=True)
-    final, state = descend(tx, quadratic, params, 1000)
-    wide, _ = descend(tx, quadratic, {"w": jnp.ones(8)}, 1000)
-    assert state.delta["w"].dtype == state.x0["w"].dtype == jnp.float32
-    difference = final["w"].astype(jnp.float32) - wide["w"]
-    assert np.max(np.abs(difference)) < 0.05
-
-
-def test_mechanic_hands_on_what_its_optimizer_wants() -> None:
-    tx = jopt.mechanize(jopt.polyak_sgd())
-    params = {"w": jnp.zeros(8)}
-    state, grads = tx.init(params), jax.grad(quadratic)(params)
-    updates, state = tx.update(grads, state, params, value=quadratic(params))
-    assert np.any(updates["w"] != 0)
-    with pytest.raises(TypeError, match="'value'"):
-        tx.update(grads, state, params)
-    with pytest.raises(ValueError, match="the state's x0"):
-        tx.update({"a": jnp.ones(1)}, state, {"a": jnp.ones(1)}, value=1.0)
-
-
-def test_mechanic_leaves_alone_what_has_no_gradient() -> None:
-    params = {"a": jnp.ones(2), "b": jnp.ones(3), "c": None}
-    tx = jopt.mechanize(momentum(), store_delta=True)
-    state = tx.init(params)
-    _, state = tx.update(params, state, params)
-    updates, new = tx.update({**params, "b": None}, state, params)
-    assert updates["b"] is None and updates["c"] is None
-    chex.assert_trees_all_equal(new.delta["b"], state.delta["b"])
-    assert np.all(new.delta["a"] != state.delta["a"])
-    assert jax.tree.structure(new) == jax.tree.structure(state)
 
 
 anything: Any = jopt  # whose types nobody checks

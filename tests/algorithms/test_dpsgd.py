@@ -12,8 +12,13 @@ import optax.contrib
 import pytest
 
 import jopt
-from tests.laws.test_laws import types
+from tests.laws.problem import types
 
+
+WITHOUT_ROW = {
+    "differentially_private_aggregate": "takes gradients per example",
+    "dpsgd": "takes gradients per example",
+}
 
 RNG = np.random.default_rng(0)
 PARAMS = {"b": jnp.zeros(3), "w": jnp.zeros((2, 3))}

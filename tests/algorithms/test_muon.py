@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import collections
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax.contrib
+import optax.contrib as optax_contrib
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -17,7 +19,201 @@ from jax.sharding import PartitionSpec as P
 import jopt
 from jopt.algorithms import polar
 from jopt.algorithms.matrices import is_hidden
+from tests.algorithms.test_adam import adamw
+from tests.laws.case import Case
+from tests.parity.row import keras, optax, torch, torch_like
+from tests.twins.base import Array, EpsMode, Scalar, at, double, steps
 
+
+SIMPLE = [(3.4445, -4.7750, 2.0315)] * 5
+POLAR_EXPRESS = [
+    (8.2373125, -23.1577474, 16.6805684),
+    (4.0824420, -2.8930477, 0.5252849),
+    (3.9263480, -2.8547468, 0.5318022),
+    (3.2982187, -2.4245420, 0.4863201),
+    (2.2970369, -1.6366256, 0.4002628),
+]
+
+TRIPLES = {"simple": SIMPLE, "polar_express": POLAR_EXPRESS}
+
+
+def orthogonal(u: Array, ns_coeffs: str, eps: float = 0.0) -> Array:
+    """What the iteration does to the singular values of ``u / (|u| + eps)``."""
+    norm = np.sqrt(np.sum(np.abs(u) ** 2))
+    if norm == 0:
+        return u
+    p, s, qh = np.linalg.svd(u, full_matrices=False)
+    s = s / (norm + eps)
+    for a, b, c in TRIPLES[ns_coeffs]:
+        s = a * s + b * s**3 + c * s**5
+    return (p * s) @ qh
+
+
+def muon(
+    p: Array,
+    grads: Iterable[Array],
+    *,
+    learning_rate: Scalar,
+    ns_coeffs: str = "simple",
+    beta: Scalar = 0.95,
+    eps: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
+    nesterov: bool = True,
+    adam_b1: Scalar = 0.9,
+    adam_b2: Scalar = 0.999,
+    adam_eps_root: Scalar = 0.0,
+    adam_weight_decay: Scalar = 0.0,
+    adam_learning_rate: Scalar,
+    consistent_rms: Scalar | None = None,
+    shape_scale: str = "kj",
+    equilibrate: bool = False,
+    adam_eps: Scalar = 1e-8,
+    adam_eps_mode: EpsMode = "after",
+    b2: Scalar | None = None,
+) -> Iterator[Array]:
+    """Jordan et al., 2024, "Muon: an optimizer for hidden layers in neural networks".
+
+    Kernels are (inputs, outputs). ``consistent_rms`` is Liu et al., 2025, "Muon is
+    scalable for LLM training", ``b2`` Li et al., 2025, "NorMuon: making Muon more
+    efficient and scalable".
+    """
+    p = double(p)
+    if p.ndim < 2:
+        yield from adamw(
+            p,
+            grads,
+            learning_rate=adam_learning_rate,
+            b1=adam_b1,
+            b2=adam_b2,
+            eps=adam_eps,
+            eps_root=adam_eps_root,
+            weight_decay=adam_weight_decay,
+            eps_mode=adam_eps_mode,
+        )
+        return
+    inputs, outputs = p.shape
+    buffer = np.zeros_like(p)
+    v = np.zeros(outputs)
+    for t, g in steps(grads):
+        b = at(beta, t)
+        buffer = b * buffer + (1 - b) * g
+        u = b * buffer + (1 - b) * g if nesterov else buffer
+        if equilibrate:
+            norms = np.sqrt(np.sum(np.abs(u) ** 2, axis=0))
+            u = np.divide(u, norms, out=np.zeros_like(u), where=norms > 0)
+        scale = {
+            "kj": math.sqrt(max(1, outputs / inputs)),
+            "spectral": math.sqrt(outputs / inputs),
+        }[shape_scale]
+        if consistent_rms is not None:
+            scale = at(consistent_rms, t) * math.sqrt(max(inputs, outputs))
+        direction = scale * orthogonal(u, ns_coeffs, at(eps, t))
+        if b2 is not None:
+            v = at(b2, t) * v + (1 - at(b2, t)) * np.mean(
+                np.abs(direction) ** 2, axis=0
+            )
+            before = np.linalg.norm(direction)
+            direction = direction / (np.sqrt(v) + 1e-10)
+            norm = np.linalg.norm(direction)
+            direction = direction * (before / norm if norm else 0.0)
+        decay = at(weight_decay, t) * p
+        p = p - at(learning_rate, t) * (direction + decay)
+        yield p
+
+
+CASES = [
+    Case("muon", {"adam_learning_rate": 0.02}),
+    Case(
+        "muon",
+        {
+            "adam_learning_rate": 0.02,
+            "ns_coeffs": "polar_express",
+            "nesterov": False,
+            "consistent_rms": 0.2,
+            "weight_decay": 0.1,
+            "adam_weight_decay": 0.05,
+        },
+    ),
+]
+
+WITHOUT_ROW = {
+    "scale_by_muon": "for matrices only; the rows of muon",
+}
+
+# Keras adds its eps to the norm of a sum, which is 1 / (1 - 0.95) times our average,
+# and takes that norm in float32 whatever the dtype.
+KERAS = "eps=0.05e-7, adam_eps=1e-7, adam_eps_mode='before'"
+SINGLE = {"tol64": 1e-7}
+# torch and the author iterate in bfloat16 whatever the dtype, which leaves no digits to
+# compare; here their code runs in the dtype of the parameters. Their weights are
+# (outputs, inputs), "oi".
+WIDE = "(setattr(torch.Tensor, 'bfloat16', torch.Tensor.clone) or 0.05)"
+KERNEL = {"leaves": ("kernel",)}
+ROWS = (
+    keras(
+        "muon",
+        "Muon(learning_rate=0.05)",
+        "muon(0.05, weight_decay=0.004, adam_weight_decay=0.004, consistent_rms=0.2, "
+        f"{KERAS})",
+        **SINGLE,
+    ),
+    keras(
+        "muon-options",
+        "Muon(learning_rate=DECAY, weight_decay=0.1, adam_weight_decay=0.2, "
+        "rms_rate=None, nesterov=False, ns_steps=3)",
+        "muon(DECAY, ns_steps=3, weight_decay=0.1, adam_weight_decay=0.2, "
+        f"shape_scale=None, nesterov=False, {KERAS})",
+        **SINGLE,
+    ),
+    # Keras decays what AdamW gets by the learning rate of the others.
+    keras(
+        "muon-excluded",
+        "Muon(learning_rate=0.05, exclude_layers=['kernel'], adam_lr_ratio=0.5)",
+        "muon(0.05, hidden=False, adam_learning_rate=0.025, adam_weight_decay=0.008, "
+        f"{KERAS})",
+    ),
+    torch(
+        "muon",
+        f"Muon(lr={WIDE})",
+        "muon(0.05, weight_decay=0.1, axes='oi')",
+        **KERNEL,
+    ),
+    torch(
+        "muon-match-rms",
+        f"Muon(lr={WIDE}, momentum=0.8, adjust_lr_fn='match_rms_adamw')",
+        "muon(DECAY, beta=0.8, weight_decay=0.1, shape_scale='match_rms_adamw')",
+        **KERNEL,
+    ),
+    torch(
+        "muon-no-nesterov",
+        f"Muon(lr={WIDE}, nesterov=False, weight_decay=0.0, ns_steps=8)",
+        "muon(0.05, ns_steps=8, nesterov=False, axes='oi')",
+        **KERNEL,
+    ),
+    torch_like(
+        "muon",
+        "muon-of-the-author",
+        f"SingleDeviceMuon(lr={WIDE}, momentum=0.9, weight_decay=0.1)",
+        "muon(DECAY, beta=0.9, eps=1e-7, weight_decay=0.1, axes='oi')",
+        package="muon-optimizer",
+        **KERNEL,
+    ),
+    # optax's momentum with nesterov is another; its AdamW has nesterov too then. It
+    # adds eps to the norm of a debiased average.
+    optax(
+        "muon",
+        "muon(0.05, nesterov=False, eps=1e-30)",
+        "muon(0.05, nesterov=False)",
+        **KERNEL,
+    ),
+    optax(
+        "muon-options",
+        "muon(0.05, 'dion', beta=0.9, weight_decay=0.1, nesterov=False, adam_b1=0.8, "
+        "adam_b2=0.95, adam_weight_decay=0.2, adam_learning_rate=0.01, "
+        "consistent_rms=0.2)",
+        tol64=1e-7,
+    ),
+)
 
 # What singular values from 1e-2 (and from 1e-3) to 1 become, to the digits known.
 RANGES = [
@@ -226,8 +422,8 @@ def test_a_leaf_without_numbers_stays_as_it_is() -> None:
     params = {"none": jnp.ones((0, 3)), "w": jnp.eye(3), "nothing": None}
     assert update(jopt.scale_by_muon(), params)["none"].shape == (0, 3)
     with jax.numpy_dtype_promotion("standard"), pytest.raises(ZeroDivisionError):
-        update_of_optax = optax.contrib.muon(0.1).update
-        update_of_optax(params, optax.contrib.muon(0.1).init(params), params)
+        update_of_optax = optax_contrib.muon(0.1).update
+        update_of_optax(params, optax_contrib.muon(0.1).init(params), params)
 
 
 # Which leaves are whose.

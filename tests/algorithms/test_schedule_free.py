@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import chex
@@ -14,7 +15,203 @@ import numpy as np
 import pytest
 
 import jopt
+from tests.laws.case import Case, transform
+from tests.parity.row import keras, optax, torch_like
+from tests.twins.base import Array, Scalar, at, double, steps
 
+
+def scale_by_schedule_free(
+    p: Array,
+    grads: Iterable[Array],
+    *,
+    learning_rate: Scalar,
+    b1: Scalar = 0.9,
+    weight_lr_power: Scalar = 2.0,
+    r: Scalar = 0.0,
+    warmup_steps: int = 0,
+    rescale: bool = True,
+) -> Iterator[Array]:
+    """What `schedule_free_sgd` adds to parameters that stay where they are."""
+    run = _three_points(
+        p, learning_rate, b1, weight_lr_power, r, warmup_steps, rescale, moves=False
+    )
+    next(run)
+    for _, g in steps(grads):
+        yield run.send(lambda y, g=g: g) - p
+
+
+def schedule_free_sgd(
+    p: Array,
+    grads: Iterable[Array],
+    *,
+    learning_rate: Scalar = 1.0,
+    warmup_steps: int = 0,
+    b1: Scalar = 0.9,
+    weight_decay: float = 0.0,
+    weight_lr_power: Scalar = 2.0,
+    r: Scalar = 0.0,
+) -> Iterator[Array]:
+    """Defazio et al., 2024, "The road less scheduled": y, z and x of SGD."""
+    run = _three_points(p, learning_rate, b1, weight_lr_power, r, warmup_steps)
+    next(run)
+    for _, g in steps(grads):
+        yield run.send(lambda y, g=g: g + weight_decay * y)
+
+
+def schedule_free_adamw(
+    p: Array,
+    grads: Iterable[Array],
+    *,
+    learning_rate: Scalar = 0.0025,
+    warmup_steps: int = 0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: float = 0.0,
+    weight_lr_power: Scalar = 2.0,
+    r: Scalar = 0.0,
+) -> Iterator[Array]:
+    """The same paper, Schedule-Free AdamW."""
+    run = _three_points(p, learning_rate, b1, weight_lr_power, r, warmup_steps)
+    next(run)
+    v = np.zeros(np.shape(p))
+    for t, g in steps(grads):
+        v = at(b2, t) * v + (1 - at(b2, t)) * np.abs(g) ** 2
+        root = np.sqrt(v / (1 - at(b2, t) ** t)) + at(eps, t)
+        yield run.send(lambda y, u=g / root: u + weight_decay * y)
+
+
+def schedule_free(
+    p: Array,
+    grads: Iterable[Array],
+    *,
+    base_optimizer: Any,
+    learning_rate: Scalar,
+    b1: Scalar = 0.9,
+    weight_lr_power: Scalar = 2.0,
+    r: Scalar = 0.0,
+) -> Iterator[Array]:
+    """With plain steps ``-0.1 g``, and parameters that stay where they are."""
+    del base_optimizer
+    run = _three_points(
+        p, learning_rate, b1, weight_lr_power, r, rescale=False, moves=False
+    )
+    next(run)
+    for _, g in steps(grads):
+        yield run.send(lambda y, g=g: -0.1 * g) - p
+
+
+def _three_points(
+    p: Array,
+    learning_rate: Scalar,
+    b1: Scalar,
+    power: Scalar,
+    r: Scalar,
+    warmup_steps: int = 0,
+    rescale: bool = True,
+    moves: bool = True,
+) -> Any:
+    """Is sent the direction as a function of y, and yields the next y."""
+    y = z = double(p)
+    lr_max = weight_sum = 0.0
+    t = 0
+    direction: Callable[[Array], Array] = yield
+    while True:
+        t += 1
+        beta = at(b1, t)
+        lr = at(learning_rate, t) * min(1.0, t / warmup_steps if warmup_steps else 1.0)
+        x = (y - (1 - beta) * z) / beta
+        z = z - lr * direction(y) if rescale else z + direction(y)
+        lr_max = max(lr, lr_max)
+        weight = t ** at(r, t) * lr_max ** at(power, t)
+        weight_sum += weight
+        c = weight / weight_sum if weight_sum > 0 else 0.0
+        x = (1 - c) * x + c * z
+        new = (1 - beta) * z + beta * x
+        y = new if moves else y
+        direction = yield new
+
+
+CASES = [
+    Case("schedule_free_adamw"),
+    Case(
+        "schedule_free_adamw",
+        {"warmup_steps": 5, "weight_decay": 0.1, "r": 0.5, "b1": 0.95},
+    ),
+    Case("schedule_free_sgd", {"weight_lr_power": 1.0}),
+    transform(
+        "schedule_free",
+        base_optimizer=jopt.scale(-0.1),
+        learning_rate=0.1,
+        r=1.0,
+    ),
+    transform("scale_by_schedule_free", learning_rate=0.2),
+]
+
+authors = partial(torch_like, "schedulefree")
+ROWS = (
+    authors("adamw", "AdamWScheduleFree(lr=0.01)", "schedule_free_adamw(0.01)"),
+    authors(
+        "adamw-warmup-decay",
+        "AdamWScheduleFree(lr=0.05, betas=(0.95, 0.99), warmup_steps=7, "
+        "weight_decay=0.1, r=0.5, weight_lr_power=1.5)",
+        "schedule_free_adamw(0.05, 7, 0.95, 0.99, weight_decay=0.1, r=0.5, "
+        "weight_lr_power=1.5)",
+    ),
+    authors(
+        "adamw-schedule",
+        "AdamWScheduleFree(lr=0.05, weight_decay=0.1)",
+        "schedule_free_adamw(DECAY, weight_decay=0.1)",
+    ),
+    authors(
+        "sgd-warmup-decay",
+        "SGDScheduleFree(lr=0.5, warmup_steps=7, weight_decay=0.1)",
+        "schedule_free_sgd(0.5, 7, weight_decay=0.1)",
+    ),
+    authors(
+        "sgd-power-of-the-step",
+        "SGDScheduleFree(lr=0.5, momentum=0.98, r=2.0, weight_lr_power=0.0)",
+        "schedule_free_sgd(0.5, b1=0.98, r=2.0, weight_lr_power=0.0)",
+    ),
+    authors(
+        "radam",
+        "RAdamScheduleFree(lr=0.05, weight_decay=0.1)",
+        "schedule_free_adamw(0.05, weight_decay=0.1, rectify=True)",
+    ),
+    authors(
+        "radam-short",
+        "RAdamScheduleFree(lr=0.05, betas=(0.9, 0.9), r=1.0)",
+        "schedule_free_adamw(0.05, b2=0.9, rectify=True, r=1.0)",
+    ),
+    authors(
+        "wrapper",
+        # The first call is the one that is given the parameters.
+        "SGDScheduleFree() and ScheduleFreeWrapper("
+        "torch.optim.SGD(SGDScheduleFree.args[0], 0.1, momentum=0.5), r=1.0)",
+        "schedule_free(sgd(0.1, 0.5), 0.1, r=1.0)",
+    ),
+    keras(
+        "schedule-free",
+        "ScheduleFreeAdamW(0.01)",
+        "schedule_free_adamw(0.01, weight_lr_power=0.0)",
+    ),
+    keras(
+        "schedule-free-warmup",
+        "ScheduleFreeAdamW(0.05, beta_1=0.95, beta_2=0.99, warmup_steps=7)",
+        "schedule_free_adamw(0.05, 7, 0.95, 0.99, weight_lr_power=0.0)",
+    ),
+    keras(
+        "schedule-free-schedule",
+        "ScheduleFreeAdamW(DECAY)",
+        "schedule_free_adamw(DECAY, weight_lr_power=0.0)",
+    ),
+    optax("schedule-free-sgd", "schedule_free_sgd(0.5, weight_decay=0.1)"),
+    optax(
+        "schedule-free-adamw",
+        "schedule_free_adamw(0.01, b1=0.95, weight_decay=0.1)",
+    ),
+    optax("schedule-free", "schedule_free(lion(0.01), 0.01, 0.8, 1.0)"),
+)
 
 START = np.array([1.0, -2.0, 0.5])
 GRADS = [np.cos(t + np.arange(3)) for t in range(1, 11)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import chex
@@ -13,9 +14,59 @@ import numpy as np
 import pytest
 
 import jopt
-from tests import twins as reference
-from tests.laws.test_laws import as_dtype, draw, types
+from tests.laws.problem import as_dtype, draw, types
+from tests.parity.row import torch_like
+from tests.twins.base import Array, Scalar, at, double, steps
 
+
+def sophia(
+    p: Array,
+    grads: Iterable[Array],
+    *,
+    learning_rate: Scalar,
+    diagonal: Array,
+    b1: Scalar = 0.965,
+    b2: Scalar = 0.99,
+    eps: Scalar = 1e-15,
+    weight_decay: Scalar = 1e-4,
+    gamma: Scalar = 0.01,
+    clip_threshold: Scalar = 1.0,
+    update_interval: int = 10,
+) -> Iterator[Array]:
+    """Liu et al., 2023, "Sophia", algorithm 3, for a loss with a diagonal Hessian."""
+    p = double(p)
+    m, h = np.zeros_like(p), np.zeros_like(p)
+    for t, g in steps(grads):
+        m = at(b1, t) * m + (1 - at(b1, t)) * g
+        if t % update_interval == 1 % update_interval:
+            h = at(b2, t) * h + (1 - at(b2, t)) * diagonal
+        rho = at(clip_threshold, t)
+        u = np.clip(m / np.maximum(at(gamma, t) * h, at(eps, t)), -rho, rho)
+        p = p - at(learning_rate, t) * (u + at(weight_decay, t) * p)
+        yield p
+
+
+WITHOUT_ROW = {
+    "scale_by_sophia": "takes the loss",
+    "sophia": "takes the loss",
+}
+
+ROWS = (
+    # The estimate of each step is the same in both: the Hessian is diagonal.
+    torch_like(
+        "pytorch_optimizer",
+        "sophia",
+        "SophiaH(lr=0.05, p=0.5, eps=1e-6, weight_decay=0.1)",
+        "sophia(0.05, 0.96, 0.99, 1e-6, 0.1, gamma=1.0, clip_threshold=0.5, "
+        "update_interval=1)",
+    ),
+    torch_like(
+        "pytorch_optimizer",
+        "sophia-schedule",
+        "SophiaH(lr=0.05, betas=(0.9, 0.95), p=1.0)",
+        "sophia(DECAY, 0.9, 0.95, 1e-12, 0.0, gamma=1.0, update_interval=1)",
+    ),
+)
 
 PARAMS, GRADS = draw()
 DIAGONAL = {n: np.abs(p) ** 3 + 1e-4 for n, p in PARAMS.items()}
@@ -54,7 +105,7 @@ def run(tx: Any, dtype: Any, obj_fn: Any = loss) -> list[Any]:
 )
 def test_twenty_steps_equal_the_numpy_twin(options: dict[str, Any]) -> None:
     twins = {
-        n: reference.sophia(
+        n: sophia(
             p, [g[n] for g in GRADS], learning_rate=0.1, diagonal=DIAGONAL[n], **options
         )
         for n, p in PARAMS.items()

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 
 import jopt
 from jopt.checkpoint import Checkpointer, checksum, files, folders, restore, save, seal
-from tests.laws.test_laws import types
+from tests.laws.problem import types
 
 
 FORMS = ["run", "run.npz", "run.safetensors", "run.msgpack"]

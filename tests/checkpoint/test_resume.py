@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.cases import OPTIMIZERS
+from tests.catalogue import OPTIMIZERS
 from tests.tools import resume
 
 

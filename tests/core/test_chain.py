@@ -13,6 +13,10 @@ import pytest
 import jopt
 
 
+WITHOUT_ROW = {
+    "chain": "every optimizer is one",
+}
+
 PARAMS = {"bias": jnp.ones(3), "kernel": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)}
 GRADS = jax.tree.map(lambda p: 0.1 * p + 0.2, PARAMS)
 

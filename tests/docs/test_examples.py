@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jopt
-from tests.parity import rows
+from tests.catalogue import ROWS, rows_of
 from tests.public import public
 from tests.tools import table as optimizers
 from tests.tools import translations, translations_of_optax
@@ -195,7 +195,7 @@ def evaluated(text):
 
 def test_readme_has_the_table_of_optimizers_that_the_registry_and_tests_give():
     deviations = json.loads(optimizers.DEVIATIONS.read_text())
-    assert {optimizers.key(row) for row in rows.ROWS} == set(deviations)
+    assert {optimizers.key(row) for row in ROWS} == set(deviations)
     fresh = optimizers.table(deviations)
     assert fresh in README, "run python -m tests.tools.table"
 
@@ -227,8 +227,7 @@ ELSEWHERE = {"keras": {"Adafactor", "Adam"}, "torch": {"Muon", "RMSprop", "Spars
 def test_readme_translates_as_the_parity_tests_do(library):
     title = {"keras": "From Keras", "torch": "From torch"}[library]
     tested = {
-        recipe(evaluated(row.jopt.replace("DECAY", "0.1")))
-        for row in rows.rows_of(library)
+        recipe(evaluated(row.jopt.replace("DECAY", "0.1"))) for row in rows_of(library)
     }
     calls = {row[0]: row[1] for row in table(title) if len(row) > 2}
     assert len(calls) > 14
@@ -283,8 +282,8 @@ def test_readme_names_every_file():
 
 
 def test_readme_counts_the_settings_that_are_compared():
-    libraries = {row.library for row in rows.ROWS}
-    assert f"{len(rows.ROWS)} settings of {len(libraries)} libraries" in README
+    libraries = {row.library for row in ROWS}
+    assert f"{len(ROWS)} settings of {len(libraries)} libraries" in README
 
 
 def test_changelog_has_an_entry_for_this_version():

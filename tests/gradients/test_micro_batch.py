@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jopt
-from tests.laws.test_laws import as_dtype, types
+from tests.laws.problem import as_dtype, types
 
 
 RNG = np.random.default_rng(0)

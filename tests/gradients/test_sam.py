@@ -16,7 +16,7 @@ import optax.contrib
 import pytest
 
 import jopt
-from tests.laws.test_laws import as_dtype, types
+from tests.laws.problem import as_dtype, types
 
 
 # A loss with its gradient by hand: 0.5 w.A w + 0.25 c.w^4 over two leaves, whose

@@ -15,16 +15,9 @@ import pytest
 
 import jopt
 from jopt.core.eval_params import has_readout
-from tests.cases import Case
-from tests.laws.test_laws import (
-    as_dtype,
-    draw,
-    each_optimizer,
-    small,
-    stack,
-    types,
-    update,
-)
+from tests.laws.case import Case
+from tests.laws.problem import as_dtype, draw, small, stack, types, update
+from tests.laws.test_laws import each_optimizer
 from tests.twins import loops
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cases import Case
 from tests.laws import test_laws
+from tests.laws.case import Case
 
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "04_write_your_own.py"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jopt
-from tests import twins as reference
+from tests.algorithms.test_adam import adam
 
 
 PARAMS = {"bias": jnp.ones(3), "kernel": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)}
@@ -43,9 +43,7 @@ def adam_by_numpy(learning_rate: Any, steps: int = 3, **options: Any) -> Any:
     found = {}
     for name, p in PARAMS.items():
         p, grads = np.float64(p), [np.float64(GRADS[name])] * steps
-        found[name] = list(
-            reference.adam(p, grads, learning_rate=learning_rate, **options)
-        )[-1]
+        found[name] = list(adam(p, grads, learning_rate=learning_rate, **options))[-1]
     return found
 
 

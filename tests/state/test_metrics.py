@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 
 import jopt
-from tests.laws.test_laws import as_dtype, draw, types
+from tests.laws.problem import as_dtype, draw, types
 
 
 PARAMS, GRADS = as_dtype(draw(steps=4), jnp.float32)

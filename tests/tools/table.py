@@ -21,8 +21,8 @@ import jax.numpy as jnp
 
 import jopt
 from jopt.values import registry
-from tests.parity.generate import DEVIATIONS
-from tests.parity.rows import GROUPS, ROWS, WIDTHS, key
+from tests.catalogue import ROWS, WIDTHS, key
+from tests.parity.numbers import DEVIATIONS, both, deviation
 from tests.public import public
 
 
@@ -162,15 +162,11 @@ def write(page: Path, name: str, module: str, text: str) -> None:
 
 def main() -> None:
     """Measure, and write the numbers and the table."""
-    from tests.parity.test_parity import both, deviation
-
     measured = {
         key(row): {
-            width: float(f"{deviation(*both(group, row, width)):.1e}")
-            for width in WIDTHS
+            width: float(f"{deviation(*both(row, width)):.1e}") for width in WIDTHS
         }
-        for group, rows in GROUPS.items()
-        for row in rows
+        for row in ROWS
     }
     DEVIATIONS.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n")
     write(PAGE, "optimizers", "tests.tools.table", table(measured))

@@ -8,7 +8,6 @@ are away, and writes the tables into `PAGES`.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import inspect
 import json
 import re
@@ -21,11 +20,10 @@ import jopt
 from jopt.interop import keras, torch
 from jopt.interop.keras import pipeline
 from jopt.interop.keras.names import OPTIMIZERS as KERAS
+from tests.catalogue import WIDTHS, key, rows_of
 from tests.parity import keras_configs, schedules, torch_front_door
-from tests.parity.generate import DEVIATIONS
+from tests.parity.numbers import DEVIATIONS, both, trajectory
 from tests.parity.problem import PARAMS, flat
-from tests.parity.rows import GROUPS, WIDTHS, key, rows_of
-from tests.parity.test_parity import both, trajectory
 from tests.public import public
 from tests.tools.table import ROOT, power_of_ten, write
 from tests.tools.translations_of_optax import CALLS, alike, record, table
@@ -141,21 +139,17 @@ def own_defaults(library: str, name: str) -> tuple[str, float] | None:
     """
     factory = {"keras": keras, "torch": torch}[library]
     called = getattr(factory, name)().recipe.name
-    for group, rows in GROUPS.items():
-        for row in rows:
-            found = re.fullmatch(
-                rf"{name}\((?:lr=|learning_rate=)?([\d.]+)\)", row.oracle
-            )
-            if row.library == library and found:
-                text = f"{called}({found[1]})"
-                _, expected = both(group, row, "float64")
-                plain = dataclasses.replace(row, jopt=text)
-                with jax.enable_x64(True):
-                    tx = eval(text, public(jopt))
-                    actual = trajectory(tx, "float64", plain.leaves)
-                start = flat({n: PARAMS[n] for n in row.leaves})
-                way = np.abs(expected - start).max()
-                return text, float(np.abs(actual - expected).max() / way)
+    for row in rows_of(library):
+        found = re.fullmatch(rf"{name}\((?:lr=|learning_rate=)?([\d.]+)\)", row.oracle)
+        if found:
+            text = f"{called}({found[1]})"
+            _, expected = both(row, "float64")
+            with jax.enable_x64(True):
+                tx = eval(text, public(jopt))
+                actual = trajectory(tx, "float64", row.leaves)
+            start = flat({n: PARAMS[n] for n in row.leaves})
+            way = np.abs(expected - start).max()
+            return text, float(np.abs(actual - expected).max() / way)
     return None
 
 

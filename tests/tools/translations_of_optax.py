@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jopt
-from tests.parity.rows import rows_of
+from tests.catalogue import rows_of
 
 
 CALLS = Path(__file__).parents[1] / "parity" / "optax_calls.json"

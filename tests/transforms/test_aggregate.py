@@ -13,14 +13,17 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import jopt
-from tests.laws.test_laws import as_dtype
+from tests.laws.problem import as_dtype
 
+
+WITHOUT_ROW = {
+    "aggregate": "there has to be a mapped axis",
+}
 
 RNG = np.random.default_rng(0)
 SIZES = np.array([1.0, 1e-4, 1e-6])
 PARAMS = as_dtype({"b": RNG.normal(), "w": RNG.normal(size=3)}, jnp.float32)
 BATCH = as_dtype((RNG.normal(size=(32, 3)) * SIZES, RNG.normal(size=32)), jnp.float32)
-MESH = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
 def loss(params: Any, batch: Any) -> Any:
@@ -29,10 +32,11 @@ def loss(params: Any, batch: Any) -> Any:
 
 
 def mapped(f: Any, axes: Any = "data", check_vma: bool = True) -> Any:
+    types = (AxisType.Auto,) * 2
     return jax.jit(
         jax.shard_map(
             f,
-            mesh=MESH,
+            mesh=jax.make_mesh((4, 2), ("data", "model"), axis_types=types),
             in_specs=(P(), P(axes)),
             out_specs=P(),  # with check_vma, an error unless the result is one for all
             check_vma=check_vma,

@@ -3,6 +3,9 @@
 import contextlib
 import functools
 import importlib.util
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 import jopt
+from tests.laws.case import Case
 from tests.parity.plateau import (
     GOLDEN,
     LIBRARIES,
@@ -20,8 +24,78 @@ from tests.parity.plateau import (
     rows_of,
 )
 from tests.public import public
-from tests.twins import plateau as reference
+from tests.twins.base import Scalar, at, double
 
+
+def reduce_on_plateau(
+    params: dict[str, Any],
+    grads: Iterable[dict[str, Any]],
+    *,
+    value: Callable[[Any], Any],
+    factor: Scalar = 0.1,
+    patience: int = 10,
+    rtol: Scalar = 1e-4,
+    atol: Scalar = 0.0,
+    cooldown: int = 0,
+    accumulation_size: int = 1,
+    min_scale: Scalar = 0.0,
+    rule: str = "optax",
+    mode: str = "min",
+    eps: Scalar = 0.0,
+) -> Iterator[dict[str, Any]]:
+    """Each rule as the loop of the library that it is called after; of whole trees."""
+    sign = 1 if mode == "min" else -1
+    scale, best, bad, resting, seen = 1.0, sign * math.inf, 0, 0, []
+    for t, tree in enumerate(grads, start=1):
+        seen.append(float(value({n: double(p) for n, p in params.items()})))
+        if len(seen) == accumulation_size:
+            current = sum(seen) / len(seen)
+            seen = []
+            bound = best * (1 - sign * at(rtol, t)) - sign * at(atol, t)
+            better = sign * current < sign * bound
+            if better:
+                best, bad = current, 0
+            lower = max(scale * at(factor, t), at(min_scale, t))
+            lower = lower if scale - lower > at(eps, t) else scale
+            if rule == "keras":
+                if resting > 0:
+                    resting, bad = resting - 1, 0
+                if not better and resting == 0:
+                    bad += 1
+                    if bad >= patience:
+                        scale, resting, bad = lower, cooldown, 0
+            else:
+                bad += not better
+                if resting > 0:
+                    resting, bad = resting - 1, 0
+                if bad > patience if rule == "torch" else bad == patience > 0:
+                    scale, resting, bad = lower, cooldown, 0
+        yield {name: scale * double(g) for name, g in tree.items()}
+
+
+CASES = [
+    Case(
+        "reduce_on_plateau",
+        options,
+        learning_rate=None,
+        looks_at_all_leaves=True,
+        needs_value=True,
+    )
+    for options in (
+        {"factor": 0.5, "patience": 3, "cooldown": 2},
+        {
+            "factor": 0.3,
+            "patience": 2,
+            "rtol": 0.0,
+            "atol": 0.01,
+            "cooldown": 2,
+            "accumulation_size": 2,
+            "min_scale": 0.01,
+            "rule": "keras",
+            "mode": "max",
+        },
+    )
+]
 
 # After up to 60 roundings of the scale.
 RTOL = {"float32": 60 * 2.0**-23, "float64": 60 * 2.0**-52}
@@ -96,7 +170,7 @@ def test_every_metric_does_what_the_twin_does(mode, rule):
     grads = [{"w": np.ones(())}] * 60
     for (name, metric), rates in zip(METRICS.items(), found, strict=True):
         told = iter(metric)
-        twin = reference.reduce_on_plateau(
+        twin = reduce_on_plateau(
             {}, grads, value=lambda _, told=told: next(told), **options
         )
         expected = [updates["w"] for updates in twin]

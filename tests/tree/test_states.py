@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jopt
 from jopt import tree
-from tests.cases import CASES
+from tests.catalogue import CASES
 
 
 # Parameters with the names of fields, and shapes that no other array has.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import jopt
-from tests.cases import CASES, Case
+from tests.catalogue import CASES, Case
 
 
 # A random key has no text.

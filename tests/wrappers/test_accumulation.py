@@ -5,19 +5,92 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+import optax as real_optax
 import pytest
 
 import jopt
 from tests.benchmarks.traffic import traffic
-from tests.laws.test_laws import as_dtype, draw, types
+from tests.laws.case import transform
+from tests.laws.problem import as_dtype, draw, types
+from tests.parity.row import keras, optax
+from tests.twins.base import Array, double
 
+
+def accumulate_sgd(
+    p: Array,
+    grads: Iterable[Array],
+    *,
+    steps: Any,
+    use_grad_mean: bool = True,
+    **_: Any,
+) -> Iterator[Array]:
+    """Momentum 0.9 on the mean, or sum, of as many gradients as one step has."""
+    b = np.zeros_like(double(p))
+    waiting: list[Array] = []
+    done = 0
+    for g in grads:
+        waiting.append(double(g))
+        if len(waiting) < (round(float(steps(done))) if callable(steps) else steps):
+            yield np.zeros_like(b)
+            continue
+        b = 0.9 * b + sum(waiting) / (len(waiting) if use_grad_mean else 1)
+        waiting, done = [], done + 1
+        yield -0.1 * b
+
+
+SGD = jopt.sgd(0.1, 0.9)
+CASES = [
+    transform("accumulate", accumulate_sgd, inner=SGD, steps=3),
+    transform(
+        "accumulate",
+        accumulate_sgd,
+        inner=SGD,
+        steps=jopt.piecewise_interpolate_schedule("linear", 1.0, {4: 4.0}),
+        use_grad_mean=False,
+    ),
+]
+
+ADAM = 'adam(0.01, eps=1e-7, eps_mode="before")'
+MEAN32 = 1e-8  # optax accumulates in float32
+ROWS = (
+    keras(
+        "gradient-accumulation",
+        "Adam(0.01, gradient_accumulation_steps=3)",
+        f"accumulate({ADAM}, 3)",
+    ),
+    keras(
+        "gradient-accumulation-clip-decay",
+        "SGD(0.05, momentum=0.9, gradient_accumulation_steps=4, clipnorm=0.5, "
+        "weight_decay=0.1)",
+        "accumulate(chain(clip_by_norm(0.5), trace(0.9), add_decayed_weights(0.1), "
+        "scale_by_learning_rate(0.05)), 4)",
+    ),
+    keras(
+        "gradient-accumulation-schedule",
+        "Adam(DECAY, gradient_accumulation_steps=3)",
+        'accumulate(adam(micro_step_schedule(DECAY, 3), eps=1e-7, eps_mode="before"), '
+        "3)",
+    ),
+    optax(
+        "multi-steps",
+        "MultiSteps(adam(0.01), 3).gradient_transformation()",
+        "accumulate(adam(0.01), 3)",
+        tol64=MEAN32,
+    ),
+    optax(
+        "multi-steps-sum",
+        "MultiSteps(adam(0.01), 3, use_grad_mean=False).gradient_transformation()",
+        "accumulate(adam(0.01), 3, use_grad_mean=False)",
+        tol64=MEAN32,
+    ),
+)
 
 PARAMS, GRADS = draw(steps=12)
 P32, G32 = as_dtype((PARAMS, GRADS), jnp.float32)
@@ -89,7 +162,7 @@ def test_it_is_optax_multi_steps_with_a_schedule_of_steps_and_skipping() -> None
     for i in (1, 2, 7):
         grads[i] = {**grads[i], "bias": grads[i]["bias"].at[0].set(NAN)}
     found = []
-    for library in (optax, jopt):
+    for library in (real_optax, jopt):
 
         def every(count: Any) -> Any:
             return jnp.where(count < 2, 2, 3)
@@ -132,7 +205,7 @@ def test_after_an_inf_all_later_steps_are_right_and_the_others_are_zero() -> Non
     )
     # The optax of today keeps the inf, and multiplies it by zero.
     with jax.numpy_dtype_promotion("standard"):
-        theirs = run(optax.MultiSteps(optax.sgd(1.0), 3), grads[:6])
+        theirs = run(real_optax.MultiSteps(real_optax.sgd(1.0), 3), grads[:6])
     assert jnp.isnan(theirs[4][0]["kernel"][0, 0])
     assert jnp.isnan(theirs[5][0]["kernel"][0, 0])
 
@@ -160,7 +233,7 @@ def test_only_too_large_gradients_are_skipped() -> None:
     g = {"w": jnp.ones(4)}
     for value, skipped in ((1.0, False), (1.2, True), (NAN, True), (1e30, True)):
         ours, _ = f(times(g, value))
-        theirs, _ = optax.skip_large_updates(times(g, value), 0, None, 5.0)
+        theirs, _ = real_optax.skip_large_updates(times(g, value), 0, None, 5.0)
         assert bool(ours) == bool(theirs) == skipped
 
 
@@ -283,9 +356,9 @@ def test_a_micro_step_moves_the_gradient_and_the_sum_and_no_more() -> None:
     whole = compiled(functools.partial(step, jopt, tx), (0, 1), params, state, params)
     assert traffic(whole) <= 7 * gradient + 200
     with jax.numpy_dtype_promotion("standard"):
-        theirs = optax.MultiSteps(optax.adamw(0.1), 4)
+        theirs = real_optax.MultiSteps(real_optax.adamw(0.1), 4)
         state = jax.eval_shape(theirs.init, params)
-        f = functools.partial(step, optax, theirs)
+        f = functools.partial(step, real_optax, theirs)
         moved = traffic(compiled(f, (0, 1), params, state, params))
     assert moved >= 15 * gradient  # a whole step and more, at every gradient
 
@@ -361,3 +434,35 @@ def test_the_inner_transformation_is_within_the_loop_only() -> None:
 def test_misuse_is_told(call: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_accumulated_bfloat16_gradients_are_added_in_float32() -> None:
+    tx = jopt.accumulate(jopt.scale(1.0), 512)
+    params = {"w": jnp.zeros((), jnp.bfloat16)}
+    g = {"w": jnp.asarray(1.0, jnp.bfloat16)}
+    step = jax.jit(tx.update)
+    state = tx.init(params)
+    for _ in range(512):
+        updates, state = step(g, state, params)
+    assert updates["w"] == 1.0  # in bfloat16 the sum stands still at 256
+    assert int(state.gradient_step) == 1
+    assert int(state.mini_step) == 0
+
+
+def test_the_inner_transformation_runs_in_the_step_that_emits_only() -> None:
+    tx = jopt.accumulate(jopt.adam(jopt.linear_schedule(0.1, 0.0, 10)), 3)
+    params, grads = as_dtype(PARAMS, jnp.float32), as_dtype(GRADS, jnp.float32)
+    state = run(tx, params, grads[:7])[-1][1]
+    assert int(state.inner_opt_state["scale_by_adam"].count) == 2
+    assert float(jopt.hyperparams(state)["learning_rate"]) == pytest.approx(0.09)
+    state = jopt.set_hyperparams(
+        jopt.accumulate(jopt.sgd(0.1), 2),
+        jopt.accumulate(jopt.sgd(0.1), 2).init(params),
+        learning_rate=0.5,
+    )
+    assert float(jopt.hyperparams(state)["learning_rate"]) == 0.5
+
+
+def test_an_accumulation_of_no_gradients_is_an_error() -> None:
+    with pytest.raises(ValueError, match="steps must be >= 1, got steps=0"):
+        jopt.accumulate(jopt.sgd(0.1), 0)

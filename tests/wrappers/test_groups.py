@@ -15,7 +15,7 @@ import pytest
 
 import jopt
 from tests.core.test_masks import CONTAINERS
-from tests.laws.test_laws import draw
+from tests.laws.problem import draw
 from tests.public import public
 
 

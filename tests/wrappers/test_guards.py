@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import chex
@@ -14,9 +15,111 @@ import optax
 import pytest
 
 import jopt
-from tests import twins as reference
-from tests.laws.test_laws import as_dtype, draw, types
+from tests.laws.case import Case, transform
+from tests.laws.problem import as_dtype, draw, types
+from tests.twins.base import Array, Scalar, at, double
+from tests.wrappers.test_accumulation import accumulate_sgd
 
+
+def skip_spikes(
+    params: dict[str, Array],
+    grads: Iterable[dict[str, Array]],
+    *,
+    z_thresh: Scalar,
+    decay: Scalar,
+    warmup_steps: int,
+    max_consecutive_skips: int,
+    of: str = "norm",
+    eps: Scalar = 1e-6,
+    value: Callable[[Any], Any] | None = None,
+    **_: Any,
+) -> Iterator[dict[str, Array]]:
+    """All norms (or losses) are kept, and averaged anew in every step."""
+    b = {n: np.zeros_like(double(p)) for n, p in params.items()}
+    seen: list[float] = []
+    weights: list[float] = []
+    skipped = 0
+    for t, tree in enumerate(grads, start=1):
+        g = {n: double(x) for n, x in tree.items()}
+        if of == "value":
+            assert value is not None
+            x = float(value({n: double(p) for n, p in params.items()}))
+        else:
+            x = float(np.sqrt(sum(np.sum(np.abs(v) ** 2) for v in g.values())))
+        if len(seen) >= warmup_steps:
+            mean = np.average(seen, weights=weights)
+            deviation = np.sqrt(
+                np.average((np.array(seen) - mean) ** 2, weights=weights)
+            )
+            z = (x - mean) / (deviation + at(eps, t) * abs(mean))
+            if z > at(z_thresh, t):
+                skipped += 1
+                if skipped <= max_consecutive_skips:
+                    yield {n: np.zeros_like(v) for n, v in g.items()}
+                    continue
+                seen, weights = [], []
+        skipped = 0
+        seen.append(x)
+        share = max(1 / len(seen), 1 - at(decay, t))
+        weights = [(1 - share) * w for w in weights] + [share]
+        b = {n: 0.9 * b[n] + g[n] for n in g}
+        yield {n: -0.1 * b[n] for n in g}
+
+
+def conditionally_transform(
+    p: Array,
+    grads: Iterable[Array],
+    *,
+    should_transform_fn: Callable[[Any], Any],
+    **_: Any,
+) -> Iterator[Array]:
+    """Momentum in the steps that are chosen, the gradient itself in the others."""
+    b = np.zeros_like(double(p))
+    for step, g in enumerate(grads):
+        if should_transform_fn(step):
+            b = 0.9 * b + double(g)
+            yield -0.1 * b
+        else:
+            yield double(g)
+
+
+MOMENTUM = jopt.chain(jopt.trace(0.9), jopt.scale(-0.1))
+SOME_STEPS = jopt.piecewise_constant([2, 5], [1.0, 0.0, 1.0])
+SPIKE_OPTIONS = {
+    "inner": MOMENTUM,
+    "decay": 0.8,
+    "warmup_steps": 3,
+    "max_consecutive_skips": 2,
+}
+
+CASES = [
+    transform(
+        "skip_nonfinite",
+        lambda p, grads, **_: accumulate_sgd(p, grads, steps=1),
+        inner=MOMENTUM,
+    ),
+    Case(
+        "skip_spikes",
+        SPIKE_OPTIONS | {"z_thresh": 0.5},
+        learning_rate=None,
+        looks_at_all_leaves=True,
+    ),
+    Case(
+        "skip_spikes",
+        SPIKE_OPTIONS | {"of": "value", "z_thresh": 2.0},
+        learning_rate=None,
+        looks_at_all_leaves=True,
+        needs_value=True,
+    ),
+    transform(
+        "conditionally_transform", inner=MOMENTUM, should_transform_fn=SOME_STEPS
+    ),
+]
+
+WITHOUT_ROW = {
+    "apply_if_finite": "is skip_nonfinite",
+    "conditionally_mask": "is conditionally_transform but for zeros",
+}
 
 PARAMS, GRADS = as_dtype(draw(steps=6), jnp.float32)
 ADAMW = jopt.adamw(jopt.linear_schedule(0.1, 0.0, 10))
@@ -140,12 +243,12 @@ def test_a_fault_at_any_step_changes_nothing_but_counters(name: str) -> None:
     again = counters + (" loss_scale growth_count" if scaled else "")
     again += " skip_count"
     for kind in ("nan", "inf", "both", "value")[: 4 if looks_at_value else 3]:
-        for at in range(len(GRADS)):
-            params, before = clean[at]
-            bad = broken(GRADS[at], kind, at)
+        for place in range(len(GRADS)):
+            params, before = clean[place]
+            bad = broken(GRADS[place], kind, place)
             value = INF if kind == "value" else one
             updates, state, after = step(bad, before, params, value)
-            where = f"{kind} at {at}"
+            where = f"{kind} at {place}"
             assert not any(np.any(u) for u in jax.tree.leaves(updates)), where
             assert contents(after) == contents(params), where
             assert contents(state, counters) == contents(before, counters), where
@@ -284,7 +387,7 @@ def test_spikes_are_skipped_until_there_are_too_many(of: str) -> None:
     tx = jopt.skip_spikes(jopt.sgd(1.0), **options)
     with jax.enable_x64(True):
         found, state = outcome(tx, values, of)
-        twin = reference.skip_spikes(
+        twin = skip_spikes(
             {"w": np.zeros(1)},
             [{"w": np.full(1, x)} for x in values],
             **(options | {"of": "norm"}),

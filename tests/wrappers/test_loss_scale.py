@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import chex
@@ -14,8 +15,41 @@ import pytest
 from flax import nnx
 
 import jopt
-from tests.laws.test_laws import as_dtype, draw
+from tests.laws.case import transform
+from tests.laws.problem import as_dtype, draw
 from tests.parity.loss_scale import GOLDEN, LIBRARIES, gradients, oracle, rows_of
+from tests.twins.base import Array, Scalar, at, double
+
+
+def dynamic_loss_scale(
+    p: Array,
+    grads: Iterable[Array],
+    *,
+    init_scale: float,
+    growth_interval: int,
+    growth_factor: Scalar = 2.0,
+    backoff_factor: Scalar = 0.5,
+    **_: Any,
+) -> Iterator[Array]:
+    """Micikevicius et al., 2018; whole gradients are skipped where one entry is bad."""
+    b, scale, good = np.zeros_like(double(p)), init_scale, 0
+    for t, g in enumerate(grads, start=1):
+        g = double(g) / scale
+        if np.all(np.isfinite(g)):
+            b = 0.9 * b + g
+            yield -0.1 * b
+            good += 1
+            if good == growth_interval:
+                scale, good = scale * at(growth_factor, t), 0
+        else:
+            yield np.zeros_like(b)
+            scale, good = scale * at(backoff_factor, t), 0
+
+
+MOMENTUM = jopt.chain(jopt.trace(0.9), jopt.scale(-0.1))
+CASES = [
+    transform("dynamic_loss_scale", inner=MOMENTUM, init_scale=16.0, growth_interval=8),
+]
 
 
 def trace(tx: Any, grads: Any, first: Any = None) -> Any:

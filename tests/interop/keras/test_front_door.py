@@ -20,11 +20,11 @@ from jopt.interop import keras
 from jopt.interop.keras import legacy
 from jopt.interop.keras.decay import decayed_first
 from jopt.interop.keras.names import LEGACY, OPTIMIZERS, SCHEDULES
+from tests.catalogue import rows_of
 from tests.parity import keras_configs, schedules, states
 from tests.parity.keras_configs import STEPPED, TEXTS
+from tests.parity.numbers import assert_same, recorded, trajectory
 from tests.parity.problem import GRADS, PARAMS, flat
-from tests.parity.rows import GROUPS
-from tests.parity.test_parity import assert_same, recorded, trajectory
 from tests.public import public
 
 
@@ -93,16 +93,13 @@ def test_arguments_and_defaults_are_those_of_keras(name):
 
 def test_a_factory_is_the_recipe_of_the_parity_rows_or_has_their_numbers():
     others = []
-    for group, rows in GROUPS.items():
-        for row in rows:
-            if row.library == "keras":
-                tx = made(row.oracle)
-                recipe = eval(row.jopt, public(jopt))
-                if members(tx) != members(recipe):
-                    others.append((group, row, tx))
+    for row in rows_of("keras"):
+        tx = made(row.oracle)
+        if members(tx) != members(eval(row.jopt, public(jopt))):
+            others.append((row, tx))
     # The learning rate may change in the state, so momentum has it inside in any case.
     # Adafactor's recipe, of rates below 1 / sqrt(t), is for constant ones.
-    assert {row.name for _, row, _ in others} == {
+    assert {row.name for row, _ in others} == {
         "sgd-momentum",
         "sgd-momentum-weight-decay",
         "gradient-accumulation-clip-decay",
@@ -111,8 +108,8 @@ def test_a_factory_is_the_recipe_of_the_parity_rows_or_has_their_numbers():
         "muon-options",
         "muon-excluded",
     }
-    for group, row, tx in others:
-        expected = recorded(group, "keras", "float32")[row]
+    for row, tx in others:
+        expected = recorded(row, "float32")
         assert_same(trajectory(tx, "float32", row.leaves), expected, row, "float32")
 
 

@@ -15,10 +15,10 @@ import jopt
 from jopt.interop import torch
 from jopt.interop.torch import lr_scheduler
 from jopt.interop.torch.groups import HOW_TO_RUN
+from tests.catalogue import rows_of
 from tests.parity import schedules, torch_front_door
+from tests.parity.numbers import assert_same, recorded, trajectory
 from tests.parity.problem import GRADS, PARAMS, STEPS, flat
-from tests.parity.rows import GROUPS
-from tests.parity.test_parity import assert_same, recorded, trajectory
 from tests.parity.torch_front_door import (
     CALLS,
     GOLDEN,
@@ -77,19 +77,17 @@ def own_calls(function):
 
 def test_a_factory_is_the_recipe_of_the_parity_rows_or_has_their_numbers():
     others = []
-    for group, rows in GROUPS.items():
-        for row in rows:
-            if row.library == "torch":
-                tx = made(row)
-                if tx != eval(row.jopt, public(jopt)):
-                    others.append((group, row, tx))
+    for row in rows_of("torch"):
+        tx = made(row)
+        if tx != eval(row.jopt, public(jopt)):
+            others.append((row, tx))
     # Weight decay in front, a first rate in float32, and matrices only.
-    assert {row.name for _, row, _ in others} == {
+    assert {row.name for row, _ in others} == {
         *("adadelta-l2", "asgd-schedule"),
         *("muon", "muon-match-rms", "muon-no-nesterov"),
     }
-    for group, row, tx in others:
-        expected = recorded(group, "torch", "float32")[row]
+    for row, tx in others:
+        expected = recorded(row, "float32")
         assert_same(trajectory(tx, "float32", row.leaves), expected, row, "float32")
 
 
@@ -106,8 +104,8 @@ def made(row):
 
 
 def test_muon_of_a_flax_kernel_has_the_numbers_of_torch_for_its_transpose():
-    (row,) = (r for r in GROUPS["muon"] if (r.library, r.name) == ("torch", "muon"))
-    expected = recorded("muon", "torch", "float32")[row]
+    (row,) = (row for row in rows_of("torch") if row.name == "muon")
+    expected = recorded(row, "float32")
     tx = torch.Muon(lr=0.05)
     params = jnp.asarray(PARAMS["kernel"].T, jnp.float32)
     state = tx.init(params)
