@@ -55,6 +55,8 @@ def scale_by_dog(params: Tree, grads: Iterable[Tree], **options: Any) -> Iterato
 
 whole = partial(Case, looks_at_all_leaves=True, learning_rate=1.0, rate_for_descent=1.0)
 whole_transform = partial(Case, looks_at_all_leaves=True, learning_rate=None)
+# Larger first steps than the default: 1e-6 does not move a parameter of size 1 in
+# bfloat16.
 CASES = [
     whole("dog", {"init_step": ("distance", 0.3)}),
     whole_transform("scale_by_dog", {"init_step": ("heuristic", 0.1)}),

@@ -47,6 +47,8 @@ def scale_by_dowg(
 
 whole = partial(Case, looks_at_all_leaves=True, learning_rate=1.0, rate_for_descent=1.0)
 whole_transform = partial(Case, looks_at_all_leaves=True, learning_rate=None)
+# Larger first steps than the default: 1e-6 does not move a parameter of size 1 in
+# bfloat16.
 CASES = [
     whole("dowg", {"init_estim_sq_dist": 0.1}),
     whole_transform("scale_by_dowg"),

@@ -38,6 +38,8 @@ def scale_by_distance_over_gradients(
         yield x - double(p)
 
 
+# Larger first steps than the default: 1e-6 does not move a parameter of size 1 in
+# bfloat16.
 CASES = [
     Case("ldog", {"reps_rel": 0.1}, learning_rate=1.0, rate_for_descent=1.0),
     transform("scale_by_distance_over_gradients", reps_rel=0.1, global_scale=-1.0),

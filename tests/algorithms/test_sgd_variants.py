@@ -63,9 +63,6 @@ def test_what_is_no_number_is_refused_by_name(make: Any, message: str) -> None:
         make()
 
 
-# Averages, noise, masks.
-
-
 # Any magnitude.
 
 
@@ -86,6 +83,3 @@ def test_norms_of_any_magnitude_are_exact(size: float) -> None:
     ]:
         updates, _ = tx.update(grads, tx.init(params), params)
         np.testing.assert_allclose(updates, expected, rtol=1e-6, err_msg=repr(tx))
-
-
-# Transformations.

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 from pathlib import Path
 
 import jax
@@ -35,6 +36,12 @@ def golden():
                             raise ValueError(f"{path} has {name} a second time")
                         found[name] = x
     return found
+
+
+@functools.cache
+def measured():
+    """The deviations that tests.tools.table has measured, by the key of a row."""
+    return json.loads(DEVIATIONS.read_text())
 
 
 def libraries(file):

@@ -53,7 +53,11 @@ def keras(name, oracle, jopt, **options):
 
 
 def torch(name, oracle, jopt, **options):
-    """A row against torch; DECAY in jopt's text attaches that scheduler to torch's."""
+    """A row against torch; DECAY in jopt's text attaches that scheduler to torch's.
+
+    torch's weight_decay is L2 regularization, a part of the gradient, unless it says
+    that it is decoupled; maximize negates the gradient before that.
+    """
     scheduler = "LambdaLR(lambda t: 1 / (1 + 0.25 * t))" if "DECAY" in jopt else ""
     jopt = jopt.replace("DECAY", "inverse_time_decay(0.05, 2, 0.5)")
     return Row("torch", name, oracle, jopt, scheduler, **options)

@@ -4,14 +4,13 @@ Golden numbers stand in for the libraries; the installed ones are run again.
 """
 
 import importlib.util
-import json
 
 import pytest
 
 from tests.catalogue import ROWS, WIDTHS, key, rows_of
 
 from .libraries import oracle
-from .numbers import DEVIATIONS, assert_same, both, deviation, recorded
+from .numbers import assert_same, both, deviation, measured, recorded
 
 
 def test_rows_have_names_of_their_own():
@@ -26,7 +25,8 @@ def test_every_step_equals_the_library(row, width):
     assert_same(actual, expected, row, width)
     # The README has what was measured, in powers of ten; other code for the same sums,
     # of another machine or compiler, rounds differently.
-    listed = json.loads(DEVIATIONS.read_text())[key(row)][width]
+    assert key(row) in measured(), "run python -m tests.tools.table"
+    listed = measured()[key(row)][width]
     least = {"float32": 1e-7, "float64": 1e-15}[width]
     assert deviation(actual, expected) <= 10 * max(listed, least)
 

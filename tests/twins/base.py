@@ -44,10 +44,12 @@ def denominator(
 
 
 def as_vector(tree: Tree) -> Array:
+    """All leaves as one vector, whose norm and products are those of the tree."""
     return np.concatenate([x.ravel() for x in tree.values()])
 
 
 def as_tree(vector: Array, like: Tree) -> Tree:
+    """The inverse of `as_vector`."""
     tree, start = {}, 0
     for name, x in like.items():
         tree[name] = vector[start : start + x.size].reshape(x.shape)

@@ -1,4 +1,4 @@
-"""Masks, groups, accumulation and averages do what a loop by hand does."""
+"""Averages of the parameters are those of a loop by hand."""
 
 from __future__ import annotations
 
@@ -83,9 +83,6 @@ def run(tx: Any, params: Any, grads: Any) -> list[tuple[Any, Any]]:
 
 
 PARAMS, GRADS = draw(steps=12)
-
-
-# Averages.
 
 
 def ema_by_hand(points: list[Any], decay: float, debias: bool) -> Any:
@@ -219,9 +216,3 @@ def test_two_averages_are_ambiguous() -> None:
         jopt.eval_params(tx, tx.init(params), params)
     with pytest.raises(TypeError, match=r"eval_params\(tx, state, params\)"):
         jopt.eval_params(tx.init(params), tx, params)
-
-
-# Groups.
-
-
-# Accumulation.

@@ -83,6 +83,7 @@ def conditionally_transform(
             yield double(g)
 
 
+# What the twins have inside.
 MOMENTUM = jopt.chain(jopt.trace(0.9), jopt.scale(-0.1))
 SOME_STEPS = jopt.piecewise_constant([2, 5], [1.0, 0.0, 1.0])
 SPIKE_OPTIONS = {

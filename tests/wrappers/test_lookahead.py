@@ -1,6 +1,6 @@
 """Lookahead, latest weight averaging, their schedules, and evaluation in any nesting.
 
-`params_ema` and `params_mean` on their own are in test_wrappers.py.
+`params_ema` and `params_mean` on their own are in test_averaging.py.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ LINES = {
         "Ftrl: powers, regularization, exact zeros",
         *optimizers(
             "Keras, pytorch_optimizer",
-            "test_transforms: test_l1_of_ftrl_makes_weights_exactly_zero",
+            "test_ftrl: test_l1_of_ftrl_makes_weights_exactly_zero",
             "test_laws: test_zero_tiny_and_huge_gradients_give_finite_updates",
         ),
     ),
@@ -119,7 +119,7 @@ LINES = {
         "clipnorm, clipvalue, global_clipnorm",
         *optimizers(
             "Keras; infinite norms by law",
-            "test_transforms: "
+            "test_clipping: "
             "test_clipping_a_norm_that_is_not_finite_gives_nan_and_never_zeros",
         ),
     ),
@@ -128,7 +128,7 @@ LINES = {
         "averages of the parameters",
         *optimizers(
             "Keras",
-            "test_wrappers: "
+            "test_averaging: "
             "test_an_ema_overwrites_the_parameters_as_often_as_it_is_told",
         ),
     ),
