@@ -13,6 +13,7 @@ import pytest
 import jopt
 from jopt.algorithms.adam_mini import default_block
 from tests.algorithms.runs import assert_follows, common_direction, floats
+from tests.algorithms.test_adam import adam
 from tests.laws.case import Case
 from tests.parity.row import torch_like
 from tests.twins.base import Scalar, Tree, at, double
@@ -159,8 +160,8 @@ def test_heads_of_the_last_axis_are_heads_of_their_own_axis() -> None:
 
 def test_all_of_a_tensor_s_elements_can_be_blocks_or_one() -> None:
     p, grads = common_direction((3, 4))
-    adam = jopt.adam_mini(0.1, blocks=lambda path, leaf: "element")
-    assert_follows(adam, adam(p, grads, learning_rate=0.1), p, grads)
+    own = jopt.adam_mini(0.1, blocks=lambda path, leaf: "element")
+    assert_follows(own, adam(p, grads, learning_rate=0.1), p, grads)
     one = jopt.adam_mini(0.1, blocks=lambda path, leaf: "tensor")
     assert floats(one.init(jnp.ones((3, 4)))) == 12 + 1 + 1
 

@@ -451,13 +451,12 @@ def test_accumulated_bfloat16_gradients_are_added_in_float32() -> None:
 
 def test_the_inner_transformation_runs_in_the_step_that_emits_only() -> None:
     tx = jopt.accumulate(jopt.adam(jopt.linear_schedule(0.1, 0.0, 10)), 3)
-    params, grads = as_dtype(PARAMS, jnp.float32), as_dtype(GRADS, jnp.float32)
-    state = run(tx, params, grads[:7])[-1][1]
+    state = run(tx, G32[:7])[-1][1]
     assert int(state.inner_opt_state["scale_by_adam"].count) == 2
     assert float(jopt.hyperparams(state)["learning_rate"]) == pytest.approx(0.09)
     state = jopt.set_hyperparams(
         jopt.accumulate(jopt.sgd(0.1), 2),
-        jopt.accumulate(jopt.sgd(0.1), 2).init(params),
+        jopt.accumulate(jopt.sgd(0.1), 2).init(P32),
         learning_rate=0.5,
     )
     assert float(jopt.hyperparams(state)["learning_rate"]) == 0.5

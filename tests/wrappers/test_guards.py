@@ -256,7 +256,7 @@ def test_a_fault_at_any_step_changes_nothing_but_counters(name: str) -> None:
             assert contents(state) != contents(before), where
             assert types(state) == types(before)
             # From there it goes on as if it had not been.
-            for g in GRADS[at:]:
+            for g in GRADS[place:]:
                 _, state, params = step(g, state, params, one)
             assert contents(params) == contents(clean[-1][0]), where
             assert contents(state, again) == contents(clean[-1][1], again), where
