@@ -21,7 +21,6 @@ from tests.tools import translations, translations_of_optax
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-SCHEDULES = ROOT / "README.md"  # the page that lists them
 # As a user has it: without the flags of the tests.
 ENVIRONMENT = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
 ENVIRONMENT["XLA_FLAGS"] = ""
@@ -169,14 +168,14 @@ def test_readme_block_prints_what_the_readme_says(printed, i):
 # The README's tables and lists.
 
 
-def section(page, title):
+def section(title):
     """The text below a heading."""
-    return re.search(rf"^#+ {title}\n(.*?)(?=^#|\Z)", page.read_text(), re.M | re.S)[1]
+    return re.search(rf"^#+ {title}\n(.*?)(?=^#|\Z)", README, re.M | re.S)[1]
 
 
-def table(page, title):
+def table(title):
     """The rows of the table in a section, without its two lines of header."""
-    lines = [x for x in section(page, title).splitlines() if x.startswith("|")]
+    lines = [line for line in section(title).splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
@@ -198,11 +197,11 @@ def test_readme_has_the_table_of_optimizers_that_the_registry_and_tests_give():
     deviations = json.loads(optimizers.DEVIATIONS.read_text())
     assert {optimizers.key(row) for row in ROWS} == set(deviations)
     fresh = optimizers.table(deviations)
-    assert fresh in optimizers.PAGE.read_text(), "run python -m tests.tools.table"
+    assert fresh in README, "run python -m tests.tools.table"
 
 
 def test_readme_has_every_schedule():
-    items = re.split("^- ", section(SCHEDULES, "Schedules"), flags=re.M)[1:]
+    items = re.split("^- ", section("Schedules"), flags=re.M)[1:]
     listed = re.findall(r"`(\w+)`", " ".join(item.split(":")[0] for item in items))
     assert sorted(listed) == sorted(made_in("jopt.schedules"))
 
@@ -230,8 +229,7 @@ def test_readme_translates_as_the_parity_tests_do(library):
     tested = {
         recipe(evaluated(row.jopt.replace("DECAY", "0.1"))) for row in rows_of(library)
     }
-    rows = table(translations.PAGES[library], title)
-    calls = {row[0]: row[1] for row in rows if len(row) > 2}
+    calls = {row[0]: row[1] for row in table(title) if len(row) > 2}
     assert len(calls) > 14
     own = {x for x, call in calls.items() if "…" not in call}
     assert {
@@ -243,8 +241,7 @@ def test_readme_translates_as_the_parity_tests_do(library):
 
 def test_readme_has_the_tables_of_names_and_defaults_that_were_recorded():
     for name, part in translations.parts().items():
-        page = translations.PAGES[name].read_text()
-        assert part in page, f"{name}: run python -m tests.tools.translations"
+        assert part in README, f"{name}: run python -m tests.tools.translations"
     for replaced in translations_of_optax.REPLACED.values():
         for text in re.findall("`([^`]*)`", replaced):
             assert eval(text.partition("(")[0], {"jopt": jopt, **public(jopt)})
@@ -261,6 +258,27 @@ def test_jopts_own_defaults_are_as_far_away_as_the_readme_says():
             listed, before = known[library][name]
             assert text == listed
             np.testing.assert_allclose(gap, before, 0.01, 1e-9, err_msg=text)
+
+
+def test_readme_names_every_file():
+    listed = re.search(r"```text\n(jopt/.*?)```", section("Files"), re.S)[1]
+    folders, files = [], set()
+    for line in listed.splitlines():
+        name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 2
+        folders[depth:] = [name]
+        found = ROOT / "".join(folders)
+        if not name.endswith("/"):
+            files.add("".join(folders))
+        elif len(line.split()) > 1:  # a folder that is described as a whole
+            inside = set(found.glob("*.py")) - {found / "__init__.py"}
+            files |= {path.relative_to(ROOT).as_posix() for path in inside}
+    present = {
+        path.relative_to(ROOT).as_posix()
+        for part in ("jopt", "tests", "examples")
+        for path in (ROOT / part).rglob("*.py")
+        if path.name != "__init__.py" or path.parent.name == "jopt"
+    }
+    assert files == present
 
 
 def test_readme_counts_the_settings_that_are_compared():

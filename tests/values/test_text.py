@@ -71,7 +71,7 @@ def test_a_dict_of_keras_gives_keras_numbers() -> None:
         ("chain(adam)", "'adam' in 'chain.adam.' is a factory: call it"),
         (
             "adam(1e-3).update",
-            "is not a number, text, list, dict, or call of",
+            "is not a number, text, list, dict, or call of a factory",
         ),
         ("__import__('os').system('true')", "does not run code"),
         ("adam(open('x'))", "there is no factory 'open'"),
