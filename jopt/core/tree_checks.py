@@ -165,7 +165,7 @@ def scalars(name: str, results: Any, names: Collection[str]) -> None:
 
 
 def scalars_of_rows(name: str, inputs: Mapping[str, Any], error: Exception) -> None:
-    """Raise a clearer error if ``scalars`` failed with a row-sparse leaf among inputs."""
+    """Raise a clearer error if ``scalars`` failed on a row-sparse leaf."""
     for what, whole in inputs.items():
         rows = [n for n, x in tree.leaves_with_names(whole) if is_rows(x)]
         if rows:

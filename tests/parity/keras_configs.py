@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import rows, schedules
+from tests.catalogue import rows_of
+
+from . import schedules
 from .problem import GRADS, PARAMS, flat
 from .process import result_of
 
@@ -78,7 +80,7 @@ OPTIONS = (
 TEXTS = [
     *(f"{name}()" for name in OPTIMIZERS),
     *(f"{name}({OPTIONS})" for name in OPTIMIZERS),
-    *(row.oracle for row in rows.rows_of("keras")),
+    *(row.oracle for row in rows_of("keras")),
     *(text for text in STEPPED if not text.startswith("excluded")),
     *(row.oracle for row in schedules.KERAS),
     "LossScaleOptimizer(Adam(0.5), initial_scale=4.0, dynamic_growth_steps=2)",

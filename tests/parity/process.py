@@ -17,10 +17,10 @@ import numpy as np
 ROOT = Path(__file__).parents[__package__.count(".") + 1]
 
 
-def result_of(module, *arguments, x64):
+def result_of(module, *arguments, x64, text=""):
     """What ``python -m module --run *arguments PATH`` saves at PATH.
 
-    One array, or several by name.
+    One array, or several by name. It reads the text from its standard input.
     """
     with tempfile.TemporaryDirectory() as folder:
         env = os.environ | {
@@ -34,6 +34,6 @@ def result_of(module, *arguments, x64):
         path = Path(folder, "result.npy")
         command = [sys.executable, "-W", "ignore", "-m", f"{__package__}.{module}"]
         command += ["--run", *arguments, str(path)]
-        subprocess.run(command, cwd=ROOT, env=env, check=True)
+        subprocess.run(command, cwd=ROOT, env=env, check=True, input=text, text=True)
         found = np.load(path)
         return found if isinstance(found, np.ndarray) else dict(found)

@@ -1,6 +1,0 @@
-"""``python -m tests.checkpoints``: write the golden checkpoints of this version."""
-
-from tests.checkpoints import main
-
-
-main()

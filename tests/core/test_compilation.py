@@ -1,0 +1,132 @@
+"""What is compiled, exactly: equations, calls, kernels, memory. No clocks here."""
+
+from __future__ import annotations
+
+import collections
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import jopt
+from tests.benchmarks import steps as benchmarks
+
+
+RECIPE = jopt.chain(
+    jopt.clip_by_global_norm(1.0),
+    jopt.adamw(jopt.warmup_cosine_decay_schedule(0.0, 1e-3, 100, 10_000)),
+)
+
+
+def leaves(n: int, shape: tuple[int, ...] = (4, 4)) -> dict[str, Any]:
+    return {f"layer_{i}": jax.ShapeDtypeStruct(shape, jnp.float32) for i in range(n)}
+
+
+def equations(tx: Any, params: Any) -> list[Any]:
+    state = jax.eval_shape(tx.init, params)
+    return jax.make_jaxpr(tx.update)(params, state, params).jaxpr.eqns
+
+
+def called(eqns: list[Any]) -> collections.Counter[str]:
+    return collections.Counter(eqn.params.get("name", "") for eqn in eqns)
+
+
+@pytest.mark.parametrize(
+    "tx", [jopt.adamw(1e-3), RECIPE, jopt.rmsprop(0.1, centered=True, momentum=0.9)]
+)
+def test_an_update_is_one_kernel_call_per_leaf_and_one_prologue(tx: Any) -> None:
+    names = called(equations(tx, leaves(50)))
+    assert len(names) == 2
+    assert names.pop("prologue") == 1
+    assert list(names.values()) == [50]
+
+
+def test_the_kernel_of_a_chain_is_named_after_its_members() -> None:
+    (name,) = called(equations(RECIPE, leaves(1))) - collections.Counter(["prologue"])
+    members = ["clip_by_global_norm", "scale_by_adam", "add_decayed_weights"]
+    assert name == "__".join([*members, "scale_by_learning_rate"])
+
+
+def test_a_member_that_looks_at_all_updates_starts_a_new_kernel() -> None:
+    tx = jopt.chain(jopt.adam(1e-3), jopt.clip_by_global_norm(1.0), jopt.scale(2.0))
+    names = called(equations(tx, leaves(3)))
+    names.pop("prologue")
+    assert sorted(names.values()) == [3, 3]
+
+
+def test_the_norm_of_many_equal_leaves_takes_few_calls() -> None:
+    tree = leaves(160)
+    (outer,) = jax.make_jaxpr(jopt.tree.norm)(tree).jaxpr.eqns
+    names = called(outer.params["jaxpr"].jaxpr.eqns)
+    assert names["_add_squares"] == 10
+
+
+def test_leaves_of_one_shape_share_one_kernel() -> None:
+    params = leaves(30, (4, 4)) | {
+        f"b{i}": x for i, x in enumerate(leaves(9, (4,)).values())
+    }
+    kernels = {
+        id(eqn.params["jaxpr"])
+        for eqn in equations(RECIPE, params)
+        if eqn.params["name"] != "prologue"
+    }
+    assert len(kernels) == 2
+
+
+def test_without_jit_a_step_dispatches_one_call_per_leaf() -> None:
+    # Outside of jit every equation of the trace is a dispatch of its own.
+    params, n = leaves(100), 100
+    assert len(equations(benchmarks.adamw(jopt), params)) == n + 1
+    applied = jax.make_jaxpr(jopt.apply_updates)(params, params)
+    assert len(applied.jaxpr.eqns) == n
+    with jax.numpy_dtype_promotion("standard"):
+        assert len(equations(benchmarks.adamw(optax), params)) > 15 * n
+
+
+def test_a_rebuilt_optimizer_compiles_nothing_again() -> None:
+    params = {"w": jnp.ones((4, 4))}
+
+    def train() -> None:
+        tx = jopt.chain(jopt.clip_by_global_norm(1.0), jopt.adamw(1e-3))
+        updates, _ = tx.update(params, tx.init(params), params)
+        jopt.apply_updates(params, updates)
+
+    train()
+    with jax.no_tracing():
+        train()
+
+
+def test_checks_leave_no_equation_behind() -> None:
+    kernel = [
+        e for e in equations(jopt.sgd(0.1), leaves(1)) if "prologue" not in str(e)
+    ]
+    (inner,) = kernel
+    names = [eqn.primitive.name for eqn in inner.params["jaxpr"].jaxpr.eqns]
+    assert names == ["neg", "mul"]
+
+
+def test_a_clipped_step_of_gpt2_small_needs_no_second_gradient() -> None:
+    params = jax.eval_shape(benchmarks.gpt2_small)
+    assert len(jax.tree.leaves(params)) == 148
+    assert sum(x.size for x in jax.tree.leaves(params)) == 124_439_808
+    compiled = benchmarks.compiled_step(jopt, RECIPE, params)
+    memory = compiled.memory_analysis()
+    assert memory.temp_size_in_bytes <= 2_000_000
+    # Everything that is donated is written in place.
+    donated = 3 * 4 * 124_439_808
+    assert memory.alias_size_in_bytes >= donated
+
+
+def test_the_step_is_smaller_than_that_of_optax() -> None:
+    params = leaves(100)
+
+    def size(library: Any) -> int:
+        tx = benchmarks.clip_adamw(library)
+        state = jax.eval_shape(tx.init, params)
+        with jax.numpy_dtype_promotion("standard"):  # optax needs it
+            lowered = jax.jit(tx.update).lower(params, state, params)
+        return len(lowered.as_text().splitlines())
+
+    assert size(jopt) < 0.25 * size(optax)

@@ -1,0 +1,318 @@
+"""Hyperparameters: what the state holds, what changes it, and what compiles again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jopt
+from tests.algorithms.test_adam import adam
+
+
+PARAMS = {"bias": jnp.ones(3), "kernel": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)}
+GRADS = jax.tree.map(lambda p: 0.1 * p + 0.2, PARAMS)
+RATES = jnp.array([0.1, 0.2, 0.5])
+
+
+@jopt.schedule
+def halving(start: float) -> Any:
+    return lambda count: start * 0.5 ** jnp.asarray(count, jnp.float32)
+
+
+def run(tx: Any, steps: int = 3, state: Any = None, params: Any = PARAMS) -> Any:
+    """Parameters and state after some steps with the same gradient."""
+    state = tx.init(params) if state is None else state
+    for _ in range(steps):
+        updates, state = tx.update(GRADS, state, params)
+        params = jopt.apply_updates(params, updates)
+    return params, state
+
+
+def values(state: Any) -> dict[str, float]:
+    return {name: float(x) for name, x in jopt.hyperparams(state).items()}
+
+
+def adam_by_numpy(learning_rate: Any, steps: int = 3, **options: Any) -> Any:
+    """The parameters after some steps, from the slow twin in float64."""
+    found = {}
+    for name, p in PARAMS.items():
+        p, grads = np.float64(p), [np.float64(GRADS[name])] * steps
+        found[name] = list(adam(p, grads, learning_rate=learning_rate, **options))[-1]
+    return found
+
+
+TUNED = jopt.adam(jopt.tunable(0.1), b1=jopt.tunable(0.8), b2=halving(0.5))
+TWO = jopt.chain(slow=jopt.sgd(0.1), fast=jopt.sgd(jopt.tunable(0.2)), adam=TUNED)
+
+# A transformation, and the numbers in its state at the start.
+HELD = [
+    (jopt.sgd(0.5), {"learning_rate": 0.5}),
+    (jopt.sgd(halving(0.5)), {"learning_rate": 0.5}),
+    (jopt.sgd(jopt.tunable(0.5)), {"learning_rate": 0.5}),
+    (jopt.sgd(jnp.float32(0.5)), {"learning_rate": 0.5}),
+    (jopt.adam(0.5, b1=0.25), {"learning_rate": 0.5}),
+    (TUNED, {"learning_rate": 0.1, "b1": 0.8, "b2": 0.5}),
+    (jopt.clip(1.0), {}),
+    (jopt.clip(halving(1.0)), {"max_delta": 1.0}),
+    (jopt.chain(jopt.clip_by_norm(jopt.tunable(2.0)), jopt.ema(0)), {"max_norm": 2.0}),
+    (jopt.adamw(0.5, weight_decay=halving(0.25)),
+     {"learning_rate": 0.5, "weight_decay": 0.25}),
+    (jopt.chain(a=jopt.sgd(0.5), b=jopt.chain(c=jopt.sgd(0.25))), {
+        "a/scale_by_learning_rate/learning_rate": 0.5,
+        "b/c/scale_by_learning_rate/learning_rate": 0.25,
+    }),
+    (jopt.chain(jopt.scale(halving(0.5)), jopt.scale(halving(0.25))), {
+        "scale/step_size": 0.5,
+        "scale_2/step_size": 0.25,
+    }),
+    (jopt.ftrl(0.5, l1=jopt.tunable(0.25)), {"learning_rate": 0.5, "l1": 0.25}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tx", "held"), HELD, ids=[repr(tx)[:60] for tx, _ in HELD])
+def test_the_state_holds_the_rate_and_every_number_that_is_no_constant(
+    tx: Any, held: dict[str, float]
+) -> None:
+    state = tx.init(PARAMS)
+    found = jopt.hyperparams(state)
+    assert found.keys() == held.keys()
+    for name, value in held.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-7)
+    for x in found.values():
+        assert (x.shape, x.dtype, x.weak_type) == ((), jnp.float32, False)
+    _, after = tx.update(GRADS, state, PARAMS)
+    assert jopt.hyperparams(after).keys() == held.keys()
+    under_jit = jax.jit(lambda s: jopt.hyperparams(s))(state)
+    chex.assert_trees_all_equal(under_jit, found)
+
+
+def test_a_scheduled_number_is_stored_as_it_was_last_used() -> None:
+    tx = jopt.chain(jopt.clip(halving(8.0)), jopt.sgd(halving(0.5)))
+    assert values(tx.init(PARAMS)) == {"max_delta": 8.0, "learning_rate": 0.5}
+    for steps, factor in [(1, 1), (2, 0.5), (3, 0.25), (4, 0.125)]:
+        _, state = run(tx, steps)
+        held = {"max_delta": 8.0 * factor, "learning_rate": 0.5 * factor}
+        assert values(state) == held
+
+
+def test_a_schedule_is_evaluated_at_each_step() -> None:
+    params, _ = run(jopt.sgd(halving(0.5)))
+    for name, p in PARAMS.items():
+        expected = p - (0.5 + 0.25 + 0.125) * GRADS[name]
+        np.testing.assert_allclose(params[name], expected, rtol=1e-6)
+    params, _ = run(jopt.adam(halving(0.5), b1=halving(0.8)))
+    expected = adam_by_numpy(lambda t: 0.5 * 0.5**t, b1=lambda t: 0.8 * 0.5**t)
+    chex.assert_trees_all_close(params, jax.tree.map(jnp.float32, expected), rtol=1e-5)
+
+
+def test_a_tunable_number_means_what_the_constant_does() -> None:
+    tunable = jopt.adam(jopt.tunable(0.1), b1=jopt.tunable(0.8), eps=jopt.tunable(1e-3))
+    for tx in (jopt.adam(0.1, b1=0.8, eps=1e-3), tunable):
+        chex.assert_trees_all_close(
+            run(tx)[0],
+            jax.tree.map(jnp.float32, adam_by_numpy(0.1, b1=0.8, eps=1e-3)),
+            rtol=1e-5,
+        )
+
+
+# Changing them.
+
+
+def test_a_number_that_is_set_is_used_from_the_next_step_on() -> None:
+    tx = jopt.sgd(0.1)
+    params, state = run(tx, 2)
+    state = jopt.set_hyperparams(tx, state, learning_rate=0.5)
+    params, state = run(tx, 3, state, params)
+    for name, p in PARAMS.items():
+        expected = np.float64(p) - (2 * 0.1 + 3 * 0.5) * np.float64(GRADS[name])
+        np.testing.assert_allclose(params[name], expected, rtol=1e-6)
+    assert values(state) == {"learning_rate": 0.5}
+
+
+SETTINGS: list[tuple[Any, dict[str, Any], dict[str, float]]] = [
+    (jopt.adam(0.1), {"learning_rate": 1}, {"learning_rate": 1.0}),
+    (jopt.adam(0.1), {"learning_rate": np.float16(0.5)}, {"learning_rate": 0.5}),
+    (jopt.adam(0.1), {"learning_rate": np.array(2)}, {"learning_rate": 2.0}),
+    (jopt.adam(0.1), {"learning_rate": jnp.bfloat16(0.5)}, {"learning_rate": 0.5}),
+    (TUNED, {"b1": 0.5, "learning_rate": 0.25}, {"b1": 0.5, "learning_rate": 0.25}),
+    (jopt.chain(opt=jopt.adam(0.1)), {"learning_rate": 0.5}, {"learning_rate": 0.5}),
+    (TWO, {"fast/scale_by_learning_rate/learning_rate": 0.5, "b1": 0.25},
+     {"fast/scale_by_learning_rate/learning_rate": 0.5, "b1": 0.25}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tx", "given", "held"), SETTINGS)
+def test_setting_changes_the_value_and_nothing_else(
+    tx: Any, given: dict[str, Any], held: dict[str, float]
+) -> None:
+    _, state = run(tx, 2)
+    changed = jopt.set_hyperparams(tx, state, **given)
+    assert values(changed) == values(state) | held
+    chex.assert_trees_all_equal_structs(changed, state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(changed, state)
+    assert all(x.weak_type is False for x in jopt.hyperparams(changed).values())
+    # Set back, it is what it was.
+    back = {name: jopt.hyperparams(state)[name] for name in given}
+    chex.assert_trees_all_equal(jopt.set_hyperparams(tx, changed, **back), state)
+
+
+def test_a_parameter_may_have_the_name_of_a_hyperparameter() -> None:
+    params = {"learning_rate": jnp.ones(2), "b1": jnp.ones(2)}
+    tx = jopt.adam(0.5)
+    state = tx.init(params)
+    assert values(state) == {"learning_rate": 0.5}
+    changed = jopt.set_hyperparams(tx, state, learning_rate=0.25)
+    chex.assert_trees_all_equal(changed["scale_by_adam"], state["scale_by_adam"])
+
+
+def test_a_state_on_another_device_stays_there() -> None:
+    device = jax.devices()[3]
+    tx = jopt.adam(0.1)
+    state = jax.device_put(tx.init(PARAMS), device)
+    changed = jopt.set_hyperparams(tx, state, learning_rate=0.5)
+    assert jopt.hyperparams(changed)["learning_rate"].devices() == {device}
+
+
+def test_the_state_is_the_truth_and_not_the_recipe() -> None:
+    _, state = run(jopt.sgd(0.5), 1)
+    after, _ = run(jopt.sgd(0.1), 1, state)
+    for name, p in PARAMS.items():
+        np.testing.assert_allclose(after[name], p - 0.5 * GRADS[name], rtol=1e-6)
+
+
+def test_an_array_given_as_rate_is_used_as_it_is() -> None:
+    loss = lambda rate: jnp.sum(run(jopt.sgd(rate), 2)[0]["bias"])  # noqa: E731
+    total = 2 * float(jnp.sum(GRADS["bias"]))
+    np.testing.assert_allclose(loss(jnp.float32(0.5)), 3 - 0.5 * total, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(loss)(0.5), 3 - 0.5 * total, rtol=1e-6)
+    # So the loss can be differentiated by it.
+    np.testing.assert_allclose(jax.grad(loss)(0.5), -total, rtol=1e-6)
+    # It is used instead of what the state holds, which then holds it.
+    _, state = run(jopt.sgd(0.1), 1)
+    params, state = run(jopt.sgd(jnp.float32(0.5)), 1, state)
+    np.testing.assert_allclose(params["bias"], 1 - 0.5 * GRADS["bias"], rtol=1e-6)
+    assert values(state) == {"learning_rate": 0.5}
+
+
+# Compilation and vmap.
+
+
+def counted(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[None]]:
+    """The function under jit, and an entry for each time it is traced."""
+    traces: list[None] = []
+
+    @jax.jit
+    def wrapped(*args: Any) -> Any:
+        traces.append(None)
+        return function(*args)
+
+    return wrapped, traces
+
+
+@pytest.mark.parametrize("make", [jopt.sgd, jopt.adam, jopt.ftrl, jopt.lion])
+def test_a_hundred_learning_rates_take_one_compilation(make: Any) -> None:
+    tx = make(0.1)
+    step, traces = counted(lambda state, params: run(tx, 1, state, params))
+    params, state = step(tx.init(PARAMS), PARAMS)
+    for rate in np.linspace(0.01, 1.0, 100):
+        state = jopt.set_hyperparams(tx, state, learning_rate=rate)
+        params, state = step(state, params)
+    assert len(traces) == 1
+    assert values(state) == {"learning_rate": 1.0}
+
+
+def test_a_hundred_optimizers_with_other_tunables_compile_no_kernel_again() -> None:
+    run(jopt.adam(jopt.tunable(0.1), b1=jopt.tunable(0.9)), 1)
+    with jax.no_tracing():
+        for rate in np.linspace(0.01, 1.0, 100):
+            run(jopt.adam(jopt.tunable(rate), b1=jopt.tunable(rate / 2)), 1)
+
+
+def test_numbers_are_set_inside_jit_without_tracing_again() -> None:
+    def set_and_run(state: Any, rate: Any) -> Any:
+        state = jopt.set_hyperparams(TUNED, state, learning_rate=rate, b1=rate)
+        return run(TUNED, 1, state)
+
+    step, traces = counted(set_and_run)
+    for rate in (0.1, 0.25):
+        _, state = step(TUNED.init(PARAMS), rate)
+        np.testing.assert_allclose(values(state)["b1"], rate, rtol=1e-6)
+    assert len(traces) == 1
+
+
+MAKERS = [
+    jopt.sgd,
+    lambda rate: jopt.sgd(jopt.tunable(rate)),
+    lambda rate: jopt.adam(jopt.tunable(rate), b1=rate),
+    lambda rate: jopt.chain(jopt.clip(rate), opt=jopt.lion(rate)),
+    lambda rate: jopt.sgd(lambda count: rate / (1 + count.astype(jnp.float32))),
+]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_vmap_over_a_rate_makes_an_ensemble(make: Any) -> None:
+    """One optimizer for each rate, made and run inside of vmap."""
+    together, states = jax.vmap(lambda rate: run(make(rate)))(RATES)
+    for i, rate in enumerate(RATES):
+        alone, state = run(make(rate))
+        mine = jax.tree.map(lambda x, i=i: x[i], (together, states))
+        chex.assert_trees_all_close(mine, (alone, state), rtol=1e-6)
+
+
+def test_an_ensemble_is_made_from_one_state() -> None:
+    """Rates set under vmap, and then again for all members, or for each."""
+    tx = jopt.adam(0.1)
+    one = tx.init(PARAMS)
+    states = jax.vmap(lambda r: jopt.set_hyperparams(tx, one, learning_rate=r))(RATES)
+    chex.assert_trees_all_equal(jopt.hyperparams(states)["learning_rate"], RATES)
+    together, _ = jax.vmap(lambda s: run(tx, 2, s))(states)
+    for i, rate in enumerate(RATES):
+        alone = adam_by_numpy(float(rate), steps=2)
+        np.testing.assert_allclose(together["bias"][i], alone["bias"], atol=1e-6)
+    for given, held in [(0.25, [0.25] * 3), (RATES / 2, RATES / 2)]:
+        changed = jopt.set_hyperparams(tx, states, learning_rate=given)
+        chex.assert_trees_all_equal_shapes_and_dtypes(changed, states)
+        np.testing.assert_array_equal(jopt.hyperparams(changed)["learning_rate"], held)
+
+
+# inject_hyperparams.
+
+
+INJECTED = [
+    (jopt.inject_hyperparams(jopt.sgd)(0.1), "sgd(learning_rate=tunable(value=0.1))"),
+    (jopt.inject_hyperparams(jopt.trace)(0, nesterov=True),
+     "trace(decay=tunable(value=0.0), nesterov=True)"),
+    (jopt.inject_hyperparams(jopt.sgd)(halving(0.1)),
+     "sgd(learning_rate=halving(start=0.1))"),
+    (jopt.inject_hyperparams(jopt.add_decayed_weights)(0.1, mask="kernel"),
+     "add_decayed_weights(weight_decay=tunable(value=0.1), mask='kernel')"),
+    (jopt.inject_hyperparams(jopt.trace, static_args="decay")(0.5), "trace(decay=0.5)"),
+    (jopt.inject_hyperparams(jopt.adam, static_args=("eps", "eps_root", "b2"))(0.1),
+     "adam(learning_rate=tunable(value=0.1), b1=tunable(value=0.9))"),
+    (jopt.inject_hyperparams(jopt.ema)(0.9, debias=False, accumulator_dtype="float16"),
+     "ema(decay=tunable(value=0.9), debias=False, accumulator_dtype='float16')"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tx", "shown"), INJECTED)
+def test_inject_hyperparams_makes_the_declared_numbers_tunable(
+    tx: Any, shown: str
+) -> None:
+    assert repr(tx) == shown
+
+
+def test_what_inject_hyperparams_makes_can_be_set_by_name() -> None:
+    tx = jopt.inject_hyperparams(jopt.adam)(learning_rate=0.1, b1=0.8)
+    state = jopt.set_hyperparams(
+        tx, tx.init(PARAMS), learning_rate=0.5, b2=0.5, eps=0.1
+    )
+    params, _ = run(tx, 3, state)
+    expected = adam_by_numpy(0.5, b1=0.8, b2=0.5, eps=0.1)
+    for name, p in expected.items():
+        np.testing.assert_allclose(params[name], p, rtol=1e-5)

@@ -1,0 +1,176 @@
+"""The README's table of optimizers, from the registry and the parity tests.
+
+`python -m tests.tools.table` measures every parity row against the golden numbers,
+keeps the deviations in parity/golden/deviations.json, and writes the table into
+`PAGE`. Names and papers come from the docstrings; what an optimizer stores and needs
+comes from the optimizer itself.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jopt
+from jopt.values import registry
+from tests.catalogue import ROWS, WIDTHS, key
+from tests.parity.numbers import DEVIATIONS, both, deviation
+from tests.public import public
+
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "optimizers.md"
+TITLES = {"keras": "Keras"}
+# Arguments of those that have no learning rate first, or need more than one.
+CALLS = {
+    "dpsgd": "dpsgd(0.1, 1.0, 1.0, key=0)",
+    "mechanize": "mechanize(sgd(1.0))",
+    "noisy_sgd": "noisy_sgd(0.1, key=0)",
+    "polyak_sgd": "polyak_sgd()",
+    "schedule_free": "schedule_free(sgd(0.1), 0.1)",
+}
+SHAPE = (1024, 1024)
+
+
+def optimizers() -> list[str]:
+    """The registered factories of optimizers."""
+    return [
+        name
+        for name in jopt.names()
+        if registry.factories()[name].__module__.startswith("jopt.algorithms.")
+        and not name.startswith("scale_by_")
+        and (
+            "learning_rate" in registry.factories()[name].__signature__.parameters
+            or name in CALLS
+        )
+    ]
+
+
+def made(name: str) -> Any:
+    """An optimizer with its defaults."""
+    call = CALLS.get(name, f"{name}(learning_rate=0.1)")
+    return eval(call, public(jopt))
+
+
+def paper(name: str) -> str:
+    """Authors and year, as the docstring has them last: Authors, "Title", year."""
+    factory = registry.factories()[name]
+    pattern = r'([A-Z][^.;:"`()<>=]*?),? "[^"]+", (?:\w+ )?(\d{4})'
+    for text in (factory.__doc__, sys.modules[factory.__module__].__doc__):
+        text = " ".join((text or "").split(">>>")[0].replace("et al.", "et al").split())
+        found = re.findall(pattern, text)
+        if found:
+            break
+    if not found:
+        raise ValueError(
+            f'the docstring of {name} has no source: Authors, "Title", year'
+        )
+    authors, year = found[-1]
+    return f"{authors.replace('et al', 'et al.')}, {year}"
+
+
+def stored(name: str) -> str:
+    """Bytes of state per float32 parameter of a square matrix."""
+    params = {"kernel": jax.ShapeDtypeStruct(SHAPE, jnp.float32)}
+    state = jax.eval_shape(made(name).init, params)
+    nbytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    return f"{nbytes / math.prod(SHAPE):.2g}" if nbytes > 999 else "0"
+
+
+def needed(name: str) -> str:
+    """What an update takes beyond updates and state, as its errors say."""
+    params = {"kernel": jnp.ones((8, 8))}
+    tx, given = made(name), {}
+    state = tx.init(params)
+    known = {"params": params, "value": jnp.ones(()), "obj_fn": jopt.tree.norm}
+    for _ in range(4):
+        try:
+            jax.eval_shape(lambda: tx.update(params, state, **given))
+        except TypeError as error:
+            missing = re.search(
+                r"needs (?:the (parameters)|the argument '(\w+)')", str(error)
+            )
+            assert missing, error
+            word = "params" if missing[1] else missing[2]
+            given[word] = known[word]
+        else:
+            break
+    words = {"obj_fn": "the loss, for second gradients"}
+    return ", ".join(words.get(word, word) for word in given) or "-"
+
+
+def compared() -> dict[str, list[Any]]:
+    """The parity rows of each optimizer."""
+    known = set(optimizers())
+    found = collections.defaultdict(list)
+    for row in ROWS:
+        for name in re.findall(r"(\w+)\(", row.jopt):
+            if name in known:
+                found[name].append(row)
+                break
+    return found
+
+
+def power_of_ten(x: float) -> str:
+    """A bound in whole powers of ten; 0 stays 0."""
+    return "0" if x == 0 else f"1e{math.ceil(math.log10(x))}"
+
+
+def table(deviations: dict[str, dict[str, float]]) -> str:
+    """The table as Markdown."""
+    lines = [
+        "| optimizer | paper | state | needs | same numbers as | float32 | float64 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows = compared()
+    for name in optimizers():
+        of = collections.Counter(TITLES.get(r.library, r.library) for r in rows[name])
+        libraries = ", ".join(f"{library} {n}" for library, n in sorted(of.items()))
+        largest = [
+            power_of_ten(max((deviations[key(r)][w] for r in rows[name]), default=0.0))
+            for w in ("float32", "float64")
+        ]
+        if not rows[name]:
+            largest = ["", ""]
+        cells = [
+            f"`{name}`",
+            paper(name),
+            stored(name),
+            needed(name),
+            libraries,
+            *largest,
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def write(page: Path, name: str, module: str, text: str) -> None:
+    """Replace the generated part of a page; its comments say what generates it."""
+    before, rest = re.split(rf"<!-- {name}: [^\n]* -->\n", page.read_text())
+    after = rest[rest.index("<!-- end -->") :]
+    begin = f"<!-- {name}: python -m {module} -->\n"
+    page.write_text(before + begin + text + after)
+
+
+def main() -> None:
+    """Measure, and write the numbers and the table."""
+    measured = {
+        key(row): {
+            width: float(f"{deviation(*both(row, width)):.1e}") for width in WIDTHS
+        }
+        for row in ROWS
+    }
+    DEVIATIONS.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n")
+    write(PAGE, "optimizers", "tests.tools.table", table(measured))
+
+
+if __name__ == "__main__":
+    main()
