@@ -114,7 +114,9 @@ def test_narrow_dtypes_come_back(tmp_path: Path, form: str, dtype: str) -> None:
     params = {"codes": jnp.arange(5).astype(dtype)}
     names = {"path": tmp_path / form, "params": params, "opt_state": {}}
     if form == "run.safetensors" and dtype not in files.SAFETENSORS:
-        with pytest.raises(TypeError, match=f"no dtype {dtype}, the dtype of params/codes"):
+        with pytest.raises(
+            TypeError, match=f"no dtype {dtype}, the dtype of params/codes"
+        ):
             save(**names)
     else:
         save(**names)
