@@ -125,7 +125,7 @@ def test_the_growth_of_the_estimate_can_be_bounded(make: Any) -> None:
         for _ in range(40):
             updates, state = tx.update(jax.grad(quadratic)(params), state, params)
             params = jopt.apply_updates(params, updates)
-            found.append(float(state.estim_lr))
+            found.append(float(state[tx.name].estim_lr))
         return np.array(found)
 
     free = estimates()
@@ -139,7 +139,7 @@ def test_the_growth_of_the_estimate_can_be_bounded(make: Any) -> None:
 def test_the_start_of_narrow_parameters_can_be_kept_as_narrow() -> None:
     narrow = jopt.prodigy(params0_dtype="bfloat16")
     state = on_a_path(narrow, jnp.bfloat16)
-    assert state.params0["w"].dtype == jnp.bfloat16
+    assert state["prodigy"].params0["w"].dtype == jnp.bfloat16
     expected = scalars(on_a_path(jopt.prodigy(), jnp.bfloat16))
     chex.assert_trees_all_equal(scalars(state), expected)
 

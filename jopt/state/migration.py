@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,9 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jopt.core import masks
+from jopt.core.chain import Chain
+from jopt.core.transformation import GradientTransformation
+from jopt.state.recipe_differences import inside
 from jopt.values.arguments import abbreviated
 
 
@@ -189,6 +192,59 @@ def _cast(rule: Cast, name: str, value: Any, dtype: Any) -> Any:
 def _kind(dtype: Any) -> Any:
     kinds = (jnp.floating, jnp.complexfloating, jnp.integer)
     return next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), dtype)
+
+
+def new_chains(
+    tx: GradientTransformation, missing: Iterable[str], unexpected: Iterable[str]
+) -> dict[str, str]:
+    """Find the chains around states that a checkpoint has without a chain.
+
+    Version 0.1.0 saved some optimizers this way: the state of ``ftrl(…)`` had the entry
+    ``accumulator/kernel``, which is ``ftrl/accumulator/kernel`` now.
+
+    Args:
+      tx: The transformation.
+      missing: Paths of its state that the checkpoint lacks.
+      unexpected: Paths of the checkpoint that its state lacks.
+
+    Returns:
+      For each such chain the prefix of its paths, and the prefix with the name of the
+      member that the entries belong to. Empty unless these names explain all missing
+      and all unexpected entries.
+    """
+    missing, unexpected = set(missing), set(unexpected)
+    prefixes: dict[str, str] = {}
+    for prefix, inner in inside(tx):
+        names = inner.children if isinstance(inner, Chain) else ()
+        saved = {path for path in unexpected if path.startswith(prefix)}
+        matches = [
+            f"{prefix}{name}/"
+            for name in names
+            if saved
+            and {_moved(path, {prefix: f"{prefix}{name}/"}) for path in saved}
+            == {path for path in missing if path.startswith(f"{prefix}{name}/")}
+        ]
+        if len(matches) == 1:
+            prefixes[prefix] = matches[0]
+    renamed = {_moved(path, prefixes) for path in unexpected}
+    return prefixes if renamed == missing else {}
+
+
+def moved(
+    entries: Mapping[str, Any], prefixes: Mapping[str, str], known: Container[str]
+) -> dict[str, Any]:
+    """Rename the entries that are not known by the prefixes of `new_chains`."""
+    return {
+        path if path in known else _moved(path, prefixes): x
+        for path, x in entries.items()
+    }
+
+
+def _moved(path: str, prefixes: Mapping[str, str]) -> str:
+    for old, new in prefixes.items():
+        if path.startswith(old):
+            return new + path.removeprefix(old)
+    return path
 
 
 def likely(missing: Sequence[str], unexpected: Sequence[str]) -> Rename | None:

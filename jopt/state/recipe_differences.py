@@ -24,7 +24,7 @@ def declared(tx: GradientTransformation) -> dict[str, Any]:
     {'trace/decay': 0.9, 'scale_by_learning_rate/learning_rate': 0.1}
     """
     numbers = {}
-    for prefix, inner in _inside(tx):
+    for prefix, inner in inside(tx):
         recipe = inner.recipe
         # The members of a chain list the same numbers, under the paths of the state.
         if recipe is None or isinstance(inner, Chain):
@@ -56,7 +56,7 @@ def differing(
       whose: ``"recipe"`` to take the recipe's numbers, ``"checkpoint"`` to take none.
     """
     in_state: dict[str, jax.Array] = {}  # numbers whose value the state decides
-    for prefix, inner in _inside(tx):
+    for prefix, inner in inside(tx):
         if changing := inner.changing:
             from_recipe = {*changing.schedules, *changing.given}
             numbers = changing.initial().items()
@@ -87,13 +87,13 @@ def differing(
     return changed if whose == "recipe" else {}
 
 
-def _inside(
+def inside(
     tx: GradientTransformation, prefix: str = ""
 ) -> Iterator[tuple[str, GradientTransformation]]:
     """Yield every transformation inside ``tx`` with the prefix of its state's paths."""
     yield prefix, tx
     for name, inner in tx.children.items():
-        yield from _inside(inner, f"{prefix}{name}/")
+        yield from inside(inner, f"{prefix}{name}/")
 
 
 def _short(number: Any) -> str:

@@ -20,7 +20,7 @@ from jopt import tree
 from jopt._version import __version__
 from jopt.core.chain import as_transformation
 from jopt.core.transformation import GradientTransformation, OptState, Params
-from jopt.state.migration import Rule, likely, migrated
+from jopt.state.migration import Rule, likely, migrated, moved, new_chains
 from jopt.state.placing import assembled, is_abstract, is_key
 from jopt.state.recipe_differences import declared, differing
 from jopt.values import arguments
@@ -157,6 +157,13 @@ def load_state_dict(
     template = jax.eval_shape(tx.init, params)
     expected = state_dict(template)
     flat, fresh = migrated(flat, tuple(migrate), expected)
+    lacking = [n for n in expected if n not in flat]
+    if prefixes := new_chains(tx, lacking, [n for n in flat if n not in expected]):
+        flat = moved(flat, prefixes, expected)
+        flat = {n: x for n, x in flat.items() if n not in fresh}
+        if schema is not None:
+            numbers = moved(schema.get("hyperparams", {}), prefixes, declared(tx))
+            schema = {**schema, "hyperparams": numbers}
     missing = [n for n in expected if n not in flat and n not in fresh]
     unexpected = [n for n in flat if n not in expected]
     values, wrong = {}, []
