@@ -1,14 +1,14 @@
-"""Train a small network on handwritten digits, stop anywhere, and go on.
+"""Train a small network on handwritten digits, interrupt it anywhere, and resume.
 
     python examples/01_quickstart.py
 
 The data are the 1,797 digits of 8 x 8 pixels that come with scikit-learn. One compiled
-step clips the gradients and runs AdamW under a warmup-cosine learning rate; it is given
-the memory of the old parameters and optimizer state (`donate_argnums`). Each epoch ends
-with a checkpoint: kill the script when you like, and `--resume` takes it to the very
-bits that it would have reached alone.
+step clips the gradients and runs AdamW with a warmup-cosine learning rate. It donates
+the old parameters and optimizer state (`donate_argnums`), so their memory is reused.
+Each epoch ends with a checkpoint. Kill the script at any time: with `--resume` it ends
+with the same bits as an uninterrupted run.
 
-With two CPU cores it says (30 epochs take 13 seconds):
+On two CPU cores it prints (30 epochs take 13 seconds):
 
     660/660 [00:12<00:00, 52.19step/s, loss 0.0004, accuracy 100.0%, rate 2.1e-08]
     test accuracy 98.61% (355 of 360) after 30 epochs, 13 s
@@ -37,10 +37,12 @@ parser.add_argument("--epochs", type=int, default=30)
 parser.add_argument("--batch-size", type=int, default=64)
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--out", type=Path, default=Path("out"), help="where to write")
-parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+parser.add_argument(
+    "--resume", action="store_true", help="continue from the checkpoint"
+)
 args = parser.parse_args()
 
-# The data: 1,437 images to train on, 360 to test.
+# Data: 1,437 training images and 360 test images.
 
 images, labels = load_digits(return_X_y=True)
 images = images.reshape(-1, 8, 8, 1).astype(np.float32) / 16
@@ -53,14 +55,14 @@ total_steps = args.epochs * steps_per_epoch
 
 
 def batches(epoch):
-    """The batches of an epoch, in an order that only the seed and the epoch decide."""
+    """Yield the batches of an epoch in an order that depends on seed and epoch only."""
     order = np.random.default_rng((args.seed, epoch)).permutation(len(train_images))
     order = order[: steps_per_epoch * args.batch_size]
     for chosen in order.reshape(-1, args.batch_size):
         yield train_images[chosen], train_labels[chosen]
 
 
-# The model and the optimizer.
+# Model and optimizer.
 
 
 class Network(nn.Module):
@@ -111,25 +113,25 @@ def count_correct(params, x, y):
     return jnp.sum(model.apply({"params": params}, x).argmax(-1) == y)
 
 
-# All that changes: it is what a checkpoint holds.
+# Everything that training changes; a checkpoint saves all of it.
 
 init_rng, rng = jax.random.split(jax.random.PRNGKey(args.seed))
 params = model.init(init_rng, train_images[:1])["params"]
 opt_state = tx.init(params)
-history = []  # loss, accuracy and learning rate of every step
+history = []  # (loss, accuracy, learning rate) of every step
 first_epoch = 0
 recipe = f"{args.seed=} {args.epochs=} {args.batch_size=} {tx}"
 checkpoint = args.out / "checkpoint.msgpack"
 
 if args.resume:
     if not checkpoint.exists():
-        raise SystemExit(f"there is no {checkpoint} to go on from")
-    params, opt_state, step, rng, kept = jopt.checkpoint.restore(
+        raise SystemExit(f"there is no {checkpoint} to resume from")
+    params, opt_state, step, rng, metadata = jopt.checkpoint.restore(
         checkpoint, params=params, tx=tx
     )
-    if kept["recipe"] != recipe:
-        raise SystemExit(f"{checkpoint} is of another run: {kept['recipe']}")
-    history, first_epoch = kept["history"], step // steps_per_epoch
+    if metadata["recipe"] != recipe:
+        raise SystemExit(f"{checkpoint} is of another run: {metadata['recipe']}")
+    history, first_epoch = metadata["history"], step // steps_per_epoch
     print(f"resumed after epoch {first_epoch}", flush=True)
 
 # Training.
@@ -162,7 +164,7 @@ print(
     f"after {args.epochs} epochs, {time.perf_counter() - start:.0f} s"
 )
 
-# The picture.
+# Plot.
 
 figure, (above, below) = plt.subplots(2, sharex=True, figsize=(7, 5))
 losses, _, rates = zip(*history, strict=True)

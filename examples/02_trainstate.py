@@ -1,10 +1,10 @@
-"""Flax's TrainState with jopt, and jopt's TrainState, whose learning rate can be set.
+"""Use jopt in Flax's TrainState, and set the learning rate in jopt's TrainState.
 
     python examples/02_trainstate.py
 
-The first half changes nothing in a Flax program but the optimizer. The second half
-halves the learning rate when the validation loss has not fallen for two epochs: the
-rate is a number in the state, so nothing is compiled again.
+The first half changes only the optimizer of a Flax program. The second half halves the
+learning rate when the validation loss has not fallen for two epochs. The rate is a
+number in the state, so nothing compiles again.
 
     Flax's TrainState: learning rate 3.0e-03, test accuracy 96.94%
     epoch 8: the learning rate is now 5.00e-03
@@ -85,7 +85,7 @@ def initial_params():
 
 model = Network()
 
-# 1. Flax's TrainState, as it is. The learning rate can be read from the state.
+# 1. Flax's own TrainState. The learning rate can be read from the state.
 
 state = train_state.TrainState.create(
     apply_fn=model.apply,
@@ -98,7 +98,7 @@ rate = jopt.hyperparams(state.opt_state)["learning_rate"]
 _, accuracy = evaluate(state, test_x, test_y)
 print(f"Flax's TrainState: learning rate {rate:.1e}, test accuracy {accuracy:.2%}")
 
-# 2. jopt's TrainState: a subclass. The learning rate can also be set.
+# 2. jopt's TrainState, a subclass. The learning rate can also be set.
 
 state = TrainState.create(
     apply_fn=model.apply,

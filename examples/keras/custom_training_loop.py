@@ -1,9 +1,9 @@
-"""Write the training loop: what stands for GradientTape and apply_gradients.
+"""Write the training loop: the counterparts of GradientTape and apply_gradients.
 
     python examples/keras/custom_training_loop.py
 
-In Keras the optimizer changes the variables that it is given; here it gives updates and
-the next state, and the loop keeps them:
+In Keras the optimizer changes variables in place. In jopt it returns updates and the
+next state, and the loop keeps them:
 
     with tf.GradientTape() as tape:                loss, gradients = (
         logits = model(x)                              jax.value_and_grad(loss_fn)(…))
@@ -12,9 +12,9 @@ the next state, and the loop keeps them:
     optimizer.apply_gradients(zip(…))              updates, state = optimizer.update(…)
                                                    params = jopt.apply_updates(…)
 
-`apply_gradients` of the Keras that the example is from does not clip: clipping has to
-be done by hand, before. Here it is a part of the optimizer. The script does both, from
-one start and with the same batches:
+In the Keras version of the original example, `apply_gradients` does not clip, so the
+loop clips by hand. Here clipping is part of the optimizer. The script does both, from
+the same initial weights and with the same batches:
 
     epoch 1: loss 2.2467
     epoch 2: loss 2.0611
@@ -47,7 +47,7 @@ y_train = np.eye(10, dtype=np.float32)[labels]
 
 
 def uniform(key, shape, dtype=jnp.float32):
-    """Keras's kernel_initializer="uniform"."""
+    """Initialize like Keras's kernel_initializer="uniform"."""
     return jax.random.uniform(key, shape, dtype, -0.05, 0.05)
 
 

@@ -1,10 +1,10 @@
-"""Get and set the weights of an optimizer: its count and what it keeps.
+"""Get and set the weights of an optimizer: its step count and its slots.
 
     python examples/keras/get_and_set_weights.py
 
-Keras's `get_weights()` and `set_weights(weights)` are functions of the state here. The
-order of the parameters, which Keras has from the model, is given. After a step of
-RMSprop on a Dense layer of ten units:
+Keras's `get_weights()` and `set_weights(weights)` are functions of the state here.
+Keras takes the order of the parameters from the model; here it is an argument. After
+one step of RMSprop on a Dense layer of ten units:
 
     3 weights: () int64, (20, 10) float32, (10,) float32
     iterations: 1
@@ -22,7 +22,7 @@ import jopt
 from jopt.interop.keras import RMSprop, get_weights, set_weights
 
 
-# RMSprop, and one Dense layer.
+# RMSprop and one Dense layer.
 
 opt = RMSprop()
 model = nn.Dense(10)
@@ -32,7 +32,7 @@ params = model.init(jax.random.key(0), data)["params"]
 order = ["kernel", "bias"]  # model.trainable_weights
 state = opt.init(params)
 
-# A step of training.
+# One training step.
 
 
 def loss_fn(params):
@@ -53,10 +53,10 @@ print(f"iterations: {weights[0]}")
 
 new_weights = [np.array(10), np.ones([20, 10]), np.zeros([10])]
 state = set_weights(opt, state, new_weights, params, order=order)
-kept = state["scale_by_rms"]
+rms = state["scale_by_rms"]
 print(
-    f"set: iterations {kept.count}, mean square of kernel {kept.nu['kernel'].mean()}, "
-    f"of bias {kept.nu['bias'].mean()}"
+    f"set: iterations {rms.count}, mean square of kernel {rms.nu['kernel'].mean()}, "
+    f"of bias {rms.nu['bias'].mean()}"
 )
 for new, got in zip(
     new_weights, get_weights(opt, state, params, order=order), strict=True
@@ -64,7 +64,7 @@ for new, got in zip(
     np.testing.assert_array_equal(got, new)
 print("set, then got: the same numbers")
 
-# A list of the wrong length is an error, of which Keras 3 says nothing.
+# A list of the wrong length is an error; Keras 3 accepts it silently.
 
 try:
     set_weights(opt, state, new_weights[:2], params, order=order)

@@ -1,15 +1,16 @@
-"""Choose an optimizer as in Keras: by its name, by a dict, or as an object.
+"""Choose an optimizer as in Keras: by name, by dict, or as an object.
 
     python examples/keras/name_dict_object.py
 
-Where Keras has `model.compile(optimizer=…)`, here
+The arguments of Keras's `model.compile(optimizer=…)` become:
 
     "rmsprop"                                             get("rmsprop")
     {"class_name": "rmsprop", "config": {…}}              get({"class_name": …})
     keras.optimizers.RMSprop(learning_rate=0.0001)        RMSprop(learning_rate=0.0001)
 
-A name, in any case, takes Keras's defaults. The dict and the object are equal, so that
-the training step is compiled for one of them only. On the digits of scikit-learn:
+A name, in upper or lower case, stands for Keras's defaults. The dict and the object
+give equal optimizers, so the training step compiles once for both. On the digits of
+scikit-learn:
 
     by name:   rmsprop                        0.001  test accuracy 90.3%
     by dict:   rmsprop at 0.0001             0.0001  test accuracy 85.6%
@@ -18,8 +19,8 @@ the training step is compiled for one of them only. On the digits of scikit-lear
     by object: Adam(learning_rate=0.01)        0.01  test accuracy 90.3%
     optimizers: 5, compilations of the training step: 4
 
-Then come the names of the table that Keras looks them up in, each with what it is in
-jopt's own words: 'nadam' is nadam(learning_rate=0.001, eps=1e-07, momentum_decay=1.0).
+Then the script prints every name that Keras accepts, with the call in jopt:
+'nadam' is nadam(learning_rate=0.001, eps=1e-07, momentum_decay=1.0).
 """
 
 import argparse
@@ -71,7 +72,7 @@ def train_step(tx, params, state, x, y):
 
 
 def fit(tx, epochs, batch_size=128):
-    """The share of the test set that the trained model gets right."""
+    """Train, and return the accuracy on the test set."""
     params = model.init(jax.random.key(0), images[:1])
     state = tx.init(params)
     random = np.random.default_rng(0)
@@ -103,7 +104,7 @@ print(
     f"{train_step._cache_size()}"
 )
 
-# The table of names. A LossScaleOptimizer is for another optimizer, as in Keras.
+# All names. As in Keras, a LossScaleOptimizer wraps another optimizer.
 
 names = (
     "adadelta adagrad adam adamax experimentaladadelta experimentaladagrad "

@@ -1,10 +1,10 @@
-"""Let the learning rate follow a schedule: Keras's four decays.
+"""Use Keras's four learning rate schedules.
 
     python examples/keras/schedules.py
 
-A schedule goes where the number would, `SGD(learning_rate=lr_schedule)`, and the rate
-of the last step is in the state. The four, the names that they have in jopt itself, and
-10,000 steps of SGD under the first:
+A schedule takes the place of the number, `SGD(learning_rate=lr_schedule)`, and the rate
+of the last step is in the state. The script prints values of the four schedules, their
+calls in jopt, and the result of 10,000 steps of SGD with the first:
 
     at step                         0     5000    10000    20000
     ExponentialDecay          0.01000  0.00949  0.00900  0.00810
@@ -44,7 +44,7 @@ args = parser.parse_args()
 
 schedules = [
     ExponentialDecay(initial_learning_rate=1e-2, decay_steps=10_000, decay_rate=0.9),
-    # Keras changes the value one step after a boundary, everything else at it.
+    # Keras changes the value one step after a boundary, other libraries at it.
     PiecewiseConstantDecay(boundaries=[10_000, 20_000], values=[1e-2, 5e-3, 1e-3]),
     PolynomialDecay(initial_learning_rate=1e-2, decay_steps=10_000),
     InverseTimeDecay(initial_learning_rate=1e-2, decay_steps=10_000, decay_rate=0.5),
@@ -57,8 +57,8 @@ for name, lr_schedule in zip(names, schedules, strict=True):
 for lr_schedule in schedules:
     print(f"  {lr_schedule}")
 
-# Gradient descent under the first. A schedule is given the number of steps before this
-# one: 10,000 of them, and the rate of the last is that of step 9,999.
+# Gradient descent with the first. A schedule gets the number of completed steps, so the
+# last of 10,000 steps uses the rate of step 9,999.
 
 optimizer = SGD(learning_rate=schedules[0])
 params = jnp.zeros(2)

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.chain import optimizer
+from jopt.core.factory import StorageDtype
 from jopt.core.leafwise import copied, leafwise
 from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
@@ -34,7 +35,7 @@ class AsgdState(NamedTuple):
     ax: Any  # average of the parameters, like params
 
 
-@transformation
+@optimizer
 def asgd(
     learning_rate: ScalarOrSchedule,
     lambd: ScalarOrSchedule = 1e-4,
@@ -69,7 +70,7 @@ def asgd(
     >>> import jopt
     >>> tx, params = jopt.asgd(0.5, t0=0), jnp.array([1.0])
     >>> updates, state = tx.update(jnp.array([1.0]), tx.init(params), params)
-    >>> state.ax.round(4)
+    >>> state["asgd"].ax.round(4)
     Array([0.5], dtype=float32)
     """
     arguments.nonnegative(learning_rate=learning_rate, lambd=lambd, alpha=alpha, t0=t0)

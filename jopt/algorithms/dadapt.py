@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from jopt.algorithms.distance import total
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.chain import optimizer
+from jopt.core.factory import StorageDtype
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation
 from jopt.tree import one_minus_power
@@ -41,7 +42,7 @@ class DAdaptAdamWState(NamedTuple):
     numerator_weighted: jax.Array  # float32 scalar, a
 
 
-@transformation
+@optimizer
 def dadapt_adamw(
     learning_rate: ScalarOrSchedule = 1.0,
     betas: tuple[float, float] = (0.9, 0.999),
@@ -84,7 +85,7 @@ def dadapt_adamw(
     >>> import jopt
     >>> tx, params = jopt.dadapt_adamw(estim_lr0=0.1), jnp.ones(2)
     >>> updates, state = tx.update(jnp.array([2.0, -0.1]), tx.init(params), params)
-    >>> updates.round(3), state.estim_lr
+    >>> updates.round(3), state["dadapt_adamw"].estim_lr
     (Array([-0.316,  0.316], dtype=float32), Array(0.1, dtype=float32))
     """
     b1, b2 = check_betas(betas)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jopt.core.factory import transformation
+from jopt.core.chain import optimizer
 from jopt.core.leafwise import leafwise
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.gradients import trust_ratio
@@ -22,7 +22,7 @@ from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
 
-@transformation
+@optimizer
 def fromage(
     learning_rate: ScalarOrSchedule, min_norm: ScalarOrSchedule = 1e-6
 ) -> GradientTransformation:

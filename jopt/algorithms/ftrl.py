@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jopt.core.factory import transformation
+from jopt.core.chain import optimizer
 from jopt.core.leafwise import full, leafwise, zeros
 from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
@@ -30,7 +30,7 @@ class FtrlState(NamedTuple):
     linear: Any  # z, like params
 
 
-@transformation
+@optimizer
 def ftrl(
     learning_rate: ScalarOrSchedule,
     learning_rate_power: ScalarOrSchedule = -0.5,

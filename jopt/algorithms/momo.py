@@ -24,7 +24,8 @@ import jax
 import jax.numpy as jnp
 
 from jopt import tree
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.chain import optimizer
+from jopt.core.factory import StorageDtype
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
@@ -41,7 +42,7 @@ class MomoState(NamedTuple):
     lb: jax.Array  # scalar, lower bound of the loss
 
 
-@transformation
+@optimizer
 def momo(
     learning_rate: ScalarOrSchedule = 1.0,
     beta: ScalarOrSchedule = 0.9,
@@ -128,7 +129,7 @@ class MomoAdamState(NamedTuple):
     lb: jax.Array  # scalar, lower bound of the loss
 
 
-@transformation
+@optimizer
 def momo_adam(
     learning_rate: ScalarOrSchedule = 1e-2,
     b1: ScalarOrSchedule = 0.9,

@@ -24,7 +24,8 @@ import jax.numpy as jnp
 
 from jopt.algorithms.dadapt import adam_correction, check_betas, next_size, quotient
 from jopt.algorithms.distance import total
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.chain import optimizer
+from jopt.core.factory import StorageDtype
 from jopt.core.leafwise import copied, leafwise, zeros
 from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
@@ -44,7 +45,7 @@ class ProdigyState(NamedTuple):
     numerator_weighted: jax.Array  # float32 scalar, a
 
 
-@transformation
+@optimizer
 def prodigy(
     learning_rate: ScalarOrSchedule = 1.0,
     betas: tuple[float, float] = (0.9, 0.999),
@@ -103,7 +104,7 @@ def prodigy(
     >>> import jopt
     >>> tx, params = jopt.prodigy(estim_lr0=0.1), jnp.ones(2)
     >>> updates, state = tx.update(jnp.array([2.0, -0.1]), tx.init(params), params)
-    >>> updates.round(3), state.estim_lr
+    >>> updates.round(3), state["prodigy"].estim_lr
     (Array([-0.316,  0.316], dtype=float32), Array(0.1, dtype=float32))
     """
     b1, b2 = check_betas(betas)

@@ -1,9 +1,9 @@
-"""A checksum of an array's bits that no sharding, order or device changes.
+"""A checksum of an array's bits that does not depend on sharding, order or device.
 
-Each word of 32 bits is combined with its position and mixed; the sums of what comes
-out, modulo 2^32, do not depend on the order of adding, so each device sums its own part
-and the result is the same on one device and on many. The mixing is one to one, so one
-element that is wrong changes the sum for certain.
+Each 32-bit word is combined with its position and mixed. The mixed words are added
+modulo 2^32, in any order, so each device can sum its own part, and one device and many
+get the same result. The mixing is one to one, so a single wrong element always changes
+the sum.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 
 
-SEEDS = (0x9E3779B9, 0x7F4A7C15)  # of two sums: together they have 64 bits
+SEEDS = (0x9E3779B9, 0x7F4A7C15)  # one per sum; two sums give 64 bits
 
 
 @jax.jit
 def copied(x: Any) -> tuple[jax.Array, jax.Array]:
-    """The array in a buffer of its own, which may be donated, and its checksum.
+    """Copy an array to a new buffer, which may be donated, and compute its checksum.
 
     Args:
       x: Any array; a NumPy array goes to the default device.
 
     Returns:
-      The copy, and two numbers of type uint32.
+      The copy, and the checksum as uint32 of shape (2,).
     """
     return jnp.copy(x), _sums(jnp.asarray(x))
 
@@ -36,10 +36,10 @@ _checksum = jax.jit(lambda x: _sums(jnp.asarray(x)))
 
 
 def checksums(arrays: Mapping[str, Any]) -> dict[str, str]:
-    """The checksum of every array as 16 hexadecimal digits.
+    """Return the checksum of every array as 16 hexadecimal digits.
 
     Args:
-      arrays: By name.
+      arrays: Arrays by name.
 
     Returns:
       The digits by the same names.
@@ -51,27 +51,31 @@ def checksums(arrays: Mapping[str, Any]) -> dict[str, str]:
 
 
 def digits(sums: Mapping[str, jax.Array]) -> dict[str, str]:
-    """Checksums as text, fetched from the device together."""
-    found = jax.device_get(dict(sums))
-    return {name: "".join(f"{int(n):08x}" for n in x) for name, x in found.items()}
+    """Format checksums as text, after one transfer from the device for all of them."""
+    host = jax.device_get(dict(sums))
+    return {name: "".join(f"{int(n):08x}" for n in x) for name, x in host.items()}
 
 
 def _sums(x: jax.Array) -> jax.Array:
     words = _words(x)
-    place = jnp.zeros(words.shape, jnp.uint32)
+    # Mixing in one axis after the other, instead of flattening, keeps the sharding, and
+    # the position of an element does not overflow in large arrays.
+    position = jnp.zeros(words.shape, jnp.uint32)
     for axis in range(words.ndim):
-        along = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-        place = _mixed(place + along)
+        index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+        position = _mixed(position + index)
     return jnp.stack(
         [
-            jnp.sum(_mixed(words ^ _mixed(place + np.uint32(seed))), dtype=jnp.uint32)
+            jnp.sum(
+                _mixed(words ^ _mixed(position + np.uint32(seed))), dtype=jnp.uint32
+            )
             for seed in SEEDS
         ]
     )
 
 
 def _words(x: jax.Array) -> jax.Array:
-    """The bits as uint32: an element of more than 32 bits is several."""
+    """Return the bits as uint32; an element of more than 32 bits is several words."""
     if jnp.iscomplexobj(x):
         x = jnp.stack([x.real, x.imag], axis=-1)
     if x.dtype == jnp.bool_:

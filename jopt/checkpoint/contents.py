@@ -1,8 +1,8 @@
-"""What a checkpoint holds: arrays by name, and an index that describes them.
+"""The contents of a checkpoint: arrays by name, and an index that describes them.
 
 The names are ``params/…``, ``opt_state/…`` and ``rng/…``. The index is plain JSON: the
 shape, dtype and checksum of every array, the schema of the optimizer state, the step,
-and what the user adds.
+and the user's metadata.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from jopt.values.arguments import abbreviated
 
 Arrays = dict[str, Any]
 Index = dict[str, Any]
-# Reads the arrays of these names onto these shardings; None: as a NumPy array.
+# Reads arrays by name, each onto its sharding; None reads it as a NumPy array.
 Read = Callable[[Mapping[str, Sharding | None]], Arrays]
 
 
 class Restored(NamedTuple):
-    """What `restore` gives back."""
+    """The result of `restore`."""
 
-    params: Any  # as the parameters that it was asked for
-    opt_state: Any  # as tx.init's; None without tx
+    params: Any  # with the structure of the params argument
+    opt_state: Any  # with the structure of tx.init(params); None without tx
     step: int | None  # as saved
-    rng: Any  # the key, or the dict of keys, as saved; or None
+    rng: Any  # the key or the dict of keys, as saved; None if there was none
     metadata: Any  # as saved
 
 
@@ -53,7 +53,7 @@ def pack(
     metadata: Any,
     value: float | None = None,
 ) -> tuple[Arrays, Index]:
-    """The arrays and the index of a checkpoint."""
+    """Return the arrays and the index of a checkpoint."""
     check_json("metadata", metadata)
     step = None if step is None else arguments.whole("step", step)
     keys, kinds = _keys(rng)
@@ -89,22 +89,23 @@ def unpack(
     tx: GradientTransformation | None,
     **options: Any,
 ) -> Restored:
-    """What a checkpoint holds, in the structures that are asked for."""
+    """Read a checkpoint into the structures of ``params`` and ``tx.init(params)``."""
     entries = index["entries"]
     named = tree.leaves_with_names(params)
-    wanted = {f"params/{name}": leaf for name, leaf in named}
-    _check_params(where, wanted, entries)
-    shardings = {name: sharding_of(leaf) for name, leaf in wanted.items()}
-    elsewhere = replicated(shardings.values())
-    of_state = {} if tx is None or elsewhere is None else state_shardings(tx, params)
+    templates = {f"params/{name}": leaf for name, leaf in named}
+    _check_params(where, templates, entries)
+    shardings = {name: sharding_of(leaf) for name, leaf in templates.items()}
+    # Entries that migration rules rename have no known sharding before they are loaded.
+    default = replicated(shardings.values())
+    in_state = {} if tx is None or default is None else state_shardings(tx, params)
     for name in entries:
         if name.startswith("opt_state/") and tx is not None:
-            shardings[name] = of_state.get(name.removeprefix("opt_state/"), elsewhere)
+            shardings[name] = in_state.get(name.removeprefix("opt_state/"), default)
         elif name.startswith("rng/"):
-            shardings[name] = elsewhere
+            shardings[name] = default
     arrays = _checked(where, read(shardings), entries)
 
-    leaves = [_again(leaf, arrays[f"params/{name}"]) for name, leaf in named]
+    leaves = [_as_leaf(leaf, arrays[f"params/{name}"]) for name, leaf in named]
     restored = jax.tree.structure(params).unflatten(leaves)
     opt_state = None
     if tx is not None:
@@ -112,12 +113,12 @@ def unpack(
         opt_state = load_state_dict(
             tx, restored, flat, schema=index["schema"], **options
         )
-    rng = _keys_again(_part("rng", arrays), index["rng"])
+    rng = _unpack_keys(_part("rng", arrays), index["rng"])
     return Restored(restored, opt_state, index["step"], rng, index["metadata"])
 
 
-def _again(like: Any, x: jax.Array) -> jax.Array:
-    """An array, or the key that these are the numbers of."""
+def _as_leaf(like: Any, x: jax.Array) -> jax.Array:
+    """Return the array, as a random key if ``like`` is one."""
     if not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return x
     impl = (
@@ -137,36 +138,36 @@ def _part(part: str, arrays: Arrays) -> Arrays:
 
 
 def check_json(path: str, value: Any) -> None:
-    """Raise unless JSON gives the value back as it is."""
+    """Raise unless the value survives a round trip through JSON unchanged."""
     if isinstance(value, dict):
         for key, x in value.items():
             if type(key) is not str:
-                raise TypeError(f"{path} must have text for keys, got {key!r}")
+                raise TypeError(f"{path} must have strings as keys, got {key!r}")
             check_json(f"{path}[{key!r}]", x)
     elif isinstance(value, list):
         for i, x in enumerate(value):
             check_json(f"{path}[{i}]", x)
     elif value is not None and type(value) not in (bool, int, float, str):
         raise TypeError(
-            f"{path} must be what JSON has (dict, list, str, int, float, bool, None), "
+            f"{path} must be plain JSON (dict, list, str, int, float, bool, None), "
             f"got {abbreviated(value)} of type {type(value).__name__}"
         )
 
 
-def _check_params(where: Any, wanted: Mapping[str, Any], entries: Mapping) -> None:
-    """Raise, with all their names, if parameters are not what was saved."""
+def _check_params(where: Any, templates: Mapping[str, Any], entries: Mapping) -> None:
+    """Raise, listing all differences, unless the parameters are like the saved ones."""
     problems = []
     saved = {name for name in entries if name.startswith("params/")}
-    for name in sorted(saved - wanted.keys()):
-        problems.append(f"{name} is in the checkpoint only")
-    for name, leaf in wanted.items():
+    for name in sorted(saved - templates.keys()):
+        problems.append(f"{name} is only in the checkpoint")
+    for name, leaf in templates.items():
         if name not in saved:
             problems.append(f"{name} is not in the checkpoint")
             continue
         shape, dtype = _raw_type(leaf)
-        was = tuple(entries[name]["shape"]), entries[name]["dtype"]
-        if was != (shape, dtype):
-            saved_as = f"{was[1]}{list(was[0])}"
+        entry = tuple(entries[name]["shape"]), entries[name]["dtype"]
+        if entry != (shape, dtype):
+            saved_as = f"{entry[1]}{list(entry[0])}"
             problems.append(f"{name} is {dtype}{list(shape)}, was saved as {saved_as}")
     if problems:
         raise ValueError(
@@ -181,15 +182,15 @@ def _raw_type(leaf: Any) -> tuple[tuple[int, ...], str]:
 
 
 def _checked(where: Any, arrays: Arrays, entries: Mapping) -> Arrays:
-    """The arrays in buffers of their own, if their bits are those that were saved."""
-    # One after the other, so that what was read is free again.
+    """Copy the arrays to new buffers; raise if a checksum is wrong."""
+    # pop releases each array once it is copied, so they are not all in memory twice.
     pairs = {name: copied(arrays.pop(name)) for name in list(arrays)}
-    found = digits({name: sums for name, (_, sums) in pairs.items()})
-    wrong = [name for name in found if found[name] != entries[name]["checksum"]]
+    actual = digits({name: sums for name, (_, sums) in pairs.items()})
+    wrong = [name for name in actual if actual[name] != entries[name]["checksum"]]
     if wrong:
         raise ValueError(
-            f"the checkpoint {where} is damaged: the bits of {', '.join(wrong)} are "
-            "not those that were saved. Restore another one."
+            f"the checkpoint {where} is damaged: the bits of {', '.join(wrong)} differ "
+            "from those that were saved. Restore another checkpoint."
         )
     return {name: x for name, (x, _) in pairs.items()}
 
@@ -198,7 +199,7 @@ def _checked(where: Any, arrays: Arrays, entries: Mapping) -> Arrays:
 
 
 def _keys(rng: Any) -> tuple[Arrays, dict[str, str | None] | None]:
-    """The numbers of one key or of a dict of keys, and the kinds of the keys."""
+    """Return the integers and the kinds of one key, named "", or of a dict of keys."""
     if rng is None:
         return {}, None
     named = rng if isinstance(rng, Mapping) else {"": rng}
@@ -216,7 +217,7 @@ def _keys(rng: Any) -> tuple[Arrays, dict[str, str | None] | None]:
     return numbers, kinds
 
 
-def _keys_again(numbers: Arrays, kinds: Mapping[str, str | None] | None) -> Any:
+def _unpack_keys(numbers: Arrays, kinds: Mapping[str, str | None] | None) -> Any:
     keys = {
         name: numbers[name]
         if kind is None

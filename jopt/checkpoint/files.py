@@ -1,7 +1,7 @@
-"""One checkpoint in one file, for one host: npz, safetensors or msgpack.
+"""A checkpoint in one file, for one process: npz, safetensors or msgpack.
 
-The three are what NumPy, safetensors and Flax read too. The file is made in memory, and
-takes the place of an older one in one instant.
+NumPy, safetensors and Flax can read these files too. The file is built in memory and
+replaces an older one atomically.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ INDEX = "checkpoint.json"
 
 
 def write(path: Path, arrays: Arrays, index: Index) -> None:
-    """Write a checkpoint to one file, whose suffix says the format."""
+    """Write a checkpoint to one file, in the format of its suffix."""
     if jax.process_count() > 1:
         raise ValueError(
             f"{path.name} is for one process, and there are {jax.process_count()}: "
-            "save to a folder, which is a path without a suffix"
+            "save to a folder, a path without a suffix"
         )
     to_bytes, _ = FORMATS[path.suffix]
     host = {name: np.asarray(x) for name, x in jax.device_get(arrays).items()}
@@ -43,7 +43,7 @@ def write(path: Path, arrays: Arrays, index: Index) -> None:
 
 
 def read(path: Path) -> tuple[Index, Read]:
-    """The index of the checkpoint in a file, and what reads its arrays."""
+    """Return the index of the checkpoint in a file, and a function to read arrays."""
     _, from_bytes = FORMATS[path.suffix]
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint {path}")
@@ -52,23 +52,23 @@ def read(path: Path) -> tuple[Index, Read]:
     arrays, text = from_bytes(data)
     index = json.loads(text)
 
-    def of_these(shardings):
-        found = {
+    def load(shardings):
+        host = {
             name: _typed(arrays[name], index["entries"][name]) for name in shardings
         }
         return {
             name: x if (where := shardings[name]) is None else jax.device_put(x, where)
-            for name, x in found.items()
+            for name, x in host.items()
         }
 
-    return index, of_these
+    return index, load
 
 
 def _typed(x: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
     return x.view(np.dtype(entry["dtype"])).reshape(entry["shape"])
 
 
-# NumPy's zip of .npy files: others than NumPy's own dtypes are stored as their bits.
+# npz: NumPy's zip of .npy files. Dtypes that NumPy lacks are stored as their bits.
 
 
 def _to_npz(arrays: Arrays, index: str) -> bytes:
@@ -76,6 +76,7 @@ def _to_npz(arrays: Arrays, index: str) -> bytes:
     stored = {name: _bits(x) for name, x in arrays.items()}
     stored[INDEX] = np.frombuffer(index.encode(), np.uint8)
     np.savez(buffer, allow_pickle=False, **stored)
+    # The comment is the last field of a zip file, which NumPy ignores.
     with zipfile.ZipFile(buffer, "a") as file:
         file.comment = seal.EMPTY
     return buffer.getvalue()
@@ -91,7 +92,7 @@ def _from_npz(data: bytes) -> tuple[Arrays, str]:
     return arrays, arrays.pop(INDEX).tobytes().decode()
 
 
-# safetensors: the length of a JSON header, the header, and the bytes of every array.
+# safetensors: the length of a JSON header, the header, then the bytes of all arrays.
 
 SAFETENSORS = {
     "bool": "BOOL",
@@ -114,7 +115,7 @@ SAFETENSORS = {
 
 
 def _to_safetensors(arrays: Arrays, index: str) -> bytes:
-    # Wide elements first, so that all are aligned; the seal is last.
+    # With wide elements first, every array is aligned. The seal comes last.
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     stored = [(name, arrays[name]) for name in order]
     stored.append(("seal", np.frombuffer(seal.EMPTY, np.uint8)))
@@ -123,8 +124,8 @@ def _to_safetensors(arrays: Arrays, index: str) -> bytes:
     for name, x in stored:
         if x.dtype.name not in SAFETENSORS:
             raise TypeError(
-                f"safetensors has no dtype {x.dtype.name}, which {name} has: save to "
-                "a folder, .npz or .msgpack"
+                f"safetensors has no dtype {x.dtype.name}, the dtype of {name}: save "
+                "to a folder, .npz or .msgpack"
             )
         header[name] = {
             "dtype": SAFETENSORS[x.dtype.name],

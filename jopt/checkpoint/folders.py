@@ -1,8 +1,7 @@
-"""A checkpoint in a folder, which orbax writes: arrays of any sharding, any processes.
+"""A checkpoint in a folder, written by orbax, for any sharding and many processes.
 
-The folder is written under another name and renamed when it is complete, so a
-checkpoint that can be seen is whole. ``checkpoint.json`` in it has the checksum of
-every other file.
+The folder is written under another name and renamed when it is complete, so a visible
+checkpoint is whole. Its ``checkpoint.json`` has the checksum of every other file.
 """
 
 from __future__ import annotations
@@ -27,29 +26,29 @@ from jopt.checkpoint.contents import Arrays, Index, Read
 
 
 ARRAYS, INDEX, PARTIAL = "arrays", "checkpoint.json", ".partial"
-AS_BYTES = ("uint2", "uint4")  # which tensorstore, under orbax, does not have
-_barriers = itertools.count()  # every process counts alike
+AS_BYTES = ("uint2", "uint4")  # orbax's tensorstore lacks these dtypes
+_barriers = itertools.count()  # the same sequence in every process
 
 
 def start(path: Path, arrays: Arrays, index: Index) -> Callable[[], None]:
-    """Begin to write; when it returns, the arrays may be donated.
+    """Begin to write a checkpoint; when it returns, the arrays may be donated.
 
     Returns:
-      What does the rest and returns when the checkpoint is on disk. It may be called in
-      another thread.
+      A function that finishes the work and returns when the checkpoint is on disk. It
+      may be called in another thread.
     """
     if path.exists():
         raise FileExistsError(
-            f"there is a checkpoint {path} already: choose another path or step, or "
+            f"there is already a checkpoint {path}: choose another path or step, or "
             "delete it first"
         )
     ocp = _orbax().v1
     partial = path.with_name(path.name + PARTIAL)
     if jax.process_index() == 0:
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
         partial.mkdir(parents=True)
     _wait_for_all()
-    # orbax writes no array without elements, and no checkpoint without arrays.
+    # orbax writes neither an array without elements nor a checkpoint without arrays.
     stored = {name: _stored(x) for name, x in arrays.items() if x.size}
     writing = ocp.save_async(partial / ARRAYS, stored) if stored else None
 
@@ -59,6 +58,7 @@ def start(path: Path, arrays: Arrays, index: Index) -> Callable[[], None]:
         if jax.process_index() == 0:
             index["files"] = _checksums(partial, _files(partial))
             seal.write(partial / INDEX, seal.json_bytes(index))
+            # The contents must be on disk before the rename makes them visible.
             seal.sync_folder(partial)
             partial.rename(path)
             seal.sync_folder(path.parent)
@@ -68,13 +68,13 @@ def start(path: Path, arrays: Arrays, index: Index) -> Callable[[], None]:
 
 
 def index_of(path: Path) -> Index:
-    """The index of the checkpoint in a folder."""
+    """Return the index of the checkpoint in a folder."""
     if not path.is_dir():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     file = path / INDEX
     if not file.exists():
         raise FileNotFoundError(
-            f"{file} is missing: {path} is damaged, or not written by jopt.checkpoint"
+            f"{file} is missing: {path} is damaged or not written by jopt.checkpoint"
         )
     data = file.read_bytes()
     seal.check(file, data)
@@ -82,35 +82,35 @@ def index_of(path: Path) -> Index:
 
 
 def read(path: Path) -> tuple[Index, Read]:
-    """The index of the checkpoint in a folder, and what reads its arrays."""
+    """Return the index of the checkpoint in a folder, and a function to read arrays."""
     index = index_of(path)
     _check_files(path, index["files"])
 
-    def of_these(shardings):
+    def load(shardings):
         ocp = _orbax().v1
         arrays: Arrays = {}
-        wanted: Arrays = {}
+        templates: Arrays = {}
         for name, where in shardings.items():
             entry = index["entries"][name]
             shape, dtype = tuple(entry["shape"]), entry["dtype"]
             if not math.prod(shape):
                 arrays[name] = jnp.zeros(shape, dtype, device=where)
             elif where is None:
-                wanted[name] = np.empty(shape, _stored_dtype(dtype))
+                templates[name] = np.empty(shape, _stored_dtype(dtype))
             else:
-                wanted[name] = jax.ShapeDtypeStruct(
+                templates[name] = jax.ShapeDtypeStruct(
                     shape, _stored_dtype(dtype), sharding=where
                 )
         context = ocp.Context()
-        context.pytree.loading.partial_load = True  # the state may be left out
+        context.pytree.loading.partial_load = True  # without tx, no state is read
         with context:
-            found = ocp.load(path / ARRAYS, wanted) if wanted else {}
-        for name, x in found.items():
+            loaded = ocp.load(path / ARRAYS, templates) if templates else {}
+        for name, x in loaded.items():
             dtype = index["entries"][name]["dtype"]
             arrays[name] = x.astype(dtype) if dtype in AS_BYTES else x
         return arrays
 
-    return index, of_these
+    return index, load
 
 
 def _stored(x: Any) -> Any:
@@ -122,7 +122,7 @@ def _stored_dtype(name: str) -> Any:
 
 
 def remove(path: Path) -> None:
-    """Delete a checkpoint: at no moment is a part of one visible."""
+    """Delete a checkpoint; renaming it first leaves no visible incomplete folder."""
     partial = path.with_name(path.name + PARTIAL)
     path.rename(partial)
     shutil.rmtree(partial)
@@ -132,12 +132,12 @@ def remove(path: Path) -> None:
 
 
 def _files(folder: Path) -> list[str]:
-    found = (file for file in folder.rglob("*") if file.is_file())
-    return sorted(file.relative_to(folder).as_posix() for file in found)
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return sorted(file.relative_to(folder).as_posix() for file in files)
 
 
 def _checksums(folder: Path, names: list[str]) -> dict[str, list[int]]:
-    """The length and the CRC-32 of each file."""
+    """Return the length and the CRC-32 of each file."""
 
     def checksum(name):
         crc = length = 0
@@ -151,24 +151,25 @@ def _checksums(folder: Path, names: list[str]) -> dict[str, list[int]]:
 
 
 def _check_files(path: Path, files: Mapping[str, list[int]]) -> None:
-    """Raise, in every process, unless all files are as they were written."""
+    """Raise, in every process, unless all files have the recorded bytes."""
+    # Each process checks its share, so that every file is read once.
     names = sorted(files)[jax.process_index() :: jax.process_count()]
     present = [name for name in names if (path / name).is_file()]
-    found = _checksums(path, present)
-    problems = [f"{path / n} is missing" for n in names if n not in found]
-    for name, (length, crc) in found.items():
-        was = files[name]
-        if length != was[0]:
-            problems.append(f"{path / name} has {length} bytes, had {was[0]}")
-        elif crc != was[1]:
+    actual = _checksums(path, present)
+    problems = [f"{path / n} is missing" for n in names if n not in actual]
+    for name, (length, crc) in actual.items():
+        written_length, written_crc = files[name]
+        if length != written_length:
+            problems.append(f"{path / name} has {length} bytes, had {written_length}")
+        elif crc != written_crc:
             problems.append(f"{path / name} has other bytes than were written")
-    somewhere = bool(problems)
+    damaged = bool(problems)
     if jax.process_count() > 1:
-        somewhere = multihost_utils.process_allgather(np.array(somewhere)).any()
-    if somewhere:
-        shown = "\n  ".join(problems) or "another process says which file"
+        damaged = multihost_utils.process_allgather(np.array(damaged)).any()
+    if damaged:
+        shown = "\n  ".join(problems) or "another process names the file"
         raise ValueError(
-            f"the checkpoint {path} is damaged:\n  {shown}\nRestore another one."
+            f"the checkpoint {path} is damaged:\n  {shown}\nRestore another checkpoint."
         )
 
 
@@ -188,7 +189,10 @@ def _orbax() -> Any:
 
 
 def _wait_for_all() -> None:
-    """Return when every process is here; no collective, for it runs in threads too."""
+    """Wait until every process is here.
+
+    The barrier is not a collective, because it also runs in background threads.
+    """
     if jax.process_count() > 1:
         barrier = _orbax().multihost.get_barrier_sync_fn()
         barrier(key=f"jopt.checkpoint {next(_barriers)}", timeout_ms=600_000)

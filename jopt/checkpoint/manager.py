@@ -1,4 +1,4 @@
-"""The checkpoints of a run: one folder per step, the newest and the best kept."""
+"""Manage the checkpoints of a run: one folder per step, old ones removed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _writing: set[Checkpointer] = set()
 
 @functools.cache
 def _wait_at_exit() -> None:
-    """Have a program that ends wait for its checkpoints.
+    """Make a program that ends wait for its checkpoints.
 
-    It waits for its threads, but before that it lets no pool of threads start anything
-    new, without which orbax cannot finish; so this has to come even earlier. `atexit`
-    comes later.
+    Python joins threads at exit, but first it stops thread pools from starting work,
+    and orbax needs a pool to finish. So the wait must come before that; `atexit` comes
+    after it.
     """
 
     def wait():
@@ -38,19 +38,18 @@ def _wait_at_exit() -> None:
 
 
 class Checkpointer:
-    """Writes a checkpoint per step into one folder, and finds them again.
+    """Write one checkpoint per step into a folder, and restore any of them.
 
-    Only complete checkpoints can be seen. One program at a time may write into the
-    folder; any number may read. What a killed program left behind is removed by the
-    next `save`.
+    Only complete checkpoints are visible. One program at a time may write into the
+    folder; any number may read. The next `save` removes what a killed program left.
 
     Args:
-      directory: The folder of the run; it is made when something is saved.
-      keep: How many of the newest checkpoints to keep; None keeps all.
-      keep_best: How many of those with the smallest ``value`` to keep besides.
-      asynchronous: Whether `save` returns as soon as the arrays may be donated, and
-        the writing goes on in a thread. The next `save`, `wait` and `close` wait for
-        it, and raise what went wrong.
+      directory: The folder of the run; the first `save` creates it.
+      keep: Number of newest checkpoints to keep; None keeps all.
+      keep_best: Number of checkpoints with the smallest ``value`` to keep in addition.
+      asynchronous: If True, `save` returns as soon as the arrays may be donated, and a
+        thread continues to write. The next `save`, `wait` or `close` waits for it and
+        raises its error.
 
     Raises:
       ValueError: ``keep`` is less than 1, or ``keep_best`` less than 0.
@@ -100,8 +99,8 @@ class Checkpointer:
         """The steps that can be restored, in order."""
         if not self.directory.is_dir():
             return []
-        found = (p.name for p in self.directory.iterdir() if p.is_dir())
-        return sorted(int(name) for name in found if name.isdecimal())
+        names = (p.name for p in self.directory.iterdir() if p.is_dir())
+        return sorted(int(name) for name in names if name.isdecimal())
 
     @property
     def latest(self) -> int | None:
@@ -110,7 +109,7 @@ class Checkpointer:
 
     @property
     def best(self) -> int | None:
-        """The step that was saved with the smallest value; None if none had one."""
+        """The step with the smallest value; None if no checkpoint has a value."""
         return next(iter(self._by_value()), None)
 
     def save(
@@ -124,20 +123,20 @@ class Checkpointer:
         metadata: Any = None,
         value: float | None = None,
     ) -> Path:
-        """Write the checkpoint of a step, then remove those that are not to be kept.
+        """Write the checkpoint of a step, then remove checkpoints beyond the limits.
 
-        A save that is still running is waited for; none is ever left out. When this
-        returns, the checkpoint is on disk, or with ``asynchronous`` will be after
-        `wait`.
+        A save that is still running is waited for and never skipped. On return the
+        checkpoint is on disk, or with ``asynchronous`` it is after `wait`.
 
         Args:
-          step: How many steps were done; more than at any checkpoint that is there.
+          step: Number of steps done; greater than the step of every checkpoint here.
           params: The parameters.
           opt_state: The state of the optimizer.
-          tx: The optimizer, so that its recipe is written down.
+          tx: The optimizer; the checkpoint then includes its recipe.
           rng: A random key, or a dict of them by name.
-          metadata: What else is to be kept, as plain JSON.
-          value: What `keep_best` goes by, such as the loss; smaller is better.
+          metadata: Further data to save, as plain JSON.
+          value: The number that `keep_best` compares, such as the loss; smaller is
+            better.
 
         Returns:
           The checkpoint's folder.
@@ -150,8 +149,8 @@ class Checkpointer:
         if self.latest is not None and step <= self.latest:
             raise ValueError(
                 f"step must be > {self.latest}, the newest checkpoint in "
-                f"{self.directory}, got step={step}. To go on from an older one, write "
-                "to another directory or delete the newer ones first."
+                f"{self.directory}, got step={step}. To continue from an older one, "
+                "write to another directory or delete the newer ones first."
             )
         value = None if value is None else float(value)
         arrays, index = pack(params, opt_state, tx, step, rng, metadata, value)
@@ -181,33 +180,34 @@ class Checkpointer:
         """Read a checkpoint, as `restore` does.
 
         Args:
-          step: Which one; None is the newest, ``"best"`` the one with the smallest
-            value.
-          params: Parameters as they are wanted.
-          tx: The optimizer.
-          strict: See `restore`.
-          migrate: See `restore`.
-          hyperparams: See `restore`.
+          step: The step to restore; None is the newest, ``"best"`` the one with the
+            smallest value.
+          params: Arrays or shapes with the structure, dtypes and shardings to return.
+          tx: The optimizer; None skips its state.
+          strict: Whether every slot must be both in the checkpoint and in the state.
+          migrate: Rules that adapt the checkpoint, as for `jopt.load_state_dict`.
+          hyperparams: Whose numbers to use where they differ, ``"checkpoint"`` or
+            ``"recipe"``.
 
         Returns:
           ``(params, opt_state, step, rng, metadata)`` as a named tuple.
 
         Raises:
-          FileNotFoundError: There is no such checkpoint; the message lists the steps
-            that there are.
-          ValueError: It is damaged or does not fit.
+          FileNotFoundError: There is no such checkpoint; the message lists all steps.
+          ValueError: The checkpoint is damaged or does not fit.
         """
         self.wait()
         chosen = {None: self.latest, "best": self.best}.get(step, step)
         steps = self.steps
         if chosen not in steps:
-            wanted = (
+            description = (
                 "checkpoint" if chosen is None else f"checkpoint of step {chosen!r}"
             )
             if step == "best":
-                wanted += " with a value"
+                description += " with a value"
             raise FileNotFoundError(
-                f"there is no {wanted} in {self.directory}, which has the steps {steps}"
+                f"there is no {description} in {self.directory}, which has the steps "
+                f"{steps}"
             )
         path = self.directory / str(chosen)
         index, read = folders.read(path)
@@ -223,7 +223,7 @@ class Checkpointer:
         )
 
     def wait(self) -> None:
-        """Return when nothing is being written, or raise what went wrong."""
+        """Wait for a save that is running; raise its error if it failed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -233,7 +233,7 @@ class Checkpointer:
             raise error
 
     def close(self) -> None:
-        """Wait for what is being written; the same as leaving the ``with`` block."""
+        """Wait for a save that is running, as leaving the ``with`` block does."""
         self.wait()
 
     def _in_thread(self, finish: Callable[[], None]) -> None:
@@ -244,7 +244,7 @@ class Checkpointer:
             self._error = error
 
     def _by_value(self) -> list[int]:
-        """The steps that have a value, the best first; of equal ones the older."""
+        """Return the steps that have a value, best first, older first among equals."""
         values = {}
         for step in self.steps:
             value = folders.index_of(self.directory / str(step))["value"]
@@ -261,7 +261,7 @@ class Checkpointer:
                 folders.remove(self.directory / str(step))
 
     def _remove_leftovers(self) -> None:
-        """Remove what a program that was killed had not finished."""
+        """Remove the incomplete checkpoints of a killed program."""
         if jax.process_index() == 0 and self.directory.is_dir():
             for folder in self.directory.glob(f"*{folders.PARTIAL}"):
                 shutil.rmtree(folder)

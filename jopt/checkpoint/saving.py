@@ -1,4 +1,4 @@
-"""``save`` and ``restore``: one checkpoint, whatever its format."""
+"""``save`` and ``restore``: one checkpoint, in any of the formats."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ def save(
     rng: Any = None,
     metadata: Any = None,
 ) -> Path:
-    """Write a checkpoint; when this returns, it is complete and on disk.
+    """Write a checkpoint; on return it is complete and on disk.
 
-    A folder must not exist yet; a file takes the place of an older one in one instant.
+    A folder must not exist yet. A file atomically replaces an older one.
 
     Args:
-      path: Without a suffix a folder, with ``.npz``, ``.safetensors`` or ``.msgpack`` a
-        file.
+      path: A folder, without a suffix, or a file with the suffix ``.npz``,
+        ``.safetensors`` or ``.msgpack``.
       params: The parameters, any tree of arrays.
       opt_state: The state of the optimizer.
-      tx: The optimizer; its recipe is then written down, and `restore` can tell when
-        another one has other hyperparameters.
-      step: How many steps were done.
+      tx: The optimizer. The checkpoint then includes its recipe, so that `restore` can
+        report changed hyperparameters.
+      step: Number of steps done.
       rng: A random key, or a dict of them by name.
-      metadata: What else is to be kept, as plain JSON.
+      metadata: Further data to save, as plain JSON.
 
     Returns:
-      The path, absolute.
+      The absolute path.
 
     Raises:
-      FileExistsError: There is such a folder.
-      TypeError: The metadata are not plain JSON, or ``rng`` is no key.
+      FileExistsError: The folder exists.
+      TypeError: ``metadata`` is not plain JSON, or ``rng`` is not a key.
       ValueError: The suffix is unknown.
 
     >>> import tempfile, jax.numpy as jnp
@@ -70,38 +70,39 @@ def restore(
     migrate: Sequence[Any] = (),
     hyperparams: Literal["checkpoint", "recipe"] = "checkpoint",
 ) -> Restored:
-    """Read a checkpoint into the structures, dtypes and shardings that are asked for.
+    """Read a checkpoint into given structures, dtypes and shardings.
 
-    All arrays come in buffers of their own, so the first step may be given their memory
+    No array shares its buffer, so the first step may donate all of them
     (``donate_argnums``).
 
     Args:
-      path: As it was saved to.
-      params: Parameters as they are wanted: arrays, or the ``jax.ShapeDtypeStruct`` of
-        ``jax.eval_shape``, whose ``sharding`` says where they go. The optimizer state
-        goes where the compiled ``tx.init`` puts it.
-      tx: The optimizer; None leaves its state in the checkpoint.
-      strict: Whether every slot must be in the checkpoint and every saved slot in the
-        state; see `jopt.load_state_dict`.
-      migrate: The rules for what has changed since; see `jopt.load_state_dict`.
-      hyperparams: Whose hyperparameters to take where both have some and they differ,
-        ``"checkpoint"`` or ``"recipe"``.
+      path: The path that was given to `save`.
+      params: Arrays, or the ``jax.ShapeDtypeStruct`` of ``jax.eval_shape``, with the
+        structure, dtypes and shardings to return. The optimizer state gets the
+        shardings of the compiled ``tx.init``.
+      tx: The optimizer; None skips its state.
+      strict: Whether every slot must be both in the checkpoint and in the state; see
+        `jopt.load_state_dict`.
+      migrate: Rules that adapt the checkpoint to the optimizer; see
+        `jopt.load_state_dict`.
+      hyperparams: Whose hyperparameters to use where they differ, ``"checkpoint"`` or
+        ``"recipe"``.
 
     Returns:
       ``(params, opt_state, step, rng, metadata)`` as a named tuple.
 
     Raises:
-      FileNotFoundError: There is no such checkpoint, or its index is gone.
-      ValueError: It is damaged, which names the files or the arrays; or it does not fit
-        the parameters or the optimizer, which lists what is missing, unexpected or of
-        another shape or dtype.
+      FileNotFoundError: There is no such checkpoint, or its index is missing.
+      ValueError: The checkpoint is damaged; the message names the files or arrays. Or
+        it does not fit the parameters or the optimizer; the message lists the entries
+        that are missing, unexpected or of another shape or dtype.
 
     >>> import tempfile, jax.numpy as jnp
     >>> params, tx = {"w": jnp.ones(3)}, jopt.adam(1e-3)
     >>> path = Path(tempfile.mkdtemp()) / "run.safetensors"
     >>> _ = save(path, params=params, opt_state=tx.init(params), tx=tx)
-    >>> wanted = {"w": jnp.ones(4)}
-    >>> restore(path, params=wanted, tx=tx)  # doctest: +ELLIPSIS
+    >>> longer = {"w": jnp.ones(4)}
+    >>> restore(path, params=longer, tx=tx)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ValueError: params do not fit the checkpoint ...run.safetensors:
       params/w is float32[4], was saved as float32[3]
@@ -123,9 +124,9 @@ def restore(
 def _absolute(path: str | Path) -> Path:
     absolute = Path(path).expanduser().absolute()
     if absolute.suffix and absolute.suffix not in files.FORMATS:
-        known = ", ".join(files.FORMATS)
+        suffixes = ", ".join(files.FORMATS)
         raise ValueError(
-            f"path must have no suffix, for a folder, or one of {known}, got "
+            f"path must have no suffix (a folder) or one of {suffixes}, got "
             f"path={str(path)!r}"
         )
     return absolute

@@ -1,4 +1,4 @@
-"""Bytes that tell when they are not what was written."""
+"""Bytes that contain their own checksum."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 
-# The checksum of all other bytes stands in the last of these marks.
+# The last mark in the data is followed by the checksum of all other bytes.
 MARK = b"jopt-crc32="
 EMPTY = MARK + b"00000000"
 
 
 def seal(data: bytes) -> bytes:
-    """The bytes with their checksum in the last empty mark."""
+    """Return the bytes with their checksum written into the last empty mark."""
     at = data.rindex(EMPTY) + len(MARK)
     return b"".join([data[:at], b"%08x" % zlib.crc32(data), data[at + 8 :]])
 
 
 def check(path: Path, data: bytes) -> None:
-    """Raise unless these are the bytes that were sealed.
+    """Raise unless the bytes are as they were sealed.
 
     Raises:
-      ValueError: They are not; the message names the file.
+      ValueError: A byte has changed; the message names the file.
     """
     at = data.rfind(MARK) + len(MARK)
     view = memoryview(data)
@@ -32,19 +32,19 @@ def check(path: Path, data: bytes) -> None:
     crc = zlib.crc32(view[at + 8 :], zlib.crc32(b"00000000", crc))
     if at < len(MARK) or view[at : at + 8] != b"%08x" % crc:
         raise ValueError(
-            f"{path} is damaged, or not written by jopt.checkpoint: its bytes do not "
-            "have the checksum that should be in it. Restore another one."
+            f"{path} is damaged or not written by jopt.checkpoint: its bytes do not "
+            "match its checksum. Restore another checkpoint."
         )
 
 
 def json_bytes(content: dict[str, Any]) -> bytes:
-    """A JSON file that ends with its checksum."""
+    """Return the bytes of a JSON file that ends with its checksum."""
     text = json.dumps(content | {"seal": EMPTY.decode()}, indent=1)
     return seal(text.encode() + b"\n")
 
 
 def write(path: Path, data: bytes) -> None:
-    """A new file, on the disk when this returns."""
+    """Write a new file; on return its contents are on disk."""
     with path.open("xb") as file:
         file.write(data)
         file.flush()
@@ -52,7 +52,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Put the names that a folder holds on the disk."""
+    """Flush the entries of a folder to disk, so that a rename in it is permanent."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

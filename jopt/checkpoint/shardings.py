@@ -1,4 +1,4 @@
-"""Where restored arrays go: parameters as asked for, the rest as ``init`` puts it."""
+"""Shardings of restored arrays: parameters as given, the state as ``init`` has it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from jopt.core.transformation import GradientTransformation
 
 
 def as_global(x: Any) -> Any:
-    """The array, which all processes must hold together if there are several.
+    """Return the array as one that all processes hold together.
 
-    A number that each process has for itself, such as a step count that was made
-    outside ``jit``, is taken to be the same everywhere.
+    An array of this process only, such as a step count made outside ``jit``, is assumed
+    to be the same in every process.
     """
     if jax.process_count() == 1 or not getattr(x, "is_fully_addressable", True):
         return x
@@ -28,23 +28,26 @@ def as_global(x: Any) -> Any:
 
 
 def sharding_of(leaf: Any) -> Sharding | None:
-    """Where an array was put, or is to go; None if nobody said."""
+    """Return the sharding of an array or shape; None if it is not committed to one."""
     if isinstance(leaf, jax.Array) and not leaf.committed:
         return None
     sharding: Any = getattr(leaf, "sharding", None)
     if not isinstance(getattr(sharding, "mesh", None), AbstractMesh):
         return sharding
-    # Of jax.eval_shape, under a mesh whose axes are explicit.
+    # jax.eval_shape under a mesh with explicit axes gives a mesh without devices.
     if (mesh := jax.sharding.get_mesh()).abstract_mesh != sharding.mesh:
         raise ValueError(
             f"params have the sharding {sharding}, which names no devices: call this "
-            "under jax.set_mesh(mesh), or give params as arrays"
+            "under jax.set_mesh(mesh), or pass params as arrays"
         )
     return NamedSharding(mesh, sharding.spec)
 
 
 def replicated(shardings: Iterable[Sharding | None]) -> Sharding | None:
-    """A copy on every device of these shardings; None if nobody said where."""
+    """Return the replication over the devices of the first sharding that is not None.
+
+    Without such a sharding a single process gets None, which is JAX's default device.
+    """
     for sharding in shardings:
         if isinstance(sharding, NamedSharding):
             return NamedSharding(sharding.mesh, PartitionSpec())
@@ -59,11 +62,12 @@ def _over(devices: Iterable[Any]) -> Sharding:
 
 
 def state_shardings(tx: GradientTransformation, params: Any) -> dict[str, Sharding]:
-    """Where the compiled ``tx.init`` puts each array of the state, by name."""
+    """Return the sharding that the compiled ``tx.init`` gives each array, by name."""
 
-    def described(leaf):
-        where = sharding_of(leaf)
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+    def abstract(leaf):
+        sharding = sharding_of(leaf)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    init = jax.jit(tx.init).lower(jax.tree.map(described, params)).compile()
+    # Compiling is the only way to learn what XLA propagates from the parameters.
+    init = jax.jit(tx.init).lower(jax.tree.map(abstract, params)).compile()
     return dict(tree.leaves_with_names(init.output_shardings))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, Self
 
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
@@ -13,6 +14,9 @@ from jopt.core.leafwise import Leafwise
 from jopt.core.transformation import GradientTransformation, OptState, Updates
 from jopt.values.arguments import abbreviated
 from jopt.values.recipe import Recipe
+
+
+P = ParamSpec("P")
 
 
 @transformation
@@ -56,6 +60,36 @@ def chain(
         for name, tx in named.items()
     ]
     return Chain(flat)
+
+
+def optimizer(
+    factory: Callable[P, GradientTransformation],
+) -> Callable[P, GradientTransformation]:
+    """Decorate the factory of an optimizer whose one rule contains the learning rate.
+
+    Without it the state of ``ftrl(…)`` would be that of its rule, and become an entry
+    ``"ftrl"`` of a dict only beside other members of a chain. So the result is a chain
+    of one member, whose entry has the factory's name, as if it were spliced.
+
+    Args:
+      factory: A function as for `transformation`; its numbers are numbers of the rule.
+
+    Returns:
+      The factory, with everything that `transformation` adds.
+
+    >>> import jopt, jax.numpy as jnp
+    >>> jopt.ftrl(0.1).init(jnp.ones(2)).keys()
+    dict_keys(['ftrl'])
+    """
+    # The member keeps a recipe too: its arguments are read by path, and its numbers are
+    # kept in its own state. The registration of the chain replaces that of the member.
+    member = transformation(factory)
+
+    @functools.wraps(factory)
+    def chained(*args, **kwargs):
+        return chain(member(*args, **kwargs))
+
+    return transformation(chained)
 
 
 class Chain(GradientTransformation):

@@ -1,1 +1,1 @@
-"""Read and change the state of a run."""
+"""Functions that read and change the state of a run."""

@@ -1,4 +1,4 @@
-"""Hyperparameters of a state: read and set by name."""
+"""Read and set the hyperparameters of a state by name."""
 
 from __future__ import annotations
 
@@ -18,76 +18,87 @@ from jopt.values.recipe import Recorded
 
 
 def hyperparams(state: Any) -> dict[str, jax.Array]:
-    """The hyperparameters that a state holds, by name.
+    """Return the hyperparameters that a state holds, by name.
 
-    A name that occurs more than once is given with its path: ``decoder/learning_rate``.
+    The path replaces a name that occurs more than once: ``decoder/learning_rate``.
 
     Args:
       state: The state of any transformation, however nested.
 
     Returns:
-      Scalars: the tunable numbers, the last used values of scheduled ones, and the
-      learning rate. Readable inside jit.
+      Scalars: the tunable numbers, the last values of the scheduled ones, and the
+      learning rate. Works inside jit.
 
     >>> import jopt
     >>> state = jopt.sgd(jopt.exponential_decay(0.1, 10, 0.5)).init(jnp.ones(3))
     >>> jopt.hyperparams(state)
     {'learning_rate': Array(0.1, dtype=float32)}
     """
-    found = _located(state)
-    return {name: value for name, (_, value) in found.items()}
+    return {name: value for name, (_, value) in _entries(state).items()}
 
 
-def _located(state: Any) -> dict[str, tuple[str, jax.Array]]:
-    """name -> (path, value); the name is the path where it would be ambiguous."""
+def _entries(state: Any) -> dict[str, tuple[str, jax.Array]]:
+    """Return ``name -> (path, value)``; an ambiguous name is replaced by its path."""
     if isinstance(state, Recorded):
         raise TypeError(
-            f"a state is needed, what init and update return, got the transformation "
+            "expected a state, as returned by init or update, got the transformation "
             f"{state!r}"
         )
-    found = []
+    entries = []
     for path, holder in holders(state, "hyperparameters"):
         for name in type(holder).hyperparameters:
             prefix = tree.path_name(path)
             (value,) = jax.tree.leaves(getattr(holder, name))  # nnx wraps arrays
-            found.append((f"{prefix}/{name}" if prefix else name, name, value))
-    names = collections.Counter(name for _, name, _ in found)
+            entries.append((f"{prefix}/{name}" if prefix else name, name, value))
+    names = collections.Counter(name for _, name, _ in entries)
     return {
         (name if names[name] == 1 else path): (path, value)
-        for path, name, value in found
+        for path, name, value in entries
     }
 
 
-def holders(state: Any, what: str) -> Any:
-    """``(path, state)`` of each state whose class names fields so, outer ones first."""
+def holders(state: Any, attribute: str) -> Any:
+    """Yield ``(path, state)`` of each NamedTuple whose class lists such fields.
+
+    Args:
+      state: The state of any transformation, however nested.
+      attribute: The class attribute that lists the fields: ``"hyperparameters"`` or
+        ``"metrics"``.
+
+    Yields:
+      Outer states before the states inside them.
+    """
 
     def holds(x):
-        return hasattr(x, "_fields") and isinstance(getattr(type(x), what, 0), tuple)
+        return hasattr(x, "_fields") and isinstance(
+            getattr(type(x), attribute, None), tuple
+        )
 
     for path, x in jax.tree_util.tree_leaves_with_path(state, is_leaf=holds):
         if holds(x):
             yield path, x
             for name, field in zip(x._fields, x, strict=True):
-                inside = (*path, jax.tree_util.GetAttrKey(name))
-                for deeper, inner in holders(field, what):
-                    yield (*inside, *deeper), inner
+                field_path = (*path, jax.tree_util.GetAttrKey(name))
+                for inner_path, inner in holders(field, attribute):
+                    yield (*field_path, *inner_path), inner
 
 
 def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
-    """A state with hyperparameters changed; nothing compiles again.
+    """Return the state with new values of some hyperparameters, without a retrace.
 
     Args:
-      tx: The transformation the state belongs to.
+      tx: The transformation that the state belongs to.
       state: Its state.
-      **values: New numbers by name; a name that occurs more than once is given with its
-        path, as `hyperparams` shows it: ``**{"decoder/learning_rate": 1e-4}``.
+      **values: New numbers by name. For a name that occurs more than once use its path,
+        as `hyperparams` shows it: ``**{"decoder/learning_rate": 1e-4}``.
 
     Returns:
       A state of the same structure, shapes and dtypes.
 
     Raises:
-      KeyError: No hyperparameter has this name, or more than one has.
-      ValueError: The name is scheduled: its next value comes from the schedule.
+      KeyError: No hyperparameter, or more than one, has this name.
+      ValueError: The hyperparameter is scheduled, so the next step would overwrite the
+        new value.
 
     >>> import jopt
     >>> tx = jopt.adam(1e-3)
@@ -95,23 +106,23 @@ def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
     >>> jopt.hyperparams(state)
     {'learning_rate': Array(0.0003, dtype=float32)}
     """
-    found = _located(state)
+    entries = _entries(state)
     changing_numbers = dict(_changing_numbers(tx))
     changed = {}
     for name, value in values.items():
-        if name not in found:
-            same = [n for n in found if n.endswith(f"/{name}")]
-            if same:
+        if name not in entries:
+            matches = [n for n in entries if n.endswith(f"/{name}")]
+            if matches:
                 raise KeyError(
-                    f"{name!r} is ambiguous: the state has {same}. Give the path: "
-                    f"**{{{same[0]!r}: …}}"
+                    f"{name!r} is ambiguous: the state has {matches}. Use the path: "
+                    f"**{{{matches[0]!r}: …}}"
                 )
             raise KeyError(
                 f"the state has no hyperparameter {name!r}."
-                f"{suggestion(name, found)} It has: {sorted(found)}. A number "
-                "is in the state if it is given as jopt.tunable(number)."
+                f"{suggestion(name, entries)} It has {sorted(entries)}. To keep a "
+                "number in the state, write jopt.tunable(number)."
             )
-        path, old = found[name]
+        path, old = entries[name]
         holder, _, field = path.rpartition("/")
         changing = changing_numbers.get(f"{holder}/" if holder else "")
         if changing is not None:
@@ -133,14 +144,14 @@ def _like(name: str, value: Any, old: Any) -> Any:
         )
     value = jnp.broadcast_to(jnp.asarray(value, old.dtype), old.shape)
     concrete = not isinstance(old, Tracer)
-    # A state that is spread over devices stays where it is.
+    # A new sharding would compile the step again, so the value goes where the old was.
     if concrete and getattr(old, "committed", False):
         return jax.device_put(value, old.sharding)
     return value
 
 
 def _changing_numbers(tx: Any, prefix: str = "") -> Any:
-    """``(path of the state, ChangingNumbers)`` of every transformation that has one."""
+    """Yield ``(prefix of the state's paths, ChangingNumbers)`` of every member."""
     changing = getattr(tx, "changing", None)
     if changing is not None:
         yield prefix, changing

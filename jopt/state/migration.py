@@ -1,15 +1,15 @@
-"""Rules for what an old checkpoint has other than the recipe of today, as data.
+"""Rules that adapt an old checkpoint to the current recipe.
 
 A pattern is a regular expression that is searched for in an entry's path, as in a mask:
-``"^scale_by_adam/nu/"`` is a whole slot, ``"/head/"`` one layer in every slot. Anchor
-it: ``"nu"`` is also found in the slots of a parameter that is called ``menu``.
+``"^scale_by_adam/nu/"`` matches a whole slot, ``"/head/"`` one layer in every slot.
+Anchor the pattern: ``"nu"`` also matches the slots of a parameter named ``menu``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,21 +18,24 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jopt.core import masks
+from jopt.core.chain import Chain
+from jopt.core.transformation import GradientTransformation
+from jopt.state.recipe_differences import inside
 from jopt.values.arguments import abbreviated
 
 
 @dataclasses.dataclass(frozen=True)
 class Rename:
-    """Entries get another name, as ``re.sub(old, new, path)`` says.
+    """Rename entries by ``re.sub(old, new, path)``.
 
     Args:
-      old: A regular expression; ``"^"`` puts something in front.
-      new: What stands in its place; ``\\1`` is the first group of ``old``.
+      old: A regular expression; ``"^"`` prepends ``new`` to every path.
+      new: The replacement; ``\\1`` is the first group of ``old``.
 
     >>> import jopt
     >>> field = jopt.Rename("^scale_by_adam/m/", "scale_by_adam/mu/")
     >>> layer = jopt.Rename("/conv(?=/|$)", "/stem")  # in every slot
-    >>> # A wrapper around it all; what has it already, a newer checkpoint, stays.
+    >>> # A wrapper around everything; a newer checkpoint, which has it, is unchanged.
     >>> wrapper = jopt.Rename("^(?!inner_state/)", "inner_state/")
     """
 
@@ -42,12 +45,12 @@ class Rename:
     def __post_init__(self) -> None:
         _check_pattern(self, self.old)
         if not isinstance(self.new, str):
-            raise TypeError(f"new must be a text, got new={self.new!r}")
+            raise TypeError(f"new must be a string, got new={self.new!r}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-    """Entries of the checkpoint that are not used.
+    """Ignore entries of the checkpoint.
 
     Args:
       pattern: A regular expression.
@@ -61,10 +64,11 @@ class Drop:
 
 @dataclasses.dataclass(frozen=True)
 class Reset:
-    """Entries of the state that start from ``init``, whatever the checkpoint has.
+    """Start entries of the state from ``init``, whatever the checkpoint holds.
 
-    As long as the rule is given they do so each time; for what is new only, and is in
-    the next checkpoint, ``strict=False`` of `load_state_dict` does it once.
+    The rule applies every time a checkpoint is loaded with it. To initialize only the
+    entries that a checkpoint does not have yet, use ``strict=False`` of
+    `load_state_dict`.
 
     Args:
       pattern: A regular expression.
@@ -78,13 +82,13 @@ class Reset:
 
 @dataclasses.dataclass(frozen=True)
 class Cast:
-    """Entries that are stored in another dtype from now on; they are rounded to it.
+    """Round entries to another storage dtype.
 
-    ``Cast("", "float32")`` is for all of a checkpoint that was written under x64.
+    ``Cast("", "float32")`` converts a whole checkpoint that was written under x64.
 
     Args:
       pattern: A regular expression.
-      dtype: The new one. Only entries of its kind (floating, complex or integer) are
+      dtype: The new dtype. Only entries of its kind (floating, complex or integer) are
         cast.
     """
 
@@ -102,27 +106,27 @@ Rule = Rename | Drop | Reset | Cast
 def _check_pattern(rule: Any, pattern: Any) -> None:
     kind = type(rule).__name__
     if not isinstance(pattern, str):
-        raise TypeError(f"{kind}: a pattern is a text, got {pattern!r}")
+        raise TypeError(f"{kind}: the pattern must be a string, got {pattern!r}")
     masks.expression(pattern)
 
 
 def migrated(
-    flat: Mapping[str, Any], rules: Sequence[Rule], wanted: Iterable[str]
+    flat: Mapping[str, Any], rules: Sequence[Rule], paths: Iterable[str]
 ) -> tuple[dict[str, Any], set[str]]:
-    """The checkpoint after all rules, one after the other.
+    """Apply all rules to a checkpoint, one after the other.
 
     Args:
       flat: The checkpoint's entries by path.
-      rules: See this module.
-      wanted: The paths of the state.
+      rules: `Rename`, `Drop`, `Cast` and `Reset`, in the order of application.
+      paths: The paths of the state.
 
     Returns:
-      The entries, and those paths of the state that are to start from ``init``.
+      The entries, and the paths of the state that start from ``init``.
 
     Raises:
-      ValueError: Two entries get the same name, a `Reset` is for nothing in the state,
-        or a number is too large for a `Cast`.
-      TypeError: Something else than rules.
+      ValueError: A `Rename` gives two entries the same name, a `Reset` matches nothing
+        in the state, or a `Cast` is to a dtype that cannot hold a number.
+      TypeError: ``rules`` contains something other than rules.
     """
     flat, fresh = dict(flat), set()
     for rule in rules:
@@ -137,17 +141,17 @@ def migrated(
                     for n, x in flat.items()
                 }
             case Reset(pattern):
-                chosen = {n for n in wanted if re.search(pattern, n)}
-                if not chosen:
+                matches = {n for n in paths if re.search(pattern, n)}
+                if not matches:
                     raise ValueError(
-                        f"{rule} is for nothing in the state, which has "
-                        f"{', '.join(map(repr, wanted))}"
+                        f"{rule} matches nothing in the state, which has "
+                        f"{', '.join(map(repr, paths))}"
                     )
-                fresh |= chosen
+                fresh |= matches
                 flat = {n: x for n, x in flat.items() if not re.search(pattern, n)}
             case _:
                 raise TypeError(
-                    "migrate is a sequence of the rules jopt.Rename, jopt.Drop, "
+                    "migrate must be a sequence of the rules jopt.Rename, jopt.Drop, "
                     f"jopt.Reset and jopt.Cast, got {abbreviated(rule)} in it"
                 )
     return flat, fresh
@@ -156,15 +160,15 @@ def migrated(
 def _renamed(
     flat: Mapping[str, Any], rule: Rename, old: re.Pattern[str], new: str
 ) -> dict[str, Any]:
-    result, source = {}, {}
+    result, old_names = {}, {}
     for name, value in flat.items():
-        other = old.sub(new, name)
-        if other in result:
+        new_name = old.sub(new, name)
+        if new_name in result:
             raise ValueError(
-                f"{rule} makes one name of two entries of the checkpoint: "
-                f"{source[other]!r} and {name!r} are both {other!r} then"
+                f"{rule} gives two entries of the checkpoint the same name: "
+                f"{old_names[new_name]!r} and {name!r} both become {new_name!r}"
             )
-        result[other], source[other] = value, name
+        result[new_name], old_names[new_name] = value, name
     return result
 
 
@@ -172,6 +176,7 @@ def _cast(rule: Cast, name: str, value: Any, dtype: Any) -> Any:
     value = value if isinstance(value, jax.Array) else np.asarray(value)
     if value.dtype == dtype or _kind(value.dtype) != _kind(dtype):
         return value
+    # With jnp, a JAX array stays on its devices.
     numpy: Any = jnp if isinstance(value, jax.Array) else np
     with np.errstate(over="ignore"):
         new = value.astype(dtype)
@@ -189,32 +194,86 @@ def _kind(dtype: Any) -> Any:
     return next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), dtype)
 
 
+def new_chains(
+    tx: GradientTransformation, missing: Iterable[str], unexpected: Iterable[str]
+) -> dict[str, str]:
+    """Find the chains around states that a checkpoint has without a chain.
+
+    Version 0.1.0 saved some optimizers this way: the state of ``ftrl(…)`` had the entry
+    ``accumulator/kernel``, which is ``ftrl/accumulator/kernel`` now.
+
+    Args:
+      tx: The transformation.
+      missing: Paths of its state that the checkpoint lacks.
+      unexpected: Paths of the checkpoint that its state lacks.
+
+    Returns:
+      For each such chain the prefix of its paths, and the prefix with the name of the
+      member that the entries belong to. Empty unless these names explain all missing
+      and all unexpected entries.
+    """
+    missing, unexpected = set(missing), set(unexpected)
+    prefixes: dict[str, str] = {}
+    for prefix, inner in inside(tx):
+        names = inner.children if isinstance(inner, Chain) else ()
+        saved = {path for path in unexpected if path.startswith(prefix)}
+        matches = [
+            f"{prefix}{name}/"
+            for name in names
+            if saved
+            and {_moved(path, {prefix: f"{prefix}{name}/"}) for path in saved}
+            == {path for path in missing if path.startswith(f"{prefix}{name}/")}
+        ]
+        if len(matches) == 1:
+            prefixes[prefix] = matches[0]
+    renamed = {_moved(path, prefixes) for path in unexpected}
+    return prefixes if renamed == missing else {}
+
+
+def moved(
+    entries: Mapping[str, Any], prefixes: Mapping[str, str], known: Container[str]
+) -> dict[str, Any]:
+    """Rename the entries that are not known by the prefixes of `new_chains`."""
+    return {
+        path if path in known else _moved(path, prefixes): x
+        for path, x in entries.items()
+    }
+
+
+def _moved(path: str, prefixes: Mapping[str, str]) -> str:
+    for old, new in prefixes.items():
+        if path.startswith(old):
+            return new + path.removeprefix(old)
+    return path
+
+
 def likely(missing: Sequence[str], unexpected: Sequence[str]) -> Rename | None:
-    """The one `Rename` that gives all missing entries, or uses all unexpected ones.
+    """Return the `Rename` that explains all missing or all unexpected entries.
 
     >>> likely(["inner_state/mu/w", "inner_state/nu/w"], ["mu/w", "nu/w"])
     Rename(old='^(?!inner_state/)', new='inner_state/')
     """
     if not missing or not unexpected:
         return None
+    # Each pair costs a pass over all unexpected entries, so only 64 are tried.
     pairs = [(name, missing[0]) for name in unexpected[:64]]
-    # A wrapper has entries of its own too, so that the first may be none of these.
+    # A wrapper also has entries of its own, so the first entry may be one of those.
     pairs += [(unexpected[0], x) for x in missing if x.endswith(f"/{unexpected[0]}")]
     pairs += [(x, missing[0]) for x in unexpected if x.endswith(f"/{missing[0]}")]
-    for theirs, ours in pairs:
-        old, new = _without_common_end(theirs, ours)
+    for saved, needed in pairs:
+        old, new = _without_common_end(saved, needed)
         begin = re.escape(old) or f"(?!{re.escape(new)})"
         rule = Rename(f"^{begin}", new.replace("\\", r"\\"))
-        found = {re.sub(rule.old, rule.new, x) for x in unexpected}
-        if found == set(missing) or (
-            (not old and found < set(missing)) or (not new and found > set(missing))
+        renamed = {re.sub(rule.old, rule.new, x) for x in unexpected}
+        if renamed == set(missing) or (
+            (not old and renamed < set(missing)) or (not new and renamed > set(missing))
         ):
             return rule
     return None
 
 
 def _without_common_end(path: str, other: str) -> tuple[str, str]:
-    ours, theirs = path.split("/"), other.split("/")
-    while ours and theirs and ours[-1] == theirs[-1]:
-        del ours[-1], theirs[-1]
-    return "".join(f"{x}/" for x in ours), "".join(f"{x}/" for x in theirs)
+    parts, other_parts = path.split("/"), other.split("/")
+    while parts and other_parts and parts[-1] == other_parts[-1]:
+        del parts[-1], other_parts[-1]
+    return "".join(f"{x}/" for x in parts), "".join(f"{x}/" for x in other_parts)

@@ -1,4 +1,4 @@
-"""Arrays of a checkpoint as the leaves of a state, on the devices of the parameters."""
+"""Put the arrays of a checkpoint into a state, on the devices of the parameters."""
 
 from __future__ import annotations
 
@@ -20,48 +20,49 @@ def assembled(
     values: Mapping[str, Any],
     fresh: set[str],
 ) -> OptState:
-    """The state with these arrays, each where ``tx.init(params)`` would have it.
+    """Build a state from arrays, each with the sharding ``tx.init(params)`` gives it.
 
     Args:
       tx: The transformation.
       params: The parameters, or their shapes and shardings.
-      template: What ``jax.eval_shape(tx.init, params)`` gives.
-      values: Arrays by path, of the template's shapes and dtypes.
-      fresh: The paths of the others, which ``init`` gives.
+      template: The result of ``jax.eval_shape(tx.init, params)``.
+      values: Arrays by path, with the template's shapes and dtypes.
+      fresh: The paths of all other arrays, which come from ``init``.
 
     Raises:
-      ValueError: The parameters are needed for ``init``, and only shapes are given.
+      ValueError: ``fresh`` is not empty, and ``params`` has only shapes.
     """
-    found, treedef = jax.tree_util.tree_flatten_with_path(template)
-    places = {tree.path_name(path): i for i, (path, _) in enumerate(found)}
-    leaves: list[Any] = [None] * len(found)
+    like, treedef = jax.tree_util.tree_flatten_with_path(template)
+    positions = {tree.path_name(path): i for i, (path, _) in enumerate(like)}
+    leaves: list[Any] = [None] * len(like)
     if fresh:
         if abstract := [x for x in jax.tree.leaves(params) if is_abstract(x)]:
             raise ValueError(
-                f"{min(fresh)!r} starts from init, for which the parameters are needed "
-                f"and not shapes, got {abstract[0]}"
+                f"{min(fresh)!r} starts from init, which needs parameters with values, "
+                f"got {abstract[0]}"
             )
-        chosen = [places[name] for name in fresh]
-        # Under jit nothing but these is computed, and where the parameters are.
+        chosen = [positions[name] for name in fresh]
+        # Under jit XLA computes only the chosen leaves, where the parameters are.
         initial = jax.jit(lambda p: [jax.tree.leaves(tx.init(p))[i] for i in chosen])
         for i, x in zip(chosen, initial(params), strict=True):
             leaves[i] = x
     devices = _devices(params)
-    shardings: list[Any] = [jnp.zeros(()).sharding] * len(found)
+    shardings: list[Any] = [jnp.zeros(()).sharding] * len(like)
     if len(devices) == 1:
-        shardings = [SingleDeviceSharding(*devices)] * len(found)
+        shardings = [SingleDeviceSharding(*devices)] * len(like)
     elif devices:
+        # Only the compiler knows how it shards slots that are not shaped like params.
         compiled = jax.jit(tx.init).lower(params).compile()
         shardings = jax.tree.leaves(compiled.output_shardings)
-    for name, i in places.items():
+    for name, i in positions.items():
         if name in values:
             x = _placed(values[name], shardings[i], bool(devices))
-            leaves[i] = _as_key(x, found[i][1]) if is_key(found[i][1]) else x
+            leaves[i] = _as_key(x, like[i][1]) if is_key(like[i][1]) else x
     return treedef.unflatten(leaves)
 
 
 def _devices(params: Params) -> set[Any]:
-    """The devices that parameters were put on; none if nobody said where."""
+    """Return the devices of committed parameters; the empty set if none is."""
     devices = set()
     for x in jax.tree.leaves(params):
         where = getattr(x, "sharding", None)
@@ -75,24 +76,26 @@ def _placed(value: Any, sharding: Any, commit: bool) -> jax.Array:
         if value.sharding.is_equivalent_to(sharding, value.ndim):
             return value
         commit = True
-    # What is moved may share memory with what it was, and then cannot be donated.
-    return _own(jax.device_put(value, sharding) if commit else jnp.asarray(value))
+    # device_put and asarray may share the buffer of their source, which then cannot be
+    # donated.
+    return _copy(jax.device_put(value, sharding) if commit else jnp.asarray(value))
 
 
-_own = jax.jit(jnp.copy)
+_copy = jax.jit(jnp.copy)
 
 
 def is_abstract(x: Any) -> bool:
-    """Whether there are a shape and a dtype only."""
+    """Return whether ``x`` has only a shape and a dtype."""
     return isinstance(x, jax.ShapeDtypeStruct)
 
 
 def is_key(x: Any) -> bool:
-    """Whether it is an array of typed random keys."""
+    """Return whether ``x`` is an array of typed random keys."""
     return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _as_key(data: jax.Array, like: Any) -> jax.Array:
     implementation = []
+    # key_impl takes no ShapeDtypeStruct, but it takes a tracer.
     jax.eval_shape(lambda key: implementation.append(jax.random.key_impl(key)), like)
     return jax.random.wrap_key_data(data, impl=implementation[0])

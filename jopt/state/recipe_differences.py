@@ -1,4 +1,4 @@
-"""The hyperparameters of a recipe, beside those of a checkpoint."""
+"""Compare the hyperparameters of a recipe with those of a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from jopt.values.recipe import Recorded
 
 
 def declared(tx: GradientTransformation) -> dict[str, Any]:
-    """The numbers and schedules that a recipe declares, as data by path.
+    """Return the numbers and schedules of a recipe as data, by path.
 
     >>> import jopt
     >>> declared(jopt.sgd(jopt.tunable(0.1), momentum=0.9))
     {'trace/decay': 0.9, 'scale_by_learning_rate/learning_rate': 0.1}
     """
-    found = {}
-    for prefix, inner in _inside(tx):
+    numbers = {}
+    for prefix, inner in inside(tx):
         recipe = inner.recipe
-        if recipe is None or isinstance(inner, Chain):  # members have their own
+        # The members of a chain list the same numbers, under the paths of the state.
+        if recipe is None or isinstance(inner, Chain):
             continue
         for name in getattr(recipe.factory, "hyperparameters", ()):
             default = recipe.parameters[name].default
@@ -34,10 +35,10 @@ def declared(tx: GradientTransformation) -> dict[str, Any]:
             value = value.initial if isinstance(value, Tunable) else value
             try:
                 is_value = isinstance(value, Recorded)
-                found[prefix + name] = to_config(value) if is_value else float(value)
-            except TypeError:  # a function that has no name, or nothing
+                numbers[prefix + name] = to_config(value) if is_value else float(value)
+            except TypeError:  # None, or a function without a name
                 continue
-    return found
+    return numbers
 
 
 def differing(
@@ -46,55 +47,53 @@ def differing(
     schema: Mapping[str, Any] | None,
     whose: str,
 ) -> dict[str, jax.Array]:
-    """The recipe's numbers that are to replace the checkpoint's.
-
-    Whatever differs is listed in a warning.
+    """Warn of numbers that differ; return the recipe's numbers that the state takes.
 
     Args:
       tx: The transformation.
-      values: The arrays of the checkpoint that the state has a place for.
-      schema: The checkpoint's schema, if it has one.
-      whose: ``"checkpoint"``, and nothing is to be replaced, or ``"recipe"``.
+      values: The arrays of the checkpoint that fit into the state.
+      schema: The checkpoint's schema, or None.
+      whose: ``"recipe"`` to take the recipe's numbers, ``"checkpoint"`` to take none.
     """
-    kept: dict[str, jax.Array] = {}  # those that the state says, and not the recipe
-    for prefix, inner in _inside(tx):
+    in_state: dict[str, jax.Array] = {}  # numbers whose value the state decides
+    for prefix, inner in inside(tx):
         if changing := inner.changing:
-            given = {*changing.schedules, *changing.arrays}
+            from_recipe = {*changing.schedules, *changing.arrays}
             numbers = changing.initial().items()
-            kept |= {prefix + n: x for n, x in numbers if n not in given}
-    kept = {path: x for path, x in kept.items() if path in values}
+            in_state |= {prefix + n: x for n, x in numbers if n not in from_recipe}
+    in_state = {path: x for path, x in in_state.items() if path in values}
     changed = {
-        path: x for path, x in kept.items() if not np.array_equal(values[path], x)
+        path: x for path, x in in_state.items() if not np.array_equal(values[path], x)
     }
     lines = [
         f"  {path}: {_short(values[path])} in the checkpoint, {_short(x)} in the "
-        f"recipe; the {whose}'s is taken"
+        f"recipe; the {whose}'s is used"
         for path, x in changed.items()
     ]
     now = declared(tx)
     for path, before in (schema or {}).get("hyperparams", {}).items():
-        if path in now and path not in kept and now[path] != before:
+        if path in now and path not in in_state and now[path] != before:
             lines.append(
-                f"  {path}: {before} in the checkpoint, {now[path]} in the recipe; it "
-                "is not kept in the state, so the recipe's is taken"
+                f"  {path}: {before} in the checkpoint, {now[path]} in the recipe; "
+                "the state does not hold it, so the recipe's is used"
             )
     if lines:
         lines = [
             "hyperparameters of the checkpoint differ from the recipe's:",
             *lines,
-            'Take either with hyperparams="checkpoint" or hyperparams="recipe".',
+            'Choose with hyperparams="checkpoint" or hyperparams="recipe".',
         ]
         warnings.warn("\n".join(lines), UserWarning, stacklevel=3)
     return changed if whose == "recipe" else {}
 
 
-def _inside(
+def inside(
     tx: GradientTransformation, prefix: str = ""
 ) -> Iterator[tuple[str, GradientTransformation]]:
-    """Every transformation, with what the paths of its state begin with."""
+    """Yield every transformation inside ``tx`` with the prefix of its state's paths."""
     yield prefix, tx
     for name, inner in tx.children.items():
-        yield from _inside(inner, f"{prefix}{name}/")
+        yield from inside(inner, f"{prefix}{name}/")
 
 
 def _short(number: Any) -> str:

@@ -1,4 +1,4 @@
-"""Parts of a state that start anew: chosen slots, and all step counts."""
+"""Reset chosen slots of a state, or all its step counts."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 
 
-# The fields that count steps; others count what happened in a row, or within a step.
+# The fields that count steps. Other counters count events, or parts of a step.
 STEP_COUNTS = ("count", "gradient_step", "step")
 
 
 def reset(
     tx: GradientTransformation, state: OptState, params: Params, where: Mask
 ) -> OptState:
-    """A state whose chosen arrays are those of ``tx.init(params)``.
+    """Replace chosen arrays of a state by those of ``tx.init(params)``.
 
     Args:
-      tx: The transformation the state belongs to.
+      tx: The transformation that the state belongs to.
       state: Its state.
-      params: The parameters now; a slot that starts as their copy does so again.
-      where: The arrays of the state: a regular expression on the path, such as
-        ``"/head/"`` for what is kept for one layer, ``"^scale_by_adam/nu"`` for one
-        slot, or another mask of a tree like the state; see `jopt.Mask`.
+      params: The current parameters; a slot that starts as a copy of them copies these.
+      where: The arrays to reset: a regular expression on the path, such as ``"/head/"``
+        for the slots of one layer or ``"^scale_by_adam/nu"`` for one slot, or another
+        mask of a tree like the state. See `jopt.Mask`.
 
     Returns:
       A state of the same structure, shapes, dtypes and shardings.
 
     Raises:
-      ValueError: The mask chooses nothing, or this is not a state of ``tx`` for these
-        parameters.
+      ValueError: The mask chooses nothing, or ``state`` is not a state of ``tx`` for
+        these parameters.
 
     >>> import jopt
     >>> tx, params = jopt.sgd(0.1, momentum=0.9), {"body": jnp.ones(1), "head": 1.0}
@@ -52,8 +52,8 @@ def reset(
     chosen = masks.select(where, state)
     if not any(chosen):
         raise ValueError(
-            f"where={abbreviated(where)} chooses nothing of the state, whose "
-            f"paths are {[path for path, _ in tree.leaves_with_names(state)]}"
+            f"where={abbreviated(where)} chooses nothing of the state, which has the "
+            f"paths {[path for path, _ in tree.leaves_with_names(state)]}"
         )
     old, treedef = jax.tree.flatten(state, is_leaf=tree.is_leaf)
     new = aligned("the state", state, "tx.init(params)", initial)
@@ -61,28 +61,28 @@ def reset(
         types = [(jnp.shape(z), jnp.result_type(z)) for z in (x, y) if z is not None]
         if len(set(types)) > 1:
             raise ValueError(
-                f"this is not a state of these parameters: {path!r} is {types[0]}, and "
-                f"in tx.init(params) {types[1]}"
+                f"the state does not belong to these parameters: {path!r} is "
+                f"{types[0]} in the state and {types[1]} in tx.init(params)"
             )
     return treedef.unflatten(
-        _where(x, y) if on else x for x, y, on in zip(old, new, chosen, strict=True)
+        _like(x, y) if on else x for x, y, on in zip(old, new, chosen, strict=True)
     )
 
 
 def set_counts(state: OptState, n: int | jax.Array) -> OptState:
-    """A state in which every step count is ``n``.
+    """Set every step count of a state to ``n``.
 
-    After it, schedules and bias corrections are at that step, wherever they are kept.
+    All schedules and bias corrections then continue from step ``n``.
 
     Args:
       state: The state of any transformation, however nested.
-      n: The number of steps that have been taken, >= 0; may be traced.
+      n: The number of steps taken so far, >= 0; may be traced.
 
     Returns:
       A state of the same structure, shapes, dtypes and shardings. The counts are the
       fields ``count``, ``step`` (of `conditionally_transform`) and ``gradient_step``
-      (of `accumulate`); what else is counted, such as skipped steps, stays. Rows that
-      are behind in `catch_up` have missed as many steps as before.
+      (of `accumulate`). Other counters, such as those of skipped steps, keep their
+      values. Rows that `catch_up` has yet to update keep their number of missed steps.
 
     Raises:
       KeyError: The state has no count.
@@ -96,24 +96,26 @@ def set_counts(state: OptState, n: int | jax.Array) -> OptState:
     if not isinstance(n, jax.Array):
         n = arguments.whole("n", n)
         arguments.at_least(0, n=n)
-    found = [x for x in STEP_COUNTS if tree.get_all_with_path(state, x, _is_count)]
-    if not found:
+    fields = [x for x in STEP_COUNTS if tree.get_all_with_path(state, x, _is_count)]
+    if not fields:
         raise KeyError("the state has no step count")
-    new = tree.set(state, _is_count, **dict.fromkeys(found, n))
-    for path, own in tree.get_all_with_path(state, "CatchUpState"):
-        missed = n - own.count
-        last = jax.tree.map(lambda x, missed=missed: x + missed, own.last)
+    new = tree.set(state, _is_count, **dict.fromkeys(fields, n))
+    # `last` holds the step at which a row was last updated, so it moves with the count.
+    for path, rows_state in tree.get_all_with_path(state, "CatchUpState"):
+        shift = n - rows_state.count
+        last = jax.tree.map(lambda x, shift=shift: x + shift, rows_state.last)
         new = tree.set(new, lambda p, _, path=path: p[:-1] == path, last=last)
-    return jax.tree.map(_where, state, new)
+    return jax.tree.map(_like, state, new)
 
 
 def _is_count(path: Any, value: Any) -> bool:
+    """Return whether a field is a counter; a float may share its name."""
     del path
     return jnp.issubdtype(getattr(value, "dtype", jnp.float32), jnp.integer)
 
 
-def _where(old: Any, new: Any) -> Any:
-    """The new array, on the devices of the old one."""
+def _like(old: Any, new: Any) -> Any:
+    """Return the new array with the sharding of the old one."""
     if isinstance(old, Tracer) or not getattr(old, "committed", False):
         return new
     return jax.device_put(new, old.sharding)

@@ -1,9 +1,9 @@
-"""States as flat dicts of arrays by path, and back, also if the recipe has changed.
+"""Convert states to flat dicts of arrays by path, and back into a changed recipe.
 
-A path is made of the names of a chain's members, of a state's fields and of the
-parameter: ``scale_by_adam/mu/dense/kernel``. It does not depend on the containers that
-the parameters are in, nor on what stands beside a member in its chain. So a checkpoint
-of such entries is restored by name, and what does not fit is listed.
+A path joins the names of a chain's member, of the state's field and of the parameter:
+``scale_by_adam/mu/dense/kernel``. It depends neither on the containers of the
+parameters nor on the other members of the chain. So entries are restored by name, and
+the error lists every entry that does not fit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jopt import tree
 from jopt._version import __version__
 from jopt.core.chain import as_transformation
 from jopt.core.transformation import GradientTransformation, OptState, Params
-from jopt.state.migration import Rule, likely, migrated
+from jopt.state.migration import Rule, likely, migrated, moved, new_chains
 from jopt.state.placing import assembled, is_abstract, is_key
 from jopt.state.recipe_differences import declared, differing
 from jopt.values import arguments
@@ -29,21 +29,21 @@ from jopt.values.config import to_config
 from jopt.values.recipe import Recorded
 
 
-VERSION = 1  # of what `schema` returns
+VERSION = 1  # of the layout that `schema` returns
 
 
 def state_dict(state: OptState) -> dict[str, jax.Array]:
-    """The arrays of a state, or of any tree, by path.
+    """Return the arrays of a state, or of any tree, by path.
 
     Args:
-      state: Any tree of arrays. Of ``jax.ShapeDtypeStruct``, it gives those.
+      state: Any tree of arrays or of ``jax.ShapeDtypeStruct``.
 
     Returns:
-      Arrays by path, ``"scale_by_adam/mu/dense/kernel"``, as they are: neither copied
-      nor moved. A None has no entry; a typed random key is the array of its numbers.
+      The leaves by path, such as ``"scale_by_adam/mu/dense/kernel"``, neither copied
+      nor moved. None has no entry; a typed random key becomes its array of integers.
 
     Raises:
-      TypeError: A leaf is no array and no number.
+      TypeError: A leaf is neither an array nor a number.
       ValueError: Two leaves have the same path.
 
     >>> import jopt
@@ -53,7 +53,7 @@ def state_dict(state: OptState) -> dict[str, jax.Array]:
     """
     if isinstance(state, Recorded):
         raise TypeError(
-            f"a state is needed, what init and update return, got the transformation "
+            "expected a state, as returned by init or update, got the transformation "
             f"{state!r}"
         )
     flat: dict[str, Any] = {}
@@ -62,7 +62,7 @@ def state_dict(state: OptState) -> dict[str, jax.Array]:
         if name in flat:
             raise ValueError(f"two leaves have the path {name!r}; rename one of them")
         if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
-            raise TypeError(f"leaf {name!r} is no array: {abbreviated(leaf)}")
+            raise TypeError(f"leaf {name!r} is not an array: {abbreviated(leaf)}")
         if is_key(leaf):
             data = jax.random.key_data
             leaf = jax.eval_shape(data, leaf) if is_abstract(leaf) else data(leaf)
@@ -71,7 +71,7 @@ def state_dict(state: OptState) -> dict[str, jax.Array]:
 
 
 def schema(tx: GradientTransformation, state: OptState) -> dict[str, Any]:
-    """What a state is, for the file beside its arrays.
+    """Describe a state as plain data, to be stored next to its arrays.
 
     Args:
       tx: The transformation.
@@ -80,17 +80,17 @@ def schema(tx: GradientTransformation, state: OptState) -> dict[str, Any]:
     Returns:
       A dict for ``json.dumps``:
 
-      - ``version``: 1, of this layout
+      - ``version``: 1, the version of this layout
       - ``jopt``: the version of the library
-      - ``recipe``: `to_config` of the transformation; None if it cannot be written, and
+      - ``recipe``: `to_config` of the transformation; None if it has no config, and
         then ``recipe_error`` says why
-      - ``entries``: ``{"shape": …, "dtype": …}`` by path, as `state_dict` has them
+      - ``entries``: ``{"shape": …, "dtype": …}`` by the paths of `state_dict`
       - ``hyperparams``: the recipe's numbers and schedules by path, defaults included
 
     >>> import jopt
     >>> tx = jopt.sgd(0.1)
-    >>> found = jopt.schema(tx, tx.init(jnp.ones(3)))
-    >>> found["entries"]["scale_by_learning_rate/count"], found["hyperparams"]
+    >>> schema = jopt.schema(tx, tx.init(jnp.ones(3)))
+    >>> schema["entries"]["scale_by_learning_rate/count"], schema["hyperparams"]
     ({'shape': [], 'dtype': 'int32'}, {'scale_by_learning_rate/learning_rate': 0.1})
     """
     tx = as_transformation(tx, "schema: tx")
@@ -120,30 +120,30 @@ def load_state_dict(
     hyperparams: Literal["checkpoint", "recipe"] = "checkpoint",
     schema: Mapping[str, Any] | None = None,
 ) -> OptState:
-    """The state that `state_dict` made a flat dict of, for a recipe that may be new.
+    """Rebuild a state from the flat dict of `state_dict`, for a recipe that may be new.
 
     Args:
       tx: The transformation.
-      params: The parameters, for the state's structure and shardings; shapes will do
-        if no entry has to start from ``init``.
-      flat: Arrays of JAX or NumPy by path. Those that are where the state has to be are
-        not copied.
-      strict: Whether a missing or unexpected entry is an error. If not, the missing
-        start from ``init``, the unexpected are not used, and a warning lists both.
-        Entries of another shape or dtype are an error in any case.
-      migrate: Rules, in this order: `Rename`, `Drop`, `Reset`, `Cast`.
-      hyperparams: Whose numbers to take where the checkpoint's differ from the
-        recipe's, which a warning lists. What is compiled in or scheduled is always the
-        recipe's.
-      schema: The checkpoint's `schema`. Then ``flat`` is checked against it, and
+      params: The parameters, which give the state's structure and shardings. Shapes are
+        enough if no entry starts from ``init``.
+      flat: JAX or NumPy arrays by path. An array that is already on the right devices
+        is not copied.
+      strict: If True, a missing or unexpected entry is an error. If False, missing
+        entries start from ``init``, unexpected ones are ignored, and a warning lists
+        both. An entry of another shape or dtype is always an error.
+      migrate: Rules `Rename`, `Drop`, `Reset` and `Cast`, in the order of application.
+      hyperparams: Whether to use the numbers of the ``"checkpoint"`` or of the
+        ``"recipe"`` where they differ; a warning lists the differences. Numbers that
+        are compiled in or scheduled always come from the recipe.
+      schema: The checkpoint's `schema`. If given, ``flat`` is checked against it, and
         numbers that are not in the state are compared too.
 
     Returns:
-      A state as of ``tx.init(params)``, with its structure, dtypes and shardings.
+      A state with the structure, dtypes and shardings of ``tx.init(params)``.
 
     Raises:
-      ValueError: Entries are missing, unexpected, or of another shape or dtype; the
-        message lists all.
+      ValueError: Entries are missing, unexpected, or of another shape or dtype. The
+        message lists all of them.
 
     >>> import jopt
     >>> params = {"w": jnp.ones(2)}
@@ -155,12 +155,19 @@ def load_state_dict(
     arguments.one_of(("checkpoint", "recipe"), hyperparams=hyperparams)
     flat = _checked(flat, schema)
     template = jax.eval_shape(tx.init, params)
-    wanted = state_dict(template)
-    flat, fresh = migrated(flat, tuple(migrate), wanted)
-    missing = [n for n in wanted if n not in flat and n not in fresh]
-    unexpected = [n for n in flat if n not in wanted]
+    expected = state_dict(template)
+    flat, fresh = migrated(flat, tuple(migrate), expected)
+    lacking = [n for n in expected if n not in flat]
+    if prefixes := new_chains(tx, lacking, [n for n in flat if n not in expected]):
+        flat = moved(flat, prefixes, expected)
+        flat = {n: x for n, x in flat.items() if n not in fresh}
+        if schema is not None:
+            numbers = moved(schema.get("hyperparams", {}), prefixes, declared(tx))
+            schema = {**schema, "hyperparams": numbers}
+    missing = [n for n in expected if n not in flat and n not in fresh]
+    unexpected = [n for n in flat if n not in expected]
     values, wrong = {}, []
-    for name, like in wanted.items():
+    for name, like in expected.items():
         if name in flat:
             values[name], problem = _fitted(name, flat[name], like)
             wrong += [problem] if problem else []
@@ -174,7 +181,7 @@ def load_state_dict(
 
 
 def _checked(flat: Any, schema: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The entries, if they are some and the schema is theirs."""
+    """Return the entries; raise unless they are arrays that fit the schema."""
     if not isinstance(flat, Mapping) or not all(isinstance(n, str) for n in flat):
         raise TypeError(
             "flat must be a dict of arrays by path, as jopt.state_dict returns, got "
@@ -182,7 +189,7 @@ def _checked(flat: Any, schema: Mapping[str, Any] | None) -> dict[str, Any]:
         )
     for name, x in flat.items():
         if not hasattr(x, "dtype") and not isinstance(x, int | float | complex):
-            hint = "; call jopt.state_dict(…) of it" if isinstance(x, Mapping) else ""
+            hint = "; call jopt.state_dict(…) first" if isinstance(x, Mapping) else ""
             raise TypeError(
                 f"flat[{name!r}] must be an array, got {abbreviated(x)}{hint}"
             )
@@ -191,27 +198,27 @@ def _checked(flat: Any, schema: Mapping[str, Any] | None) -> dict[str, Any]:
         return flat
     if not isinstance(schema, Mapping) or not {"version", "entries"} <= schema.keys():
         raise TypeError(
-            f"schema must be what jopt.schema returned, got {abbreviated(schema)}"
+            f"schema must be a result of jopt.schema, got {abbreviated(schema)}"
         )
     if schema["version"] > VERSION:
         raise ValueError(
-            f"this checkpoint has version {schema['version']}, and jopt "
-            f"{schema.get('jopt')} wrote it; this jopt reads versions up to {VERSION}"
+            f"this checkpoint has version {schema['version']}, written by jopt "
+            f"{schema.get('jopt')}; this jopt reads versions up to {VERSION}"
         )
-    written = {
+    described = {
         name: (tuple(x["shape"]), x["dtype"]) for name, x in schema["entries"].items()
     }
-    given = {
+    actual = {
         name: (np.shape(x), (x if hasattr(x, "dtype") else np.asarray(x)).dtype.name)
         for name, x in flat.items()
     }
-    if written != given:
-        names = [n for n in written | given if written.get(n) != given.get(n)]
+    if described != actual:
+        names = [n for n in described | actual if described.get(n) != actual.get(n)]
         raise ValueError(
-            "flat is not what its schema describes: "
+            "flat does not match its schema: "
             + "; ".join(
-                f"{n!r} is {given.get(n, 'not there')}, and described as "
-                f"{written.get(n, 'not there')}"
+                f"{n!r} is {actual.get(n, 'missing')} in flat and "
+                f"{described.get(n, 'missing')} in the schema"
                 for n in names
             )
         )
@@ -219,8 +226,9 @@ def _checked(flat: Any, schema: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _fitted(name: str, value: Any, like: Any) -> tuple[Any, str]:
-    """The value as the state has it, or what is wrong with it."""
+    """Return the value in the state's dtype, and what is wrong with it or ``""``."""
     if not hasattr(value, "dtype"):
+        # A Python number has no width of its own, so it may take the state's.
         value = np.asarray(value)
         is_number = value.dtype != bool and jnp.issubdtype(like.dtype, jnp.inexact)
         if is_number and np.can_cast(value.dtype, like.dtype, "same_kind"):
@@ -230,7 +238,7 @@ def _fitted(name: str, value: Any, like: Any) -> tuple[Any, str]:
         return value, f"{name!r} has shape {value.shape}, not {like.shape}{hint}"
     if value.dtype == like.dtype:
         return value, ""
-    # Integers of another width, such as counts under x64, are the same if they fit.
+    # Integers of another width, such as counts under x64, are accepted if they fit.
     if jnp.issubdtype(like.dtype, jnp.integer) and jnp.issubdtype(
         value.dtype, jnp.integer
     ):
@@ -246,17 +254,17 @@ def _misfit(missing: list[str], unexpected: list[str], wrong: list[str]) -> Valu
     lines += [f"  unexpected: {name!r}" for name in unexpected]
     lines += [f"  wrong: {problem}" for problem in wrong]
     if (rule := likely(missing, unexpected)) and not wrong:
-        lines.append(f"Do you mean migrate=[jopt.{rule}]?")
+        lines.append(f"Did you mean migrate=[jopt.{rule}]?")
     if missing or unexpected:
         lines.append(
-            "With strict=False what is missing starts from init, and what is "
-            "unexpected is not used; jopt.Rename, jopt.Reset and jopt.Drop in migrate "
-            "say it by name."
+            "With strict=False, missing entries start from init and unexpected ones "
+            "are ignored. To do so for single entries, use jopt.Rename, jopt.Reset and "
+            "jopt.Drop in migrate."
         )
     if wrong:
         lines.append(
             "In migrate, jopt.Cast(path, dtype) rounds to another dtype, and "
-            "jopt.Reset(path) starts from init."
+            "jopt.Reset(path) starts the entry from init."
         )
     return ValueError("\n".join(lines))
 
@@ -264,7 +272,7 @@ def _misfit(missing: list[str], unexpected: list[str], wrong: list[str]) -> Valu
 def _warn_partial(missing: list[str], unexpected: list[str]) -> None:
     lines = ["the checkpoint and the state of this transformation differ:"]
     lines += [f"  not in the checkpoint, starts from init: {n!r}" for n in missing]
-    lines += [f"  only in the checkpoint, not used: {n!r}" for n in unexpected]
+    lines += [f"  only in the checkpoint, ignored: {n!r}" for n in unexpected]
     if any(name.split("/")[-1] == "count" for name in missing):
         lines.append("New counts are 0; jopt.set_counts(state, n) sets all of them.")
     warnings.warn("\n".join(lines), UserWarning, stacklevel=3)

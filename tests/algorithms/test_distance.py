@@ -85,7 +85,7 @@ def test_the_growth_of_the_estimate_can_be_bounded(make: Any) -> None:
         for _ in range(40):
             updates, state = tx.update(jax.grad(quadratic)(params), state, params)
             params = jopt.apply_updates(params, updates)
-            found.append(float(state.estim_lr))
+            found.append(float(state[tx.name].estim_lr))
         return np.array(found)
 
     free = estimates()

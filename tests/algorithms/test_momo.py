@@ -127,4 +127,4 @@ def test_momo_finds_a_lower_bound_of_its_own() -> None:
         value, g = jax.value_and_grad(f)(params)
         params, state = jopt.step(tx, g, state, params, value=value)
     np.testing.assert_allclose(params, 0.0, atol=1e-2)
-    np.testing.assert_allclose(state.lb, 3.0, atol=1e-2)
+    np.testing.assert_allclose(state["momo"].lb, 3.0, atol=1e-2)

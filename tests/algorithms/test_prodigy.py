@@ -97,6 +97,6 @@ ROWS = (
 def test_the_start_of_narrow_parameters_can_be_kept_as_narrow() -> None:
     narrow = jopt.prodigy(params0_dtype="bfloat16")
     state = on_a_path(narrow, jnp.bfloat16)
-    assert state.params0["w"].dtype == jnp.bfloat16
+    assert state["prodigy"].params0["w"].dtype == jnp.bfloat16
     expected = scalars(on_a_path(jopt.prodigy(), jnp.bfloat16))
     chex.assert_trees_all_equal(scalars(state), expected)

@@ -139,6 +139,92 @@ def test_the_rule_is_offered_too_if_the_wrapper_has_entries_of_its_own() -> None
     chex.assert_trees_all_equal(jopt.state_dict(back), flat)
 
 
+# Version 0.1.0 saved an optimizer with one rule without the name of the rule.
+
+FTRL = jopt.ftrl(0.1, l1=0.01)
+CLIPPED = jopt.chain(jopt.clip_by_global_norm(1e9), FTRL)
+
+
+def of_0_1_0(tx: Any) -> Any:
+    """The recipe whose state has the paths of version 0.1.0."""
+    return tx.children["ftrl"]
+
+
+@pytest.mark.parametrize("form", [None, "npz"])
+@pytest.mark.parametrize(
+    "old, new, entries",
+    [
+        (of_0_1_0(FTRL), FTRL, lambda state: state),
+        (of_0_1_0(FTRL), CLIPPED, lambda state: state),
+        (CLIPPED, FTRL, lambda state: state),
+        (FTRL, CLIPPED, lambda state: state),
+        (
+            jopt.accumulate(of_0_1_0(FTRL), 1),
+            jopt.accumulate(FTRL, 1),
+            lambda state: state.inner_opt_state,
+        ),
+        (
+            jopt.chain(jopt.masked(of_0_1_0(FTRL), True)),
+            jopt.chain(CLIPPED.members[0][1], jopt.masked(FTRL, True)),
+            lambda state: state["masked"].inner_state,
+        ),
+        (
+            jopt.partition({"a": of_0_1_0(FTRL), "b": ADAM}, jopt.rules(("", "a"))),
+            jopt.partition({"a": CLIPPED, "b": ADAM}, jopt.rules(("", "a"))),
+            lambda state: state["a"],
+        ),
+    ],
+)
+def test_a_rule_that_was_saved_without_its_name_is_found(
+    old: Any, new: Any, entries: Any, form: Any, tmp_path: Any
+) -> None:
+    state = trained(old)
+    if form:
+        path = tmp_path / f"run.{form}"
+        jopt.checkpoint.save(path, params=PARAMS, opt_state=state, tx=old)
+        restored = jopt.checkpoint.restore(path, params=PARAMS, tx=new).opt_state
+    else:
+        restored = jopt.load_state_dict(new, PARAMS, jopt.state_dict(state))
+    assert list(entries(restored)) == ["ftrl"]
+    chex.assert_trees_all_equal(jax.tree.leaves(restored), jax.tree.leaves(state))
+    chex.assert_trees_all_close(
+        new.update(GRADS[3], restored, PARAMS)[0],
+        old.update(GRADS[3], state, PARAMS)[0],
+        rtol=1e-6,
+    )
+
+
+def test_the_numbers_of_a_rule_saved_without_its_name_are_compared() -> None:
+    old = of_0_1_0(FTRL)
+    state = old.init(PARAMS)
+    flat, schema = jopt.state_dict(state), jopt.schema(old, state)
+    with pytest.warns(UserWarning, match="ftrl/l1: 0.01 in the checkpoint, 0.5 in the"):
+        jopt.load_state_dict(jopt.ftrl(0.1, l1=0.5), PARAMS, flat, schema=schema)
+
+
+def test_a_slot_of_a_rule_saved_without_its_name_can_be_reset() -> None:
+    state = trained(of_0_1_0(FTRL))
+    flat = jopt.state_dict(state)
+    rules = [Reset("^ftrl/linear/")]
+    restored = jopt.load_state_dict(FTRL, PARAMS, flat, migrate=rules)["ftrl"]
+    chex.assert_trees_all_equal(restored.accumulator, state.accumulator)
+    assert not any(x.any() for x in jax.tree.leaves(restored.linear))
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        jopt.chain(FTRL, FTRL),  # either could be meant
+        jopt.chain(FTRL, jopt.ema(0.9)),  # not everything is there
+        jopt.ftrl(0.1, l1=jopt.tunable(0.01)),
+    ],
+)
+def test_a_rule_saved_without_its_name_is_not_guessed(new: Any) -> None:
+    flat = jopt.state_dict(trained(of_0_1_0(FTRL)))
+    with pytest.raises(ValueError, match="unexpected: 'accumulator/kernel'"):
+        jopt.load_state_dict(new, PARAMS, flat)
+
+
 def test_a_layer_is_renamed_in_every_slot() -> None:
     state = trained(ADAM)
     params = {{"kernel": "weight"}.get(n, n): p for n, p in PARAMS.items()}
@@ -170,7 +256,7 @@ def test_a_leaf_that_is_unfrozen_starts_from_init_and_is_reported() -> None:
     chex.assert_trees_all_equal_structs(state, thawed.init(PARAMS))
     assert not state.inner_state.mu["bias"].any()
     assert state.inner_state.mu["kernel"] is flat["inner_state/mu/kernel"]
-    with pytest.warns(UserWarning, match="not used: 'inner_state/mu/bias'"):
+    with pytest.warns(UserWarning, match="ignored: 'inner_state/mu/bias'"):
         back = jopt.load_state_dict(
             frozen, PARAMS, jopt.state_dict(state), strict=False
         )
@@ -194,7 +280,7 @@ def test_a_copy_of_the_parameters_starts_from_them_and_needs_them() -> None:
     leaves = jax.tree.leaves((PARAMS, state))
     assert len({x.unsafe_buffer_pointer() for x in leaves}) == len(leaves)
     shapes = jax.eval_shape(lambda: PARAMS)
-    with pytest.raises(ValueError, match="the parameters are needed and not shapes"):
+    with pytest.raises(ValueError, match="which needs parameters with values"):
         jopt.load_state_dict(tx, shapes, flat, migrate=rules)
 
 
@@ -227,11 +313,11 @@ FLAT = {"count": np.int32(3), "mu/w": np.full(2, 1e39, np.float64), "nu/w": np.o
             "'mu/w' has numbers that float16 cannot",
         ),
         ([Cast("", "float32")], ValueError, "'mu/w' has numbers that float32 cannot"),
-        ([Rename("^mu/", "nu/")], ValueError, "'mu/w' and 'nu/w' are both 'nu/w' then"),
+        ([Rename("^mu/", "nu/")], ValueError, "'mu/w' and 'nu/w' both become 'nu/w'"),
         (
             [Reset("^mv/")],
             ValueError,
-            r"Reset\(pattern='\^mv/'\) is for nothing in the",
+            r"Reset\(pattern='\^mv/'\) matches nothing in the",
         ),
         ([Drop("^mu/")], ValueError, "missing: 'mu/w'"),
     ],
@@ -248,8 +334,12 @@ def test_a_rule_that_would_lose_something_is_an_error(
     "make, kind, text",
     [
         (lambda: Drop("("), ValueError, "is not a regular expression"),
-        (lambda: Reset(None), TypeError, "Reset: a pattern is a text, got None"),  # type: ignore[arg-type]
-        (lambda: Rename("a", 1), TypeError, "new must be a text, got new=1"),  # type: ignore[arg-type]
+        (
+            lambda: Reset(None),
+            TypeError,
+            "Reset: the pattern must be a string, got None",
+        ),  # type: ignore[arg-type]
+        (lambda: Rename("a", 1), TypeError, "new must be a string, got new=1"),  # type: ignore[arg-type]
         (lambda: Cast("a", "flaot32"), TypeError, "flaot32"),
     ],
 )

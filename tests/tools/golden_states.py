@@ -46,6 +46,27 @@ def recipes() -> dict[str, jopt.GradientTransformation]:
         "params_ema": jopt.chain(jopt.adam(1e-2), jopt.params_ema(0.9)),
         "skip_nonfinite": jopt.skip_nonfinite(jopt.adam(1e-2)),
         "dynamic_loss_scale": jopt.dynamic_loss_scale(jopt.adam(1e-2)),
+        **whole_optimizers(),
+    }
+
+
+def whole_optimizers() -> dict[str, jopt.GradientTransformation]:
+    """Optimizers whose one rule has the learning rate in it.
+
+    Version 0.1.0 wrote the state of this rule without the name of the rule:
+    ``accumulator/kernel``, not ``ftrl/accumulator/kernel``.
+    """
+    ftrl = jopt.ftrl(0.1, l1=jopt.linear_schedule(0.0, 0.1, 8), l2=0.01)
+    return {
+        "asgd": jopt.asgd(0.1, lambd=0.1, t0=2),
+        "dadapt_adamw": jopt.dadapt_adamw(estim_lr0=1e-3, weight_decay=0.1),
+        "fromage": jopt.fromage(jopt.linear_schedule(0.1, 0.0, 8)),
+        "ftrl": ftrl,
+        "ftrl_chain": jopt.chain(jopt.clip_by_global_norm(1.0), ftrl),
+        "ftrl_skip_nonfinite": jopt.skip_nonfinite(ftrl),
+        "momo": jopt.momo(jopt.tunable(0.5), adapt_lower_bound=True),
+        "momo_adam": jopt.momo_adam(weight_decay=0.1),
+        "prodigy": jopt.prodigy(estim_lr0=1e-3, growth_rate=jopt.tunable(1.5)),
     }
 
 
@@ -67,7 +88,8 @@ def continued(
 
     @jax.jit
     def step(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        updates, state = tx.update(grads, state, params)
+        value = jopt.tree.norm(params)  # for those that need a loss
+        updates, state = tx.update(grads, state, params, value=value)
         return jopt.apply_updates(params, updates), state
 
     for g in grads:

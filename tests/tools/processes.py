@@ -108,7 +108,7 @@ def main(rank: int, address: str, folder: Path) -> None:
     try:
         restore(damaged, params=targets, tx=TX)
     except ValueError as error:
-        assert file.name in str(error) or "another process says" in str(error)
+        assert file.name in str(error) or "another process names" in str(error)
     else:
         raise AssertionError("the damage was not noticed")
     try:

@@ -264,7 +264,7 @@ def test_weights_go_through_a_decay_that_comes_first():
     assert len(weights) == 2 + 4
     weights[1:3] = [np.float32(0.2), np.full((3, 4), 7.0)]
     state = keras.set_weights(tx, tx.init(params), weights, params, order=order)
-    assert (state.inner_state.accumulator["kernel"] == 7).all()
+    assert (state.inner_state["ftrl"].accumulator["kernel"] == 7).all()
     assert {float(x) for x in jopt.hyperparams(state).values()} == {np.float32(0.2)}
 
 
