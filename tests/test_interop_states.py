@@ -331,7 +331,7 @@ def test_weights_of_keras_that_do_not_fit_show_both_numbers_and_shapes():
 
     with pytest.raises(ValueError, match=r"there are 2 weights .*'legacy' has 3: "):
         load(np.array(10), np.ones((20, 10)))
-    with pytest.raises(ValueError, match=r"3 weights, .*\(10,\), \(20, 10\)\]"):
+    with pytest.raises(ValueError, match=r"3 weights .*\(10,\), \(20, 10\)\]"):
         load(np.array(10), np.ones(10), np.ones((20, 10)))
     with pytest.raises(ValueError, match=r"order is needed: .*'bias', 'kernel'"):
         load(np.array(10), np.ones((20, 10)), np.ones(10), order=None)
@@ -345,7 +345,9 @@ def test_weights_of_keras_that_do_not_fit_show_both_numbers_and_shapes():
         load(state=jopt.adam(1e-3).init(LAYER))
     with pytest.raises(ValueError, match=r"Permuted\('kernel', \(0, 2\)\) does not"):
         load(order=[Permuted("kernel", (0, 2)), "bias"])
-    with pytest.raises(ValueError, match=r"\['0', 'kernel'\] are missing or too many"):
+    with pytest.raises(
+        ValueError, match=r"\['0', 'kernel'\] are missing or superfluous"
+    ):
         keras.set_weights(tx, state, {"kernel": 1}, LAYER, order=ORDER)
     with pytest.raises(TypeError, match=r"weights must be a list of arrays, got None"):
         keras.set_weights(tx, state, None, LAYER, order=ORDER)
@@ -449,7 +451,7 @@ def test_state_dicts_of_torch_that_do_not_fit_say_what_does_not():
 
     with pytest.raises(ValueError, match=r"step differs .*'a': 6\.0, 'b': 7\.0"):
         load(entry(), entry(7.0))
-    with pytest.raises(ValueError, match=r"\(3, 2\) .* \(2, 3\)\. If .*Permuted\('b'"):
+    with pytest.raises(ValueError, match=r"\(3, 2\) .* \(2, 3\) .*If .*Permuted\('b'"):
         load(entry(), entry(shape=(3, 2)))
     with pytest.raises(ValueError, match=r"for 'a', .*has \[.*'max_exp_avg_sq'"):
         load(entry(max_exp_avg_sq=np.ones((2, 3))), entry())
@@ -494,7 +496,7 @@ def test_torch_parameters_can_be_given_by_their_names():
         {k: np.asarray(x, float) for k, x in state[0].items()},
         0,
     )
-    with pytest.raises(ValueError, match=r"\['fc.gain', 'fc.weight'\] are in one of"):
+    with pytest.raises(ValueError, match=r"only one .* \['fc.gain', 'fc.weight'\]"):
         order = {"fc.bias": "fc/bias", "fc.gain": "fc/kernel"}
         torch.load_state_dict(tx, params, theirs, order=order)
 
