@@ -185,9 +185,9 @@ def _listed(groups: Sequence[Any], order: Order) -> Sequence[str | Permuted] | N
     names = [name for group in groups for name in group.get("param_names", ())]
     if not names:
         raise ValueError(
-            "this state_dict has no names of parameters, which an order by names needs: "
-            "give a list in the order of model.parameters(), or make the optimizer with "
-            "model.named_parameters()"
+            "this state_dict has no names of parameters, so order cannot be by name: "
+            "give a list in the order of model.parameters(), or make the optimizer "
+            "with model.named_parameters()"
         )
     if mismatched := sorted(set(names) ^ set(order)):
         raise ValueError(
@@ -224,9 +224,9 @@ def _check_keys(
     if expected != keys:
         frozen = "" if keys else ". Is it frozen there? Then give it jopt.set_to_zero"
         raise ValueError(
-            f"torch's {row.classes[0]} with these settings keeps {sorted(expected)} for "
-            f"{parameter.path!r}, but the state_dict has {sorted(keys)}: it comes from "
-            "another optimizer, from other settings, or from before the first "
+            f"torch's {row.classes[0]} with these settings keeps {sorted(expected)} "
+            f"for {parameter.path!r}, but the state_dict has {sorted(keys)}: it comes "
+            "from another optimizer, from other settings, or from before the first "
             f"step{frozen}"
         )
     for key, place in places.items():
