@@ -467,7 +467,7 @@ def test_state_dicts_of_torch_that_do_not_fit_say_what_does_not():
     with pytest.warns(UserWarning, match=r"rates \[0\.1, 0\.2\], .* kept: .*0\.5"):
         load(entry(), entry(), lrs=(0.1, 0.2))
     theirs = {"state": {}, "param_groups": [{"lr": 0.1, "params": [0]}]}
-    with pytest.raises(ValueError, match=r"1 parameters, here there are 2: \['a', 'b"):
+    with pytest.raises(ValueError, match=r"1 parameters, but params has 2: \['a', 'b"):
         torch.load_state_dict(jopt.sgd(0.1), params, theirs, order=["a", "b"], count=1)
     with pytest.raises(ValueError, match=r"with 'state' and 'param_groups', got \{'st"):
         torch.load_state_dict(jopt.sgd(0.1), params, {"state": {}}, order=["a", "b"])

@@ -36,12 +36,12 @@ class Parameter(NamedTuple):
     axes: tuple[int, ...] | None  # see `Permuted`
     shape: tuple[int, ...]  # in the other library
 
-    def theirs(self, value: Any) -> np.ndarray:
+    def to_other(self, value: Any) -> np.ndarray:
         """Convert an array to the other library's order of axes."""
         value = np.asarray(value)
         return value if self.axes is None else value.transpose(np.argsort(self.axes))
 
-    def ours(self, value: Any) -> np.ndarray:
+    def to_jopt(self, value: Any) -> np.ndarray:
         """Convert an array to jopt's order of axes."""
         value = np.asarray(value)
         if self.axes is None or value.ndim != len(self.axes):

@@ -98,7 +98,7 @@ def load_state_dict(
         values |= {place: _same(key, pairs) for place, pairs in by_place.items()}
     for parameter, entry in pairs:
         for key, place in _places(view, row, parameter).items():
-            value = parameter.ours(_array(entry[key]))
+            value = parameter.to_jopt(_array(entry[key]))
             values[place] = value / row.slots[key].factor(view, place)
     return view.replaced(values)
 
@@ -165,7 +165,7 @@ def state_dict(
         for key, place in places.items():
             value = np.asarray(view.flat[place])
             factor = row.slots[key].factor(view, place)
-            arrays[key] = parameter.theirs((value * factor).astype(value.dtype))
+            arrays[key] = parameter.to_other((value * factor).astype(value.dtype))
         entries[i] = {key: tensor(np.asarray(x)) for key, x in arrays.items()}
     return {"state": entries, "param_groups": groups}
 
@@ -230,7 +230,7 @@ def _check_keys(
             f"step{frozen}"
         )
     for key, place in places.items():
-        shape = parameter.ours(_array(entry[key])).shape
+        shape = parameter.to_jopt(_array(entry[key])).shape
         if shape != view.flat[place].shape:
             swapped = " as Permuted" if parameter.axes else ""
             raise ValueError(
