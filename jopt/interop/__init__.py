@@ -1,4 +1,4 @@
-"""Other libraries, a door each; what a door needs is imported when it is used."""
+"""Doors to other libraries, each imported when it is first used."""
 
 from jopt.values.page import public_page
 

@@ -1,7 +1,7 @@
 """Flax: a train state that passes extra arguments on and shows the hyperparameters.
 
-jopt transformations work in ``flax.training.train_state.TrainState`` and in
-``flax.nnx.Optimizer`` as they are. This `TrainState` is Flax's with what it lacks.
+jopt transformations also work in ``flax.training.train_state.TrainState`` and
+``flax.nnx.Optimizer`` without it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from jopt.values.arguments import suggestion
 
 
 class TrainState(train_state.TrainState):
-    """Flax's ``TrainState``; a drop-in for it, and a subclass.
+    """A drop-in subclass of Flax's ``TrainState``.
 
-    - `apply_gradients` hands extra arguments to the optimizer.
-    - ``learning_rate`` and ``hyperparams`` can be read, `set_hyperparams` changes them.
-    - ``step`` is an int32 array from the start: one compile, also after a restore.
-    - ``params`` may be any PyTree: a bare array, a dataclass, an Equinox module.
+    - `apply_gradients` passes extra arguments to the optimizer.
+    - ``learning_rate`` and ``hyperparams`` are readable; `set_hyperparams` sets them.
+    - ``step`` is an int32 array from the start, so the step compiles only once, even
+      after a checkpoint is restored.
+    - ``params`` can be any PyTree: a bare array, a dataclass, an Equinox module.
 
-    ``tx`` may also be an optax transformation. A subclass may add fields, as of Flax's.
+    ``tx`` can also be an optax transformation. Subclasses can add fields.
 
     >>> import jopt
     >>> params = {"w": jnp.ones(2)}
@@ -49,13 +50,13 @@ class TrainState(train_state.TrainState):
         tx: Any,
         **kwargs: Any,
     ) -> Self:
-        """A state at step 0, with the optimizer's ``init``.
+        """Return a state at step 0 with a new optimizer state.
 
         Args:
           apply_fn: Usually ``model.apply``.
           params: The parameters.
           tx: A transformation.
-          **kwargs: The fields of a subclass.
+          **kwargs: The fields that a subclass adds.
 
         Returns:
           A new state.
@@ -70,21 +71,21 @@ class TrainState(train_state.TrainState):
         )
 
     def apply_gradients(self, *, grads: Updates, **kwargs: Any) -> Self:
-        """One optimizer step.
+        """Make one optimizer step.
 
         Args:
-          grads: The gradients, of the structure of ``params``. The entry
-            ``OVERWRITE_WITH_GRADIENT`` of a dict becomes the parameters' as it is.
-          **kwargs: What ``tx.update`` declares goes to it (``value=loss``); what is a
-            field is replaced in the new state.
+          grads: The gradients, with the structure of ``params``. In a dict the entry
+            ``OVERWRITE_WITH_GRADIENT`` replaces that entry of the parameters.
+          **kwargs: Arguments that ``tx.update`` declares, such as ``value=loss``, go to
+            it; fields of the state get new values.
 
         Returns:
-          The state with ``step``, ``params`` and ``opt_state`` of after the step.
+          The state with the new ``step``, ``params`` and ``opt_state``.
 
         Raises:
           TypeError: An argument is neither.
         """
-        extra, fields = self._told_apart(kwargs)
+        extra, fields = self._split(kwargs)
         updates, opt_state = self.tx.update(
             _optimized(grads), self.opt_state, _optimized(self.params), **extra
         )
@@ -96,49 +97,48 @@ class TrainState(train_state.TrainState):
             step=self.step + 1, params=params, opt_state=opt_state, **fields
         )
 
-    def _told_apart(
-        self, given: dict[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What of the arguments is for ``tx.update``, and what are fields."""
+    def _split(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Split arguments into those of ``tx.update`` and fields of the state."""
         needs = getattr(self.tx, "needs", None) or Needs.of(self.tx.update)
         names = {field.name for field in dataclasses.fields(self)}
-        extra = needs.chosen(given)
-        fields = {name: value for name, value in given.items() if name in names}
-        for name in sorted(given.keys() - extra.keys() - fields.keys()):
-            known = needs.accepts - {"params"}
+        extra = needs.chosen(kwargs)
+        fields = {name: value for name, value in kwargs.items() if name in names}
+        for name in sorted(kwargs.keys() - extra.keys() - fields.keys()):
+            accepted = needs.accepts - {"params"}
             raise TypeError(
-                f"apply_gradients has no use for the argument {name!r}."
-                f"{suggestion(name, known | names)} The optimizer takes "
-                f"{sorted(known)}, the state has the fields {sorted(names)}."
+                f"apply_gradients got an unknown argument {name!r}."
+                f"{suggestion(name, accepted | names)} The optimizer takes "
+                f"{sorted(accepted)}, the state has the fields {sorted(names)}."
             )
         return extra, fields
 
     @property
     def hyperparams(self) -> dict[str, jax.Array]:
-        """The hyperparameters that the state holds; see `jopt.hyperparams`."""
+        """The hyperparameters in the optimizer's state; see `jopt.hyperparams`."""
         return hyperparams(self.opt_state)
 
     @property
     def learning_rate(self) -> jax.Array:
-        """The learning rate last used, or to be used first."""
-        found = self.hyperparams
-        if "learning_rate" not in found:
+        """The learning rate of the last step; before the first, that of the first."""
+        values = self.hyperparams
+        if "learning_rate" not in values:
             raise AttributeError(
-                "the optimizer's state holds no learning rate, or more than one; its "
-                f"hyperparameters are {sorted(found)}"
+                "the optimizer's state does not hold exactly one learning rate; its "
+                f"hyperparameters are {sorted(values)}"
             )
-        return found["learning_rate"]
+        return values["learning_rate"]
 
     def set_hyperparams(self, **values: float | jax.Array) -> Self:
-        """The state with hyperparameters changed; see `jopt.set_hyperparams`."""
+        """Return the state with new hyperparameters; see `jopt.set_hyperparams`."""
         opt_state = set_hyperparams(self.tx, self.opt_state, **values)
         return self.replace(opt_state=opt_state)
 
 
 def _is_split(tree: Any) -> bool:
-    """Whether Flax's fp8 layers have put statistics beside the parameters."""
+    """Whether the tree has statistics of Flax's fp8 layers beside the parameters."""
     return isinstance(tree, Mapping) and OVERWRITE_WITH_GRADIENT in tree
 
 
 def _optimized(tree: Any) -> Any:
+    """Return the part of the tree that the optimizer updates."""
     return tree["params"] if _is_split(tree) else tree

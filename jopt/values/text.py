@@ -50,8 +50,8 @@ decay_steps=100)))
         node = ast.parse(stripped, mode="eval").body
     except SyntaxError as error:
         raise ValueError(
-            f"{text!r} is not a call such as 'adamw(learning_rate=3e-4)': {error.msg} at "
-            f"character {error.offset}"
+            f"{text!r} is not a call such as 'adamw(learning_rate=3e-4)': {error.msg} "
+            f"at character {error.offset}"
         ) from None
     reader = _Reader(text, factory, function)
     if isinstance(node, ast.Name):

@@ -298,7 +298,7 @@ def test_an_argument_that_is_declared_and_a_field_is_used_as_both():
 )
 def test_a_misspelt_argument_is_an_error_that_names_it(misspelt, meant):
     state = create(scale_by_value(), cls=NormedState, batch_stats=None)
-    message = f"no use for the argument '{misspelt}'. Did you mean '{meant}'"
+    message = f"got an unknown argument '{misspelt}'. Did you mean '{meant}'"
     with pytest.raises(TypeError, match=message):
         state.apply_gradients(grads=GRADS[0], value=1.0, **{misspelt: 1.0})
 

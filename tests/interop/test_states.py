@@ -203,14 +203,14 @@ def test_optax_goes_on_here_and_there_again(theirs, ours):
 def test_optax_states_that_do_not_fit_say_what_does_not():
     params = {"w": jnp.ones(2)}
     state = optax.chain(optax.trace(0.9), optax.ema(0.9)).init(params)
-    with pytest.raises(ValueError, match=r"as many of .*nu/w.*nothing like .*trace/w"):
+    with pytest.raises(ValueError, match=r"too many of .*nu/w.*nothing like .*trace/w"):
         from_optax_state(jopt.adam(0.1), params, state, count=1)
     with pytest.raises(ValueError, match=r"does not count its steps: give count="):
         from_optax_state(jopt.sgd(0.1, 0.9), params, optax.sgd(0.1, 0.9).init(params))
     with pytest.raises(ValueError, match=r"counts \[0\], got count=3"):
         from_optax_state(jopt.adam(0.1), params, optax.adam(1.0).init(params), count=3)
     injected = optax.inject_hyperparams(optax.adam)(0.1, b1=0.5).init(params)
-    with pytest.warns(UserWarning, match=r"hyperparameters \{'b1': 0\.5\}, which"):
+    with pytest.warns(UserWarning, match=r"hyperparameters \{'b1': 0\.5\}, but"):
         from_optax_state(jopt.adam(0.1), params, injected)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -331,7 +331,7 @@ def test_weights_of_keras_that_do_not_fit_show_both_numbers_and_shapes():
 
     with pytest.raises(ValueError, match=r"there are 2 weights .*'legacy' has 3: "):
         load(np.array(10), np.ones((20, 10)))
-    with pytest.raises(ValueError, match=r"3 weights, .*\(10,\), \(20, 10\)\]"):
+    with pytest.raises(ValueError, match=r"3 weights .*\(10,\), \(20, 10\)\]"):
         load(np.array(10), np.ones(10), np.ones((20, 10)))
     with pytest.raises(ValueError, match=r"order is needed: .*'bias', 'kernel'"):
         load(np.array(10), np.ones((20, 10)), np.ones(10), order=None)
@@ -343,9 +343,11 @@ def test_weights_of_keras_that_do_not_fit_show_both_numbers_and_shapes():
         load(layout="keras4")
     with pytest.raises(ValueError, match=r"this state is not one of"):
         load(state=jopt.adam(1e-3).init(LAYER))
-    with pytest.raises(ValueError, match=r"Permuted\('kernel', \(0, 2\)\) does not"):
+    with pytest.raises(ValueError, match=r"Permuted\('kernel', \(0, 2\)\) must"):
         load(order=[Permuted("kernel", (0, 2)), "bias"])
-    with pytest.raises(ValueError, match=r"\['0', 'kernel'\] are missing or too many"):
+    with pytest.raises(
+        ValueError, match=r"\['0', 'kernel'\] are missing or superfluous"
+    ):
         keras.set_weights(tx, state, {"kernel": 1}, LAYER, order=ORDER)
     with pytest.raises(TypeError, match=r"weights must be a list of arrays, got None"):
         keras.set_weights(tx, state, None, LAYER, order=ORDER)
@@ -449,23 +451,23 @@ def test_state_dicts_of_torch_that_do_not_fit_say_what_does_not():
 
     with pytest.raises(ValueError, match=r"step differs .*'a': 6\.0, 'b': 7\.0"):
         load(entry(), entry(7.0))
-    with pytest.raises(ValueError, match=r"\(3, 2\) .* \(2, 3\)\. If .*Permuted\('b'"):
+    with pytest.raises(ValueError, match=r"\(3, 2\) .* \(2, 3\) .*If .*Permuted\('b'"):
         load(entry(), entry(shape=(3, 2)))
     with pytest.raises(ValueError, match=r"for 'a', .*has \[.*'max_exp_avg_sq'"):
         load(entry(max_exp_avg_sq=np.ones((2, 3))), entry())
-    with pytest.raises(ValueError, match=r"for 'b', the state_dict has \[\]"):
+    with pytest.raises(ValueError, match=r"for 'b', but the state_dict has \[\]"):
         load(entry(), {})
-    with pytest.raises(ValueError, match=r"is of step 6, got count=7"):
+    with pytest.raises(ValueError, match=r"is at step 6, got count=7"):
         load(entry(), entry(), count=7)
     momentum = {"momentum_buffer": np.ones((2, 3))}
     with pytest.raises(ValueError, match=r"torch's SGD does not keep .*: give count="):
         load(momentum, momentum, tx=jopt.sgd(0.1, 0.9))
     with pytest.raises(ValueError, match=r"no names of parameters.*give a list"):
         load(entry(), entry(), order={"x": "a", "y": "b"})
-    with pytest.warns(UserWarning, match=r"rates \[0\.1, 0\.2\]; .* kept: .*0\.5"):
+    with pytest.warns(UserWarning, match=r"rates \[0\.1, 0\.2\], .* kept: .*0\.5"):
         load(entry(), entry(), lrs=(0.1, 0.2))
     theirs = {"state": {}, "param_groups": [{"lr": 0.1, "params": [0]}]}
-    with pytest.raises(ValueError, match=r"1 parameters, here there are 2: \['a', 'b"):
+    with pytest.raises(ValueError, match=r"1 parameters, but params has 2: \['a', 'b"):
         torch.load_state_dict(jopt.sgd(0.1), params, theirs, order=["a", "b"], count=1)
     with pytest.raises(ValueError, match=r"with 'state' and 'param_groups', got \{'st"):
         torch.load_state_dict(jopt.sgd(0.1), params, {"state": {}}, order=["a", "b"])
@@ -494,7 +496,7 @@ def test_torch_parameters_can_be_given_by_their_names():
         {k: np.asarray(x, float) for k, x in state[0].items()},
         0,
     )
-    with pytest.raises(ValueError, match=r"\['fc.gain', 'fc.weight'\] are in one of"):
+    with pytest.raises(ValueError, match=r"only one .* \['fc.gain', 'fc.weight'\]"):
         order = {"fc.bias": "fc/bias", "fc.gain": "fc/kernel"}
         torch.load_state_dict(tx, params, theirs, order=order)
 

@@ -269,7 +269,7 @@ def _keras_value(view: View, entry: Entry) -> np.ndarray:
         return np.asarray(entry.slot.instead(view, entry.parameter))
     value = np.asarray(view.flat[entry.place])
     value = (value * entry.slot.factor(view, entry.place)).astype(value.dtype)
-    return entry.parameter.theirs(value).reshape(entry.shape)
+    return entry.parameter.to_other(value).reshape(entry.shape)
 
 
 def _jopt_value(view: View, entry: Entry, array: np.ndarray) -> np.ndarray:
@@ -277,5 +277,5 @@ def _jopt_value(view: View, entry: Entry, array: np.ndarray) -> np.ndarray:
     assert entry.place is not None
     if entry.parameter is None or entry.slot is None:
         return array
-    array = entry.parameter.ours(array) / entry.slot.factor(view, entry.place)
+    array = entry.parameter.to_jopt(array) / entry.slot.factor(view, entry.place)
     return array.reshape(view.flat[entry.place].shape)

@@ -1,9 +1,9 @@
-"""optax: for the places that look at the class, and for a name of one's own.
+"""optax: wrappers between the two classes, and conversion of states.
 
-jopt transformations work inside ``optax.chain``, ``masked``, ``MultiSteps`` and so on
-as they are, and optax's inside `jopt.chain`. `as_optax` is for what checks for optax's
-class: ``numpyro.infer.SVI``, type checkers, and ``optax.chain``, which hands extra
-arguments to that class only.
+jopt transformations work unwrapped in ``optax.chain``, ``masked``, ``MultiSteps`` and
+others, and optax's in `jopt.chain`. `as_optax` is for code that checks for optax's
+class: ``numpyro.infer.SVI``, type checkers, and ``optax.chain``, which passes extra
+arguments only to that class. `from_optax` names the state of an optax transformation.
 """
 
 from jopt.values.page import public_page

@@ -1,4 +1,4 @@
-"""What is in a state of optax: states in tuples, dicts and one another."""
+"""The fields of an optax state, whose states are nested in tuples, dicts and states."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from jax.tree_util import DictKey, GetAttrKey, SequenceKey
 from jopt import tree
 
 
-# A slot or number: the state's class in lower case, its field, the parameter's path.
+# A slot or number: class of the state in lower case, field, and path of the parameter.
 Key = tuple[str, str, str]
 
-# Fields that hold states, not slots.
+# Fields that hold other states instead of slots.
 INNER = {"inner_state", "inner_states", "inner_opt_state", "base_optimizer_state"}
 
 
 def states(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, Any]]:
-    """Each NamedTuple that is a state, with its path."""
+    """Yield each NamedTuple that is a state, with its path."""
     if hasattr(node, "_fields"):
         yield path, node
         inner = [(GetAttrKey(f), getattr(node, f)) for f in node._fields if f in INNER]
@@ -35,20 +35,20 @@ def states(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, Any]]:
 
 
 def by_name(optax_state: Any) -> dict[Key, list[Any]]:
-    """The paths of every slot and number, by what it is."""
-    found = defaultdict(list)
+    """Return the paths of all slots and numbers by their `Key`."""
+    paths = defaultdict(list)
     for path, state in states(optax_state):
         for field in state._fields:
             if field not in INNER:
                 kind = type(state).__name__.lower()
                 for rest, _ in leaves(getattr(state, field)):
                     key = (kind, field, tree.path_name(rest))
-                    found[key].append((*path, GetAttrKey(field), *rest))
-    return found
+                    paths[key].append((*path, GetAttrKey(field), *rest))
+    return paths
 
 
 def hyperparam_paths(optax_state: Any) -> Iterator[tuple[Any, str]]:
-    """The path and the name of each number that ``inject_hyperparams`` keeps."""
+    """Yield the path and name of each number that ``inject_hyperparams`` keeps."""
     for path, state in states(optax_state):
         if "hyperparams" in state._fields:
             for name in state.hyperparams:
@@ -56,5 +56,5 @@ def hyperparam_paths(optax_state: Any) -> Iterator[tuple[Any, str]]:
 
 
 def leaves(node: Any) -> list[tuple[Any, Any]]:
-    """The leaves of any tree with the paths of JAX."""
+    """Return the leaves of a tree with their JAX paths."""
     return jax.tree_util.tree_leaves_with_path(node)

@@ -1,8 +1,8 @@
-"""States of optax, into those of jopt and back.
+"""Conversion between states of optax and jopt.
 
-The names are alike: a ``ScaleByAdamState`` has ``count``, ``mu`` and ``nu`` here and
-there. What differs is what is around: optax numbers the members of a chain, masks with
-nodes of its own, and keeps no count and no learning rate where that is a constant.
+The states have the same names: ``ScaleByAdamState`` has ``count``, ``mu`` and ``nu`` in
+both. Their surroundings differ: optax numbers the members of a chain, masks with nodes
+of its own, and keeps neither a count nor a learning rate if the rate is constant.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jopt.interop.shared.state_view import Member, View, joined
 from jopt.values import arguments
 
 
-# Where optax's class for it has another name than ours.
+# jopt's state classes that have other names in optax, in lower case.
 OTHER_NAMES = {
     "scalebystddevstate": {"scalebyrstddevstate"},
     "scalebyrmsstate": {"scalebyrmswithcountstate"},
@@ -31,9 +31,9 @@ OTHER_NAMES = {
     "scalebylearningratestate": {"scalebyschedulestate"},
     "accumulatestate": {"multistepsstate"},
 }
-# Fields of theirs that are converted by hand, or say nothing here.
+# Fields of optax that are converted separately, or that jopt does not need.
 BY_HAND = {"count", "hyperparams", "hyperparams_states", "skip_state"}
-# Fields of ours that say what theirs does in another way.
+# Fields of jopt that are converted separately, or that optax keeps in another form.
 OURS_ONLY = {"count", "total_weight", "skipped", "total_skipped"}
 
 
@@ -44,23 +44,27 @@ def from_optax_state(
     *,
     count: int | None = None,
 ) -> OptState:
-    """The state that continues a run with optax.
+    """Return the state that continues a run with optax.
 
     Args:
-      tx: The optimizer, the same recipe as optax's: the state does not say on which
-        side of a momentum the learning rate is, nor tells Adamax from Adam.
+      tx: The optimizer, the same recipe as optax's. The state cannot confirm that: it
+        does not show on which side of a momentum the learning rate is, and Adamax
+        looks like Adam.
       params: The parameters.
-      optax_state: The state of optax's optimizer, such as a chain of ``adam``, ``sgd``
-        or others of which there is one here, in ``masked``, ``partition``,
-        ``MultiSteps`` or ``inject_hyperparams``. Hyperparameters that were injected go
-        to those that the state here holds.
-      count: The steps so far, where optax does not keep them, as in ``sgd``.
+      optax_state: The state of optax's optimizer: ``adam``, ``sgd`` or another with a
+        counterpart in jopt, also in a chain, ``masked``, ``partition``, ``MultiSteps``
+        or ``inject_hyperparams``. Injected hyperparameters go to those that jopt's
+        state holds.
+      count: The number of steps so far, where optax does not keep it, as in ``sgd``.
 
     Returns:
       A state of ``tx``.
 
     Raises:
-      ValueError: A slot is in one of the states only, or has another shape.
+      ValueError: A slot is in only one of the states, or has different shapes.
+
+    Warns:
+      UserWarning: jopt's state has no place for an injected hyperparameter.
 
     >>> import jopt, optax
     >>> params = {"w": jnp.ones(2)}
@@ -69,37 +73,38 @@ def from_optax_state(
     ['scale_by_adam', 'scale_by_learning_rate']
     """
     view = View(tx, tx.init(params), params, _any_order(params))
-    theirs, values = by_name(optax_state), dict(leaves(optax_state))
-    found: dict[str, Any] = {}
-    for place, path in _pairs(view, theirs).items():
-        found[place] = values[path]
-    found |= _counts(view, theirs, values, count)
-    found |= _hyperparams(view, optax_state)
-    for m, steps in _accumulations(view):
-        mini_step = int(found[joined(m.path, "mini_step")])
-        found[joined(m.path, "total_weight")] = float(mini_step)
-        for name in found:
-            if steps and name.startswith(joined(m.path, "acc_grads")):
-                found[name] = np.asarray(found[name]) * mini_step
-    return view.replaced(found)
+    optax_paths, optax_values = by_name(optax_state), dict(leaves(optax_state))
+    values: dict[str, Any] = {}
+    for place, path in _pairs(view, optax_paths).items():
+        values[place] = optax_values[path]
+    values |= _counts(view, optax_paths, optax_values, count)
+    values |= _hyperparams(view, optax_state)
+    for m, is_mean in _accumulations(view):
+        mini_step = int(values[joined(m.path, "mini_step")])
+        values[joined(m.path, "total_weight")] = float(mini_step)
+        for name in values:
+            # jopt keeps the sum of the gradients, optax their mean.
+            if is_mean and name.startswith(joined(m.path, "acc_grads")):
+                values[name] = np.asarray(values[name]) * mini_step
+    return view.replaced(values)
 
 
 def to_optax_state(
     tx: GradientTransformation, state: OptState, params: Params, like: Any
 ) -> Any:
-    """A state as that of the same optimizer of optax.
+    """Return a state as a state of the same optimizer of optax.
 
     Args:
       tx: The optimizer.
       state: Its state.
       params: The parameters.
-      like: The state to fill, ``optax_tx.init(params)``.
+      like: A state of optax's optimizer to fill, ``optax_tx.init(params)``.
 
     Returns:
-      A state of the structure, shapes and dtypes of ``like``.
+      A state with the structure and dtypes of ``like``.
 
     Raises:
-      ValueError: A slot is in one of the states only, or has another shape.
+      ValueError: A slot is in only one of the states.
 
     >>> import jopt, optax
     >>> params, tx = jnp.ones(2), jopt.adam(1e-3)
@@ -108,16 +113,16 @@ def to_optax_state(
     Array(0, dtype=int32)
     """
     view = View(tx, state, params, _any_order(params))
-    theirs = by_name(like)
-    new = {path: view.flat[place] for place, path in _pairs(view, theirs).items()}
+    optax_paths = by_name(like)
+    new = {path: view.flat[place] for place, path in _pairs(view, optax_paths).items()}
     for m, is_mean in _accumulations(view):
         mini_step = int(view.flat[joined(m.path, "mini_step")])
-        for place, path in _pairs(view, theirs).items():
+        for place, path in _pairs(view, optax_paths).items():
             if is_mean and place.startswith(joined(m.path, "acc_grads")):
                 new[path] = view.flat[place] / max(mini_step, 1)
-    counts = _paired_counts(view, theirs)
-    for path in _count_paths(theirs):
-        place = next((ours for ours, x in counts.items() if x == path), None)
+    counts = {path: place for place, path in _paired_counts(view, optax_paths).items()}
+    for path in _count_paths(optax_paths):
+        place = counts.get(path)
         new[path] = view.count() if place is None else view.flat[place]
     for path, name in hyperparam_paths(like):
         if places := list(view.named(name)):
@@ -131,17 +136,17 @@ def _any_order(params: Params) -> list[str]:
     return [name for name, _ in tree.leaves_with_names(params)]
 
 
-def _ours(view: View) -> dict[Key, list[str]]:
-    """The places of every slot and number, by what it is."""
-    found = defaultdict(list)
+def _places(view: View) -> dict[Key, list[str]]:
+    """Return the places of all slots and numbers in jopt's state by their `Key`."""
+    places = defaultdict(list)
     for m in view.members:
         fields = getattr(m.state, "_fields", ())
         for field in set(fields) - {*m.tx.children, *OURS_ONLY, *_numbers(m)}:
             for path in ("", *(p.path for p in view.parameters)):
                 place = joined(m.path, field, path)
-                if place in view.flat and place not in found[_kind(m), field, path]:
-                    found[_kind(m), field, path].append(place)
-    return found
+                if place in view.flat and place not in places[_kind(m), field, path]:
+                    places[_kind(m), field, path].append(place)
+    return places
 
 
 def _numbers(m: Member) -> tuple[str, ...]:
@@ -152,16 +157,18 @@ def _kind(m: Member) -> str:
     return type(m.state).__name__.lower()
 
 
-def _alike(kind: str) -> set[str]:
+def _optax_kinds(kind: str) -> set[str]:
     return {kind} | OTHER_NAMES.get(kind, set())
 
 
-def _pairs(view: View, theirs: Mapping[Key, list[Any]]) -> dict[str, Any]:
-    """Our place -> their path, of everything but counts and hyperparameters."""
+def _pairs(view: View, optax_paths: Mapping[Key, list[Any]]) -> dict[str, Any]:
+    """Map jopt's places to optax's paths, without counts and hyperparameters."""
     pairs, missing, used = {}, [], set()
-    for (kind, field, name), places in _ours(view).items():
-        keys = [key for x in _alike(kind) if (key := (x, field, name)) in theirs]
-        paths = [path for key in keys for path in theirs[key]]
+    for (kind, field, name), places in _places(view).items():
+        candidates = [(x, field, name) for x in _optax_kinds(kind)]
+        keys = [key for key in candidates if key in optax_paths]
+        paths = [path for key in keys for path in optax_paths[key]]
+        # Both sides list members in their order in the chain, so they pair up.
         if len(paths) == len(places):
             pairs |= zip(places, paths, strict=True)
         else:
@@ -169,67 +176,71 @@ def _pairs(view: View, theirs: Mapping[Key, list[Any]]) -> dict[str, Any]:
         used |= set(keys)
     surplus = [
         jax.tree_util.keystr(path, simple=True, separator="/")
-        for key, paths in theirs.items()
+        for key, paths in optax_paths.items()
         if key not in used and key[1] not in BY_HAND
         for path in paths
     ]
     if missing or surplus:
         raise ValueError(
-            "the recipe and the state of optax do not keep the same: optax has not as "
-            f"many of {missing[:4]} as the recipe, and the recipe nothing like "
-            f"{surplus[:4]} of optax ({len(missing)} and {len(surplus)} in all)"
+            "the recipe and optax's state keep different arrays: optax has too few or "
+            f"too many of {missing[:4]}, and the recipe has nothing like {surplus[:4]} "
+            f"of optax ({len(missing)} and {len(surplus)} in all)"
         )
     return pairs
 
 
-def _count_paths(theirs: Mapping[Key, list[Any]]) -> list[Any]:
-    return [
-        p for (_, field, _), paths in theirs.items() if field == "count" for p in paths
-    ]
+def _count_paths(optax_paths: Mapping[Key, list[Any]]) -> list[Any]:
+    counts = [paths for (_, f, _), paths in optax_paths.items() if f == "count"]
+    return [path for paths in counts for path in paths]
 
 
-def _paired_counts(view: View, theirs: Mapping[Key, list[Any]]) -> dict[str, Any]:
-    """Our count -> their path, where a member has its counterpart."""
+def _paired_counts(view: View, optax_paths: Mapping[Key, list[Any]]) -> dict[str, Any]:
+    """Map jopt's counts to optax's paths where a member has a counterpart."""
     by_kind = defaultdict(list)
     for place, m in view.named("count").items():
         by_kind[_kind(m)].append(place)
     pairs = {}
     for kind, places in by_kind.items():
-        paths = [p for x in _alike(kind) for p in theirs.get((x, "count", ""), ())]
+        keys = [(x, "count", "") for x in _optax_kinds(kind)]
+        paths = [path for key in keys for path in optax_paths.get(key, ())]
         if len(paths) == len(places):
             pairs |= zip(places, paths, strict=True)
     return pairs
 
 
 def _counts(
-    view: View, theirs: Mapping[Key, list[Any]], values: Any, count: int | None
+    view: View, optax_paths: Mapping[Key, list[Any]], values: Any, count: int | None
 ) -> dict[str, Any]:
-    found = {p: values[path] for p, path in _paired_counts(view, theirs).items()}
-    rest = [place for place in view.named("count") if place not in found]
+    """Return the value of every count of jopt's state."""
+    pairs = _paired_counts(view, optax_paths)
+    counts = {place: values[path] for place, path in pairs.items()}
+    rest = [place for place in view.named("count") if place not in counts]
     if not rest:
-        return found
-    kept = {int(values[path]) for path in _count_paths(theirs)}
-    kept = kept or {
+        return counts
+    steps = {int(values[path]) for path in _count_paths(optax_paths)}
+    steps = steps or {
         int(values[path])
-        for (_, field, _), paths in theirs.items()
+        for (_, field, _), paths in optax_paths.items()
         if field == "gradient_step"
         for path in paths
     }
-    if count is None and len(kept) != 1:
-        many = f"has the counts {sorted(kept)}" if kept else "does not count its steps"
-        raise ValueError(f"this state of optax {many}: give count=, for {rest}")
+    if count is None and len(steps) != 1:
+        what = (
+            f"has the counts {sorted(steps)}" if steps else "does not count its steps"
+        )
+        raise ValueError(f"this state of optax {what}: give count=, for {rest}")
     if count is None:
-        (count,) = kept
-    elif kept and kept != {count}:
+        (count,) = steps
+    elif steps and steps != {count}:
         raise ValueError(
-            f"this state of optax has the counts {sorted(kept)}, got count={count}"
+            f"this state of optax has the counts {sorted(steps)}, got count={count}"
         )
     arguments.at_least(0, count=count)
-    return found | dict.fromkeys(rest, count)
+    return counts | dict.fromkeys(rest, count)
 
 
 def _accumulations(view: View) -> Iterator[tuple[Member, bool]]:
-    """Each `accumulate`, and whether optax keeps the mean where it keeps the sum."""
+    """Yield each `accumulate`, and whether optax keeps a mean there, not a sum."""
     for m in view.members:
         if m.name == "accumulate":
             assert m.tx.recipe is not None
@@ -237,30 +248,30 @@ def _accumulations(view: View) -> Iterator[tuple[Member, bool]]:
 
 
 def _hyperparams(view: View, optax_state: Any) -> dict[str, Any]:
-    """The injected numbers, for those that our state holds and no schedule gives."""
-    values = dict(leaves(optax_state))
-    found, unused = {}, {}
+    """Return injected numbers for unscheduled hyperparameters of jopt's state."""
+    optax_values = dict(leaves(optax_state))
+    values, unused = {}, {}
     for path, name in hyperparam_paths(optax_state):
         places = view.named(name)
         for place, m in places.items():
             changing = m.tx.changing
             if changing and name not in {**changing.schedules, **changing.arrays}:
-                found[place] = values[path]
-        if not places and not _is_constant(view, name, float(values[path])):
-            unused[name] = float(values[path])
+                values[place] = optax_values[path]
+        if not places and not _is_constant(view, name, float(optax_values[path])):
+            unused[name] = float(optax_values[path])
     if unused:
         warnings.warn(
-            f"the state of optax has the hyperparameters {unused}, which the recipe "
-            "does not keep in its state and has otherwise. Give it jopt.tunable "
-            "numbers, or these",
+            f"the state of optax has the hyperparameters {unused}, but the recipe has "
+            "other numbers and does not keep them in its state. Give the recipe these "
+            "numbers, or jopt.tunable ones",
             UserWarning,
             stacklevel=3,
         )
-    return found
+    return values
 
 
 def _is_constant(view: View, name: str, value: float) -> bool:
-    """Whether the recipe has this number for an argument of this name."""
+    """Whether an argument of this name has this number in the recipe."""
     constants = [
         m.tx.recipe.arguments.get(name, m.tx.recipe.parameters[name].default)
         for m in view.members

@@ -1,4 +1,4 @@
-"""Transformations as objects of optax's class, and optax's as ours."""
+"""Wrap jopt transformations in optax's class and optax transformations in jopt's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jopt.values.recipe import Recipe
 
 @jax.tree_util.register_static
 class OptaxTransformation(optax.GradientTransformationExtraArgs):
-    """What `as_optax` returns; equal to another if the transformations are."""
+    """The result of `as_optax`; two are equal if their transformations are."""
 
     tx: GradientTransformation
 
@@ -24,7 +24,7 @@ class OptaxTransformation(optax.GradientTransformationExtraArgs):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OptaxTransformation) and self.tx == other.tx
 
-    def __ne__(self, other: object) -> bool:  # tuple has its own
+    def __ne__(self, other: object) -> bool:  # tuple has its own, which ignores tx
         return not self == other
 
     def __hash__(self) -> int:
@@ -35,13 +35,13 @@ class OptaxTransformation(optax.GradientTransformationExtraArgs):
 
 
 def as_optax(tx: GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The transformation as an object of optax's class.
+    """Return the transformation as an object of optax's class.
 
     Args:
       tx: A transformation.
 
     Returns:
-      The same pair of functions. It is equal, and hashes alike, for an equal ``tx``.
+      The same pair of functions. Equal ``tx`` give equal results with equal hashes.
 
     Raises:
       TypeError: ``tx`` is not a jopt transformation.
@@ -53,24 +53,24 @@ def as_optax(tx: GradientTransformation) -> optax.GradientTransformationExtraArg
     """
     if not isinstance(tx, GradientTransformation):
         raise TypeError(f"as_optax takes a jopt transformation, got {abbreviated(tx)}")
-    made = OptaxTransformation(tx.init, tx.update)  # type: ignore[arg-type]
-    # With what the transformation knows of itself, `set_hyperparams` takes it too.
-    made.__dict__.update(vars(tx), tx=tx)
-    return made
+    wrapped = OptaxTransformation(tx.init, tx.update)  # type: ignore[arg-type]
+    # `set_hyperparams` also takes the wrapped object, so it needs tx's attributes.
+    wrapped.__dict__.update(vars(tx), tx=tx)
+    return wrapped
 
 
 def from_optax(
     tx: optax.GradientTransformation, name: str | None = None
 ) -> GradientTransformation:
-    """An optax transformation as one of jopt's; `jopt.chain` does it by itself.
+    """Return an optax transformation as a jopt transformation, as `jopt.chain` does.
 
     Args:
       tx: A pair ``(init, update)``.
-      name: The name of its state in a chain; None is the name of the function that
-        optax made it with.
+      name: The name of its state in a chain; None means the name of the optax function
+        that made it.
 
     Returns:
-      A transformation that takes the arguments that ``tx.update`` does.
+      A transformation that takes the same arguments as ``tx.update``.
 
     >>> import jopt, jax.numpy as jnp
     >>> noise = from_optax(optax.add_noise(0.1, 0.5, key=0), name="noise")

@@ -1,1 +1,1 @@
-"""What the doors share: states by parameter, and units of momentum."""
+"""Code shared by the doors: states by parameter, and units of momentum."""

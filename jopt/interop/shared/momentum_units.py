@@ -1,12 +1,12 @@
 """Momentum in other units: with the learning rate inside, or as a sum.
 
-    ours, before the rate    m <- decay m + g            p <- p - lr m
-    ours, behind it          m <- decay m - lr g         p <- p + m
+    jopt, before the rate    m <- decay m + g            p <- p - lr m
+    jopt, after the rate     m <- decay m - lr g         p <- p + m
     Keras's SGD              m <- decay m - lr g         p <- p + m
     Keras's RMSprop          m <- decay m + lr g         p <- p - m
     torch                    m <- decay m + g            p <- p - lr m
 
-They are multiples of each other as long as the learning rate is constant.
+They are multiples of each other while the learning rate is constant.
 """
 
 from __future__ import annotations
@@ -17,40 +17,41 @@ from typing import Any
 from jopt.interop.shared.state_view import Member, View, joined
 
 
-Factor = Callable[[View, str], float]  # of a view and a place: theirs / ours
+# Called with a view and a place; returns the other library's value / jopt's value.
+Factor = Callable[[View, str], float]
 
 
 def one(view: View, place: str) -> float:
-    """Theirs is ours."""
+    """Factor of arrays that are the same in both libraries."""
     del view, place
     return 1.0
 
 
 def velocity(sign: float) -> Factor:
-    """Theirs is the sum of ``sign * lr * g``.
+    """Factor of a momentum that is a decayed sum of ``sign * lr * g``.
 
     Args:
-      sign: Of the steps in their momentum.
+      sign: The sign of the steps in the other library's momentum.
     """
 
     def factor(view, place):
-        rate, behind = _rate(view, place)
-        return -sign if behind else sign * _constant(view, rate, place)
+        rate, after_rate = _rate(view, place)
+        return -sign if after_rate else sign * _constant(view, rate, place)
 
     return factor
 
 
 def bare(view: View, place: str) -> float:
-    """Theirs is the sum of the gradients."""
-    rate, behind = _rate(view, place)
-    return -1 / _constant(view, rate, place) if behind else 1.0
+    """Factor of a momentum that is a decayed sum of the gradients."""
+    rate, after_rate = _rate(view, place)
+    return -1 / _constant(view, rate, place) if after_rate else 1.0
 
 
 def sum_of_average(name: str) -> Factor:
-    """Theirs is a decayed sum where ours is an average.
+    """Factor of a momentum that is a decayed sum, where jopt's is an average.
 
     Args:
-      name: The argument that is the decay.
+      name: The argument with the decay.
     """
 
     def factor(view, place):
@@ -60,55 +61,57 @@ def sum_of_average(name: str) -> Factor:
 
 
 def argument(member: Member, name: str) -> float:
-    """A number of the recipe.
+    """Return a constant argument of a transformation.
 
     Args:
       member: The transformation.
-      name: Of its argument.
+      name: The name of the argument.
 
     Raises:
-      ValueError: It is not a constant.
+      ValueError: The argument is not a constant.
     """
     recipe = member.tx.recipe
     assert recipe is not None
     value: Any = recipe.arguments.get(name, recipe.parameters[name].default)
     if not isinstance(value, int | float):
         raise ValueError(
-            f"{name} of {member.name} has to be a constant to convert its state, it "
-            f"is {value!r}"
+            f"{name} of {member.name} must be a constant to convert its state, got "
+            f"{value!r}"
         )
     return value
 
 
 def _member(view: View, place: str) -> Member:
-    around = [m for m in view.members if f"{place}/".startswith(f"{m.path}/")]
-    return max(around or view.members[:1], key=lambda m: len(m.path))
+    """Return the innermost member whose state contains the place."""
+    enclosing = [m for m in view.members if f"{place}/".startswith(f"{m.path}/")]
+    return max(enclosing or view.members[:1], key=lambda m: len(m.path))
 
 
 def _rate(view: View, place: str) -> tuple[str | None, bool]:
-    """Where the learning rate is that goes with this, and whether it comes before."""
-    own = _member(view, place)
-    found = []
+    """Return the place of the momentum's learning rate, and whether it comes first."""
+    momentum = _member(view, place)
+    rates = []
     for index, m in enumerate(view.members):
-        around = m.path.rpartition("/")[0]
+        chain = m.path.rpartition("/")[0]
         rate = joined(m.path, "learning_rate")
         if rate in view.flat and (
-            not around or f"{own.path}/".startswith(f"{around}/")
+            not chain or f"{momentum.path}/".startswith(f"{chain}/")
         ):
-            found.append((len(around), index < view.members.index(own), rate))
-    if not found:
+            rates.append((len(chain), index < view.members.index(momentum), rate))
+    if not rates:
         return None, False
-    _, behind, rate = max(found, key=lambda x: x[0])  # of the innermost chain around
-    return rate, behind
+    # Rates of outer chains scale other members too; the innermost is the momentum's.
+    _, after_rate, rate = max(rates, key=lambda x: x[0])
+    return rate, after_rate
 
 
 def _constant(view: View, rate: str | None, place: str) -> float:
     value = float(view.flat[rate]) if rate in view.free_rates() else 0.0
     if not value:
-        what = "is zero" if rate in view.free_rates() else "is not a constant here"
+        problem = "is zero" if rate in view.free_rates() else "is not a constant here"
         raise ValueError(
             f"{place} and the other library's momentum differ by the learning rate, "
-            f"which {what}. Take a recipe with the rate where the other has it: "
+            f"which {problem}. Use a recipe with the rate in the same place: "
             "lr_in_momentum=True for Keras, False for torch"
         )
     return value

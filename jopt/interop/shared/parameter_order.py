@@ -1,4 +1,4 @@
-"""The parameters in the order of another library, with its order of axes."""
+"""The parameters in another library's order, with its order of axes."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ class Permuted(NamedTuple):
     (1, 0)
     """
 
-    path: str  # of the parameter here
-    axes: tuple[int, ...]  # theirs, in the order that makes ours, as for np.transpose
+    path: str  # path of the parameter in jopt
+    axes: tuple[int, ...]  # np.transpose(x, axes) converts the other library's array
 
 
 class Parameter(NamedTuple):
-    """One parameter, as the other library lists it."""
+    """One parameter in the other library's list."""
 
     path: str
     axes: tuple[int, ...] | None  # see `Permuted`
-    shape: tuple[int, ...]  # theirs
+    shape: tuple[int, ...]  # in the other library
 
-    def theirs(self, value: Any) -> np.ndarray:
-        """An array like the parameter, with their order of axes."""
+    def to_other(self, value: Any) -> np.ndarray:
+        """Convert an array to the other library's order of axes."""
         value = np.asarray(value)
         return value if self.axes is None else value.transpose(np.argsort(self.axes))
 
-    def ours(self, value: Any) -> np.ndarray:
-        """The same with our order."""
+    def to_jopt(self, value: Any) -> np.ndarray:
+        """Convert an array to jopt's order of axes."""
         value = np.asarray(value)
         if self.axes is None or value.ndim != len(self.axes):
             return value
@@ -50,17 +50,17 @@ class Parameter(NamedTuple):
 
 
 def in_order(params: Params, order: Sequence[str | Permuted] | None) -> list[Parameter]:
-    """The parameters in the order in which another library lists them.
+    """Return the parameters in the order in which another library lists them.
 
     Args:
       params: The parameters.
-      order: Their paths in that order. JAX sorts the keys of dicts, which is hardly
-        the order of another library, so None is only for lists and tuples of arrays
-        and for a single one. A path can be a `Permuted`.
+      order: Their paths in that order; a path can be a `Permuted`. None is only for
+        lists and tuples of arrays and for a single array, because JAX sorts the keys of
+        dicts, which rarely gives the order of another library.
 
     Raises:
-      TypeError: It is not a sequence of paths.
-      ValueError: It is not given, or does not name every parameter once.
+      TypeError: ``order`` is not a sequence of paths.
+      ValueError: ``order`` is missing, or does not name every parameter once.
     """
     shapes = {n: jnp.shape(x) for n, x in tree.leaves_with_names(params)}
     paths = list(shapes)
@@ -69,24 +69,24 @@ def in_order(params: Params, order: Sequence[str | Permuted] | None) -> list[Par
         if len(paths) > 1 and not (plain and jax.tree_util.all_leaves(params)):
             raise ValueError(
                 "order is needed: the paths of the parameters in the order of the "
-                f"other library, which JAX does not know. Here they are order={paths}"
+                f"other library, which JAX does not know. JAX's order is order={paths}"
             )
         order = paths
     if isinstance(order, str | Permuted) or not isinstance(order, Sequence):
         raise TypeError(
             f"order must be a list of paths, got order={abbreviated(order)}"
         )
-    found = [x if isinstance(x, Permuted) else Permuted(x, ()) for x in order]
-    given = [x.path for x in found]
-    missing = [x for x in paths if x not in given]
-    unknown = [x for x in given if x not in shapes]
-    twice = sorted({x for x in given if given.count(x) > 1})
+    ordered = [x if isinstance(x, Permuted) else Permuted(x, ()) for x in order]
+    names = [x.path for x in ordered]
+    missing = [x for x in paths if x not in names]
+    unknown = [x for x in names if x not in shapes]
+    twice = sorted({x for x in names if names.count(x) > 1})
     if missing or unknown or twice:
         raise ValueError(
-            f"order must name each of the {len(paths)} parameters once, it has "
-            f"{len(given)} paths: missing {missing}, unknown {unknown}, twice {twice}"
+            f"order must name each of the {len(paths)} parameters once, but has "
+            f"{len(names)} paths: missing {missing}, unknown {unknown}, twice {twice}"
         )
-    return [_parameter(path, axes, shapes[path]) for path, axes in found]
+    return [_parameter(path, axes, shapes[path]) for path, axes in ordered]
 
 
 def _parameter(path: str, axes: tuple[int, ...], shape: tuple[int, ...]) -> Parameter:
@@ -94,7 +94,8 @@ def _parameter(path: str, axes: tuple[int, ...], shape: tuple[int, ...]) -> Para
         return Parameter(path, None, shape)
     if sorted(axes) != list(range(len(shape))):
         raise ValueError(
-            f"Permuted({path!r}, {axes}) does not permute the axes of the shape {shape}"
+            f"the axes of Permuted({path!r}, {axes}) must be a permutation of those of "
+            f"the shape {shape}"
         )
-    theirs = tuple(shape[i] for i in np.argsort(axes))
-    return Parameter(path, tuple(axes), theirs)
+    permuted = tuple(shape[i] for i in np.argsort(axes))
+    return Parameter(path, tuple(axes), permuted)

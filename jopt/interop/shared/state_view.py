@@ -1,8 +1,8 @@
-"""A state seen through its recipe, as other libraries list theirs: by parameter.
+"""A view of a state by parameter, which is how other libraries list their states.
 
-What another library keeps in "the momentum of the third variable" is here the leaf
-``conv/kernel`` of the field ``trace`` of the member ``trace``. A `View` finds such
-places, reads them, and makes the state with other values there.
+"The momentum of the third variable" of another library is the leaf ``conv/kernel`` of
+the field ``trace`` of the member ``trace`` in jopt. A `View` finds such places, reads
+them, and returns the state with other values there.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from jopt.values.arguments import abbreviated
 
 
 class Member(NamedTuple):
-    """A transformation inside of another, and its state."""
+    """A transformation inside another, and its state."""
 
-    path: str  # of its state in the whole one
-    name: str  # of its factory
+    path: str  # path of its state in the whole state
+    name: str  # name of its factory
     tx: GradientTransformation
     state: Any
 
 
 def members(tx: Any, state: Any, path: str = "") -> Iterator[Member]:
-    """A transformation and all inside of it, in order, each with its state.
+    """Yield a transformation and all those inside it, in order, with their states.
 
     Args:
       tx: A transformation.
       state: Its state.
-      path: Of the state in a whole one.
+      path: The path of the state in the whole state.
     """
     yield Member(path, tx.name, tx, state)
     for name, inner in tx.children.items():
@@ -50,12 +50,12 @@ def members(tx: Any, state: Any, path: str = "") -> Iterator[Member]:
 
 
 def reached(tx: Any, params: Any, path: str = "") -> Iterator[tuple[str, set[str]]]:
-    """The path of every state in a whole one, with the paths of its parameters.
+    """Yield the path of every state in a whole state, with the paths of its parameters.
 
     Args:
       tx: A transformation.
       params: The parameters that it sees.
-      path: Of its state.
+      path: The path of its state.
     """
     yield path, {name for name, _ in tree.leaves_with_names(params)}
     chosen = tx.reach(params) if tx.reach else {}
@@ -65,7 +65,7 @@ def reached(tx: Any, params: Any, path: str = "") -> Iterator[tuple[str, set[str
 
 
 def joined(*steps: str) -> str:
-    """A path of its parts, without those that are empty."""
+    """Join the parts of a path, skipping empty ones."""
     return "/".join(step for step in steps if step)
 
 
@@ -76,11 +76,13 @@ class View:
       tx: A transformation.
       state: Its state.
       params: The parameters.
-      order: The parameters in the order of the other library; see `in_order`.
+      order: The paths of the parameters in the order of the other library; for None
+        see `in_order`.
 
     Raises:
-      TypeError: ``tx`` is not a transformation, or ``state`` not a state of it.
-      ValueError: The order does not name every parameter once.
+      TypeError: ``tx`` is not a transformation.
+      ValueError: ``state`` is not a state of ``tx``, or ``order`` does not name every
+        parameter once.
     """
 
     def __init__(
@@ -107,27 +109,27 @@ class View:
         self.parameters = in_order(params, order)
 
     def places(self, source: str, path: str) -> list[str]:
-        """Where the state keeps this ``member/field`` for this parameter."""
+        """Return the places of a ``member/field`` for a parameter."""
         member, field = source.split("/")
         names = [joined(m.path, field, path) for m in self.members if m.name == member]
         return [name for name in names if name in self.flat]
 
     def place(self, sources: Sequence[str], path: str) -> str | None:
-        """The one place of these ``member/field`` for this parameter, or None.
+        """Return the only place of any ``member/field`` for a parameter, or None.
 
         Raises:
-          ValueError: There are several.
+          ValueError: There are several places.
         """
         found = [x for s in sources for x in self.places(s, path)]
         if len(found) > 1:
             raise ValueError(
-                f"the parameter {path!r} has {found} in this state; the other library "
-                "has room for one"
+                f"the parameter {path!r} has {found} in this state, but the other "
+                "library keeps only one of them"
             )
         return found[0] if found else None
 
     def named(self, field: str) -> dict[str, Member]:
-        """The members that have this scalar in their state, by its place."""
+        """Return the members with this scalar in their state, by its place."""
         found = {joined(m.path, field): m for m in self.members}
         return {
             name: m
@@ -136,7 +138,7 @@ class View:
         }
 
     def free_rates(self) -> list[str]:
-        """The places of the learning rates that are not scheduled."""
+        """Return the places of the learning rates without a schedule."""
         rates = self.named("learning_rate").items()
         return [
             name
@@ -147,12 +149,12 @@ class View:
         ]
 
     def governed(self) -> dict[str, set[str]]:
-        """By the place of each such learning rate, the paths of its parameters."""
+        """Return the parameters of each of these learning rates, by its place."""
         rates = self.named("learning_rate")
         return {place: self.reach[rates[place].path] for place in self.free_rates()}
 
     def rate_values(self, value: Any) -> dict[str, Any]:
-        """What sets the first learning rate to this; others keep their ratio to it."""
+        """Return rates by place: the first is the value, others keep their ratio."""
         places = self.free_rates()
         if not places:
             return {}
@@ -161,29 +163,29 @@ class View:
         return {x: float(value) * r for x, r in zip(places, ratios, strict=True)}
 
     def first_rate(self, path: str | None = None) -> float | None:
-        """The learning rate in the state, or that of a parameter; the first of them."""
+        """Return the first learning rate in the state, or the first of a parameter."""
         found = self.named("learning_rate").items()
         rates = (float(self.flat[x]) for x, m in found if self._acts_on(m, path))
         return next(rates, None)
 
     def count(self) -> int | None:
-        """How many steps were made; None if the state does not count them.
+        """Return the number of steps so far, None if the state does not count them.
 
         Raises:
-          ValueError: The members of the state disagree.
+          ValueError: The counts of the members differ.
         """
         counts = {name: int(self.flat[name]) for name in self.named("count")}
         if len(set(counts.values())) > 1:
             raise ValueError(
                 f"the step counts of this state differ: {counts}. The other library "
-                "has one; set them to one number first"
+                "has only one: set them to one number first"
             )
         return next(iter(counts.values()), None)
 
     def scalar(self, source: str, path: str | None = None) -> tuple[str, Member]:
-        """The place of this ``member/field`` that is one number, and the member.
+        """Return the place and member of a ``member/field`` that is one number.
 
-        Of several, that of the parameter.
+        With a path, it is the one that acts on that parameter.
         """
         name, field = source.split("/")
         found = self.named(field).items()
@@ -192,7 +194,7 @@ class View:
         )
 
     def scalars(self, source: str) -> list[str]:
-        """All places of this ``member/field`` that is one number."""
+        """Return all places of a ``member/field`` that is one number."""
         name, field = source.split("/")
         return [p for p, m in self.named(field).items() if m.name == name]
 
@@ -200,16 +202,16 @@ class View:
         return path is None or path in self.reach[member.path]
 
     def row_of(self, rows: Iterable[Any], library: str, *more: str) -> Any:
-        """The row that keeps what this state keeps: the first that has all members.
+        """Return the first row whose sources include all members of this state.
 
         Args:
-          rows: Each has ``classes``, the names in the library, and ``sources``: what is
-            kept here, as ``member/field``.
-          library: What to call it in errors.
-          *more: Sources that go with every row.
+          rows: Each has ``classes``, the names in the other library, and ``sources``,
+            the places in jopt's state, each a ``member/field``.
+          library: The name of the other library for errors.
+          *more: Further sources that every row allows.
 
         Raises:
-          ValueError: There is none, or the state keeps more.
+          ValueError: No row fits, or the state keeps arrays that the row has not.
         """
         rows = list(rows)
         names = {
@@ -220,7 +222,7 @@ class View:
         fit = [r for r in rows if names <= {s.split("/")[0] for s in r.sources}]
         if not fit:
             raise ValueError(
-                f"no optimizer of {library} keeps what {sorted(names)} keep together; "
+                f"no optimizer of {library} has the state of {sorted(names)} together; "
                 f"there are {sorted({name for row in rows for name in row.classes})}"
             )
         sources = [*fit[0].sources, *more]
@@ -240,10 +242,10 @@ class View:
         return fit[0]
 
     def replaced(self, values: Mapping[str, Any]) -> OptState:
-        """The state with other values at these places, in the types of the old ones.
+        """Return the state with new values at these places, in the old dtypes.
 
         Raises:
-          ValueError: A value has another shape, or does not fit into the type.
+          ValueError: A value has another shape, or the old dtype cannot hold it.
         """
         missing = values.keys() - self.flat.keys()
         assert not missing, missing
@@ -261,18 +263,17 @@ def _like(name: str, old: Any, value: Any) -> jax.Array:
     new = np.asarray(value)
     if new.shape != old.shape:
         raise ValueError(
-            f"{name} has the shape {old.shape}, but what is to be loaded has "
-            f"{new.shape}"
+            f"{name} has the shape {old.shape}, but the new value has {new.shape}"
         )
     narrow = not jnp.issubdtype(old.dtype, jnp.inexact)
     with np.errstate(invalid="ignore"):
         exact = not narrow or np.array_equal(new.astype(old.dtype), new)
     if not exact or (np.iscomplexobj(new) and not jnp.iscomplexobj(old)):
         raise ValueError(
-            f"{name} is {old.dtype}, but what is to be loaded is {new.dtype}: "
-            f"{abbreviated(value)}"
+            f"{name} has the dtype {old.dtype}, which cannot hold the new value of "
+            f"{new.dtype}: {abbreviated(value)}"
         )
-    loaded = jnp.array(new, old.dtype)  # a buffer of its own, which can be donated
+    loaded = jnp.array(new, old.dtype)  # a copy, so that it can be donated
     if getattr(old, "committed", False):
         return jax.device_put(loaded, old.sharding)
     return loaded

@@ -1,8 +1,8 @@
-"""torch by its own names; torch itself is not needed.
+"""torch's optimizers by their own names; torch itself is not needed.
 
-Optimizers with torch's arguments and numbers, parameter groups included, its schedulers
-in ``lr_scheduler``, its clipping, and the state dicts of its optimizers as states, and
-back.
+Optimizers with torch's arguments and numbers, including parameter groups, its clipping,
+its schedulers in ``lr_scheduler``, and conversion between the state dicts of its
+optimizers and jopt states.
 """
 
 from jopt.values.page import public_page

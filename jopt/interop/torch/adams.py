@@ -1,4 +1,4 @@
-"""torch's Adam and its relatives by their names; see ``optimizers.py``."""
+"""torch's Adam and its relatives; conventions are in ``optimizers.py``."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def Adam(
     """torch's Adam.
 
     Args:
-      params: None for all, or parameter groups.
+      params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
-      betas: The decays of the two moments, each in [0, 1).
-      eps: Added to the root, > 0.
-      weight_decay: >= 0, in the gradient.
-      amsgrad: Whether to divide by the largest second moment so far.
-      maximize: Whether to go up.
-      decoupled_weight_decay: Whether the decay is beside the update, as in `AdamW`.
+      betas: Decays of the first and second moment, each in [0, 1).
+      eps: Added to the root of the second moment, > 0.
+      weight_decay: Multiple of the parameters added to the gradient, >= 0.
+      amsgrad: Whether to divide by the root of the largest second moment so far.
+      maximize: Whether to maximize instead of minimize.
+      decoupled_weight_decay: Whether the decay bypasses the gradient, as in `AdamW`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     >>> Adam(lr=3e-4, betas=(0.9, 0.95))
     adam(learning_rate=0.0003, b2=0.95)
@@ -83,19 +83,19 @@ def AdamW(
     """torch's AdamW.
 
     Args:
-      params: None for all, or parameter groups.
+      params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
-      betas: The decays of the two moments, each in [0, 1).
-      eps: Added to the root, > 0.
-      weight_decay: >= 0, decoupled and multiplied by the learning rate.
-      amsgrad: Whether to divide by the largest second moment so far.
-      maximize: Whether to go up.
+      betas: Decays of the first and second moment, each in [0, 1).
+      eps: Added to the root of the second moment, > 0.
+      weight_decay: Decoupled weight decay, >= 0, multiplied by the learning rate.
+      amsgrad: Whether to divide by the root of the largest second moment so far.
+      maximize: Whether to maximize instead of minimize.
 
     Returns:
       A transformation; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     >>> AdamW()
     adamw(learning_rate=0.001, weight_decay=0.01)
@@ -125,20 +125,20 @@ def SparseAdam(
     eps: ScalarOrSchedule = 1e-8,
     maximize: bool = False,
 ) -> GradientTransformation:
-    """torch's SparseAdam, for gradients that are `jopt.RowSparse`; others are Adam's.
+    """torch's SparseAdam: for `jopt.RowSparse` gradients, and Adam for all others.
 
     Args:
-      params: None for all, or parameter groups.
+      params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
-      betas: The decays of the two moments, each in [0, 1).
-      eps: Added to the root before bias correction, > 0.
-      maximize: Whether to go up.
+      betas: Decays of the first and second moment, each in [0, 1).
+      eps: Added to the root of the second moment before bias correction, > 0.
+      maximize: Whether to maximize instead of minimize.
 
     Returns:
-      A transformation; of a sparse gradient it changes the rows that it has.
+      A transformation; a sparse gradient changes only its own rows.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     >>> SparseAdam(lr=0.1)
     adam(learning_rate=0.1, eps_mode='before')
@@ -164,20 +164,20 @@ def NAdam(
     """torch's NAdam.
 
     Args:
-      params: None for all, or parameter groups.
+      params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
-      betas: The decays of the two moments, each in [0, 1).
-      eps: Added to the root, > 0.
-      weight_decay: >= 0, in the gradient.
+      betas: Decays of the first and second moment, each in [0, 1).
+      eps: Added to the root of the second moment, > 0.
+      weight_decay: Multiple of the parameters added to the gradient, >= 0.
       momentum_decay: How fast the momentum warms up, >= 0.
-      decoupled_weight_decay: Whether the decay is beside the update.
-      maximize: Whether to go up.
+      decoupled_weight_decay: Whether the decay bypasses the gradient, as in `AdamW`.
+      maximize: Whether to maximize instead of minimize.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     >>> NAdam()
     nadam(learning_rate=0.002, momentum_decay=0.004)
@@ -208,22 +208,22 @@ def RAdam(
     *,
     maximize: bool = False,
 ) -> GradientTransformation:
-    """torch's RAdam; eps is added before bias correction.
+    """torch's RAdam, which adds ``eps`` before bias correction.
 
     Args:
-      params: None for all, or parameter groups.
+      params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
-      betas: The decays of the two moments, each in [0, 1).
-      eps: Added to the root, > 0.
-      weight_decay: >= 0, in the gradient.
-      decoupled_weight_decay: Whether the decay is beside the update.
-      maximize: Whether to go up.
+      betas: Decays of the first and second moment, each in [0, 1).
+      eps: Added to the root of the second moment, > 0.
+      weight_decay: Multiple of the parameters added to the gradient, >= 0.
+      decoupled_weight_decay: Whether the decay bypasses the gradient, as in `AdamW`.
+      maximize: Whether to maximize instead of minimize.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     >>> RAdam()
     radam(learning_rate=0.001, eps_mode='before')
@@ -252,18 +252,18 @@ def Adamax(
     """torch's Adamax.
 
     Args:
-      params: None for all, or parameter groups.
+      params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
-      betas: The decays of the mean and of the largest magnitude, each in [0, 1).
+      betas: Decays of the mean and of the largest magnitude, each in [0, 1).
       eps: Added to every magnitude, > 0.
-      weight_decay: >= 0, in the gradient.
-      maximize: Whether to go up.
+      weight_decay: Multiple of the parameters added to the gradient, >= 0.
+      maximize: Whether to maximize instead of minimize.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     >>> Adamax()
     adamax(learning_rate=0.002)

@@ -25,23 +25,23 @@ def Adagrad(
     *,
     maximize: bool = False,
 ) -> GradientTransformation:
-    """torch's Adagrad; eps is outside of the root.
+    """torch's Adagrad, whose ``eps`` is outside the root.
 
     Args:
-      params: None for all, or parameter groups.
+      params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
-      lr_decay: >= 0: the rate is ``lr / (1 + (t - 1) lr_decay)``.
-      weight_decay: >= 0, in the gradient.
-      initial_accumulator_value: What the sum of squares starts at, >= 0.
-      eps: Added to the root, >= 0.
-      maximize: Whether to go up.
+      lr_decay: Decay of the rate, ``lr / (1 + (t - 1) lr_decay)``, >= 0.
+      weight_decay: Multiple of the parameters added to the gradient, >= 0.
+      initial_accumulator_value: Start of the sum of squares, >= 0.
+      eps: Added to the root of the sum of squares, >= 0.
+      maximize: Whether to maximize instead of minimize.
 
     Returns:
       A transformation.
 
     Raises:
-      TypeError: A tunable ``lr`` with ``lr_decay``.
-      ValueError: A number is out of its range.
+      TypeError: ``lr`` is tunable and ``lr_decay`` is not 0.
+      ValueError: A number is out of range.
 
     >>> Adagrad().recipe.arguments["eps_in_sqrt"]
     False
@@ -75,18 +75,18 @@ def Adadelta(
     """torch's Adadelta.
 
     Args:
-      params: None for all, or parameter groups.
+      params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
       rho: Decay of both mean squares, in [0, 1).
-      eps: Added to both, > 0.
-      weight_decay: >= 0, in the gradient.
-      maximize: Whether to go up.
+      eps: Added to both mean squares, > 0.
+      weight_decay: Multiple of the parameters added to the gradient, >= 0.
+      maximize: Whether to maximize instead of minimize.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     >>> Adadelta()
     adadelta(learning_rate=1.0)
@@ -108,23 +108,23 @@ def RMSprop(
     centered: bool = False,
     maximize: bool = False,
 ) -> GradientTransformation:
-    """torch's RMSprop; eps is outside of the root, the rate outside of the momentum.
+    """torch's RMSprop: ``eps`` is outside the root, the rate outside the momentum.
 
     Args:
-      params: None for all, or parameter groups.
+      params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
       alpha: Decay of the mean square, in [0, 1).
-      eps: Added to the root, >= 0.
-      weight_decay: >= 0, in the gradient.
-      momentum: In [0, 1), of the steps.
-      centered: Whether to divide by the standard deviation.
-      maximize: Whether to go up.
+      eps: Added to the root of the mean square, >= 0.
+      weight_decay: Multiple of the parameters added to the gradient, >= 0.
+      momentum: Decay of a momentum of the steps, in [0, 1); 0 means none.
+      centered: Whether to divide by the standard deviation instead.
+      maximize: Whether to maximize instead of minimize.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     >>> RMSprop().recipe.arguments["decay"]
     0.99
@@ -158,22 +158,24 @@ def Adafactor(
     """torch's Adafactor.
 
     Args:
-      params: None for all, or parameter groups.
-      lr: The largest relative step size, >= 0; early steps are ``1 / sqrt(t)``.
-      beta2_decay: < 0: the second moment decays by ``1 - t^beta2_decay``.
-      eps: The least mean square of a gradient, None is the dtype's precision, and the
-        least root mean square of a parameter.
-      d: Bounds the root mean square of an update, > 0.
-      weight_decay: >= 0, decoupled and multiplied by ``lr``: by what it is here, also
-        when another learning rate is set in the state.
-      maximize: Whether to go up.
+      params: Parameter groups; None means one group of all parameters.
+      lr: The largest relative step size, >= 0. Early steps use ``1 / sqrt(t)`` if that
+        is smaller.
+      beta2_decay: Exponent < 0: the second moment decays by ``1 - t^beta2_decay``.
+      eps: Two lower bounds: on the mean square of a gradient (None means the precision
+        of the dtype), and on the root mean square of a parameter.
+      d: Bound on the root mean square of an update, > 0.
+      weight_decay: Decoupled weight decay, >= 0, multiplied by this ``lr`` even after
+        another learning rate is set in the state.
+      maximize: Whether to maximize instead of minimize.
 
     Returns:
       A transformation; it needs params.
 
     Raises:
-      TypeError: A tunable ``lr`` with ``weight_decay``.
-      ValueError: A number is out of its range.
+      TypeError: ``lr`` is tunable and ``weight_decay`` is not 0, or ``eps`` is not a
+        pair.
+      ValueError: A number is out of range.
 
     >>> Adafactor(lr=0.1).recipe.arguments["eps_mode"]
     'clamp'
@@ -184,23 +186,22 @@ def Adafactor(
     if beta2_decay >= 0:
         raise ValueError(
             f"beta2_decay must be < 0, got beta2_decay={beta2_decay}: it is an "
-            "exponent, -0.8 is usual"
+            "exponent; -0.8 is usual"
         )
     if not isinstance(eps, list | tuple) or len(eps) != 2:
         raise TypeError(f"eps must be two numbers, got eps={eps!r}")
     arguments.positive(**{"eps[0]": eps[0], "eps[1]": eps[1]})
-    rate = None
-    if weight_decay:
-        constant = isinstance(lr, float)
-        rate = (
-            lr * weight_decay if constant else times("weight_decay", lr, weight_decay)
-        )
+    decay = None
+    if weight_decay and isinstance(lr, float):
+        decay = lr * weight_decay
+    elif weight_decay:
+        decay = times("weight_decay", lr, weight_decay)
     tx = adafactor(
         lr,
         min_dim_size_to_factor=1,
         decay_rate=-beta2_decay,
         clipping_threshold=d,
-        weight_decay_rate=rate,
+        weight_decay_rate=decay,
         eps=eps[0],
         relative_step=True,
         min_scale=eps[1],

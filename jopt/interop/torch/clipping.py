@@ -1,4 +1,4 @@
-"""torch's clipping of gradients by its names, to stand before the optimizer."""
+"""torch's gradient clipping by its own names, to chain before the optimizer."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from jopt.values import arguments
 def clip_grad_norm_(max_norm: float, norm_type: float = 2.0) -> GradientTransformation:
     """Bound the norm of all gradients: ``u <- g min(1, max_norm / (|G| + 1e-6))``.
 
-    An infinite norm, or NaN, makes all updates NaN, to be seen or skipped; torch's are
-    then zero, but for the infinite elements.
+    An infinite or NaN norm makes all updates NaN, which can be noticed or skipped. In
+    torch they become zero, except for the infinite elements.
 
     Args:
       max_norm: The bound, > 0.
-      norm_type: 1, 2 or ``math.inf``.
+      norm_type: Order of the norm: 1, 2 or ``math.inf``.
 
     Returns:
-      A transformation, to be chained before the optimizer.
+      A transformation to chain before the optimizer.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: ``max_norm`` is not positive, or ``norm_type`` is another number.
 
     >>> clip_grad_norm_(1.0)
     clip_by_global_norm(max_norm=1.0, eps=1e-06)
@@ -39,10 +39,10 @@ def clip_grad_value_(clip_value: float) -> GradientTransformation:
       clip_value: The bound, > 0.
 
     Returns:
-      A transformation, to be chained before the optimizer.
+      A transformation to chain before the optimizer.
 
     Raises:
-      ValueError: The bound is not positive.
+      ValueError: ``clip_value`` is not positive.
 
     >>> clip_grad_value_(0.5)
     clip(max_delta=0.5)

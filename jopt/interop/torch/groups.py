@@ -3,7 +3,8 @@
     torch.optim.SGD([{"params": biases, "lr": 0.02}, {"params": rest}], lr=0.1)
     SGD([{"params": "bias$", "lr": 0.02}, {"params": ""}], lr=0.1)
 
-What torch has as a list of tensors is here a mask, as parameters come with `init`.
+A group names its parameters by a mask instead of a list of tensors, because parameters
+come with `init`.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ HOW_TO_RUN = ("foreach", "fused", "capturable", "differentiable")
 def optimizer(
     build: Callable[P, GradientTransformation],
 ) -> Callable[P, GradientTransformation]:
-    """Decorates an optimizer with torch's arguments: it takes parameter groups too.
+    """Make an optimizer with torch's arguments accept parameter groups.
 
-    Each group is a dict with ``params``, the mask of its leaves (see `jopt.Mask`;
-    an expression such as ``"bias$"`` is searched for in their paths), and the arguments
-    that are its own. A leaf is in the first group that chooses it, and has to be in
-    one: ``""`` chooses all that are left. The state is that of a `jopt.partition` with
-    the labels ``group_0``, ``group_1``, …
+    Each group is a dict with ``params``, the mask of its leaves (see `jopt.Mask`; an
+    expression such as ``"bias$"`` is searched for in their paths), and the arguments
+    that differ in this group. A leaf belongs to the first group whose mask chooses it.
+    Every leaf needs a group; ``""`` chooses all leaves. The state is that of
+    `jopt.partition` with the labels ``group_0``, ``group_1``, …
 
     Args:
-      build: Makes one group's transformation; its first argument is ``params``.
+      build: Makes the transformation of one group; its first argument is ``params``.
     """
     signature = inspect.signature(build, eval_str=True)
 
@@ -45,24 +46,24 @@ def optimizer(
         for name in HOW_TO_RUN:
             if name in kwargs:
                 raise TypeError(
-                    f"{name} says how torch runs a step; here jax.jit compiles it: "
-                    f"leave {name} out"
+                    f"{name} controls how torch runs a step. Here jax.jit compiles "
+                    f"the step: leave {name} out"
                 )
         return bind(build, signature, tuple(args), dict(kwargs)).arguments
 
     @functools.wraps(build)
     def make(*args, **kwargs):
-        given = bound(args, kwargs)
-        groups = given.pop("params")
+        options = bound(args, kwargs)
+        groups = options.pop("params")
         if groups is None:
-            return build(**given)  # type: ignore[call-arg]
+            return build(**options)  # type: ignore[call-arg]
         _check(build.__name__, groups)
         transforms, pairs = {}, []
         for i, group in enumerate(groups):
-            own = {name: x for name, x in group.items() if name != "params"}
-            own = bound((), {**given, **own})
-            del own["params"]
-            transforms[f"group_{i}"] = build(**own)  # type: ignore[call-arg]
+            # Bound again, to check and normalize the arguments of the group.
+            group_options = bound((), {**options, **group, "params": None})
+            del group_options["params"]
+            transforms[f"group_{i}"] = build(**group_options)  # type: ignore[call-arg]
             pairs.append((group["params"], f"group_{i}"))
         return partition(transforms, rules(*pairs))
 
@@ -73,13 +74,13 @@ def _check(name: str, groups: Any) -> None:
     is_list = isinstance(groups, list | tuple) and groups
     if not is_list or not all(isinstance(g, Mapping) for g in groups):
         raise TypeError(
-            f"the first argument of {name} is a list of parameter groups, as in torch, "
-            f"got {abbreviated(groups)}. Parameters come with init(params): "
-            f"{name}(lr=…) is for all of them"
+            f"the first argument of {name} must be a list of parameter groups, got "
+            f"{abbreviated(groups)}. Parameters come with init(params): {name}(lr=…) "
+            "optimizes all of them"
         )
     for i, group in enumerate(groups):
         if "params" not in group:
             raise ValueError(
-                f"group {i} has no 'params', which says what leaves it is for: "
+                f"group {i} has no 'params', the mask of its leaves: "
                 f"{abbreviated(group)}"
             )

@@ -1,12 +1,12 @@
 """torch's optimizers by their names, with their arguments, defaults and numbers.
 
-Each is a function that returns one of jopt's transformations. The first argument may be
-a list of parameter groups, see `groups.optimizer`; ``lr`` may be a number, a schedule
-such as those of ``lr_scheduler.py``, or `jopt.tunable`, and so may the numbers that
-torch lets a scheduler change. ``weight_decay`` is a multiple of the parameters that is
-added to the gradient, unless it is said to be decoupled: then the step takes
-``lr weight_decay p``. ``maximize`` turns the gradient around. A complex number has one
-second moment here, of its magnitude, and two in torch, of its parts.
+Each function returns a jopt transformation. Its first argument can be a list of
+parameter groups, see `groups.optimizer`. ``lr``, and every number that a scheduler of
+torch can change, is a number, a schedule such as those of ``lr_scheduler``, or
+`jopt.tunable`. ``weight_decay`` is a multiple of the parameters that is added to the
+gradient; decoupled weight decay subtracts ``lr weight_decay p`` from the parameters
+instead. ``maximize`` reverses the gradient. The second moment of a complex number is
+that of its magnitude here, while torch keeps one for each part.
 """
 
 from __future__ import annotations
@@ -41,22 +41,23 @@ def SGD(
     *,
     maximize: bool = False,
 ) -> GradientTransformation:
-    """torch's SGD; the learning rate is outside of the momentum.
+    """torch's SGD, with the learning rate outside the momentum.
 
     Args:
-      params: None for all, or parameter groups.
+      params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
-      momentum: In [0, 1).
-      dampening: What share of a gradient, but the first, does not enter the momentum.
-      weight_decay: >= 0, in the gradient.
-      nesterov: Whether momentum looks one step ahead; it needs one, and no dampening.
-      maximize: Whether to go up.
+      momentum: Decay of the momentum, in [0, 1); 0 means none.
+      dampening: Fraction by which gradients after the first are damped.
+      weight_decay: Multiple of the parameters added to the gradient, >= 0.
+      nesterov: Whether to use Nesterov's look-ahead momentum. It needs a momentum and
+        no dampening.
+      maximize: Whether to maximize instead of minimize.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     >>> SGD(lr=0.1, momentum=0.9)
     sgd(learning_rate=0.1, momentum=0.9)
@@ -69,15 +70,16 @@ def SGD(
     del params
     arguments.nonnegative(lr=lr, weight_decay=weight_decay)
     arguments.decay_rate(momentum=momentum)
-    heavy = None if is_zero(momentum) else momentum
-    damped = None if is_zero(dampening) else dampening
-    if nesterov and (heavy is None or damped is not None):
+    # A schedule may start at 0, so only the constant 0 saves the state of a momentum.
+    decay = None if is_zero(momentum) else momentum
+    damping = None if is_zero(dampening) else dampening
+    if nesterov and (decay is None or damping is not None):
         raise ValueError(
             "nesterov needs a momentum > 0 and no dampening, got "
             f"momentum={momentum!r}, dampening={dampening!r}"
         )
-    damped = damped if heavy is not None else None
-    tx = sgd(lr, heavy, nesterov, dampening=damped)
+    damping = damping if decay is not None else None
+    tx = sgd(lr, decay, nesterov, dampening=damping)
     return after(maximize, weight_decay, tx)
 
 
@@ -93,17 +95,18 @@ def Rprop(
     """torch's Rprop.
 
     Args:
-      params: None for all, or parameter groups.
+      params: Parameter groups; None means one group of all parameters.
       lr: The first step size, > 0.
-      etas: What a step size is multiplied by where the sign changes, and where not.
-      step_sizes: The least and the largest.
-      maximize: Whether to go up.
+      etas: Factors of a step size where the sign of the gradient changes, in (0, 1),
+        and where it stays, > 1.
+      step_sizes: Smallest and largest step size, > 0.
+      maximize: Whether to maximize instead of minimize.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     >>> Rprop()
     rprop(learning_rate=0.01)
@@ -129,24 +132,24 @@ def ASGD(
     weight_decay: ScalarOrSchedule = 0.0,
     maximize: bool = False,
 ) -> GradientTransformation:
-    """torch's ASGD; `jopt.eval_params` has the averages.
+    """torch's ASGD; `jopt.eval_params` returns the averages.
 
-    A schedule acts one step late, as in torch.
+    A schedule takes effect one step late, as in torch.
 
     Args:
-      params: None for all, or parameter groups.
+      params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
       lambd: Decay of the parameters, >= 0.
-      alpha: Power of the rate's decay, >= 0.
-      t0: The step that averaging starts at.
-      weight_decay: >= 0, in the gradient.
-      maximize: Whether to go up.
+      alpha: Exponent of the decay of the rate, >= 0.
+      t0: The step at which averaging starts.
+      weight_decay: Multiple of the parameters added to the gradient, >= 0.
+      maximize: Whether to maximize instead of minimize.
 
     Returns:
       A transformation; it needs params.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     >>> ASGD()
     asgd(learning_rate=0.01)
@@ -154,6 +157,7 @@ def ASGD(
     del params
     arguments.nonnegative(lr=lr, weight_decay=weight_decay)
     if callable(lr):
+        # torch computes a step's rate in the step before, with the lr it has then.
         first: Any = lr(0)
         lr = join_schedules([constant_schedule(float(first)), lr], [1])
     return after(maximize, weight_decay, asgd(lr, lambd, alpha, t0))
@@ -173,32 +177,33 @@ def Muon(
     *,
     axes: Axes = None,
 ) -> GradientTransformation:
-    """torch's Muon, for matrices only: give other leaves another optimizer.
+    """torch's Muon, for matrices only; give other leaves another optimizer.
 
         partition({"matrix": Muon(), "rest": AdamW()}, labels)
 
-    The iteration is in float32; torch's, which is always in bfloat16, is followed as
-    far as that goes.
+    The iteration runs in float32. torch always runs it in bfloat16, so the numbers
+    agree only to that precision.
 
     Args:
-      params: None for all, or parameter groups.
+      params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
-      weight_decay: >= 0, decoupled and multiplied by the learning rate.
-      momentum: In [0, 1).
-      nesterov: Whether momentum looks one step ahead.
-      ns_coefficients: Of the iteration that orthogonalizes.
-      eps: Without effect: torch's smallest norm of a matrix, while here an update does
-        not depend on the magnitude of the gradients.
-      ns_steps: Of the iteration.
-      adjust_lr_fn: ``"original"``, which is None, or ``"match_rms_adamw"``.
-      axes: ``"oi"`` for weights that are (outputs, inputs), as in torch; None is
+      weight_decay: Decoupled weight decay, >= 0, multiplied by the learning rate.
+      momentum: Decay of the momentum, in [0, 1).
+      nesterov: Whether to use Nesterov's look-ahead momentum.
+      ns_coefficients: Coefficients of the Newton-Schulz iteration.
+      eps: Has no effect. In torch it bounds the norm of a matrix from below; here
+        updates do not depend on the magnitude of the gradients.
+      ns_steps: Number of Newton-Schulz iterations.
+      adjust_lr_fn: Scale of the updates by shape: ``"original"`` or
+        ``"match_rms_adamw"``; None means ``"original"``.
+      axes: ``"oi"`` for weights of shape (outputs, inputs), as in torch; None means
         (inputs, outputs), as in Flax.
 
     Returns:
       A transformation; it needs params.
 
     Raises:
-      ValueError: A number is out of its range, or a leaf no matrix.
+      ValueError: A number is out of range, or a leaf is not a matrix.
 
     >>> import jax.numpy as jnp
     >>> list(Muon().init(jnp.ones((2, 3))))

@@ -1,4 +1,4 @@
-"""What torch's optimizers have in common beside their groups."""
+"""Helpers of torch's optimizers: order of members, pairs of numbers, products."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ Betas = tuple[Any, Any]  # two hyperparameters
 def after(
     maximize: bool, l2: Any, *members: GradientTransformation
 ) -> GradientTransformation:
-    """What the gradient is made of, then the rest."""
+    """Chain members after torch's ``maximize`` and L2 penalty on the gradient."""
+    # In this order: the penalty shrinks the parameters also when maximizing.
     first = [scale(-1.0)] if maximize else []
     if not is_zero(l2):
         first.append(add_decayed_weights(l2))
-    found = [*first, *members]
-    return chain(*found) if len(found) > 1 else found[0]
+    chained = [*first, *members]
+    return chain(*chained) if len(chained) > 1 else chained[0]
 
 
 def is_zero(value: Any) -> bool:
-    """Whether a hyperparameter is the constant 0, and nothing has to be done."""
+    """Whether a hyperparameter is the constant 0."""
     return isinstance(value, float) and value == 0
 
 
 def pair(name: str, value: Any) -> tuple[Any, Any]:
-    """Two hyperparameters."""
+    """Check and return two hyperparameters."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise TypeError(f"{name} must be two numbers, got {name}={value!r}")
     first, second = (normalize(f"{name}[{i}]", x) for i, x in enumerate(value))
@@ -41,17 +42,17 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
 
 
 def decays(betas: Betas) -> tuple[Any, Any]:
-    """Two decays."""
+    """Check and return the decays ``betas``."""
     b1, b2 = pair("betas", betas)
     arguments.decay_rate(**{"betas[0]": b1, "betas[1]": b2})
     return b1, b2
 
 
 def times(name: str, rate: Any, function: Any) -> Any:
-    """The schedule that is a learning rate times a function of the step."""
+    """Return the schedule of a learning rate times a function of the step."""
     if isinstance(rate, Tunable):
         raise TypeError(
-            f"{name} makes a schedule of lr, so that lr cannot be tunable, got lr="
-            f"{rate!r}"
+            f"{name} makes a schedule of lr, which cannot be tunable then, got "
+            f"lr={rate!r}"
         )
     return multiply_schedules([rate, function])

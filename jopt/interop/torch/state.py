@@ -3,8 +3,9 @@
     {"state": {0: {"step": 6.0, "exp_avg": …, "exp_avg_sq": …}, 1: …},
      "param_groups": [{"lr": 0.001, …, "params": [0, 1]}]}
 
-torch numbers the parameters in the order in which the optimizer got them, which is that
-of ``model.parameters()``, and knows no more of them.
+torch numbers the parameters in the order in which the optimizer got them, which is the
+order of ``model.parameters()``. The state dict has no other names for them, unless the
+optimizer got ``model.named_parameters()``.
 """
 
 from __future__ import annotations
@@ -34,24 +35,24 @@ def load_state_dict(
     order: Order = None,
     count: int | None = None,
 ) -> OptState:
-    """The state that continues an optimizer of torch.
+    """Return the state that continues an optimizer of torch.
 
-    The step goes into every count of the state, ``lr`` into every learning rate that is
-    not scheduled; several keep their ratios to the first. Where torch has parameter
-    groups, the ``lr`` of each goes to the group of the recipe that has the same
-    parameters; if it has other groups, and rates differ, its own are kept, with a
-    warning.
+    The step goes into every count of the state, and ``lr`` into every learning rate
+    without a schedule; several keep their ratios to the first. With parameter groups,
+    the ``lr`` of each goes to the group of the recipe that has the same parameters. If
+    the recipe has other groups and the rates differ, it keeps its own rates and warns.
 
     Args:
       tx: The optimizer: the recipe that gives torch's numbers.
       params: The parameters.
-      state_dict: What ``optimizer.state_dict()`` gave; its tensors may be NumPy arrays.
-      order: The paths of the parameters in the order of ``model.parameters()``; or by
-        torch's names, ``{"fc.weight": Permuted("fc/kernel", (1, 0)), …}``, for an
-        optimizer that was given ``model.named_parameters()``. Axes are never guessed:
-        where they are in another order, say so with `Permuted`. It may be None if
+      state_dict: The result of ``optimizer.state_dict()``; its tensors may be NumPy
+        arrays.
+      order: The paths of the parameters in the order of ``model.parameters()``. For an
+        optimizer that got ``model.named_parameters()``, a dict by torch's names is
+        possible: ``{"fc.weight": Permuted("fc/kernel", (1, 0)), …}``. Axes are never
+        guessed: give a `Permuted` where their order differs. None is possible if
         ``params`` is a list of arrays or one array.
-      count: The steps so far, for SGD and Muon, which do not keep it.
+      count: The number of steps so far, for SGD and Muon, which do not keep it.
 
     Returns:
       A state of ``tx``.
@@ -59,6 +60,9 @@ def load_state_dict(
     Raises:
       ValueError: Parameters, keys or shapes do not fit, or the parameters have made
         different numbers of steps.
+
+    Warns:
+      UserWarning: The groups have different rates, and the recipe has other groups.
 
     >>> import jopt, jax.numpy as jnp
     >>> params = {"w": jnp.ones(2)}
@@ -68,32 +72,34 @@ def load_state_dict(
     >>> state["scale_by_adam"].count, jopt.hyperparams(state)
     (Array(6, dtype=int32), {'learning_rate': Array(0.1, dtype=float32)})
     """
-    _check_whole("state_dict", state_dict, {"state", "param_groups"})
+    _check_complete("state_dict", state_dict, {"state", "param_groups"})
     groups = state_dict["param_groups"]
     numbers = [i for group in groups for i in group["params"]]
     order = _listed(groups, order)
     view = View(tx, tx.init(params), params, order)
     row = row_of(view)
     _check_number(numbers, view)
-    theirs = [state_dict["state"].get(i, {}) for i in numbers]
-    pairs = list(zip(view.parameters, theirs, strict=True))
+    entries = [state_dict["state"].get(i, {}) for i in numbers]
+    pairs = list(zip(view.parameters, entries, strict=True))
     for parameter, entry in pairs:
         _check_keys(view, row, parameter, entry)
-    pairs = [pair for pair in pairs if pair[1]]  # torch keeps nothing of what is frozen
-    kept = arguments.whole("step", float(_same("step", pairs))) if row.counts else None
-    count = _agreed(kept, count, "the state_dict", f"torch's {row.classes[0]}")
+    # torch keeps no state for frozen parameters.
+    pairs = [pair for pair in pairs if pair[1]]
+    step = arguments.whole("step", float(_same("step", pairs))) if row.counts else None
+    count = _agreed(step, count, "the state_dict", f"torch's {row.classes[0]}")
     values: dict[str, Any] = dict.fromkeys(view.named("count"), count)
+    # The units of a momentum depend on the learning rate, so that goes in first.
     view = View(tx, view.replaced(values | taken_rates(view, groups)), params, order)
     values = {}
     for key, source in row.scalars.items():
         by_place: dict[str, list[Any]] = {}
         for pair in pairs:
             by_place.setdefault(view.scalar(source, pair[0].path)[0], []).append(pair)
-        values |= {place: _same(key, own) for place, own in by_place.items()}
+        values |= {place: _same(key, pairs) for place, pairs in by_place.items()}
     for parameter, entry in pairs:
         for key, place in _places(view, row, parameter).items():
-            ours = parameter.ours(_array(entry[key]))
-            values[place] = ours / row.slots[key].factor(view, place)
+            value = parameter.to_jopt(_array(entry[key]))
+            values[place] = value / row.slots[key].factor(view, place)
     return view.replaced(values)
 
 
@@ -107,25 +113,29 @@ def state_dict(
     count: int | None = None,
     tensor: Callable[[np.ndarray], Any] = np.asarray,
 ) -> dict[str, Any]:
-    """A state as the ``state_dict`` of the same optimizer of torch.
+    """Convert a state to the ``state_dict`` of the same optimizer of torch.
 
     Args:
       tx: The optimizer.
       state: Its state.
       params: The parameters.
-      like: ``optimizer.state_dict()`` of the optimizer that is to load it: its
-        parameter groups have what the state has not, such as betas.
-      order: The parameters in torch's order; see `load_state_dict`.
-      count: The steps so far, where the state does not keep them, as that of `rprop`.
-      tensor: What makes a tensor of an array, ``torch.tensor``.
+      like: ``optimizer.state_dict()`` of the optimizer that will load the result. Its
+        parameter groups supply what the state does not have, such as betas.
+      order: The paths of the parameters in torch's order, or a dict by torch's names,
+        as in `load_state_dict`.
+      count: The number of steps so far, for states that do not keep it, as in `rprop`.
+      tensor: Converts an array to a tensor, such as ``torch.tensor``.
 
     Returns:
-      What ``optimizer.load_state_dict`` takes. The learning rate of each group is in
-      it, unless its parameters have several here, or one that groups with different
-      rates in ``like`` share: then it is ``like``'s.
+      A dict for ``optimizer.load_state_dict``. A group has its learning rate in the
+      state. The rate of ``like`` stays if the group's parameters have several rates in
+      the state, or if groups with different rates in ``like`` share one.
 
     Raises:
       ValueError: torch has no such optimizer, or the parameters do not fit.
+
+    Warns:
+      UserWarning: The parameters of a group have several rates in the state.
 
     >>> import jopt, jax.numpy as jnp
     >>> params, tx = jnp.ones(2), jopt.adam(1e-3)
@@ -134,7 +144,7 @@ def state_dict(
     >>> list(theirs["state"][0])
     ['step', 'exp_avg', 'exp_avg_sq']
     """
-    _check_whole("like", like, {"param_groups"})
+    _check_complete("like", like, {"param_groups"})
     groups = [dict(group) for group in like["param_groups"]]
     numbers = [i for group in groups for i in group["params"]]
     view = View(tx, state, params, _listed(groups, order))
@@ -142,10 +152,10 @@ def state_dict(
     _check_number(numbers, view)
     count = _agreed(view.count(), count, "the state", abbreviated(tx))
     give_rates(view, groups)
-    found = {}
+    entries = {}
     for i, parameter in zip(numbers, view.parameters, strict=True):
         places, path = _places(view, row, parameter), parameter.path
-        if not places:  # it is frozen, or nothing is kept of any
+        if not places:  # it is frozen, or the optimizer keeps no arrays
             continue
         arrays: dict[str, Any] = {"step": np.float32(count)} if row.counts else {}
         for key, source in row.scalars.items():
@@ -153,36 +163,36 @@ def state_dict(
         for key, f in row.derived.items():
             arrays[key] = np.float32(f(view, count, path))
         for key, place in places.items():
-            ours = np.asarray(view.flat[place])
+            value = np.asarray(view.flat[place])
             factor = row.slots[key].factor(view, place)
-            arrays[key] = parameter.theirs((ours * factor).astype(ours.dtype))
-        found[i] = {key: tensor(np.asarray(x)) for key, x in arrays.items()}
-    return {"state": found, "param_groups": groups}
+            arrays[key] = parameter.to_other((value * factor).astype(value.dtype))
+        entries[i] = {key: tensor(np.asarray(x)) for key, x in arrays.items()}
+    return {"state": entries, "param_groups": groups}
 
 
-def _check_whole(name: str, given: Any, needed: set[str]) -> None:
-    if not isinstance(given, Mapping) or not needed <= set(given):
+def _check_complete(name: str, value: Any, needed: set[str]) -> None:
+    if not isinstance(value, Mapping) or not needed <= set(value):
         raise ValueError(
-            f"{name} must be what optimizer.state_dict() gives, with 'state' and "
-            f"'param_groups', got {abbreviated(given)}"
+            f"{name} must be the result of optimizer.state_dict(), with 'state' and "
+            f"'param_groups', got {abbreviated(value)}"
         )
 
 
 def _listed(groups: Sequence[Any], order: Order) -> Sequence[str | Permuted] | None:
-    """The order as a list, also if it is given by torch's names."""
+    """Return the order as a list; a dict goes by the names in the groups."""
     if not isinstance(order, Mapping):
         return order
     names = [name for group in groups for name in group.get("param_names", ())]
     if not names:
         raise ValueError(
-            "this state_dict has no names of parameters, by which order is given: give "
-            "a list in the order of model.parameters(), or the optimizer "
-            "model.named_parameters()"
+            "this state_dict has no names of parameters, so order cannot be by name: "
+            "give a list in the order of model.parameters(), or make the optimizer "
+            "with model.named_parameters()"
         )
-    if unlike := sorted(set(names) ^ set(order)):
+    if mismatched := sorted(set(names) ^ set(order)):
         raise ValueError(
-            f"order and the state_dict do not name the same parameters: {unlike} are "
-            "in one of them only"
+            "order and the state_dict must name the same parameters, but only one of "
+            f"them has {mismatched}"
         )
     return [order[name] for name in names]
 
@@ -190,52 +200,54 @@ def _listed(groups: Sequence[Any], order: Order) -> Sequence[str | Permuted] | N
 def _check_number(numbers: Sequence[Any], view: View) -> None:
     if len(numbers) != len(view.parameters):
         raise ValueError(
-            f"the state_dict has {len(numbers)} parameters, here there are "
+            f"the state_dict has {len(numbers)} parameters, but params has "
             f"{len(view.parameters)}: {[p.path for p in view.parameters]}"
         )
 
 
 def _places(view: View, row: Row, parameter: Parameter) -> dict[str, str]:
-    """By torch's key, where the state has what torch keeps for a parameter."""
-    found = {k: view.place(s.sources, parameter.path) for k, s in row.slots.items()}
-    return {key: place for key, place in found.items() if place is not None}
+    """Return the place in the state of every slot of a parameter, by torch's key."""
+    places = {k: view.place(s.sources, parameter.path) for k, s in row.slots.items()}
+    return {key: place for key, place in places.items() if place is not None}
 
 
 def _check_keys(
     view: View, row: Row, parameter: Parameter, entry: Mapping[str, Any]
 ) -> None:
     places = _places(view, row, parameter)
-    wanted = {*places, *row.scalars, *row.derived}
-    wanted |= {"step"} if row.counts else set()
-    # torch has the key of a momentum that is not used, with None.
-    given = {key for key, value in entry.items() if value is not None}
-    if not places and not given:
+    expected = {*places, *row.scalars, *row.derived}
+    expected |= {"step"} if row.counts else set()
+    # An unused momentum has a key in torch, with the value None.
+    keys = {key for key, value in entry.items() if value is not None}
+    if not places and not keys:
         return
-    if wanted != given:
-        frozen = "" if given else ". Is it frozen there? Then give it jopt.set_to_zero"
+    if expected != keys:
+        frozen = "" if keys else ". Is it frozen there? Then give it jopt.set_to_zero"
         raise ValueError(
-            f"torch's {row.classes[0]} keeps {sorted(wanted)} with these settings for "
-            f"{parameter.path!r}, the state_dict has {sorted(given)}: it is of another "
-            f"optimizer, of other settings, or from before the first step{frozen}"
+            f"torch's {row.classes[0]} with these settings keeps {sorted(expected)} "
+            f"for {parameter.path!r}, but the state_dict has {sorted(keys)}: it comes "
+            "from another optimizer, from other settings, or from before the first "
+            f"step{frozen}"
         )
     for key, place in places.items():
-        ours = parameter.ours(_array(entry[key])).shape
-        if ours != view.flat[place].shape:
+        shape = parameter.to_jopt(_array(entry[key])).shape
+        if shape != view.flat[place].shape:
             swapped = " as Permuted" if parameter.axes else ""
             raise ValueError(
-                f"{key} of {parameter.path!r} has the shape {ours}{swapped} in the "
-                f"state_dict, here it is {view.flat[place].shape}. If torch has the "
-                f"axes in another order, give Permuted({parameter.path!r}, axes)"
+                f"{key} of {parameter.path!r} has the shape {shape}{swapped} in the "
+                f"state_dict, but {view.flat[place].shape} in jopt's state. If torch "
+                "has the axes in another order, give "
+                f"Permuted({parameter.path!r}, axes)"
             )
 
 
-def _agreed(kept: int | None, given: int | None, where: str, who: str) -> int:
-    """The number of steps, which is kept or given."""
-    if kept is None and given is None:
-        raise ValueError(f"{who} does not keep the number of steps: give count=")
-    if None not in (kept, given) and kept != given:
-        raise ValueError(f"{where} is of step {kept}, got count={given}")
-    count = kept if given is None else given
+def _agreed(step: int | None, count: int | None, where: str, optimizer: str) -> int:
+    """Return the number of steps, from the state or from the argument ``count``."""
+    if step is None and count is None:
+        raise ValueError(f"{optimizer} does not keep the number of steps: give count=")
+    if None not in (step, count) and step != count:
+        raise ValueError(f"{where} is at step {step}, got count={count}")
+    count = step if count is None else count
     assert count is not None
     arguments.at_least(0, count=count)
     return count
@@ -245,15 +257,15 @@ def _same(key: str, pairs: Sequence[Any]) -> Any:
     values = {p.path: _array(entry[key]).item() for p, entry in pairs}
     if len(set(values.values())) > 1:
         raise ValueError(
-            f"{key} differs between the parameters: {values}. Here it is one for all; "
-            "give those of each value a transformation of their own in "
+            f"{key} differs between the parameters: {values}. A jopt state has one for "
+            "all: give the parameters of each value a transformation of their own in "
             "jopt.partition, and load each"
         )
     return next(iter(values.values()))
 
 
 def _array(value: Any) -> np.ndarray:
-    """A tensor, or what is an array already."""
+    """Convert a tensor or array to NumPy."""
     if not hasattr(value, "detach"):
         return np.asarray(value)
     value = value.detach().cpu()

@@ -1,7 +1,7 @@
-"""THE table: what each optimizer of ``torch.optim`` keeps, and where that is here.
+"""THE table: the state of each optimizer of ``torch.optim``, and its place in jopt.
 
-Run against torch 2.13. A source is ``member/field``: the factory's name and a field of
-its state.
+Checked against torch 2.13. A source is ``member/field``: the name of a factory and a
+field of its state.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from jopt.interop.shared.state_view import Member, View
 
 
 class Slot(NamedTuple):
-    """What torch keeps for every parameter under one key."""
+    """An array that torch keeps for every parameter, under one key."""
 
     sources: tuple[str, ...]
-    factor: Factor = one  # theirs = factor * ours
+    factor: Factor = one  # torch's value / jopt's value
 
 
 class Row(NamedTuple):
@@ -25,19 +25,19 @@ class Row(NamedTuple):
 
     classes: tuple[str, ...]
     slots: dict[str, Slot]
-    scalars: dict[str, str] = {}  # noqa: RUF012, key -> source; the same for all
-    # What is not kept here, by the count, for a parameter.
+    scalars: dict[str, str] = {}  # noqa: RUF012, key -> source, one for all parameters
+    # Keys that jopt does not keep: functions of the step count and a parameter's path.
     derived: dict[str, Callable[[View, int, str], float]] = {}  # noqa: RUF012
-    counts: bool = True  # whether torch keeps the step
+    counts: bool = True  # whether torch keeps the number of steps
 
     @property
     def sources(self) -> list[str]:
-        """Where all of this is kept here."""
+        """The sources of all slots."""
         return [s for slot in self.slots.values() for s in slot.sources]
 
 
 def _eta(view: View, count: int, path: str) -> float:
-    """The step size of ASGD's next step."""
+    """Compute the step size of ASGD's next step."""
     member = view.scalar("asgd/count", path)[1]
     lr, lambd, alpha = view.first_rate(path), *_numbers(member, "lambd", "alpha")
     assert lr is not None
@@ -45,7 +45,7 @@ def _eta(view: View, count: int, path: str) -> float:
 
 
 def _mu(view: View, count: int, path: str) -> float:
-    """The share of the next parameters in ASGD's average."""
+    """Compute the share of the next parameters in ASGD's average."""
     (t0,) = _numbers(view.scalar("asgd/count", path)[1], "t0")
     return 1 / max(1, count - t0)
 
@@ -95,7 +95,7 @@ ROWS = (
     Row(
         ("Rprop",),
         {
-            # Of ours only the signs matter, and they are those of the gradients.
+            # Only signs matter in jopt's state, and they agree with the gradients'.
             "prev": Slot(("scale_by_rprop/prev_updates",)),
             "step_size": Slot(("scale_by_rprop/step_sizes",)),
         },
@@ -114,5 +114,5 @@ ROWS = (
 
 
 def row_of(view: View) -> Row:
-    """The row of a recipe."""
+    """Return the row of a recipe."""
     return view.row_of(ROWS, "torch")

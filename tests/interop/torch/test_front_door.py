@@ -254,7 +254,7 @@ def test_learning_rates_of_groups_are_in_the_state_and_in_state_dicts():
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), back, state))
     # A recipe that has other groups keeps its own.
     other = torch.Adam(lr=0.3)
-    with pytest.warns(UserWarning, match="which has other groups, are kept"):
+    with pytest.warns(UserWarning, match="other groups: its rates are kept"):
         kept = torch.load_state_dict(other, params, theirs, order=order)
     assert float(jopt.hyperparams(kept)["learning_rate"]) == np.float32(0.3)
     once = torch.state_dict(other, kept, params, like, order=order)
@@ -321,7 +321,7 @@ def test_groups_take_row_sparse_gradients_without_parameters():
 
 
 BAD = [
-    ("SGD(0.1)", TypeError, r"list of parameter groups.*SGD\(lr=…\) is for all"),
+    ("SGD(0.1)", TypeError, r"list of parameter groups.*SGD\(lr=…\) optimizes all"),
     ("SGD({'w': jnp.ones(2)})", TypeError, "Parameters come with init"),
     ("SGD([])", TypeError, "list of parameter groups"),
     ("SGD([jnp.ones(2)])", TypeError, "list of parameter groups"),
@@ -349,8 +349,8 @@ BAD = [
     ("Adam(betas=(0.9, 1.0))", ValueError, r"betas\[1\] must be in \[0, 1\)"),
     ("Adam(betas=(0.9, '1'))", TypeError, r"betas\[1\] must be a number"),
     ("Adam(beta1=0.9)", TypeError, "has no argument 'beta1'. Did you mean 'betas'"),
-    ("Adam(foreach=True)", TypeError, "jax.jit compiles it"),
-    ("Adam([{'params': '', 'fused': True}])", TypeError, "jax.jit compiles it"),
+    ("Adam(foreach=True)", TypeError, "jax.jit compiles the step"),
+    ("Adam([{'params': '', 'fused': True}])", TypeError, "jax.jit compiles the step"),
     ("Adam(amsgrad=1)", TypeError, "amsgrad must be True or False"),
     ("Adam(weight_decay=-0.1)", ValueError, "weight_decay must be >= 0"),
     ("SGD(nesterov=True)", ValueError, "nesterov needs a momentum > 0"),
@@ -381,16 +381,16 @@ BAD = [
     (
         "lr_scheduler.ChainedScheduler([lr_scheduler.CosineAnnealingLR(0.1, 5)], 0.1)",
         ValueError,
-        "multiplies what its schedulers make",
+        "takes schedulers that multiply",
     ),
     ("lr_scheduler.ChainedScheduler([], 0.1)", ValueError, "at least one scheduler"),
     ("lr_scheduler.ReduceLROnPlateau(0.1, min_lr=1.0)", ValueError, "min_lr must be <"),
     ("jopt.epoch_schedule(0.1, 3)", TypeError, "schedule_fn must be a function of"),
     ("clip_grad_norm_(0.0)", ValueError, "max_norm must be > 0"),
     ("clip_grad_norm_(1.0, 3.0)", ValueError, "norm_type must be"),
-    ("lr_scheduler.StepLR(SGD(), 30)", TypeError, "in the place of the optimizer"),
-    ("lr_scheduler.StepLR(optimizer=3)", TypeError, "takes the learning rate"),
-    ("lr_scheduler.StepLR(0.1, 30, last_epoch=3)", TypeError, "the state counts"),
+    ("lr_scheduler.StepLR(SGD(), 30)", TypeError, "in place of the optimizer"),
+    ("lr_scheduler.StepLR(optimizer=3)", TypeError, "Give it the learning rate"),
+    ("lr_scheduler.StepLR(0.1, 30, last_epoch=3)", TypeError, "state counts"),
     ("lr_scheduler.StepLR(0.1, 3.5)", TypeError, "step_size must be a whole number"),
     ("lr_scheduler.StepLR(0.1)", TypeError, "missing a required argument"),
     (

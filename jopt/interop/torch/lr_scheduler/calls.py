@@ -1,4 +1,4 @@
-"""How the schedulers are called: with the learning rate in the optimizer's place."""
+"""Calls of the schedulers, with the learning rate in place of the optimizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jopt.values.arguments import abbreviated
 
 
 P = ParamSpec("P")
-# Arguments of all that have one of the name.
+# Arguments checked to be >= 0, and to be >= 1, in every scheduler that has them.
 RATES = ("lr", "base_lr", "max_lr", "swa_lr", "eta_min", "min_lr", "factor", "gamma")
 LENGTHS = (
     *("step_size", "total_iters", "total_steps", "T_max", "T_0", "T_mult"),
@@ -22,15 +22,16 @@ LENGTHS = (
 )
 Value = TypeVar("Value")
 HINTS = {
-    "optimizer": "It takes the learning rate, and goes into the optimizer as lr.",
-    "last_epoch": "It is a function of the step, which the state counts.",
-    "cycle_momentum": "Give the optimizer a momentum of its own, CyclicMomentum or "
-    "OneCycleMomentum.",
+    "optimizer": "Give it the learning rate, and give the result to the optimizer as "
+    "lr.",
+    "last_epoch": "The optimizer's state counts the steps.",
+    "cycle_momentum": "Give the optimizer CyclicMomentum or OneCycleMomentum as its "
+    "momentum.",
 }
 
 
 def scheduler(build: Callable[P, Value]) -> Callable[P, Value]:
-    """Decorates a scheduler: its arguments are checked by their annotations.
+    """Check the arguments of a scheduler by their annotations and names.
 
     Args:
       build: Makes the schedule.
@@ -41,16 +42,16 @@ def scheduler(build: Callable[P, Value]) -> Callable[P, Value]:
     def make(*args, **kwargs):
         if args and isinstance(args[0], GradientTransformation):
             raise TypeError(
-                f"{build.__name__} takes the learning rate in the place of the "
-                f"optimizer, got {abbreviated(args[0])}: {build.__name__}(0.1, "
-                "…) is then the lr of the optimizer"
+                f"{build.__name__} takes the learning rate in place of the optimizer, "
+                f"got {abbreviated(args[0])}: give {build.__name__}(0.1, …) to the "
+                "optimizer as lr"
             )
         for name in HINTS.keys() & kwargs.keys():
             raise TypeError(f"{build.__name__} has no argument {name!r}. {HINTS[name]}")
         bound = bind(build, signature, args, kwargs)
-        given = bound.arguments
-        arguments.nonnegative(**{n: given[n] for n in RATES if n in given})
-        lengths = {n: given[n] for n in LENGTHS if given.get(n) is not None}
+        values = bound.arguments
+        arguments.nonnegative(**{n: values[n] for n in RATES if n in values})
+        lengths = {n: values[n] for n in LENGTHS if values.get(n) is not None}
         arguments.at_least(1, **lengths)
         return build(*bound.args, **bound.kwargs)
 

@@ -1,4 +1,4 @@
-"""torch's schedulers that come back: waves, restarts, one cycle."""
+"""torch's periodic schedulers: waves, restarts, one cycle."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from jopt.values import arguments
 
 @scheduler
 def CosineAnnealingLR(lr: float, T_max: int, eta_min: float = 0.0) -> Schedule:
-    """Half a cosine wave from ``lr`` down to ``eta_min``, and up again, for ever.
+    """A cosine wave between ``lr`` and ``eta_min``, starting at ``lr``.
 
     Args:
-      lr: The learning rate.
-      T_max: Steps from the top to the bottom, > 0.
-      eta_min: The bottom.
+      lr: The highest learning rate.
+      T_max: Number of steps from the highest rate to the lowest, > 0.
+      eta_min: The lowest learning rate.
 
     >>> [float(CosineAnnealingLR(0.5, 4)(t)) for t in (0, 2, 4, 8)]
     [0.5, 0.25, 0.0, 0.5]
@@ -29,13 +29,13 @@ def CosineAnnealingLR(lr: float, T_max: int, eta_min: float = 0.0) -> Schedule:
 def CosineAnnealingWarmRestarts(
     lr: float, T_0: int, T_mult: int = 1, eta_min: float = 0.0
 ) -> Schedule:
-    """Half a cosine wave from ``lr`` down to ``eta_min``, again and again.
+    """Half a cosine wave from ``lr`` down to ``eta_min``, with restarts.
 
     Args:
-      lr: The learning rate, > 0.
-      T_0: Steps of the first wave, > 0.
-      T_mult: How many times longer each is than the one before, a whole number >= 1.
-      eta_min: The bottom.
+      lr: The learning rate at every restart, > 0.
+      T_0: Number of steps before the first restart, > 0.
+      T_mult: Factor of that number at each restart, an integer >= 1.
+      eta_min: The lowest learning rate.
 
     >>> [float(CosineAnnealingWarmRestarts(0.5, 2)(t)) for t in (0, 1, 2)]
     [0.5, 0.25, 0.5]
@@ -53,16 +53,18 @@ def CyclicLR(
     mode: str = "triangular",
     gamma: float = 1.0,
 ) -> Schedule:
-    """Up and down, for ever; torch turns the momentum around too: `CyclicMomentum`.
+    """Triangular waves of the learning rate.
+
+    torch also moves the momentum the other way: use `CyclicMomentum`.
 
     Args:
-      base_lr: The bottom.
-      max_lr: The top.
-      step_size_up: Steps up, > 0.
-      step_size_down: Steps down; None is as many.
-      mode: ``"triangular"``, ``"triangular2"``, whose waves are half as high each time,
-        or ``"exp_range"``, whose height is multiplied by ``gamma`` at every step.
-      gamma: In (0, 1].
+      base_lr: The lowest learning rate.
+      max_lr: The highest learning rate.
+      step_size_up: Number of steps up, > 0.
+      step_size_down: Number of steps down; None means ``step_size_up``.
+      mode: ``"triangular"``; ``"triangular2"``, which halves the height at each wave;
+        or ``"exp_range"``, which multiplies the height by ``gamma`` at each step.
+      gamma: Factor for ``"exp_range"``, in (0, 1].
 
     >>> [float(CyclicLR(0.0, 0.5, 2)(t)) for t in (0, 1, 2, 4)]
     [0.0, 0.25, 0.5, 0.0]
@@ -84,12 +86,13 @@ def CyclicMomentum(
     """The momentum that torch's CyclicLR sets unless ``cycle_momentum=False``.
 
     Args:
-      base_momentum: Where the learning rate is at its top.
-      max_momentum: Where it is at its bottom.
-      step_size_up: See `CyclicLR`, as for the rest.
-      step_size_down: Steps down.
-      mode: The shape.
-      gamma: In (0, 1].
+      base_momentum: The momentum at the highest learning rate.
+      max_momentum: The momentum at the lowest learning rate.
+      step_size_up: Number of steps in which the learning rate rises, > 0.
+      step_size_down: Number of steps in which it falls; None means ``step_size_up``.
+      mode: ``"triangular"``; ``"triangular2"``, which halves the height at each wave;
+        or ``"exp_range"``, which multiplies the height by ``gamma`` at each step.
+      gamma: Factor for ``"exp_range"``, in (0, 1].
 
     >>> [round(float(CyclicMomentum(step_size_up=2)(t)), 4) for t in (0, 1, 2)]
     [0.9, 0.85, 0.8]
@@ -116,23 +119,26 @@ def OneCycleLR(
     final_div_factor: float = 1e4,
     three_phase: bool = False,
 ) -> Schedule:
-    """Up once and down; torch turns the momentum around too: `OneCycleMomentum`.
+    """One cycle of the learning rate: up, then down.
 
-    After the last step the value stays, where torch raises.
+    torch also moves the momentum the other way: use `OneCycleMomentum`. After the last
+    step the value stays, where torch raises an error.
 
     Args:
-      max_lr: The top.
-      total_steps: > 0, or ``epochs`` and ``steps_per_epoch``.
-      epochs: > 0.
-      steps_per_epoch: > 0.
-      pct_start: The share of the way up.
-      anneal_strategy: ``"cos"`` or ``"linear"``.
-      div_factor: It begins at ``max_lr / div_factor``.
-      final_div_factor: It ends at ``max_lr / div_factor / final_div_factor``.
-      three_phase: Whether it first comes down to where it began.
+      max_lr: The highest learning rate.
+      total_steps: Number of steps, > 0; None means ``epochs * steps_per_epoch``.
+      epochs: Number of epochs, > 0, in place of ``total_steps``.
+      steps_per_epoch: Number of steps per epoch, > 0.
+      pct_start: Fraction of the steps in which the rate rises.
+      anneal_strategy: Shape of the rise and fall: ``"cos"`` or ``"linear"``.
+      div_factor: The first learning rate is ``max_lr / div_factor``.
+      final_div_factor: The last one is ``max_lr / div_factor / final_div_factor``.
+      three_phase: Whether to fall to the first rate as fast as it rose, then to the
+        last one; ``pct_start`` must then be at most 0.5.
 
     Raises:
-      ValueError: The number of steps is given in no way, or in two.
+      ValueError: Neither or both of ``total_steps`` and the pair ``epochs``,
+        ``steps_per_epoch`` are given.
 
     >>> float(OneCycleLR(0.5, epochs=2, steps_per_epoch=10)(5))
     0.5
@@ -161,20 +167,22 @@ def OneCycleMomentum(
 ) -> Schedule:
     """The momentum that torch's OneCycleLR sets unless ``cycle_momentum=False``.
 
-    It is SGD's ``momentum``, and the first of Adam's ``betas``.
+    Use it as the ``momentum`` of SGD, or as the first of Adam's ``betas``.
 
     Args:
-      base_momentum: Where the learning rate is at its top, > 0.
-      max_momentum: Where it begins and ends.
-      total_steps: See `OneCycleLR`, as for the rest.
-      epochs: > 0.
-      steps_per_epoch: > 0.
-      pct_start: The share of the way up.
-      anneal_strategy: ``"cos"`` or ``"linear"``.
-      three_phase: Whether there are three.
+      base_momentum: The momentum at the highest learning rate, > 0.
+      max_momentum: The momentum at the start and at the end, > 0.
+      total_steps: Number of steps, > 0; None means ``epochs * steps_per_epoch``.
+      epochs: Number of epochs, > 0, in place of ``total_steps``.
+      steps_per_epoch: Number of steps per epoch, > 0.
+      pct_start: Fraction of the steps in which the momentum falls.
+      anneal_strategy: Shape of the fall and rise: ``"cos"`` or ``"linear"``.
+      three_phase: Whether the momentum returns to ``max_momentum`` as fast as it fell
+        and then stays there.
 
     Raises:
-      ValueError: The number of steps is given in no way, or in two.
+      ValueError: Neither or both of ``total_steps`` and the pair ``epochs``,
+        ``steps_per_epoch`` are given.
 
     >>> [round(float(OneCycleMomentum(total_steps=20)(t)), 4) for t in (0, 5, 19)]
     [0.95, 0.85, 0.95]
@@ -194,7 +202,7 @@ def OneCycleMomentum(
 def _total(
     total_steps: int | None, epochs: int | None, steps_per_epoch: int | None
 ) -> int:
-    """The number of steps, which is given in one of two ways."""
+    """Return the number of steps from the one of two ways in which it is given."""
     if total_steps is not None and epochs is None and steps_per_epoch is None:
         return total_steps
     if total_steps is None and epochs is not None and steps_per_epoch is not None:

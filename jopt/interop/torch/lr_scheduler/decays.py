@@ -1,4 +1,4 @@
-"""torch's schedulers that go one way, or are made of others."""
+"""torch's schedulers that decay the rate, and those that combine others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 
 
-# Whose value is lr times a factor, in torch too.
+# Schedules with the value ``lr`` times a factor, also in torch.
 MULTIPLY = {
     *("exponential_decay", "piecewise_constant", "piecewise_constant_schedule"),
     *("linear_schedule", "polynomial_schedule", "multiplicative_schedule"),
@@ -34,8 +34,8 @@ def LambdaLR(lr: float, lr_lambda: Callable[[Any], Any]) -> Schedule:
 
     Args:
       lr: The learning rate.
-      lr_lambda: A schedule, or another function of the integer step that JAX can trace:
-        ``jnp.where`` in the place of ``if``.
+      lr_lambda: A schedule, or another function of the integer step that JAX can trace,
+        with ``jnp.where`` in place of ``if``.
 
     >>> float(LambdaLR(0.5, lambda step: 1 / (1 + step))(3))
     0.125
@@ -51,12 +51,12 @@ def LambdaLR(lr: float, lr_lambda: Callable[[Any], Any]) -> Schedule:
 def MultiplicativeLR(
     lr: float, lr_lambda: Callable[[Any], Any], total_steps: int
 ) -> Schedule:
-    """``lr`` times the product of a function of the steps so far.
+    """``lr`` times the product of a function at all steps so far.
 
     Args:
       lr: The learning rate.
-      lr_lambda: The factor at each step; see `LambdaLR`.
-      total_steps: The last step that multiplies: the products are a table.
+      lr_lambda: The factor at each step, a function as for `LambdaLR`.
+      total_steps: The last step that multiplies, because the products are a table.
 
     >>> float(MultiplicativeLR(0.5, lambda step: 0.5, total_steps=9)(2))
     0.125
@@ -66,12 +66,12 @@ def MultiplicativeLR(
 
 @scheduler
 def StepLR(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
-    """``lr gamma^floor(t / step_size)``.
+    """Staircase decay: ``lr gamma^floor(t / step_size)``.
 
     Args:
-      lr: The learning rate.
-      step_size: > 0.
-      gamma: What every ``step_size`` steps multiply it by.
+      lr: The learning rate at step 0.
+      step_size: Number of steps between two drops, > 0.
+      gamma: Factor of each drop.
 
     >>> float(StepLR(0.5, 30, gamma=0.5)(60))
     0.125
@@ -81,12 +81,12 @@ def StepLR(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
 
 @scheduler
 def MultiStepLR(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
-    """``lr`` times gamma for every milestone that is reached.
+    """``lr`` times ``gamma`` for every milestone reached.
 
     Args:
-      lr: The learning rate.
-      milestones: Steps; one that occurs twice counts twice.
-      gamma: The factor.
+      lr: The learning rate at step 0.
+      milestones: Steps; a step that occurs twice counts twice.
+      gamma: Factor at each milestone.
 
     >>> [float(MultiStepLR(0.5, [3, 5], gamma=0.5)(t)) for t in (2, 3, 5)]
     [0.5, 0.25, 0.125]
@@ -102,12 +102,12 @@ def MultiStepLR(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Sch
 
 @scheduler
 def ConstantLR(lr: float, factor: float = 1 / 3, total_iters: int = 5) -> Schedule:
-    """``lr factor`` before step ``total_iters``, ``lr`` from there on.
+    """``lr factor`` before step ``total_iters``, ``lr`` from then on.
 
     Args:
       lr: The learning rate.
-      factor: >= 0.
-      total_iters: > 0.
+      factor: Factor of the first steps, >= 0.
+      total_iters: Number of steps with the factor, > 0.
 
     >>> [float(ConstantLR(0.5, 0.5)(t)) for t in (4, 5)]
     [0.25, 0.5]
@@ -126,9 +126,9 @@ def LinearLR(
 
     Args:
       lr: The learning rate.
-      start_factor: At step 0, in [0, 1].
-      end_factor: From step ``total_iters`` on, in [0, 1].
-      total_iters: > 0.
+      start_factor: Factor at step 0, in [0, 1].
+      end_factor: Factor from step ``total_iters`` on, in [0, 1].
+      total_iters: Number of steps between them, > 0.
 
     >>> [float(LinearLR(0.5, 0.5, total_iters=4)(t)) for t in (0, 2, 4)]
     [0.25, 0.375, 0.5]
@@ -139,11 +139,11 @@ def LinearLR(
 
 @scheduler
 def ExponentialLR(lr: float, gamma: float) -> Schedule:
-    """``lr gamma^t``.
+    """Exponential decay: ``lr gamma^t``.
 
     Args:
-      lr: The learning rate.
-      gamma: What every step multiplies it by.
+      lr: The learning rate at step 0.
+      gamma: Factor of each step.
 
     >>> float(ExponentialLR(0.5, 0.5)(2))
     0.125
@@ -153,12 +153,12 @@ def ExponentialLR(lr: float, gamma: float) -> Schedule:
 
 @scheduler
 def PolynomialLR(lr: float, total_iters: int = 5, power: float = 1.0) -> Schedule:
-    """``lr (1 - t / total_iters)^power``, and then 0.
+    """Polynomial decay: ``lr (1 - t / total_iters)^power``, then 0.
 
     Args:
-      lr: The learning rate.
-      total_iters: > 0.
-      power: > 0.
+      lr: The learning rate at step 0.
+      total_iters: Number of steps until 0, > 0.
+      power: Exponent, > 0; 1 gives a straight line.
 
     >>> float(PolynomialLR(0.5, 4, power=2.0)(2))
     0.125
@@ -168,11 +168,11 @@ def PolynomialLR(lr: float, total_iters: int = 5, power: float = 1.0) -> Schedul
 
 @scheduler
 def SequentialLR(schedulers: Sequence[Schedule], milestones: Sequence[int]) -> Schedule:
-    """One schedule after the other, each from its own step 0.
+    """One schedule after the other, each starting from its own step 0.
 
     Args:
-      schedulers: Schedules, each with its learning rate.
-      milestones: The steps at which the next one begins; one fewer.
+      schedulers: Schedules, each with its own learning rate.
+      milestones: The steps at which the second and later schedules begin.
 
     >>> warmup, decay = LinearLR(0.5, 0.5, total_iters=4), ExponentialLR(0.5, 0.5)
     >>> [float(SequentialLR([warmup, decay], [4])(t)) for t in (0, 4, 5)]
@@ -183,17 +183,17 @@ def SequentialLR(schedulers: Sequence[Schedule], milestones: Sequence[int]) -> S
 
 @scheduler
 def ChainedScheduler(schedulers: Sequence[Schedule], lr: float) -> Schedule:
-    """``lr`` times what each schedule makes of it.
+    """``lr`` times the factors of several schedules.
 
     Args:
-      schedulers: Schedules of this same learning rate that multiply it: those of
-        `StepLR`, `MultiStepLR`, `ConstantLR`, `LinearLR`, `ExponentialLR`,
-        `PolynomialLR`, `MultiplicativeLR`. What torch's others set, they set without
-        regard to the rest of the chain; for one after another see `SequentialLR`.
+      schedulers: Schedules that multiply the same learning rate, made by `StepLR`,
+        `MultiStepLR`, `ConstantLR`, `LinearLR`, `ExponentialLR`, `PolynomialLR` or
+        `MultiplicativeLR`. torch's other schedulers set the rate regardless of the
+        rest of the chain. To run one after another use `SequentialLR`.
       lr: The learning rate, > 0.
 
     Raises:
-      ValueError: There is none, or one that does not multiply.
+      ValueError: ``schedulers`` is empty, or one of them does not multiply ``lr``.
 
     >>> both = [ConstantLR(0.5, 0.5), ExponentialLR(0.5, 0.5)]
     >>> float(ChainedScheduler(both, 0.5)(1))
@@ -206,8 +206,8 @@ def ChainedScheduler(schedulers: Sequence[Schedule], lr: float) -> Schedule:
         recipe = getattr(part, "recipe", None)
         if recipe is None or recipe.name not in MULTIPLY:
             raise ValueError(
-                "ChainedScheduler multiplies what its schedulers make of lr, which "
-                f"{abbreviated(part)} is not made for"
+                "ChainedScheduler takes schedulers that multiply lr by a factor, got "
+                f"{abbreviated(part)}"
             )
     parts = [part for s in schedulers for part in (s, 1 / lr)]
     return multiply_schedules([lr, *parts])
@@ -217,13 +217,15 @@ def ChainedScheduler(schedulers: Sequence[Schedule], lr: float) -> Schedule:
 def SWALR(
     lr: float, swa_lr: float, anneal_epochs: int = 10, anneal_strategy: str = "cos"
 ) -> Schedule:
-    """From ``lr`` to the constant rate of an average; after a schedule, `swa_schedule`.
+    """From ``lr`` to the constant rate of stochastic weight averaging.
+
+    To start from another schedule use `swa_schedule`.
 
     Args:
       lr: The learning rate at step 0.
-      swa_lr: That from step ``anneal_epochs`` on.
-      anneal_epochs: > 0.
-      anneal_strategy: ``"cos"`` or ``"linear"``.
+      swa_lr: The learning rate from step ``anneal_epochs`` on.
+      anneal_epochs: Number of steps between them, > 0.
+      anneal_strategy: Shape of the change: ``"cos"`` or ``"linear"``.
 
     >>> [float(SWALR(0.5, 0.25, 4)(t)) for t in (0, 2, 4)]
     [0.5, 0.375, 0.25]

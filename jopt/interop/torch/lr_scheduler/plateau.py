@@ -1,4 +1,4 @@
-"""torch's ReduceLROnPlateau, which looks at a metric."""
+"""torch's ReduceLROnPlateau, which depends on a metric."""
 
 from __future__ import annotations
 
@@ -22,34 +22,35 @@ def ReduceLROnPlateau(
     *,
     steps_per_epoch: int = 1,
 ) -> GradientTransformation:
-    """A smaller learning rate when a metric has stopped improving.
+    """Reduce the learning rate when a metric stops improving.
 
         tx = chain(SGD(lr=0.1), ReduceLROnPlateau(0.1))
         updates, state = tx.update(grads, state, params, value=metric)
 
-    It is no schedule but goes behind the optimizer. A value acts on the update that is
-    told it, where torch's ``scheduler.step(metric)`` acts on the next one. For a metric
-    of epochs tell every update the last one. What it scales are updates: that is a
-    smaller rate, but for `ASGD` and `Rprop`; and ``min_lr`` is of ``lr``, also where
-    parameter groups have others.
+    It is a transformation for the end of a chain, not a schedule. A value acts on the
+    update that gets it, while torch's ``scheduler.step(metric)`` acts on the next one.
+    Pass the latest value of a metric of epochs to every update. The updates are scaled,
+    which equals a smaller rate except for `ASGD` and `Rprop`. ``min_lr`` is relative to
+    ``lr``, even if parameter groups have other rates.
 
     Args:
       lr: The optimizer's learning rate, > 0.
-      mode: ``"min"`` or ``"max"``.
-      factor: What the rate is multiplied by, in (0, 1).
-      patience: How many values in a row may be no improvement.
-      threshold: By how much a value has to be better than the best, >= 0.
-      threshold_mode: ``"rel"``, as a share of the best, or ``"abs"``.
-      cooldown: How many values after a reduction are not counted.
+      mode: Whether a smaller (``"min"``) or larger (``"max"``) value is better.
+      factor: Factor of each reduction, in (0, 1).
+      patience: Number of values in a row without improvement that are tolerated.
+      threshold: Amount by which a value must improve on the best, >= 0.
+      threshold_mode: Unit of the threshold: ``"rel"``, a fraction of the best, or
+        ``"abs"``.
+      cooldown: Number of values after a reduction that are not counted.
       min_lr: The lowest rate, at most ``lr``.
-      eps: A reduction by no more than this is not made.
-      steps_per_epoch: How many updates are told one value.
+      eps: A reduction by no more than this is skipped.
+      steps_per_epoch: Number of updates whose mean value counts as one value.
 
     Returns:
       A transformation whose update needs ``value``.
 
     Raises:
-      ValueError: A number is out of its range.
+      ValueError: A number is out of range.
 
     >>> ReduceLROnPlateau(0.1, patience=5).recipe.arguments["rule"]
     'torch'
