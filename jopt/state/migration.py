@@ -224,6 +224,7 @@ def new_chains(
             and {_moved(path, {prefix: f"{prefix}{name}/"}) for path in saved}
             == {path for path in missing if path.startswith(f"{prefix}{name}/")}
         ]
+        # Two equal members would both match, and no error would show a wrong guess.
         if len(matches) == 1:
             prefixes[prefix] = matches[0]
     renamed = {_moved(path, prefixes) for path in unexpected}

@@ -122,6 +122,9 @@ def load_state_dict(
 ) -> OptState:
     """Rebuild a state from the flat dict of `state_dict`, for a recipe that may be new.
 
+    Entries that version 0.1.0 saved without the name of an optimizer's rule, such as
+    ``accumulator/kernel`` for ``ftrl/accumulator/kernel``, are renamed.
+
     Args:
       tx: The transformation.
       params: The parameters, which give the state's structure and shardings. Shapes are
