@@ -109,6 +109,8 @@ def _extended(base: Any, owner: str, hyperparameters: tuple[str, ...]) -> Any:
     extended.base = base
     extended.hyperparameters = hyperparameters
     extended.metrics = getattr(base, "metrics", ())
+    if hasattr(base, "step_counts"):
+        extended.step_counts = base.step_counts
     # Pickle looks classes up by name, and would not find one that is made here.
     make = (base, owner, hyperparameters)
     extended.__reduce__ = lambda self: (_rebuild_state, (make, tuple(self)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -57,13 +58,16 @@ def _entries(state: Any) -> dict[str, tuple[str, jax.Array]]:
     }
 
 
-def holders(state: Any, attribute: str) -> Any:
+def holders(
+    state: Any, attribute: str, default: tuple[str, ...] | None = None
+) -> Iterator[tuple[Any, Any]]:
     """Yield ``(path, state)`` of each NamedTuple whose class lists such fields.
 
     Args:
       state: The state of any transformation, however nested.
-      attribute: The class attribute that lists the fields: ``"hyperparameters"`` or
-        ``"metrics"``.
+      attribute: The class attribute that lists the fields: ``"hyperparameters"``,
+        ``"metrics"`` or ``"step_counts"``.
+      default: The fields of a class without the attribute; None leaves it out.
 
     Yields:
       Outer states before the states inside them.
@@ -71,7 +75,7 @@ def holders(state: Any, attribute: str) -> Any:
 
     def holds(x):
         return hasattr(x, "_fields") and isinstance(
-            getattr(type(x), attribute, None), tuple
+            getattr(type(x), attribute, default), tuple
         )
 
     for path, x in jax.tree_util.tree_leaves_with_path(state, is_leaf=holds):
@@ -79,7 +83,7 @@ def holders(state: Any, attribute: str) -> Any:
             yield path, x
             for name, field in zip(x._fields, x, strict=True):
                 field_path = (*path, jax.tree_util.GetAttrKey(name))
-                for inner_path, inner in holders(field, attribute):
+                for inner_path, inner in holders(field, attribute, default):
                     yield (*field_path, *inner_path), inner
 
 

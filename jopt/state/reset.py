@@ -13,12 +13,13 @@ from jopt.core import masks
 from jopt.core.chain import as_transformation
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation, OptState, Params
+from jopt.state.hyperparams import holders
 from jopt.tree.paths import aligned
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 
 
-# The fields that count steps. Other counters count events, or parts of a step.
+# The step counts of states that do not declare theirs, such as those of optax.
 STEP_COUNTS = ("count", "gradient_step", "step")
 
 
@@ -96,10 +97,13 @@ def set_counts(state: OptState, n: int | jax.Array) -> OptState:
     if not isinstance(n, jax.Array):
         n = arguments.whole("n", n)
         arguments.at_least(0, n=n)
-    fields = [x for x in STEP_COUNTS if tree.get_all_with_path(state, x, _is_count)]
-    if not fields:
+    counts = _step_counts(state)
+    if not counts:
         raise KeyError("the state has no step count")
-    new = tree.set(state, _is_count, **dict.fromkeys(fields, n))
+    new = jax.tree_util.tree_map_with_path(
+        lambda path, x: jnp.full_like(x, n) if tree.path_name(path) in counts else x,
+        state,
+    )
     # `last` holds the step at which a row was last updated, so it moves with the count.
     for path, rows_state in tree.get_all_with_path(state, "CatchUpState"):
         shift = n - rows_state.count
@@ -108,10 +112,22 @@ def set_counts(state: OptState, n: int | jax.Array) -> OptState:
     return jax.tree.map(_like, state, new)
 
 
-def _is_count(path: Any, value: Any) -> bool:
-    """Return whether a field is a counter; a float may share its name."""
-    del path
-    return jnp.issubdtype(getattr(value, "dtype", jnp.float32), jnp.integer)
+def _step_counts(state: OptState) -> set[str]:
+    """The paths of all step counts, which the class of a state declares."""
+    return {
+        tree.path_name((*path, jax.tree_util.GetAttrKey(name)))
+        for path, holder in holders(state, "step_counts", STEP_COUNTS)
+        for name in getattr(type(holder), "step_counts", STEP_COUNTS)
+        if name in holder._fields and _is_integer(getattr(holder, name))
+    }
+
+
+def _is_integer(field: Any) -> bool:
+    # A field of another library's state may share the name and be something else.
+    return all(
+        jnp.issubdtype(getattr(x, "dtype", jnp.float32), jnp.integer)
+        for x in jax.tree.leaves(field)
+    )
 
 
 def _like(old: Any, new: Any) -> Any:

@@ -59,6 +59,7 @@ class AccumulateState(NamedTuple):
     total_skipped: jax.Array  # int32 scalar, gradients ever skipped
 
     metrics = ("mini_step", "gradient_step", "total_skipped")
+    step_counts = ("gradient_step",)
 
 
 class Accumulation(GradientTransformation):

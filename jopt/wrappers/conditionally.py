@@ -35,6 +35,7 @@ class ConditionallyTransformState(NamedTuple):
 
     inner_state: Any  # state of the inner transformation
     step: jax.Array  # int32 scalar, updates so far, transformed or not
+    step_counts = ("step",)
 
 
 @transformation
@@ -83,6 +84,7 @@ class ConditionallyMaskState(NamedTuple):
     """State of `conditionally_mask`."""
 
     step: jax.Array  # int32 scalar, updates so far, transformed or not
+    step_counts = ("step",)
     inner_state: Any  # state of the inner transformation
 
 

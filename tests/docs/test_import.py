@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -20,6 +21,8 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(jopt.__path__, "jopt.")
     if not module.name.endswith("__main__")
 )
+# An argument for which help() sends the reader elsewhere.
+BARE_REFERENCE = re.compile(r"^  [^:\n]*: See `[^`]*`\.?$", re.M)
 PUBLIC = sorted(name for name in public(jopt) if not name.startswith("_"))
 
 
@@ -39,6 +42,29 @@ def test_the_examples_in_the_docstrings_are_right(name: str) -> None:
     assert result.failed == 0
 
 
+DOORS = [
+    "interop.keras",
+    "interop.optax",
+    "interop.torch",
+    "interop.torch.lr_scheduler",
+]
+
+
+@pytest.mark.parametrize("package", ["tree", "projections", "checkpoint", *DOORS])
+def test_help_explains_every_argument(package: str) -> None:
+    page = importlib.import_module(f"jopt.{package}")
+    functions = {n: x for n, x in public(page).items() if not inspect.isclass(x)}
+    for name, value in functions.items():
+        if callable(value):
+            text = inspect.getdoc(value) or ""
+            for parameter in inspect.signature(value).parameters:
+                assert re.search(rf"^  \**{parameter}: .", text, re.M), (
+                    name,
+                    parameter,
+                )
+            assert not BARE_REFERENCE.search(text), name
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_function_has_a_complete_docstring(name: str) -> None:
     value = getattr(jopt, name)
@@ -46,6 +72,7 @@ def test_every_public_function_has_a_complete_docstring(name: str) -> None:
         return
     text = inspect.getdoc(value) or ""
     assert ">>>" in text, "an example"
+    assert not BARE_REFERENCE.search(text), "an argument that is not explained"
     parameters = [p for p in inspect.signature(value).parameters.values()]
     for parameter in parameters:
         assert parameter.annotation is not parameter.empty, parameter.name
