@@ -42,7 +42,7 @@ def params_ema_of_gradients(
     >>> state = tx.init(p)
     >>> for _ in range(4):
     ...     p, state = jopt.step(tx, jnp.ones(1), state, p)
-    >>> p  # -2, but for the average with -1
+    >>> p  # the average of -1 and -2 replaces -2
     Array([-1.5], dtype=float32)
     """
     arguments.decay_rate(decay=decay)

@@ -62,8 +62,9 @@ def decayed_first(
     def update(updates, state, params=None, **extra):
         if not isinstance(state, DecayedFirstState):
             raise TypeError(
-                "decayed_first expects the DecayedFirstState that its init made, got "
-                f"{abbreviated(state)}. The order is update(updates, state, params)."
+                "decayed_first expects the state that its init made, a "
+                f"DecayedFirstState, but got {abbreviated(state)}. The order is "
+                "update(updates, state, params)."
             )
         zeros = jax.tree.map(jnp.zeros_like, updates)
         shrinkage, decay_state = decay.update(zeros, state.decay_state, params)
