@@ -97,6 +97,7 @@ def set_counts(state: OptState, n: int | jax.Array) -> OptState:
     if not isinstance(n, jax.Array):
         n = arguments.whole("n", n)
         arguments.at_least(0, n=n)
+    arguments.one_number("n", n, jnp.integer)
     counts = _step_counts(state)
     if not counts:
         raise KeyError("the state has no step count")

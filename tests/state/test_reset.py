@@ -164,7 +164,7 @@ def test_rows_that_are_behind_have_missed_as_many_steps_as_before() -> None:
             jopt.adam(0.1).init(PARAMS),
             jnp.ones(()),
             TypeError,
-            "the new value is float",
+            "n must be one whole number",
         ),
     ],
 )
