@@ -42,7 +42,7 @@ def tunable(value: float | jax.Array) -> Tunable:
     Raises:
       TypeError: ``value`` is not a single number.
 
-    >>> import jopt
+    >>> import jopt, jax.numpy as jnp
     >>> tx = jopt.adam(1e-3, b1=jopt.tunable(0.9))
     >>> state = tx.init(jnp.ones(3))
     >>> state = jopt.set_hyperparams(tx, state, b1=0.8)

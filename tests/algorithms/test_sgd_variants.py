@@ -19,7 +19,7 @@ import jopt
     [
         (lambda: jopt.sgd(0.1, dampening=0.5), "dampening=0.5 needs a momentum"),
         (lambda: jopt.sgd(0.1, 0.9, dampening=1.5), r"in \[0, 1\], got dampening=1.5"),
-        (lambda: jopt.sgd(0.1, 0.9, True, dampening=0.1), "without dampening only"),
+        (lambda: jopt.sgd(0.1, 0.9, True, dampening=0.1), "only without dampening"),
         (lambda: jopt.noisy_sgd(0.1), "needs a key of jax.random or a seed"),
         (lambda: jopt.rprop(0.0), "> 0 and finite, got learning_rate=0.0"),
         (lambda: jopt.rprop(0.1, eta_plus=0.9), ">= 1, got eta_plus=0.9"),
