@@ -32,7 +32,7 @@ import numpy as np
 from jopt import tree
 from jopt.algorithms.adam import EpsMode, adamw
 from jopt.algorithms.matrices import Axes, ShapeScale, is_hidden, letters, shape_factor
-from jopt.algorithms.polar import coefficients, orthogonalize
+from jopt.algorithms.polar import CoefficientsName, coefficients, orthogonalize
 from jopt.core import masks, tree_checks
 from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
@@ -58,7 +58,7 @@ class ScaleByMuonState(NamedTuple):
 
 @transformation
 def scale_by_muon(
-    ns_coeffs: str | tuple[Any, ...] | list[Any] = "simple",
+    ns_coeffs: CoefficientsName | tuple[Any, ...] | list[Any] = "simple",
     ns_steps: int | None = None,
     beta: ScalarOrSchedule = 0.95,
     eps: ScalarOrSchedule = 0.0,
@@ -178,7 +178,7 @@ def _scaled(o: jax.Array, scale: Any, g: jax.Array) -> jax.Array:
 @transformation
 def muon(
     learning_rate: ScalarOrSchedule,
-    ns_coeffs: str | tuple[Any, ...] | list[Any] = "simple",
+    ns_coeffs: CoefficientsName | tuple[Any, ...] | list[Any] = "simple",
     ns_steps: int | None = None,
     beta: ScalarOrSchedule = 0.95,
     eps: ScalarOrSchedule = 0.0,

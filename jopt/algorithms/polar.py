@@ -16,7 +16,7 @@ from __future__ import annotations
 import collections
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,18 @@ _QUINTIC = (
     (2.8366, -3.0525, 1.2012),
 )
 
+CoefficientsName = Literal[
+    "simple",
+    "standard",
+    "quintic",
+    "dion",
+    "polar_express",
+    "polar_express_safe",
+    "cans",
+    "deepseek_v4",
+    "newton_schulz",
+    "cubic",
+]
 # By name: the default number of steps, and (a, b, c) of each step. In brackets is the
 # range to which singular values in [1e-3, 1] are mapped.
 PRESETS: Mapping[str, tuple[int, tuple[Triple, ...]]] = {

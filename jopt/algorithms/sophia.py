@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ from jopt.values.numbers import ScalarOrSchedule
 
 
 # ``estimate(key, obj_fn, params)`` returns a tree like ``params``.
+EstimatorName = Literal["hutchinson", "gauss_newton_bartlett"]
 Estimator = Callable[[jax.Array, Callable[..., Any], Params], Params]
 
 
@@ -129,7 +130,7 @@ def scale_by_sophia(
     gamma: ScalarOrSchedule = 0.01,
     clip_threshold: ScalarOrSchedule = 1.0,
     update_interval: int = 10,
-    hessian_diagonal_fn: str | Estimator = "hutchinson",
+    hessian_diagonal_fn: EstimatorName | Estimator = "hutchinson",
     mu_dtype: StorageDtype | None = None,
     *,
     key: int | jax.Array = 0,
@@ -242,7 +243,7 @@ def sophia(
     gamma: ScalarOrSchedule = 0.01,
     clip_threshold: ScalarOrSchedule = 1.0,
     update_interval: int = 10,
-    hessian_diagonal_fn: str | Estimator = "hutchinson",
+    hessian_diagonal_fn: EstimatorName | Estimator = "hutchinson",
     mu_dtype: StorageDtype | None = None,
     *,
     key: int | jax.Array = 0,

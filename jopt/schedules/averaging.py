@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 
@@ -24,7 +24,7 @@ def swa_schedule(
     start: int,
     swa_lr: float,
     anneal_steps: int = 10,
-    anneal_strategy: str = "cos",
+    anneal_strategy: Literal["cos", "linear"] = "cos",
 ) -> ramp.Function:
     """Follow a schedule up to a step, then anneal to the constant rate of an average.
 

@@ -8,6 +8,7 @@ the bounds. A half cycle takes 2 to 10 epochs.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import jax.numpy as jnp
 
@@ -23,9 +24,9 @@ def cyclic_schedule(
     up_steps: int,
     down_steps: int | None = None,
     *,
-    mode: str = "triangular",
+    mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     gamma: float = 1.0,
-    shape: str = "linear",
+    shape: Literal["linear", "cosine"] = "linear",
 ) -> ramp.Function:
     """Cycle between two values, torch's CyclicLR.
 

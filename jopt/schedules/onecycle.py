@@ -10,6 +10,7 @@ both.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from jopt.core.factory import schedule
 from jopt.schedules import ramp
@@ -19,7 +20,7 @@ from jopt.values import arguments
 
 @schedule
 def piecewise_interpolate_schedule(
-    interpolate_type: str,
+    interpolate_type: Literal["linear", "cosine"],
     init_value: float,
     boundaries_and_scales: Mapping[int, float] | None = None,
 ) -> ramp.Function:
@@ -149,7 +150,7 @@ def onecycle_schedule(
     *,
     total_steps: int,
     pct_start: float = 0.3,
-    anneal_strategy: str = "cos",
+    anneal_strategy: Literal["cos", "linear"] = "cos",
     div_factor: float = 25.0,
     final_div_factor: float = 10000.0,
     three_phase: bool = False,

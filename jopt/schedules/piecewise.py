@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import jax.numpy as jnp
 
@@ -18,7 +19,7 @@ def piecewise_constant_schedule(
     init_value: float,
     boundaries_and_scales: Mapping[int, float] | None = None,
     *,
-    switch: str = "at",
+    switch: Literal["at", "after"] = "at",
 ) -> ramp.Function:
     """Multiply a value by a factor at each boundary.
 
@@ -46,7 +47,10 @@ def piecewise_constant_schedule(
 
 @schedule
 def piecewise_constant(
-    boundaries: Sequence[int], values: Sequence[float], *, switch: str = "at"
+    boundaries: Sequence[int],
+    values: Sequence[float],
+    *,
+    switch: Literal["at", "after"] = "at",
 ) -> ramp.Function:
     """A sequence of constant values, as in Keras's PiecewiseConstantDecay.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.schedules.warmup import warmup
@@ -17,7 +19,7 @@ def warmup_stable_decay(
     total_steps: int,
     init_value: float = 0.0,
     end_value: float = 0.0,
-    decay_shape: str = "linear",
+    decay_shape: Literal["linear", "cosine", "1-sqrt", "1-square"] = "linear",
 ) -> ramp.Function:
     """WSD: linear warmup, a plateau, and a short decay at the end.
 

@@ -5,7 +5,7 @@ u <- sum_r g_r   or   u <- (1 / R) sum_r g_r
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -19,7 +19,7 @@ from jopt.values import arguments
 
 @transformation
 def aggregate(
-    axis_name: str | tuple[str, ...], op: str = "mean"
+    axis_name: str | tuple[str, ...], op: Literal["mean", "sum"] = "mean"
 ) -> GradientTransformation:
     """Average or sum the gradients of all devices along a mapped axis.
 

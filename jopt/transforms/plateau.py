@@ -13,7 +13,7 @@ The total number of steps need not be known.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,8 +47,8 @@ def reduce_on_plateau(
     accumulation_size: int = 1,
     min_scale: ScalarOrSchedule = 0.0,
     *,
-    rule: str = "optax",
-    mode: str = "min",
+    rule: Literal["optax", "keras", "torch"] = "optax",
+    mode: Literal["min", "max"] = "min",
     eps: ScalarOrSchedule = 0.0,
 ) -> GradientTransformation:
     """Scale updates down when a metric stops improving.

@@ -14,7 +14,7 @@ Compiled for a TPU, a step of adamw moves 32 bytes per float32 parameter instead
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,7 @@ PRESETS = {
 @transformation
 def dynamic_loss_scale(
     inner: GradientTransformation,
-    preset: str = "keras",
+    preset: Literal["keras", "keras2", "torch", "flax", "jmp"] = "keras",
     *,
     init_scale: float | None = None,
     growth_interval: int = 2000,

@@ -12,7 +12,7 @@ to no step of a run that goes well.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ class SkipSpikesState(NamedTuple):
 @transformation
 def skip_spikes(
     inner: GradientTransformation,
-    of: str = "norm",
+    of: Literal["norm", "value"] = "norm",
     z_thresh: ScalarOrSchedule = 6.0,
     decay: ScalarOrSchedule = 0.99,
     warmup_steps: int = 64,

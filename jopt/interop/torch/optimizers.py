@@ -11,7 +11,7 @@ that of its magnitude here, while torch keeps one for each part.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from jopt.algorithms.asgd import asgd
 from jopt.algorithms.matrices import Axes
@@ -173,7 +173,7 @@ def Muon(
     ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
     eps: float = 1e-7,
     ns_steps: int = 5,
-    adjust_lr_fn: str | None = None,
+    adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = None,
     *,
     axes: Axes = None,
 ) -> GradientTransformation:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from jopt.core.factory import Schedule
 from jopt.interop.torch.lr_scheduler.calls import scheduler
 from jopt.schedules.cosine import cosine_decay_restarts
@@ -50,7 +52,7 @@ def CyclicLR(
     max_lr: float,
     step_size_up: int = 2000,
     step_size_down: int | None = None,
-    mode: str = "triangular",
+    mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     gamma: float = 1.0,
 ) -> Schedule:
     """Triangular waves of the learning rate.
@@ -80,7 +82,7 @@ def CyclicMomentum(
     max_momentum: float = 0.9,
     step_size_up: int = 2000,
     step_size_down: int | None = None,
-    mode: str = "triangular",
+    mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     gamma: float = 1.0,
 ) -> Schedule:
     """The momentum that torch's CyclicLR sets unless ``cycle_momentum=False``.
@@ -114,7 +116,7 @@ def OneCycleLR(
     epochs: int | None = None,
     steps_per_epoch: int | None = None,
     pct_start: float = 0.3,
-    anneal_strategy: str = "cos",
+    anneal_strategy: Literal["cos", "linear"] = "cos",
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
     three_phase: bool = False,
@@ -162,7 +164,7 @@ def OneCycleMomentum(
     epochs: int | None = None,
     steps_per_epoch: int | None = None,
     pct_start: float = 0.3,
-    anneal_strategy: str = "cos",
+    anneal_strategy: Literal["cos", "linear"] = "cos",
     three_phase: bool = False,
 ) -> Schedule:
     """The momentum that torch's OneCycleLR sets unless ``cycle_momentum=False``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from jopt.core.factory import Schedule
 from jopt.interop.torch.lr_scheduler.calls import scheduler
@@ -215,7 +215,10 @@ def ChainedScheduler(schedulers: Sequence[Schedule], lr: float) -> Schedule:
 
 @scheduler
 def SWALR(
-    lr: float, swa_lr: float, anneal_epochs: int = 10, anneal_strategy: str = "cos"
+    lr: float,
+    swa_lr: float,
+    anneal_epochs: int = 10,
+    anneal_strategy: Literal["cos", "linear"] = "cos",
 ) -> Schedule:
     """From ``lr`` to the constant rate of stochastic weight averaging.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from jopt.core.transformation import GradientTransformation
 from jopt.interop.torch.lr_scheduler.calls import scheduler
 from jopt.transforms.plateau import reduce_on_plateau
@@ -11,11 +13,11 @@ from jopt.values import arguments
 @scheduler
 def ReduceLROnPlateau(
     lr: float,
-    mode: str = "min",
+    mode: Literal["min", "max"] = "min",
     factor: float = 0.1,
     patience: int = 10,
     threshold: float = 1e-4,
-    threshold_mode: str = "rel",
+    threshold_mode: Literal["rel", "abs"] = "rel",
     cooldown: int = 0,
     min_lr: float = 0.0,
     eps: float = 1e-8,
