@@ -141,7 +141,7 @@ def test_touched_rows_are_a_leaf_of_their_own_and_others_stay(case: Any) -> None
     g, sums = lookups(steps=3)
     stacked = jopt.RowSparse.tree_unflatten(N, (np.stack([PADDED] * 3), g))
     if case.name in MIX_ROWS | LOOK_AT_ALL:
-        why = "of a leaf: what it" if case.name in MIX_ROWS else "computes a number"
+        why = "some rows of a leaf" if case.name in MIX_ROWS else "computes a number"
         with pytest.raises(TypeError, match=f"{why}.*jopt.densify") as caught:
             after(tx, p, {"table": stacked})
         notes = getattr(caught.value, "__notes__", [])
