@@ -385,7 +385,7 @@ TREES = [
     ("mask that is a number", jopt.freeze(1), {"init": ()},
      TypeError, "a mask consists of True and False, got 1 for the whole tree"),
     ("mask of names", jopt.adamw(0.1, mask=["kernel"]), {"init": ()},
-     TypeError, "got 'kernel' for leaf '0'. To choose leaves by name, give a regular",
+     TypeError, "got 'kernel' for leaf '0'. To choose leaves by name, pass a regular",
      "expression"),
     ("mask function of text", jopt.adamw(0.1, mask=lambda path, leaf: "yes"),
      {"init": ()},

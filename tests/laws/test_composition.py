@@ -54,7 +54,7 @@ def test_every_optimizer_gives_the_same_numbers_inside_every_wrapper(
     everywhere = {"alone": case.make()}
     everywhere |= {name: wrap(case.make()) for name, wrap in NEUTRAL.items()}
     if has_readout(case.make()):
-        with pytest.raises(ValueError, match="put it after lookahead"):
+        with pytest.raises(ValueError, match="average after lookahead"):
             jopt.lookahead(case.make())
     else:
         everywhere["lookahead"] = jopt.lookahead(case.make(), sync_period=100)
