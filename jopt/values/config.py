@@ -121,8 +121,8 @@ def _function_name(value: Any) -> str | None:
     if registry.function(value.__name__) is value:
         return value.__name__
     module, name = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
-    found = getattr(sys.modules.get(module or ""), name or "-", None)
-    return f"{module}:{name}" if found is value else None
+    importable = getattr(sys.modules.get(module or ""), name or "-", None)
+    return f"{module}:{name}" if importable is value else None
 
 
 def _decode(value: Any) -> Any:
@@ -158,7 +158,7 @@ def _function(name: str) -> Any:
     module, _, function = name.partition(":")
     # A config is data. It may name functions that the program has imported, but must
     # not make it import others.
-    found = getattr(sys.modules.get(module), function, None)
-    if not inspect.isfunction(found):
+    value = getattr(sys.modules.get(module), function, None)
+    if not inspect.isfunction(value):
         raise ValueError(f"the config needs {name}: import {module} first")
-    return found
+    return value

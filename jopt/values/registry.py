@@ -144,7 +144,7 @@ def get(name: str, /, *args: Any, **kwargs: Any) -> Any:
     >>> jopt.get("sgd", learning_rate=0.1)
     sgd(learning_rate=0.1)
     """
-    found = factory(name) if isinstance(name, str) else None
-    if found is None:
+    make = factory(name) if isinstance(name, str) else None
+    if make is None:
         raise unknown(name)
-    return found(*args, **kwargs)
+    return make(*args, **kwargs)

@@ -7,11 +7,12 @@ from typing import Any
 from jopt.interop.shared.momentum_units import argument
 from jopt.interop.shared.state_view import View, joined
 from jopt.values.arguments import abbreviated
+from jopt.wrappers.accumulation import AccumulateState
 
 
 def _accumulation(view: View) -> tuple[str, int] | None:
     """Return the path of `accumulate` in a recipe and its number of gradients."""
-    members = [m for m in view.members if m.name == "accumulate"]
+    members = view.holding(AccumulateState)
     if len(members) > 1:
         raise ValueError(
             "Keras accumulates gradients in one place, this recipe in "

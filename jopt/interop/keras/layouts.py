@@ -17,6 +17,7 @@ import numpy as np
 from jopt.interop.keras.weights_table import ACCUMULATOR, AVERAGE, Row, Slot
 from jopt.interop.shared.parameter_order import Parameter
 from jopt.interop.shared.state_view import View, joined
+from jopt.wrappers.loss_scale import DynamicLossScaleState
 
 
 Layout = Literal["keras3", "keras2.11", "legacy"]
@@ -72,7 +73,7 @@ def entries(view: View, row: Row, layout: Layout, rate: bool) -> list[Entry]:
 
 def loss_scale(view: View) -> list[Entry]:
     """Return the entries of a LossScaleOptimizer, listed before the inner ones."""
-    members = [m for m in view.members if m.name == "dynamic_loss_scale"]
+    members = view.holding(DynamicLossScaleState)
     scales = [
         Entry(x, (), joined(m.path, f)) for m in members for f, x in LOSS_SCALE.items()
     ]

@@ -21,6 +21,7 @@ from jopt.core.transformation import GradientTransformation, OptState, Params
 from jopt.interop.optax.fields import Key, by_name, hyperparam_paths, leaves
 from jopt.interop.shared.state_view import Member, View, joined
 from jopt.values import arguments
+from jopt.wrappers.accumulation import AccumulateState
 
 
 # jopt's state classes that have other names in optax, in lower case.
@@ -241,10 +242,9 @@ def _counts(
 
 def _accumulations(view: View) -> Iterator[tuple[Member, bool]]:
     """Yield each `accumulate`, and whether optax keeps a mean there, not a sum."""
-    for m in view.members:
-        if m.name == "accumulate":
-            assert m.tx.recipe is not None
-            yield m, m.tx.recipe.arguments.get("use_grad_mean", True)
+    for m in view.holding(AccumulateState):
+        assert m.tx.recipe is not None
+        yield m, m.tx.recipe.arguments.get("use_grad_mean", True)
 
 
 def _hyperparams(view: View, optax_state: Any) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def argument(member: Member, name: str) -> float:
     """
     recipe = member.tx.recipe
     assert recipe is not None
-    value: Any = recipe.arguments.get(name, recipe.parameters[name].default)
+    default = getattr(recipe.parameters.get(name), "default", None)
+    value: Any = recipe.arguments.get(name, default)
     if not isinstance(value, int | float):
         raise ValueError(
             f"{name} of {member.name} must be a constant to convert its state, got "

@@ -43,10 +43,12 @@ def members(tx: Any, state: Any, path: str = "") -> Iterator[Member]:
     yield Member(path, tx.name, tx, state)
     for name, inner in tx.children.items():
         if isinstance(state, Mapping):
-            own = state.get(name, ())  # a chain leaves out members without state
+            inner_state = state.get(
+                name, ()
+            )  # a chain leaves out members without state
         else:
-            own = getattr(state, name)
-        yield from members(inner, own, joined(path, name))
+            inner_state = getattr(state, name)
+        yield from members(inner, inner_state, joined(path, name))
 
 
 def reached(tx: Any, params: Any, path: str = "") -> Iterator[tuple[str, set[str]]]:
@@ -94,13 +96,13 @@ class View:
     ):
         self.tx = as_transformation(tx, "tx")
         expected = jax.tree.structure(jax.eval_shape(tx.init, params))
-        if (found := jax.tree.structure(state)) != expected:
+        if (structure := jax.tree.structure(state)) != expected:
             where = difference(
                 "the state", state, "init", jax.eval_shape(tx.init, params)
             )
             raise ValueError(
                 f"this state is not one of {abbreviated(tx)} for these "
-                f"parameters; {where}" + ("" if found else ". It is empty")
+                f"parameters; {where}" + ("" if structure else ". It is empty")
             )
         self.state = state
         self.members = list(members(tx, state))
@@ -114,26 +116,35 @@ class View:
         names = [joined(m.path, field, path) for m in self.members if m.name == member]
         return [name for name in names if name in self.flat]
 
+    def holding(self, state_class: type) -> list[Member]:
+        """The members whose state has this class, whatever their factory is called."""
+        return [
+            m
+            for m in self.members
+            # Numbers that change extend a state's class.
+            if getattr(type(m.state), "base", type(m.state)) is state_class
+        ]
+
     def place(self, sources: Sequence[str], path: str) -> str | None:
         """Return the only place of any ``member/field`` for a parameter, or None.
 
         Raises:
           ValueError: There are several places.
         """
-        found = [x for s in sources for x in self.places(s, path)]
-        if len(found) > 1:
+        places = [x for s in sources for x in self.places(s, path)]
+        if len(places) > 1:
             raise ValueError(
-                f"the parameter {path!r} has {found} in this state, but the other "
+                f"the parameter {path!r} has {places} in this state, but the other "
                 "library keeps only one of them"
             )
-        return found[0] if found else None
+        return places[0] if places else None
 
     def named(self, field: str) -> dict[str, Member]:
         """Return the members with this scalar in their state, by its place."""
-        found = {joined(m.path, field): m for m in self.members}
+        places = {joined(m.path, field): m for m in self.members}
         return {
             name: m
-            for name, m in found.items()
+            for name, m in places.items()
             if name in self.flat and field in getattr(m.state, "_fields", ())
         }
 
@@ -164,8 +175,8 @@ class View:
 
     def first_rate(self, path: str | None = None) -> float | None:
         """Return the first learning rate in the state, or the first of a parameter."""
-        found = self.named("learning_rate").items()
-        rates = (float(self.flat[x]) for x, m in found if self._acts_on(m, path))
+        members = self.named("learning_rate").items()
+        rates = (float(self.flat[x]) for x, m in members if self._acts_on(m, path))
         return next(rates, None)
 
     def count(self) -> int | None:
@@ -188,9 +199,9 @@ class View:
         With a path, it is the one that acts on that parameter.
         """
         name, field = source.split("/")
-        found = self.named(field).items()
+        members = self.named(field).items()
         return next(
-            (p, m) for p, m in found if m.name == name and self._acts_on(m, path)
+            (p, m) for p, m in members if m.name == name and self._acts_on(m, path)
         )
 
     def scalars(self, source: str) -> list[str]:
