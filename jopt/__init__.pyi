@@ -1,9 +1,9 @@
 """Every public name of jopt, by subject; loaded when it is used.
 
-An optimizer is public by its line here.
+An optimizer becomes public by its line here.
 """
 
-# The contract; which leaves; metrics.
+# The contract.
 from .core.transformation import GradientTransformation as GradientTransformation
 from .core.chain import chain as chain
 from .core.apply import apply_updates as apply_updates, step as step
@@ -19,8 +19,10 @@ from .core.leafwise import (
     full as full,
     copied as copied,
 )
-from .core.masks import Mask as Mask
 from .core.eval_params import eval_params as eval_params
+
+# Which leaves.
+from .core.masks import Mask as Mask
 from .core.rules import (
     rules as rules,
     optional as optional,
@@ -28,42 +30,27 @@ from .core.rules import (
     ndim_at_least as ndim_at_least,
     is_bias_or_norm as is_bias_or_norm,
 )
-from .wrappers.monitor import monitor as monitor
-from .state.metrics import metrics as metrics
 
-# Hyperparameters.
+# Numbers that change.
 from .values.numbers import (
     ScalarOrSchedule as ScalarOrSchedule,
     Tunable as Tunable,
     tunable as tunable,
+    inject_hyperparams as inject_hyperparams,
 )
 from .state.hyperparams import (
     hyperparams as hyperparams,
     set_hyperparams as set_hyperparams,
 )
-from .values.numbers import inject_hyperparams as inject_hyperparams
 
-# By name and as data.
+# By name, and as data.
 from .values.registry import get as get, names as names
 from .values.config import to_config as to_config, from_config as from_config
 
-# Checkpoints.
-from .state.state_dict import (
-    state_dict as state_dict,
-    schema as schema,
-    load_state_dict as load_state_dict,
-)
-from .state.migration import (
-    Rename as Rename,
-    Drop as Drop,
-    Reset as Reset,
-    Cast as Cast,
-)
-from .state.reset import reset as reset, set_counts as set_counts
-
-# Optimizers.
+# Optimizers: SGD and its kin.
 from .algorithms.sgd import sgd as sgd, noisy_sgd as noisy_sgd
 from .algorithms.sign import sign_sgd as sign_sgd, signum as signum
+from .algorithms.lion import lion as lion, scale_by_lion as scale_by_lion
 from .algorithms.rprop import rprop as rprop, scale_by_rprop as scale_by_rprop
 from .algorithms.asgd import asgd as asgd
 from .algorithms.optimistic import (
@@ -79,15 +66,9 @@ from .algorithms.polyak import (
 from .algorithms.momo import momo as momo, momo_adam as momo_adam
 from .algorithms.fromage import fromage as fromage
 from .algorithms.lars import lars as lars, scale_by_lars as scale_by_lars
-from .algorithms.lamb import (
-    lamb as lamb,
-    scale_by_decayed_trust_ratio as scale_by_decayed_trust_ratio,
-)
-from .algorithms.novograd import (
-    novograd as novograd,
-    scale_by_novograd as scale_by_novograd,
-)
 from .algorithms.madgrad import madgrad as madgrad, scale_by_madgrad as scale_by_madgrad
+
+# Optimizers: Adam and its kin.
 from .algorithms.adam import (
     adam as adam,
     adamw as adamw,
@@ -113,7 +94,11 @@ from .algorithms.adabelief import (
 from .algorithms.acprop import acprop as acprop, scale_by_acprop as scale_by_acprop
 from .algorithms.laprop import laprop as laprop, scale_by_laprop as scale_by_laprop
 from .algorithms.adan import adan as adan, scale_by_adan as scale_by_adan
-from .algorithms.adopt import adopt as adopt, scale_by_adopt as scale_by_adopt
+from .algorithms.adopt import (
+    adopt as adopt,
+    scale_by_adopt as scale_by_adopt,
+    skip_first as skip_first,
+)
 from .algorithms.ademamix import (
     ademamix as ademamix,
     scale_by_ademamix as scale_by_ademamix,
@@ -122,6 +107,30 @@ from .algorithms.simplified_ademamix import (
     simplified_ademamix as simplified_ademamix,
     scale_by_simplified_ademamix as scale_by_simplified_ademamix,
 )
+from .algorithms.lamb import (
+    lamb as lamb,
+    scale_by_decayed_trust_ratio as scale_by_decayed_trust_ratio,
+)
+from .algorithms.novograd import (
+    novograd as novograd,
+    scale_by_novograd as scale_by_novograd,
+)
+from .algorithms.stable_adamw import (
+    stable_adamw as stable_adamw,
+    scale_by_stable_adamw as scale_by_stable_adamw,
+)
+from .algorithms.adam_atan2 import (
+    adam_atan2 as adam_atan2,
+    scale_by_adam_atan2 as scale_by_adam_atan2,
+)
+from .algorithms.grams import grams as grams
+from .algorithms.mars import mars_adamw as mars_adamw, scale_by_mars as scale_by_mars
+from .algorithms.mars_lion import (
+    mars_lion as mars_lion,
+    scale_by_mars_lion as scale_by_mars_lion,
+)
+
+# Optimizers: adaptive rates without Adam.
 from .algorithms.rmsprop import (
     rmsprop as rmsprop,
     scale_by_rms as scale_by_rms,
@@ -132,9 +141,14 @@ from .algorithms.adadelta import (
     adadelta as adadelta,
     scale_by_adadelta as scale_by_adadelta,
 )
-from .algorithms.adafactor import adafactor as adafactor
+from .algorithms.ftrl import ftrl as ftrl
+
+# Optimizers: little memory.
+from .algorithms.adafactor import (
+    adafactor as adafactor,
+    scale_by_relative_step as scale_by_relative_step,
+)
 from .algorithms.factored_rms import scale_by_factored_rms as scale_by_factored_rms
-from .algorithms.adafactor import scale_by_relative_step as scale_by_relative_step
 from .algorithms.adam_mini import (
     adam_mini as adam_mini,
     scale_by_adam_mini as scale_by_adam_mini,
@@ -142,8 +156,18 @@ from .algorithms.adam_mini import (
 from .algorithms.came import came as came, scale_by_came as scale_by_came
 from .algorithms.sm3 import sm3 as sm3, scale_by_sm3 as scale_by_sm3
 from .algorithms.galore import galore as galore, scale_by_galore as scale_by_galore
-from .algorithms.ftrl import ftrl as ftrl
-from .algorithms.lion import lion as lion, scale_by_lion as scale_by_lion
+
+# Optimizers: matrices and curvature.
+from .algorithms.muon import muon as muon, scale_by_muon as scale_by_muon
+from .algorithms.normuon import normalize_neurons as normalize_neurons
+from .algorithms.sophia import (
+    gauss_newton_bartlett as gauss_newton_bartlett,
+    hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
+    scale_by_sophia as scale_by_sophia,
+    sophia as sophia,
+)
+
+# Optimizers: without a learning rate or a schedule.
 from .algorithms.dog import dog as dog, scale_by_dog as scale_by_dog
 from .algorithms.ldog import (
     ldog as ldog,
@@ -160,39 +184,41 @@ from .algorithms.schedule_free import (
     schedule_free_sgd as schedule_free_sgd,
     scale_by_schedule_free as scale_by_schedule_free,
 )
-from .algorithms.grams import grams as grams
-from .algorithms.stable_adamw import (
-    stable_adamw as stable_adamw,
-    scale_by_stable_adamw as scale_by_stable_adamw,
-)
-from .algorithms.adam_atan2 import (
-    adam_atan2 as adam_atan2,
-    scale_by_adam_atan2 as scale_by_adam_atan2,
-)
-from .algorithms.mars import mars_adamw as mars_adamw, scale_by_mars as scale_by_mars
-from .algorithms.mars_lion import (
-    mars_lion as mars_lion,
-    scale_by_mars_lion as scale_by_mars_lion,
-)
-from .algorithms.muon import muon as muon, scale_by_muon as scale_by_muon
-from .algorithms.normuon import normalize_neurons as normalize_neurons
 
-# Transformations; functions of value and gradient.
+# Optimizers: privacy.
+from .algorithms.dpsgd import (
+    differentially_private_aggregate as differentially_private_aggregate,
+    dpsgd as dpsgd,
+    per_example_global_norm_clip as per_example_global_norm_clip,
+    per_example_layer_norm_clip as per_example_layer_norm_clip,
+    clipped_grad_sum as clipped_grad_sum,
+)
+
+# Transformations: learning rate and weight decay.
 from .transforms.learning_rate import (
     scale as scale,
     scale_by_learning_rate as scale_by_learning_rate,
     scale_by_group as scale_by_group,
     scale_by_schedule as scale_by_schedule,
 )
-from .transforms.weight_decay import add_decayed_weights as add_decayed_weights
-from .transforms.proximal import proximal_decay as proximal_decay
-from .algorithms.adopt import skip_first as skip_first
+from .transforms.plateau import reduce_on_plateau as reduce_on_plateau
 from .transforms.weight_decay import (
+    add_decayed_weights as add_decayed_weights,
     cautious_weight_decay as cautious_weight_decay,
     independent_weight_decay as independent_weight_decay,
     corrected_weight_decay as corrected_weight_decay,
 )
+from .transforms.proximal import proximal_decay as proximal_decay
+
+# Transformations: momentum and averages.
 from .transforms.momentum import trace as trace, ema as ema, apply_every as apply_every
+from .transforms.grokfast import (
+    grokfast_ema as grokfast_ema,
+    grokfast_ma as grokfast_ma,
+)
+from .transforms.mars_correction import mars_correction as mars_correction
+
+# Transformations: clipping and norms.
 from .transforms.clipping import (
     clip as clip,
     clip_by_global_norm as clip_by_global_norm,
@@ -202,12 +228,14 @@ from .transforms.clipping import (
 )
 from .transforms.zclip import zclip as zclip
 from .transforms.growth import limit_norm_growth as limit_norm_growth
-from .transforms.cautious import cautious as cautious, gradient_sign as gradient_sign
-from .transforms.mars_correction import mars_correction as mars_correction
-from .transforms.grokfast import (
-    grokfast_ema as grokfast_ema,
-    grokfast_ma as grokfast_ma,
+from .transforms.norms import (
+    normalize as normalize,
+    normalize_by_update_norm as normalize_by_update_norm,
+    scale_by_param_block_norm as scale_by_param_block_norm,
+    scale_by_param_block_rms as scale_by_param_block_rms,
 )
+
+# Transformations: other.
 from .transforms.gradients import (
     identity as identity,
     stateless as stateless,
@@ -219,34 +247,19 @@ from .transforms.gradients import (
     scale_by_sign as scale_by_sign,
     scale_by_trust_ratio as scale_by_trust_ratio,
 )
-from .transforms.norms import (
-    normalize as normalize,
-    normalize_by_update_norm as normalize_by_update_norm,
-    scale_by_param_block_norm as scale_by_param_block_norm,
-    scale_by_param_block_rms as scale_by_param_block_rms,
-)
+from .transforms.cautious import cautious as cautious, gradient_sign as gradient_sign
 from .transforms.constraints import keep_params_nonnegative as keep_params_nonnegative
 from .transforms.noise import add_noise as add_noise
-from .transforms.plateau import reduce_on_plateau as reduce_on_plateau
-from .algorithms.dpsgd import (
-    differentially_private_aggregate as differentially_private_aggregate,
-    dpsgd as dpsgd,
-    per_example_global_norm_clip as per_example_global_norm_clip,
-    per_example_layer_norm_clip as per_example_layer_norm_clip,
-    clipped_grad_sum as clipped_grad_sum,
-)
 from .transforms.aggregate import aggregate as aggregate
-from .algorithms.sophia import (
-    gauss_newton_bartlett as gauss_newton_bartlett,
-    hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
-    scale_by_sophia as scale_by_sophia,
-    sophia as sophia,
-)
+from .transforms.densify import densify as densify
+
+# Functions of a value-and-gradient function.
 from .gradients.sam import sam as sam, asam as asam
 from .gradients.looksam import looksam as looksam
 from .gradients.micro_batch import micro_batch as micro_batch
+from .gradients.row_sparse import sparse_value_and_grad as sparse_value_and_grad
 
-# Wrappers; row-sparse leaves.
+# Wrappers.
 from .wrappers.masking import (
     masked as masked,
     partition as partition,
@@ -280,9 +293,7 @@ from .wrappers.conditionally import (
     conditionally_mask as conditionally_mask,
     conditionally_transform as conditionally_transform,
 )
-from .tree.row_sparse import RowSparse as RowSparse
-from .gradients.row_sparse import sparse_value_and_grad as sparse_value_and_grad
-from .transforms.densify import densify as densify
+from .wrappers.monitor import monitor as monitor
 from .wrappers.catch_up import catch_up as catch_up, caught_up as caught_up
 
 # Schedules.
@@ -317,9 +328,9 @@ from .schedules.warmup import (
     warmup_exponential_decay_schedule as warmup_exponential_decay_schedule,
     warmup_cosine as warmup_cosine,
     warmup_linear as warmup_linear,
+    warmup_inverse_sqrt as warmup_inverse_sqrt,
 )
 from .schedules.stable import warmup_stable_decay as warmup_stable_decay
-from .schedules.warmup import warmup_inverse_sqrt as warmup_inverse_sqrt
 from .schedules.onecycle import (
     cosine_onecycle_schedule as cosine_onecycle_schedule,
     linear_onecycle_schedule as linear_onecycle_schedule,
@@ -341,10 +352,29 @@ from .schedules.micro_steps import (
     micro_step_schedule as micro_step_schedule,
 )
 
-# PyTree arithmetic.
-from . import tree as tree
-from . import projections as projections
-from . import checkpoint as checkpoint
-from . import interop as interop
+# States, metrics and checkpoints.
+from .state.metrics import metrics as metrics
+from .state.state_dict import (
+    state_dict as state_dict,
+    schema as schema,
+    load_state_dict as load_state_dict,
+)
+from .state.migration import (
+    Rename as Rename,
+    Drop as Drop,
+    Reset as Reset,
+    Cast as Cast,
+)
+from .state.reset import reset as reset, set_counts as set_counts
 
+# Row-sparse leaves.
+from .tree.row_sparse import RowSparse as RowSparse
+
+# Packages.
+from . import (
+    tree as tree,
+    projections as projections,
+    checkpoint as checkpoint,
+    interop as interop,
+)
 from ._version import __version__ as __version__

@@ -16,6 +16,8 @@ import jopt
 from jopt.interop import keras, torch
 from jopt.interop.keras import Permuted
 from jopt.interop.optax import from_optax_state, to_optax_state
+from jopt.interop.shared import state_view
+from jopt.wrappers.accumulation import AccumulateState
 from tests.parity import states
 from tests.parity.problem import GRADS, PARAMS, flat
 from tests.public import public
@@ -576,3 +578,33 @@ def test_no_other_library_is_imported_for_it():
     code = "import sys, jopt.interop.keras, jopt.interop.torch; print(*sys.modules)"
     names = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert not {"keras", "torch", "h5py", "tensorflow", "optax"} & set(names)
+
+
+@pytest.mark.parametrize(
+    "tx, path, leaves",
+    [
+        (jopt.muon(0.1), "muon", {"kernel"}),
+        (jopt.muon(0.1), "adam", {"bias"}),
+        (
+            jopt.selective_transform(jopt.sgd(0.1), freeze_mask="bias"),
+            "train",
+            {"kernel"},
+        ),
+        (jopt.masked(jopt.sgd(0.1), "bias"), "inner_state", {"bias"}),
+        (jopt.skip_nonfinite(jopt.sgd(0.1)), "inner_state", {"bias", "kernel"}),
+    ],
+)
+def test_a_transformation_says_which_leaves_its_children_see(tx, path, leaves):
+    params = {"bias": jnp.ones(2), "kernel": jnp.ones((2, 2))}
+    assert dict(state_view.reached(tx, params))[path] == leaves
+
+
+def test_accumulation_is_found_under_any_name():
+    @jopt.transformation
+    def my_optimizer(learning_rate: float):
+        return jopt.accumulate(jopt.sgd(learning_rate), 2)
+
+    tx, params = my_optimizer(0.1), {"w": jnp.ones(2)}
+    view = state_view.View(tx, tx.init(params), params, None)
+    (member,) = view.holding(AccumulateState)
+    assert (member.name, member.path) == ("my_optimizer", "")

@@ -179,3 +179,10 @@ def test_parameters_with_such_names_are_no_metrics() -> None:
     }
     state = jopt.adam(1e-3).init(params)
     assert list(jopt.metrics(state)) == ["learning_rate"]
+
+
+def test_a_transformation_of_your_own_can_name_its_ratio() -> None:
+    half = jopt.leafwise(lambda g: 0.5 * g, gain="half_factor")
+    tx, g = jopt.monitor(half), jnp.array([3.0, 4.0])
+    _, state = tx.update(g, tx.init(g))
+    assert jopt.metrics(state)["half_factor"] == 0.5

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -149,3 +152,59 @@ def test_a_factory_defined_again_in_its_module_replaces_the_first() -> None:
     assert jopt.get("registry_again") == second()
     updates, _ = jopt.get("registry_again").update(jnp.ones(1), ())
     assert updates == 3.0
+
+
+def test_names_of_one_kind_share_nothing_with_those_of_another() -> None:
+    kinds = ("optimizer", "schedule", "transform", "wrapper")
+    by_kind = {kind: set(jopt.names(kind=kind)) for kind in kinds}
+    assert {"adamw", "muon", "polyak_sgd", "ftrl"} <= by_kind["optimizer"]
+    assert {"cosine_decay_schedule", "registry_ramp"} <= by_kind["schedule"]
+    assert {"scale_by_adam", "clip", "proximal_decay"} <= by_kind["transform"]
+    assert {"chain", "masked", "partition", "mechanize"} <= by_kind["wrapper"]
+    listed = [name for names in by_kind.values() for name in names]
+    assert len(listed) == len(set(listed))
+    # The rest are factories of masks.
+    rest = set(jopt.names()) - set(listed)
+    assert rest == {"glob", "ndim_at_least", "optional", "rules"}
+    assert jopt.names("adam*", kind="schedule") == []
+    with pytest.raises(ValueError, match="kind must be one of .*'optimizer'"):
+        jopt.names(kind="optimiser")  # type: ignore[arg-type]
+
+
+def test_a_factory_may_not_take_the_name_of_one_that_is_not_loaded_yet() -> None:
+    program = """
+import jopt
+def lion(): return jopt.scale(1.0)
+try: jopt.transformation(lion)
+except ValueError as error: print(error)
+print(jopt.from_config({"name": "lion", "config": {"learning_rate": 0.1}}))
+"""
+    output = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert "jopt has a factory 'lion' already" in output
+    assert output.endswith("lion(learning_rate=0.1)\n")
+
+
+@pytest.mark.parametrize("door", ["keras", "torch.lr_scheduler"])
+def test_configs_of_a_door_are_read_before_it_is_imported(door: str) -> None:
+    factory = "PolynomialDecay(0.1, 9)" if door == "keras" else "StepLR(0.1, 3)"
+    program = f"""
+import json, sys, jopt
+config = json.loads(sys.argv[1])
+assert "jopt.interop.{door}" not in sys.modules
+print(json.dumps(jopt.to_config(jopt.from_config(config))))
+"""
+    page = importlib.import_module(f"jopt.interop.{door}")
+    config = json.dumps(jopt.to_config(eval(factory, public(page))))
+    output = subprocess.check_output([sys.executable, "-c", program, config], text=True)
+    assert json.loads(output) == json.loads(config)
+
+
+@pytest.mark.parametrize(
+    "word, meant",
+    [("beta_1", "b1"), ("beta_2", "b2"), ("epsilon", "eps"), ("lr", "learning_rate")],
+)
+def test_names_of_other_libraries_are_understood(word: str, meant: str) -> None:
+    with pytest.raises(
+        TypeError, match=f"no argument '{word}'. Did you mean '{meant}'"
+    ):
+        jopt.adam(**{word: 0.5})
