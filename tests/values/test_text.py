@@ -65,7 +65,7 @@ def test_a_dict_of_keras_gives_keras_numbers() -> None:
     ("text", "message"),
     [
         ("adamm(1e-3)", "no factory 'adamm'. Did you mean 'adam'?"),
-        ("adam(1e-3", "no call such as"),
+        ("adam(1e-3", "not a call such as"),
         ("adam(lr=1e-3)", "adam has no argument 'lr'"),
         ("adam", "missing a required argument: 'learning_rate'"),
         ("chain(adam)", "'adam' in 'chain.adam.' is a factory: call it"),
