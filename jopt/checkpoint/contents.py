@@ -61,6 +61,8 @@ def pack(
     parts = {"params": state_dict(params), "opt_state": state_dict(opt_state)}
     for part, flat in (parts | {"rng": keys}).items():
         arrays |= {f"{part}/{name}": as_global(x) for name, x in flat.items()}
+    for name in arrays:
+        _check_name(name)
     sums = checksums(arrays)
     index = {
         "version": 1,
@@ -152,6 +154,16 @@ def check_json(path: str, value: Any) -> None:
             f"{path} must be plain JSON (dict, list, str, int, float, bool, None), "
             f"got {abbreviated(value)} of type {type(value).__name__}"
         )
+
+
+def _check_name(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"the name {name!r} is not valid Unicode, so no file can hold it: rename "
+            "the parameter"
+        ) from None
 
 
 def _check_params(where: Any, templates: Mapping[str, Any], entries: Mapping) -> None:

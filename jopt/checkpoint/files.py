@@ -19,6 +19,7 @@ import numpy as np
 
 from jopt.checkpoint import seal
 from jopt.checkpoint.contents import Arrays, Index, Read
+from jopt.checkpoint.places import target
 
 
 INDEX = "checkpoint.json"
@@ -34,6 +35,12 @@ def write(path: Path, arrays: Arrays, index: Index) -> None:
     to_bytes, _ = FORMATS[path.suffix]
     host = {name: np.asarray(x) for name, x in jax.device_get(arrays).items()}
     data = seal.seal(to_bytes(host, json.dumps(index)))
+    path = target(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{path} is a folder, and a path with a suffix is a file: choose another "
+            "path, or delete the folder first"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)
@@ -72,6 +79,11 @@ def _typed(x: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
 
 
 def _to_npz(arrays: Arrays, index: str) -> bytes:
+    if with_nul := [name for name in arrays if "\0" in name]:
+        raise ValueError(
+            f"npz cannot hold the name {with_nul[0]!r}, which contains NUL: save to a "
+            "folder, .safetensors or .msgpack"
+        )
     buffer = io.BytesIO()
     stored = {name: _bits(x) for name, x in arrays.items()}
     stored[INDEX] = np.frombuffer(index.encode(), np.uint8)

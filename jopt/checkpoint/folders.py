@@ -6,7 +6,7 @@ checkpoint is whole. Its ``checkpoint.json`` has the checksum of every other fil
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import json
 import math
 import shutil
@@ -21,13 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jopt.checkpoint import seal
+from jopt.checkpoint import seal, together
 from jopt.checkpoint.contents import Arrays, Index, Read
+from jopt.checkpoint.places import plain, target
+from jopt.values.arguments import abbreviated
 
 
 ARRAYS, INDEX, PARTIAL = "arrays", "checkpoint.json", ".partial"
 AS_BYTES = ("uint2", "uint4")  # orbax's tensorstore lacks these dtypes
-_barriers = itertools.count()  # the same sequence in every process
 
 
 def start(path: Path, arrays: Arrays, index: Index) -> Callable[[], None]:
@@ -37,6 +38,7 @@ def start(path: Path, arrays: Arrays, index: Index) -> Callable[[], None]:
       A function that finishes the work and returns when the checkpoint is on disk. It
       may be called in another thread.
     """
+    path = target(path)
     if path.exists():
         raise FileExistsError(
             f"there is already a checkpoint {path}: choose another path or step, or "
@@ -47,14 +49,20 @@ def start(path: Path, arrays: Arrays, index: Index) -> Callable[[], None]:
     if jax.process_index() == 0:
         shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
         partial.mkdir(parents=True)
-    _wait_for_all()
+    together.wait_for_all()
     # orbax writes neither an array without elements nor a checkpoint without arrays.
     stored = {name: _stored(x) for name, x in arrays.items() if x.size}
-    writing = ocp.save_async(partial / ARRAYS, stored) if stored else None
+    stack = contextlib.ExitStack()
+    safe = stack.enter_context(plain(partial)) / ARRAYS
+    writing = ocp.save_async(safe, stored) if stored else None
+    types = {name: (tuple(x.shape), x.dtype.name) for name, x in stored.items()}
 
     def finish():
-        if writing is not None:
-            writing.result()
+        with stack:
+            if writing is not None:
+                writing.result()
+            if jax.process_index() == 0 and stored:
+                _check_opens(path, ocp, safe, types)
         if jax.process_index() == 0:
             index["files"] = _checksums(partial, _files(partial))
             seal.write(partial / INDEX, seal.json_bytes(index))
@@ -62,9 +70,23 @@ def start(path: Path, arrays: Arrays, index: Index) -> Callable[[], None]:
             seal.sync_folder(partial)
             partial.rename(path)
             seal.sync_folder(path.parent)
-        _wait_for_all()
+        together.wait_for_all()
 
     return finish
+
+
+def _check_opens(path: Path, ocp: Any, folder: Path, types: Mapping[str, Any]) -> None:
+    """Raise unless orbax finds all arrays in what it has written."""
+    found = ocp.metadata(folder).metadata or {}
+    opened = {
+        name: (tuple(x.shape), np.dtype(x.dtype).name) for name, x in found.items()
+    }
+    if wrong := [name for name in types if opened.get(name) != types[name]]:
+        raise OSError(
+            f"the checkpoint {path} was not written: orbax cannot read "
+            f"{abbreviated(wrong)} back from its folder. Save to one file, such as "
+            ".safetensors, or to another path."
+        )
 
 
 def index_of(path: Path) -> Index:
@@ -103,8 +125,8 @@ def read(path: Path) -> tuple[Index, Read]:
                 )
         context = ocp.Context()
         context.pytree.loading.partial_load = True  # without tx, no state is read
-        with context:
-            loaded = ocp.load(path / ARRAYS, templates) if templates else {}
+        with context, plain(path) as safe:
+            loaded = ocp.load(safe / ARRAYS, templates) if templates else {}
         for name, x in loaded.items():
             dtype = index["entries"][name]["dtype"]
             arrays[name] = x.astype(dtype) if dtype in AS_BYTES else x
@@ -186,13 +208,3 @@ def _orbax() -> Any:
             "orbax-checkpoint, or save to one file: .npz, .safetensors or .msgpack"
         ) from error
     return checkpoint
-
-
-def _wait_for_all() -> None:
-    """Wait until every process is here.
-
-    The barrier is not a collective, because it also runs in background threads.
-    """
-    if jax.process_count() > 1:
-        barrier = _orbax().multihost.get_barrier_sync_fn()
-        barrier(key=f"jopt.checkpoint {next(_barriers)}", timeout_ms=600_000)

@@ -14,6 +14,7 @@ import jax
 
 from jopt.checkpoint import folders
 from jopt.checkpoint.contents import Restored, pack, unpack
+from jopt.checkpoint.places import local
 from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
 
@@ -79,7 +80,7 @@ class Checkpointer:
         arguments.at_least(0, keep_best=arguments.whole("keep_best", keep_best))
         if keep is not None:
             arguments.at_least(1, keep=arguments.whole("keep", keep))
-        self.directory = Path(directory).expanduser().absolute()
+        self.directory = local("directory", directory)
         self.keep, self.keep_best = keep, keep_best
         self.asynchronous = arguments.flag("asynchronous", asynchronous)
         self._thread: threading.Thread | None = None

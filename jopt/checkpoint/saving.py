@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from jopt.checkpoint import files, folders
 from jopt.checkpoint.contents import Restored, pack, unpack
+from jopt.checkpoint.places import local
 from jopt.core.transformation import GradientTransformation
 
 
@@ -23,7 +24,8 @@ def save(
 ) -> Path:
     """Write a checkpoint; on return it is complete and on disk.
 
-    A folder must not exist yet. A file atomically replaces an older one.
+    A folder must not exist yet. A file atomically replaces an older one. A link stays,
+    and what it points to is written.
 
     Args:
       path: A folder, without a suffix, or a file with the suffix ``.npz``,
@@ -42,7 +44,8 @@ def save(
     Raises:
       FileExistsError: The folder exists.
       TypeError: ``metadata`` is not plain JSON, or ``rng`` is not a key.
-      ValueError: The suffix is unknown.
+      ValueError: The suffix is unknown, the path is an address such as ``gs://…``, or
+        the format cannot hold the name of an array.
 
     >>> import tempfile, jax.numpy as jnp
     >>> params, tx = {"w": jnp.ones(3)}, jopt.sgd(0.1, momentum=0.9)
@@ -122,7 +125,7 @@ def restore(
 
 
 def _absolute(path: str | Path) -> Path:
-    absolute = Path(path).expanduser().absolute()
+    absolute = local("path", path)
     if absolute.suffix and absolute.suffix not in files.FORMATS:
         suffixes = ", ".join(files.FORMATS)
         raise ValueError(

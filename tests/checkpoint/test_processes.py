@@ -72,7 +72,7 @@ def test_one_device_eight_devices_and_two_processes_restore_each_others(
         assert found.rng == jax.random.key(7)
         kernel = found.opt_state["scale_by_adam"].mu["kernel"]
         assert kernel.sharding.is_equivalent_to(targets["kernel"].sharding, 2)
-    checkpointer = Checkpointer(tmp_path / "run")
+    checkpointer = Checkpointer(tmp_path / "lr=[0.1]")
     assert checkpointer.steps == [2]
     chex.assert_trees_all_equal(
         checkpointer.restore(params=params, tx=tx)[:2], expected

@@ -90,7 +90,8 @@ def main(rank: int, address: str, folder: Path) -> None:
     assert (folder / "from_two" / "checkpoint.json").exists()  # for every process
     check(restore(folder / "from_two", params=targets, tx=TX))
 
-    with Checkpointer(folder / "run", keep=1, asynchronous=True) as checkpointer:
+    run = folder / "lr=[0.1]"  # which is a pattern to orbax
+    with Checkpointer(run, keep=1, asynchronous=True) as checkpointer:
         for t in (1, 2):
             checkpointer.save(t, params=params, opt_state=state, tx=TX)
     check(checkpointer.restore(params=targets, tx=TX))
