@@ -40,9 +40,10 @@ def start(path: Path, arrays: Arrays, index: Index) -> Callable[[], None]:
     """
     path = target(path)
     if path.exists():
+        found = "a checkpoint" if is_checkpoint(path) else "something else at"
         raise FileExistsError(
-            f"there is already a checkpoint {path}: choose another path or step, or "
-            "delete it first"
+            f"there is already {found} {path}: choose another path or step, or delete "
+            "it first"
         )
     ocp = _orbax().v1
     partial = path.with_name(path.name + PARTIAL)
@@ -89,12 +90,17 @@ def _check_opens(path: Path, ocp: Any, folder: Path, types: Mapping[str, Any]) -
         )
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a folder is a checkpoint, possibly damaged, and not a user's."""
+    return (path / INDEX).is_file() or (path / ARRAYS).is_dir()
+
+
 def index_of(path: Path) -> Index:
     """Return the index of the checkpoint in a folder."""
     if not path.is_dir():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     file = path / INDEX
-    if not file.exists():
+    if not file.is_file():
         raise FileNotFoundError(
             f"{file} is missing: {path} is damaged or not written by jopt.checkpoint"
         )

@@ -6,6 +6,7 @@ import functools
 import math
 import shutil
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -97,11 +98,14 @@ class Checkpointer:
 
     @property
     def steps(self) -> list[int]:
-        """The steps that can be restored, in order."""
+        """The steps of the checkpoints in the folder, in order."""
         if not self.directory.is_dir():
             return []
-        names = (p.name for p in self.directory.iterdir() if p.is_dir())
-        return sorted(int(name) for name in names if name.isdecimal())
+        return sorted(
+            int(path.name)
+            for path in self.directory.iterdir()
+            if _is_step(path.name) and folders.is_checkpoint(path)
+        )
 
     @property
     def latest(self) -> int | None:
@@ -110,8 +114,12 @@ class Checkpointer:
 
     @property
     def best(self) -> int | None:
-        """The step with the smallest value; None if no checkpoint has a value."""
-        return next(iter(self._by_value()), None)
+        """The step with the smallest value; None if no checkpoint has a value.
+
+        A warning names checkpoints whose index is damaged; they are left out.
+        """
+        best_first, _ = self._by_value()
+        return next(iter(best_first), None)
 
     def save(
         self,
@@ -198,7 +206,13 @@ class Checkpointer:
           ValueError: The checkpoint is damaged or does not fit.
         """
         self.wait()
-        chosen = {None: self.latest, "best": self.best}.get(step, step)
+        if step is None:
+            chosen = self.latest
+        elif isinstance(step, str):
+            arguments.one_of(("best",), step=step)
+            chosen = self.best
+        else:
+            chosen = arguments.whole("step", step)
         steps = self.steps
         if chosen not in steps:
             description = (
@@ -244,25 +258,57 @@ class Checkpointer:
         except BaseException as error:  # wait() raises it
             self._error = error
 
-    def _by_value(self) -> list[int]:
-        """Return the steps that have a value, best first, older first among equals."""
-        values = {}
+    def _by_value(self) -> tuple[list[int], set[int]]:
+        """Return the steps that have a value, best first, older first among equals.
+
+        Also return the steps whose index cannot be read.
+        """
+        values, problems = {}, {}
         for step in self.steps:
-            value = folders.index_of(self.directory / str(step))["value"]
+            try:
+                value = folders.index_of(self.directory / str(step))["value"]
+            except (OSError, ValueError) as error:
+                problems[step] = error
+                continue
             if value is not None and not math.isnan(value):
                 values[step] = value
-        return sorted(values, key=lambda step: (values[step], step))
+        if problems:
+            lines = "\n  ".join(str(error) for error in problems.values())
+            warnings.warn(
+                f"checkpoints in {self.directory} have no value that can be read, and "
+                f"are not removed:\n  {lines}\nDelete them when you do not need them.",
+                UserWarning,
+                stacklevel=2,
+            )
+        best_first = sorted(values, key=lambda step: (values[step], step))
+        return best_first, set(problems)
 
     def _prune(self) -> None:
+        """Remove what is beyond the limits; what goes wrong does not undo a save."""
         if self.keep is None or jax.process_index() != 0:
             return
-        best = self._by_value()[: self.keep_best] if self.keep_best else []
-        for step in self.steps[: -self.keep]:
-            if step not in best:
-                folders.remove(self.directory / str(step))
+        kept = set(self.steps[-self.keep :])
+        if self.keep_best:
+            best_first, damaged = self._by_value()
+            kept |= {*best_first[: self.keep_best], *damaged}
+        for step in self.steps:
+            if step not in kept:
+                try:
+                    folders.remove(self.directory / str(step))
+                except OSError as error:
+                    warnings.warn(
+                        f"an old checkpoint could not be removed: {error}",
+                        UserWarning,
+                        stacklevel=2,
+                    )
 
     def _remove_leftovers(self) -> None:
         """Remove the incomplete checkpoints of a killed program."""
         if jax.process_index() == 0 and self.directory.is_dir():
             for folder in self.directory.glob(f"*{folders.PARTIAL}"):
                 shutil.rmtree(folder)
+
+
+def _is_step(name: str) -> bool:
+    """Return whether a number is written as `Checkpointer` writes it, unlike 007."""
+    return name.isascii() and name.isdecimal() and str(int(name)) == name
