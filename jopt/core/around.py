@@ -7,8 +7,10 @@ from typing import Any
 
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.transformation import (
+    ANYWHERE,
     GradientTransformation,
     Needs,
+    Place,
 )
 
 
@@ -21,6 +23,7 @@ def around(
     update: Callable[..., Any],
     *,
     also: Needs,
+    place: Place = ANYWHERE,
 ) -> GradientTransformation:
     """Make a wrapper that keeps the state of ``inner`` in the field ``inner_state``.
 
@@ -29,6 +32,7 @@ def around(
       init: The wrapper's ``init``.
       update: The wrapper's ``update``.
       also: The arguments that the wrapper itself needs.
+      place: Where the wrapper belongs in a chain, if not anywhere.
     """
 
     def readout(state, params):
@@ -46,4 +50,5 @@ def around(
         children={"inner_state": inner},
         needs=needs,
         readout=readout if has_readout(inner) else None,
+        place=place,
     )

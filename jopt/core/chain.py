@@ -11,7 +11,13 @@ from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
 from jopt.core.kernels import run
 from jopt.core.leafwise import Leafwise
-from jopt.core.transformation import GradientTransformation, OptState, Updates
+from jopt.core.order import check_order
+from jopt.core.transformation import (
+    GradientTransformation,
+    OptState,
+    Place,
+    Updates,
+)
 from jopt.values.arguments import abbreviated
 from jopt.values.recipe import Recipe
 
@@ -39,7 +45,9 @@ def chain(
 
     Raises:
       TypeError: A member is not a transformation.
-      ValueError: A keyword is the name of another member.
+      ValueError: A keyword is the name of another member, or a member that must be
+        first or last is not: `aggregate` and `densify`, or an average of the
+        parameters, after which no member may change the updates.
 
     >>> import jopt, jax.numpy as jnp
     >>> tx = jopt.chain(jopt.clip_by_global_norm(1.0), jopt.sgd(0.1, momentum=0.9))
@@ -104,6 +112,7 @@ class Chain(GradientTransformation):
         recipe: Recipe | None = None,
     ) -> Self:
         children = _by_name(members)
+        check_order(children)
         groups = _groups(children)
 
         def init(params):
@@ -123,7 +132,15 @@ class Chain(GradientTransformation):
                 new |= zip(names, after, strict=True)
             return updates, {name: new[name] for name in state}
 
-        self = super().__new__(cls, init, update, children=children, recipe=recipe)
+        keeps_updates = all(tx.place.keeps_updates for tx in children.values())
+        self = super().__new__(
+            cls,
+            init,
+            update,
+            children=children,
+            place=Place(keeps_updates=keeps_updates),
+            recipe=recipe,
+        )
         self.members = members
         return self
 

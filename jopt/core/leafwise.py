@@ -24,10 +24,12 @@ from jopt.core.declaration import Declaration, KernelKey
 from jopt.core.kernels import run
 from jopt.core.slots import Slot, copied, full, zeros
 from jopt.core.transformation import (
+    ANYWHERE,
     GradientTransformation,
     Needs,
     OptState,
     Params,
+    Place,
 )
 from jopt.tree import scalar
 from jopt.values.recipe import Recipe, freeze
@@ -83,6 +85,7 @@ class Leafwise(GradientTransformation):
             readout=readout if declaration.readout else None,
             changing=changing,
             gain=declaration.gain,
+            place=declaration.place,
             fixed_name=kernel_key.name,
             recipe=recipe,
         )
@@ -180,6 +183,7 @@ def leafwise(
     real_only: bool = False,
     readout: Callable[..., Any] | None = None,
     gain: str | None = None,
+    place: Place = ANYWHERE,
     **slots: Slot,
 ) -> Leafwise:
     """Make a transformation of the algorithm for one leaf.
@@ -206,6 +210,7 @@ def leafwise(
       readout: ``readout(p, *slots, **fields)`` returns the parameter to evaluate with,
         for `jopt.eval_params`. A keyword-only argument is a scalar field of the state.
       gain: The name under which `jopt.monitor` reports ``|update| / |gradient|``.
+      place: Where the transformation belongs in a chain, if not anywhere.
       **slots: What to keep for every leaf, made by `zeros`, `full` or `copied`.
 
     Returns:
@@ -222,7 +227,9 @@ def leafwise(
     {'w': Array([2., 2.], dtype=float32)}
     """
     declaration = Declaration(
-        rule, scalars, state, slots, dict(carry or {}), mask, real_only, readout, gain
+        *(rule, scalars, state, slots, dict(carry or {}), mask, real_only, readout),
+        gain,
+        place,
     )
     needed = {*slots, *declaration.carry}
     needed |= {"count"} if {"t", "count"} & declaration.inputs else set()

@@ -100,6 +100,20 @@ class Needs(NamedTuple):
             )
 
 
+class Place(NamedTuple):
+    """Where a transformation belongs in a chain; `chain` raises if it is elsewhere.
+
+    A transformation with a readout is not declared: no later member may change the
+    updates, because the parameters to evaluate with follow from them.
+    """
+
+    first: bool = False  # no member that changes the updates may come before it
+    keeps_updates: bool = False  # it returns the updates as they are
+
+
+ANYWHERE = Place()
+
+
 class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
     """The pair ``(init, update)``, equal to any other made by an equal call.
 
@@ -121,6 +135,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
       changing: The numbers that are fields of the state.
       gain: The name under which `jopt.monitor` reports ``|update| / |gradient|``, for a
         transformation that is about this ratio, such as a clip.
+      place: Where it belongs in a chain, if not anywhere.
       fixed_name: Its name, whatever factory makes it.
       recipe: The call that makes it.
 
@@ -135,6 +150,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
     readout: Callable[[OptState, Params], Params] | None
     changing: ChangingNumbers | None
     gain: str | None
+    place: Place
     fixed_name: str | None
 
     def __init_subclass__(cls) -> None:
@@ -151,6 +167,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         readout: Callable[[OptState, Params], Params] | None = None,
         changing: ChangingNumbers | None = None,
         gain: str | None = None,
+        place: Place = ANYWHERE,
         fixed_name: str | None = None,
         recipe: Recipe | None = None,
     ) -> Self:
@@ -174,7 +191,8 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         self = tuple.__new__(cls, (init, checked))
         self.unchecked, self.children, self.needs = update, children or {}, needs
         self.reach, self.readout, self.changing = reach, readout, changing
-        self.gain, self.fixed_name, self.recipe = gain, fixed_name, recipe
+        self.gain, self.place = gain, place
+        self.fixed_name, self.recipe = fixed_name, recipe
         return self
 
     @property
@@ -234,6 +252,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
             readout=readout if self.readout else None,
             changing=changing,
             gain=self.gain,
+            place=self.place,
         )
 
 

@@ -17,7 +17,7 @@ from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
 from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation, Params, Updates
+from jopt.core.transformation import GradientTransformation, Params, Place, Updates
 from jopt.transforms.gradients import set_to_zero
 from jopt.values.arguments import suggestion
 
@@ -74,6 +74,7 @@ def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
         children={"inner_state": inner},
         reach=lambda params: {"inner_state": masks.select(mask, params)},
         readout=readout if has_readout(inner) else None,
+        place=Place(keeps_updates=inner.place.keeps_updates),
     )
 
 
@@ -157,6 +158,7 @@ def partition(
         children=inner,
         reach=selected_by_label,
         readout=readout if any(map(has_readout, inner.values())) else None,
+        place=Place(keeps_updates=all(tx.place.keeps_updates for tx in inner.values())),
     )
 
 

@@ -17,7 +17,7 @@ from jopt.core import masks
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
-from jopt.core.transformation import GradientTransformation
+from jopt.core.transformation import GradientTransformation, Place
 from jopt.state.metrics import Seen
 from jopt.transforms.gradients import identity
 
@@ -123,6 +123,7 @@ def monitor(
         update,
         children={"inner_state": inner},
         readout=readout if has_readout(inner) else None,
+        place=Place(keeps_updates=inner.place.keeps_updates),
     )
 
 
