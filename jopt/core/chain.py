@@ -7,11 +7,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, Self
 
+import jax
+import jax.numpy as jnp
+
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
 from jopt.core.kernels import run
 from jopt.core.leafwise import Leafwise
-from jopt.core.order import check_order
+from jopt.core.order import check_order, stepped, with_steps
 from jopt.core.transformation import (
     GradientTransformation,
     OptState,
@@ -113,7 +116,8 @@ class Chain(GradientTransformation):
     ) -> Self:
         children = _by_name(members)
         check_order(children)
-        groups = _groups(children)
+        in_steps = with_steps(children)
+        groups = _groups(children, in_steps)
 
         def init(params):
             states = {name: tx.init(params) for name, tx in children.items()}
@@ -122,13 +126,21 @@ class Chain(GradientTransformation):
         def update(updates, state, params=None, **extra):
             _check_state(state, children)
             arguments = extra if params is None else {"params": params, **extra}
-            new = {}
+            new, made_step = {}, None
             for names in groups:
                 group = [children[name] for name in names]
                 before = [state.get(name, NO_STATE) for name in names]
                 for tx in group:
                     tx.needs.check(tx.name, tx.needs.chosen(arguments))
-                updates, after = _run(group, updates, before, arguments)
+                found, after = _run(group, updates, before, arguments)
+                if names[0] in in_steps and made_step is not None:
+                    old = (updates, before)
+                    found, after = _select(made_step, (found, after), old)
+                updates = found
+                if in_steps:
+                    for tx, x, y in zip(group, before, after, strict=True):
+                        made = stepped(tx, x, y)
+                        made_step = made_step if made is None else made
                 new |= zip(names, after, strict=True)
             return updates, {name: new[name] for name in state}
 
@@ -160,6 +172,11 @@ def _run(
     (tx,) = group
     updates, state = tx.update(updates, states[0], **tx.needs.chosen(arguments))
     return updates, [state]
+
+
+@jax.jit
+def _select(made_step: Any, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(made_step, x, y), new, old)
 
 
 def as_transformation(tx: Any, where: str) -> GradientTransformation:
@@ -196,24 +213,29 @@ def _by_name(
     return children
 
 
-def _groups(children: Mapping[str, GradientTransformation]) -> list[list[str]]:
+def _groups(
+    children: Mapping[str, GradientTransformation], in_steps: set[str]
+) -> list[list[str]]:
     """Groups of neighbouring leafwise members, by name; one kernel runs each group.
 
     A member that looks at the whole tree of updates starts a new group: inside a kernel
-    there is one leaf only, so the tree has to be computed before.
+    there is one leaf only, so the tree has to be computed before. So does a member that
+    runs in some steps only, after one that runs in all.
     """
     groups: list[list[str]] = []
     previous: GradientTransformation | None = None
+    runs_in_steps = False
     for name, tx in children.items():
         if (
             isinstance(previous, Leafwise)
             and isinstance(tx, Leafwise)
             and "updates" not in tx.declaration.inputs
+            and (name in in_steps) == runs_in_steps
         ):
             groups[-1].append(name)
         else:
             groups.append([name])
-        previous = tx
+        previous, runs_in_steps = tx, name in in_steps
     return groups
 
 

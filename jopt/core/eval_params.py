@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from jopt.core.transformation import GradientTransformation, OptState, Params
@@ -74,12 +74,8 @@ def _readouts(
     if tx.readout is not None:
         yield path, tx, state
         return
-    for name, inner in tx.children.items():
-        inner_state = (
-            state.get(name) if isinstance(state, Mapping) else getattr(state, name)
-        )
-        if inner_state is not None:
-            yield from _readouts(inner, inner_state, f"{path}/{name}")
+    for name, inner, inner_state in tx.inside(state):
+        yield from _readouts(inner, inner_state, f"{path}/{name}")
 
 
 def has_readout(tx: Any) -> bool:

@@ -1,11 +1,17 @@
-"""The order of a chain: members that must be first or last are."""
+"""The order of a chain: members that must be first or last are.
+
+Where several gradients make a step, an average runs once per step.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
 
 from jopt.core.eval_params import has_readout
-from jopt.core.transformation import GradientTransformation
+from jopt.core.transformation import GradientTransformation, OptState
 
 
 def check_order(members: Mapping[str, GradientTransformation]) -> None:
@@ -74,3 +80,37 @@ def _last(tx: GradientTransformation) -> GradientTransformation | None:
     """What must be last in a transformation, if anything."""
     inside = next(filter(None, map(_last, tx.children.values())), None)
     return inside or (tx if has_readout(tx) else None)
+
+
+def with_steps(members: Mapping[str, GradientTransformation]) -> set[str]:
+    """The names of members that run only where an earlier member makes a step."""
+    names, waits = set(), False
+    for name, tx in members.items():
+        if waits and _once_per_step(tx):
+            names.add(name)
+        waits = waits or _waits(tx)
+    return names
+
+
+def stepped(tx: GradientTransformation, old: OptState, new: OptState) -> Any:
+    """Whether the gradients so far have made a step; None if each of them makes one.
+
+    Args:
+      tx: A member of a chain.
+      old: Its state before the update.
+      new: Its state after it.
+    """
+    if tx.place.stepped is not None:
+        return tx.place.stepped(old, new)
+    pairs = zip(tx.inside(old), tx.inside(new), strict=True)
+    inside = [stepped(child, x, y) for (_, child, x), (_, _, y) in pairs]
+    known = [x for x in inside if x is not None]
+    return jnp.any(jnp.stack(known)) if known else None
+
+
+def _waits(tx: GradientTransformation) -> bool:
+    return tx.place.stepped is not None or any(map(_waits, tx.children.values()))
+
+
+def _once_per_step(tx: GradientTransformation) -> bool:
+    return tx.place.once_per_step or any(map(_once_per_step, tx.children.values()))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import jax
@@ -101,7 +101,7 @@ class Needs(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a transformation belongs in a chain; `chain` raises if it is elsewhere.
+    """Where a transformation belongs in a chain, and when it runs there.
 
     A transformation with a readout is not declared: no later member may change the
     updates, because the parameters to evaluate with follow from them.
@@ -109,6 +109,9 @@ class Place(NamedTuple):
 
     first: bool = False  # no member that changes the updates may come before it
     keeps_updates: bool = False  # it returns the updates as they are
+    # stepped(old state, new state): whether the gradients so far have made a step.
+    stepped: Callable[[OptState, OptState], Any] | None = None
+    once_per_step: bool = False  # after such a member it runs in its steps only
 
 
 ANYWHERE = Place()
@@ -210,6 +213,16 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         """The factory's name, which is the name of its state in a chain."""
         update: Any = self.update
         return update.__qualname__.rpartition(".")[0]
+
+    def inside(
+        self, state: OptState
+    ) -> Iterator[tuple[str, GradientTransformation, OptState]]:
+        """The name, transformation and state of each child that has a state."""
+        for name, child in self.children.items():
+            is_dict = isinstance(state, Mapping)
+            child_state = state.get(name) if is_dict else getattr(state, name)
+            if child_state is not None:
+                yield name, child, child_state
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the class that make this transformation."""

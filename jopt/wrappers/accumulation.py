@@ -34,6 +34,7 @@ from jopt.core.leaves import Leaves
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
+    Place,
     Updates,
 )
 from jopt.tree import scalar
@@ -252,6 +253,7 @@ def accumulate(
             inner.needs.anything,
         ),
         readout=readout if has_readout(inner) else None,
+        place=Place(stepped=lambda old, new: new.gradient_step != old.gradient_step),
         add=add,
         emit=emit,
     )

@@ -44,6 +44,7 @@ def params_ema(
     overwrite_every: int | None = None,
     *,
     accumulator_dtype: StorageDtype | None = None,
+    each_gradient: bool = False,
 ) -> GradientTransformation:
     """Keep an exponential moving average of the parameters for `jopt.eval_params`.
 
@@ -58,6 +59,8 @@ def params_ema(
       overwrite_every: Number of steps after which the average replaces the parameters,
         repeatedly; None means never.
       accumulator_dtype: Storage dtype of ``ema``; None means float32 or wider.
+      each_gradient: Whether to average after each gradient of `accumulate`, as Keras
+        does, instead of once per step.
 
     Returns:
       A transformation for the end of a chain; it needs params.
@@ -99,7 +102,7 @@ def params_ema(
         scalars,
         ParamsEmaState,
         readout=_average_for_eval,
-        place=Place(keeps_updates=not overwrite_every),
+        place=Place(keeps_updates=not overwrite_every, once_per_step=not each_gradient),
         ema=copied(accumulator_dtype),
     )
 
@@ -159,7 +162,7 @@ def params_mean(
         scalars,
         ParamsMeanState,
         readout=_average_for_eval,
-        place=Place(keeps_updates=True),
+        place=Place(keeps_updates=True, once_per_step=True),
         mean=copied(accumulator_dtype),
     )
 

@@ -216,24 +216,13 @@ def caught_up(
     return _caught_up(tx, state, params, None if ids is None else dict(ids))
 
 
-def _children(
-    tx: GradientTransformation, state: OptState
-) -> Iterator[tuple[str, GradientTransformation, OptState]]:
-    """Yield the name, transformation and state of each child that has a state."""
-    for name, child in tx.children.items():
-        is_dict = isinstance(state, Mapping)
-        child_state = state.get(name) if is_dict else getattr(state, name)
-        if child_state is not None:
-            yield name, child, child_state
-
-
 def _catch_up_states(
     tx: GradientTransformation, state: OptState
 ) -> Iterator[CatchUpState]:
     if isinstance(tx, CatchUp):
         yield state
         return
-    for _, child, child_state in _children(tx, state):
+    for _, child, child_state in tx.inside(state):
         yield from _catch_up_states(child, child_state)
 
 
@@ -243,7 +232,7 @@ def _caught_up(
 ) -> tuple[Params, OptState]:
     if isinstance(tx, CatchUp):
         return _catch_up_rows(tx.inner, state, params, ids)
-    for name, child, child_state in _children(tx, state):
+    for name, child, child_state in tx.inside(state):
         params, child_state = _caught_up(child, child_state, params, ids)
         new = {name: child_state}
         is_dict = isinstance(state, Mapping)

@@ -108,7 +108,10 @@ def params_lawa(
         return jax.tree.map(mean, params, state.window, is_leaf=lambda x: x is None)
 
     return GradientTransformation(
-        init, update, readout=readout, place=Place(keeps_updates=True)
+        init,
+        update,
+        readout=readout,
+        place=Place(keeps_updates=True, once_per_step=True),
     )
 
 
