@@ -21,6 +21,7 @@ def around(
     inner: GradientTransformation,
     init: Callable[..., Any],
     update: Callable[..., Any],
+    state_class: Any,
     *,
     also: Needs,
     place: Place = ANYWHERE,
@@ -31,6 +32,7 @@ def around(
       inner: The transformation inside, which is passed the arguments that it takes.
       init: The wrapper's ``init``.
       update: The wrapper's ``update``.
+      state_class: The class of the wrapper's state.
       also: The arguments that the wrapper itself needs.
       place: Where the wrapper belongs in a chain, if not anywhere.
     """
@@ -49,6 +51,7 @@ def around(
         update,
         children={"inner_state": inner},
         needs=needs,
+        state_class=state_class,
         readout=readout if has_readout(inner) else None,
         place=place,
     )

@@ -16,6 +16,7 @@ from jopt.core.kernels import run
 from jopt.core.leafwise import Leafwise
 from jopt.core.order import check_order, stepped, with_steps
 from jopt.core.transformation import (
+    UPDATE,
     GradientTransformation,
     OptState,
     Place,
@@ -124,7 +125,6 @@ class Chain(GradientTransformation):
             return {n: s for n, s in states.items() if not _is_stateless(s)}
 
         def update(updates, state, params=None, **extra):
-            _check_state(state, children)
             arguments = extra if params is None else {"params": params, **extra}
             new, made_step = {}, None
             for names in groups:
@@ -155,6 +155,13 @@ class Chain(GradientTransformation):
         )
         self.members = members
         return self
+
+    def check_state(self, state: OptState, call: str = UPDATE) -> None:
+        self.check_entries(state, "this chain", call)
+
+    @property
+    def has_state(self) -> bool:
+        return True  # a dict, even if it is empty
 
     def arguments(self) -> dict[str, Any]:
         return {"members": self.members, "recipe": self.recipe}
@@ -241,28 +248,3 @@ def _groups(
 
 def _is_stateless(state: OptState) -> bool:
     return isinstance(state, tuple) and not state
-
-
-def _check_state(
-    state: OptState, children: Mapping[str, GradientTransformation]
-) -> None:
-    needed = {
-        name
-        for name, tx in children.items()
-        if isinstance(tx, Chain) or getattr(tx, "state_class", None)
-    }
-    if not isinstance(state, Mapping):
-        raise TypeError(
-            f"the state of this chain is a dict with the entries {sorted(needed)}, but "
-            f"got {abbreviated(state)}. Make it with state = tx.init(params), "
-            "and call update(updates, state, params)."
-        )
-    missing, unknown = needed - state.keys(), state.keys() - children.keys()
-    if missing or unknown:
-        lacks = [f"it lacks {sorted(missing)}"] if missing else []
-        strange = [f"no member knows its {sorted(unknown)}"] if unknown else []
-        raise ValueError(
-            f"this state, with the entries {sorted(state)}, does not belong to this "
-            f"chain: {' and '.join(lacks + strange)}. Call init again, or restore into "
-            "the result of init. (The order is update(updates, state, params).)"
-        )

@@ -77,10 +77,14 @@ class Leafwise(GradientTransformation):
         required = declaration.inputs - computed
         if "p" in declaration.keywords:
             required |= {"params"}
+        state_class = declaration.state
+        if changing:
+            state_class = changing.extended(state_class)
         self = super().__new__(
             cls,
             init,
             update,
+            state_class=state_class,
             needs=Needs(required | {"params"}, required),
             readout=readout if declaration.readout else None,
             changing=changing,
@@ -112,12 +116,6 @@ class Leafwise(GradientTransformation):
         names, schedules = changing.names, changing.schedules
         kernel_key = KernelKey(identity, changing.owner, declare, names, schedules)
         return Leafwise(self.declaration, kernel_key, changing=changing)
-
-    @property
-    def state_class(self) -> Any:
-        """The class of the state, with the numbers that change; None for no state."""
-        declared = self.declaration.state
-        return self.changing.extended(declared) if self.changing else declared
 
     def _init(self, params: Params) -> OptState:
         leaves, treedef = jax.tree.flatten(params, is_leaf=lambda x: x is None)

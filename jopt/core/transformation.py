@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from jopt import tree
+from jopt.core import tree_checks
 from jopt.core.changing_numbers import ChangingNumbers
-from jopt.values.arguments import suggestion
+from jopt.values.arguments import abbreviated, suggestion
 from jopt.values.recipe import Recipe, Recorded
 
 
@@ -46,6 +47,8 @@ class UpdateFn(Protocol):
         self, updates: U, state: S, params: Params | None = None, **extra: Any
     ) -> tuple[U, S]: ...
 
+
+UPDATE = "update(updates, state, params)"
 
 # For each child of a transformation, by its name: the leaves that it is given.
 Reach = Callable[[Params], Mapping[str, list[bool]]]
@@ -131,6 +134,8 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         state that holds its state. Their needs are its needs.
       needs: The arguments that the update takes; None reads them from its signature, or
         from the children.
+      state_class: The class of its state, to recognize another one; None if the state
+        has no class, or is checked by the update.
       reach: ``reach(params)`` gives the leaves that each child sees, by its name. A
         child without an entry sees all of them.
       readout: ``readout(state, params) -> params``, the parameters to evaluate with,
@@ -149,6 +154,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
     unchecked: Callable[..., Any]  # the update without the checks of its arguments
     children: Mapping[str, GradientTransformation]
     needs: Needs
+    state_class: Any
     reach: Reach | None
     readout: Callable[[OptState, Params], Params] | None
     changing: ChangingNumbers | None
@@ -166,6 +172,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         *,
         children: Mapping[str, GradientTransformation] | None = None,
         needs: Needs | None = None,
+        state_class: Any = None,
         reach: Reach | None = None,
         readout: Callable[[OptState, Params], Params] | None = None,
         changing: ChangingNumbers | None = None,
@@ -185,6 +192,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         ) -> tuple[U, S]:
             arguments = extra if params is None else {"params": params, **extra}
             needs.check(name, arguments)
+            self.check_state(state)
             chosen = needs.chosen(arguments)
             if needs.third and "params" in chosen:
                 return update(updates, state, chosen.pop("params"), **chosen)
@@ -193,7 +201,8 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         checked.__qualname__ = f"{name}.update"
         self = tuple.__new__(cls, (init, checked))
         self.unchecked, self.children, self.needs = update, children or {}, needs
-        self.reach, self.readout, self.changing = reach, readout, changing
+        self.state_class, self.reach = state_class, reach
+        self.readout, self.changing = readout, changing
         self.gain, self.place = gain, place
         self.fixed_name, self.recipe = fixed_name, recipe
         return self
@@ -213,6 +222,43 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         """The factory's name, which is the name of its state in a chain."""
         update: Any = self.update
         return update.__qualname__.rpartition(".")[0]
+
+    def check_state(self, state: OptState, call: str = UPDATE) -> None:
+        """Raise TypeError or ValueError unless ``init`` may have made this state.
+
+        Args:
+          state: The state.
+          call: The call with its arguments in the right order.
+        """
+        if self.state_class is not None:
+            inside = self.children if len(self.children) == 1 else ()
+            tree_checks.state_fields(self.name, self.state_class, state, call, inside)
+        elif self.children:
+            self.check_entries(state, self.name, call)
+
+    def check_entries(self, state: OptState, what: str, call: str) -> None:
+        """Raise unless a state is a dict with the states of the children."""
+        needed = {n for n, tx in self.children.items() if tx.has_state}
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                f"the state of {what} is a dict with the entries {sorted(needed)}, but "
+                f"got {abbreviated(state)}. Make it with state = tx.init(params), "
+                f"and call {call}."
+            )
+        missing, unknown = needed - state.keys(), state.keys() - self.children.keys()
+        if missing or unknown:
+            lacks = [f"it lacks {sorted(missing)}"] if missing else []
+            strange = [f"no member knows its {sorted(unknown)}"] if unknown else []
+            raise ValueError(
+                f"this state, with the entries {sorted(state)}, does not belong to "
+                f"{what}: {' and '.join(lacks + strange)}. Call init again, or restore "
+                f"into the result of init. (The order is {call}.)"
+            )
+
+    @property
+    def has_state(self) -> bool:
+        """Whether it is known to have a state that is not empty."""
+        return self.state_class is not None or bool(self.children)
 
     def inside(
         self, state: OptState
@@ -261,6 +307,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
             update,
             children=self.children,
             needs=self.needs,
+            state_class=self.state_class and changing.extended(self.state_class),
             reach=self.reach,
             readout=readout if self.readout else None,
             changing=changing,

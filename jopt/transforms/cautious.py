@@ -180,6 +180,7 @@ def _gated(
         update,
         children=inner.children,
         needs=inner.needs,
+        state_class=inner.state_class,
         reach=inner.reach,
         readout=inner.readout,
         changing=inner.changing,

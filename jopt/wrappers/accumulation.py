@@ -39,7 +39,6 @@ from jopt.core.transformation import (
 )
 from jopt.tree import scalar
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated
 from jopt.wrappers.accumulation_steps import (
     check_skip,
     gradients_per_step,
@@ -162,7 +161,7 @@ def accumulate(
     def add(updates, state, params, weight):
         """Return the state with one more gradient, and whether it was skipped."""
         leaves = Leaves(updates)
-        _check(state, weight)
+        _check_weight(weight)
         skip = skip_decision(
             should_skip_update_fn, updates, state.gradient_step, params
         )
@@ -247,6 +246,7 @@ def accumulate(
         init,
         update,
         children={"inner_opt_state": inner},
+        state_class=AccumulateState,
         needs=Needs(
             inner.needs.accepts | {"params", "weight"},
             frozenset(),
@@ -259,12 +259,7 @@ def accumulate(
     )
 
 
-def _check(state: Any, weight: Any) -> None:
-    if not isinstance(state, AccumulateState):
-        raise TypeError(
-            "accumulate expects an AccumulateState, made by its init, but got "
-            f"{abbreviated(state)}. The order is update(updates, state, params)."
-        )
+def _check_weight(weight: Any) -> None:
     if weight is not None:
         arguments.one_number("weight", weight)
         arguments.nonnegative(weight=weight)

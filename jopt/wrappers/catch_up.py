@@ -152,6 +152,7 @@ class CatchUp(GradientTransformation):
             init,
             update,
             children={"inner_state": inner},
+            state_class=CatchUpState,
             needs=Needs(frozenset({"params"}), frozenset({"params"})),
             readout=readout,
             recipe=recipe,

@@ -162,7 +162,7 @@ def _conditional(
         count = tree.safe_increment(state.step)
         return updates, state_class(step=count, inner_state=inner_state)
 
-    return around(inner, init, update, also=needs, place=place)
+    return around(inner, init, update, state_class, also=needs, place=place)
 
 
 def _arguments(should: Callable[..., Any], forward: bool) -> Needs:

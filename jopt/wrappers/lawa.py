@@ -110,6 +110,7 @@ def params_lawa(
     return GradientTransformation(
         init,
         update,
+        state_class=ParamsLawaState,
         readout=readout,
         place=Place(keeps_updates=True, once_per_step=True),
     )

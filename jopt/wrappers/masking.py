@@ -72,6 +72,7 @@ def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
         init,
         update,
         children={"inner_state": inner},
+        state_class=MaskedState,
         reach=lambda params: {"inner_state": masks.select(mask, params)},
         readout=readout if has_readout(inner) else None,
         place=Place(keeps_updates=inner.place.keeps_updates),

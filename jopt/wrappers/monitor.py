@@ -122,6 +122,7 @@ def monitor(
         init,
         update,
         children={"inner_state": inner},
+        state_class=MonitorState,
         readout=readout if has_readout(inner) else None,
         place=Place(keeps_updates=inner.place.keeps_updates),
     )

@@ -417,7 +417,7 @@ def test_the_inner_transformation_is_within_the_loop_only() -> None:
         (
             lambda: jopt.accumulate(jopt.sgd(0.1), 2).update(G32[0], P32, P32),
             TypeError,
-            "accumulate expects an AccumulateState.*update.updates, state",
+            "accumulate expects the state .* an AccumulateState.*update.updates, state",
         ),
         (
             lambda: jopt.emit(jopt.sgd(0.1), ()),
