@@ -21,6 +21,7 @@ from jopt.core.transformation import (
     OptState,
     Place,
     Updates,
+    given,
 )
 from jopt.values.arguments import abbreviated
 from jopt.values.recipe import Recipe
@@ -125,7 +126,7 @@ class Chain(GradientTransformation):
             return {n: s for n, s in states.items() if not _is_stateless(s)}
 
         def update(updates, state, params=None, **extra):
-            arguments = extra if params is None else {"params": params, **extra}
+            arguments = given(updates, params, extra)
             new, made_step = {}, None
             for names in groups:
                 group = [children[name] for name in names]

@@ -92,7 +92,7 @@ class Needs(NamedTuple):
                         f"{name}: no transformation here takes the argument {word!r}. "
                         f"Did you mean {known!r}?"
                     )
-        present = {n for n, x in arguments.items() if x is not None}
+        present = {n for n, x in arguments.items() if x is not None or n == "params"}
         for missing in sorted(self.requires - present):
             if missing == "params":
                 what, call = "the parameters", "params"
@@ -101,6 +101,18 @@ class Needs(NamedTuple):
             raise TypeError(
                 f"{name} needs {what}: call update(updates, state, {call})."
             )
+
+
+def given(
+    updates: Updates, params: Params | None, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of an update by name, without params if they were not passed.
+
+    A bare array that a mask leaves out is None, and so are the parameters then: None
+    beside updates of None is a tree without arrays.
+    """
+    passed = params is not None or updates is None
+    return {"params": params, **extra} if passed else dict(extra)
 
 
 class Place(NamedTuple):
@@ -190,7 +202,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         def checked(
             updates: U, state: S, params: Params | None = None, **extra: Any
         ) -> tuple[U, S]:
-            arguments = extra if params is None else {"params": params, **extra}
+            arguments = given(updates, params, extra)
             needs.check(name, arguments)
             self.check_state(state)
             chosen = needs.chosen(arguments)

@@ -25,7 +25,7 @@ import numpy as np
 from jopt import tree
 from jopt.core import masks
 from jopt.core.chain import as_transformation
-from jopt.core.eval_params import eval_params
+from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
@@ -145,7 +145,9 @@ class CatchUp(GradientTransformation):
 
         def readout(state, params):
             params, state = _catch_up_rows(inner, state, params, None)
-            return eval_params(inner, state.inner_state, params, default=params)
+            if not has_readout(inner):
+                return params
+            return eval_params(inner, state.inner_state, params)
 
         self = super().__new__(
             cls,

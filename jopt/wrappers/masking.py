@@ -149,7 +149,8 @@ def partition(
         parts = []
         for name, selected in selected_by_label(params).items():
             part = masks.only(params, selected)
-            part = eval_params(inner[name], state[name], part, default=part)
+            if has_readout(inner[name]):
+                part = eval_params(inner[name], state[name], part)
             parts.append((selected, part))
         return _merge(params, parts)
 

@@ -84,7 +84,7 @@ def monitor(
         for suffix, selected in parts.items():
             g_norm, u_norm, p_norm = (
                 jnp.full((), jnp.nan, tree.scalar_dtype())
-                if x is None
+                if x is None and g is not None
                 else tree.norm(masks.only(x, selected) if selected else x)
                 for x in (g, u, params)
             )

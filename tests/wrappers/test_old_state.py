@@ -23,8 +23,12 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "skip_spikes": jopt.skip_spikes,
     "skip_spikes, scheduled": lambda tx: jopt.skip_spikes(tx, eps=jopt.tunable(0.1)),
     "dynamic_loss_scale": jopt.dynamic_loss_scale,
-    "conditionally_transform": lambda tx: jopt.conditionally_transform(tx, bool),
-    "conditionally_mask": lambda tx: jopt.conditionally_mask(tx, bool),
+    "conditionally_transform": lambda tx: jopt.conditionally_transform(
+        tx, lambda step: step >= 0
+    ),
+    "conditionally_mask": lambda tx: jopt.conditionally_mask(
+        tx, lambda step: step >= 0
+    ),
     "monitor": jopt.monitor,
     "lookahead": jopt.lookahead,
     "lookahead, tunable": lambda tx: jopt.lookahead(
@@ -46,6 +50,12 @@ STATES: dict[str, Any] = {
     "nothing": None,
     "no state": (),
 }
+
+
+def test_every_wrapper_with_a_state_of_its_own_is_here() -> None:
+    wrappers = {*jopt.names(kind="wrapper")} & {*dir(jopt)}
+    without = {"chain", "cautious", "gradient_sign", "multi_transform", "schedule_free"}
+    assert wrappers - without <= {name.split(",")[0] for name in WRAPPERS}
 
 
 @pytest.mark.parametrize("kind", STATES)
