@@ -162,7 +162,12 @@ def scale_by_galore(
         state = ScaleByGaloreState(count, base_state, leaves.tree(projectors))
         return leaves.tree(new), state
 
-    return GradientTransformation(init, update, children={"base_optimizer_state": base})
+    return GradientTransformation(
+        init,
+        update,
+        children={"base_optimizer_state": base},
+        state_class=ScaleByGaloreState,
+    )
 
 
 def _needs_params(tx: GradientTransformation) -> bool:

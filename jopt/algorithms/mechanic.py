@@ -165,7 +165,11 @@ def mechanize(
         base.needs.accepts | {"params"}, frozenset({"params"}), base.needs.anything
     )
     return GradientTransformation(
-        init, update, children={"base_optimizer_state": base}, needs=needs
+        init,
+        update,
+        children={"base_optimizer_state": base},
+        needs=needs,
+        state_class=MechanicState,
     )
 
 

@@ -30,7 +30,7 @@ from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import copied, leafwise
 from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation
+from jopt.core.transformation import GradientTransformation, Place
 from jopt.transforms.weight_decay import decoupled_decay
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -127,6 +127,7 @@ def scale_by_schedule_free(
         ScaleByScheduleFreeState,
         carry={"weight_sum": 0.0, "max_lr": 0.0},
         readout=readout,
+        place=Place(once_per_step=True),
         z=copied(state_dtype),
     )
 

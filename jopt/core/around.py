@@ -7,8 +7,10 @@ from typing import Any
 
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.transformation import (
+    ANYWHERE,
     GradientTransformation,
     Needs,
+    Place,
 )
 
 
@@ -19,8 +21,10 @@ def around(
     inner: GradientTransformation,
     init: Callable[..., Any],
     update: Callable[..., Any],
+    state_class: Any,
     *,
     also: Needs,
+    place: Place = ANYWHERE,
 ) -> GradientTransformation:
     """Make a wrapper that keeps the state of ``inner`` in the field ``inner_state``.
 
@@ -28,7 +32,9 @@ def around(
       inner: The transformation inside, which is passed the arguments that it takes.
       init: The wrapper's ``init``.
       update: The wrapper's ``update``.
+      state_class: The class of the wrapper's state.
       also: The arguments that the wrapper itself needs.
+      place: Where the wrapper belongs in a chain, if not anywhere.
     """
 
     def readout(state, params):
@@ -45,5 +51,7 @@ def around(
         update,
         children={"inner_state": inner},
         needs=needs,
+        state_class=state_class,
         readout=readout if has_readout(inner) else None,
+        place=place,
     )

@@ -7,11 +7,22 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, Self
 
+import jax
+import jax.numpy as jnp
+
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
 from jopt.core.kernels import run
 from jopt.core.leafwise import Leafwise
-from jopt.core.transformation import GradientTransformation, OptState, Updates
+from jopt.core.order import check_order, stepped, with_steps
+from jopt.core.transformation import (
+    UPDATE,
+    GradientTransformation,
+    OptState,
+    Place,
+    Updates,
+    given,
+)
 from jopt.values.arguments import abbreviated
 from jopt.values.recipe import Recipe
 
@@ -39,7 +50,9 @@ def chain(
 
     Raises:
       TypeError: A member is not a transformation.
-      ValueError: A keyword is the name of another member.
+      ValueError: A keyword is the name of another member, or a member that must be
+        first or last is not: `aggregate` and `densify`, or an average of the
+        parameters, after which no member may change the updates.
 
     >>> import jopt, jax.numpy as jnp
     >>> tx = jopt.chain(jopt.clip_by_global_norm(1.0), jopt.sgd(0.1, momentum=0.9))
@@ -104,28 +117,52 @@ class Chain(GradientTransformation):
         recipe: Recipe | None = None,
     ) -> Self:
         children = _by_name(members)
-        groups = _groups(children)
+        check_order(children)
+        in_steps = with_steps(children)
+        groups = _groups(children, in_steps)
 
         def init(params):
             states = {name: tx.init(params) for name, tx in children.items()}
             return {n: s for n, s in states.items() if not _is_stateless(s)}
 
         def update(updates, state, params=None, **extra):
-            _check_state(state, children)
-            arguments = extra if params is None else {"params": params, **extra}
-            new = {}
+            arguments = given(updates, params, extra)
+            new, made_step = {}, None
             for names in groups:
                 group = [children[name] for name in names]
                 before = [state.get(name, NO_STATE) for name in names]
                 for tx in group:
                     tx.needs.check(tx.name, tx.needs.chosen(arguments))
-                updates, after = _run(group, updates, before, arguments)
+                found, after = _run(group, updates, before, arguments)
+                if names[0] in in_steps and made_step is not None:
+                    old = (updates, before)
+                    found, after = _select(made_step, (found, after), old)
+                updates = found
+                if in_steps:
+                    for tx, x, y in zip(group, before, after, strict=True):
+                        made = stepped(tx, x, y)
+                        made_step = made_step if made is None else made
                 new |= zip(names, after, strict=True)
             return updates, {name: new[name] for name in state}
 
-        self = super().__new__(cls, init, update, children=children, recipe=recipe)
+        keeps_updates = all(tx.place.keeps_updates for tx in children.values())
+        self = super().__new__(
+            cls,
+            init,
+            update,
+            children=children,
+            place=Place(keeps_updates=keeps_updates),
+            recipe=recipe,
+        )
         self.members = members
         return self
+
+    def check_state(self, state: OptState, call: str = UPDATE) -> None:
+        self.check_entries(state, "this chain", call)
+
+    @property
+    def has_state(self) -> bool:
+        return True  # a dict, even if it is empty
 
     def arguments(self) -> dict[str, Any]:
         return {"members": self.members, "recipe": self.recipe}
@@ -143,6 +180,11 @@ def _run(
     (tx,) = group
     updates, state = tx.update(updates, states[0], **tx.needs.chosen(arguments))
     return updates, [state]
+
+
+@jax.jit
+def _select(made_step: Any, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(made_step, x, y), new, old)
 
 
 def as_transformation(tx: Any, where: str) -> GradientTransformation:
@@ -179,51 +221,31 @@ def _by_name(
     return children
 
 
-def _groups(children: Mapping[str, GradientTransformation]) -> list[list[str]]:
+def _groups(
+    children: Mapping[str, GradientTransformation], in_steps: set[str]
+) -> list[list[str]]:
     """Groups of neighbouring leafwise members, by name; one kernel runs each group.
 
     A member that looks at the whole tree of updates starts a new group: inside a kernel
-    there is one leaf only, so the tree has to be computed before.
+    there is one leaf only, so the tree has to be computed before. So does a member that
+    runs in some steps only, after one that runs in all.
     """
     groups: list[list[str]] = []
     previous: GradientTransformation | None = None
+    runs_in_steps = False
     for name, tx in children.items():
         if (
             isinstance(previous, Leafwise)
             and isinstance(tx, Leafwise)
             and "updates" not in tx.declaration.inputs
+            and (name in in_steps) == runs_in_steps
         ):
             groups[-1].append(name)
         else:
             groups.append([name])
-        previous = tx
+        previous, runs_in_steps = tx, name in in_steps
     return groups
 
 
 def _is_stateless(state: OptState) -> bool:
     return isinstance(state, tuple) and not state
-
-
-def _check_state(
-    state: OptState, children: Mapping[str, GradientTransformation]
-) -> None:
-    needed = {
-        name
-        for name, tx in children.items()
-        if isinstance(tx, Chain) or getattr(tx, "state_class", None)
-    }
-    if not isinstance(state, Mapping):
-        raise TypeError(
-            f"the state of this chain is a dict with the entries {sorted(needed)}, but "
-            f"got {abbreviated(state)}. Make it with state = tx.init(params), "
-            "and call update(updates, state, params)."
-        )
-    missing, unknown = needed - state.keys(), state.keys() - children.keys()
-    if missing or unknown:
-        lacks = [f"it lacks {sorted(missing)}"] if missing else []
-        strange = [f"no member knows its {sorted(unknown)}"] if unknown else []
-        raise ValueError(
-            f"this state, with the entries {sorted(state)}, does not belong to this "
-            f"chain: {' and '.join(lacks + strange)}. Call init again, or restore into "
-            "the result of init. (The order is update(updates, state, params).)"
-        )

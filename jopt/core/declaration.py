@@ -12,7 +12,7 @@ import jax
 from jopt.core import masks
 from jopt.core.changing_numbers import ChangingNumbers
 from jopt.core.slots import Slot
-from jopt.core.transformation import Params
+from jopt.core.transformation import Params, Place
 
 
 class Declaration(NamedTuple):
@@ -27,6 +27,7 @@ class Declaration(NamedTuple):
     real_only: bool
     readout: Callable[..., Any] | None
     gain: str | None
+    place: Place
 
     @property
     def keywords(self) -> frozenset[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from jopt.core.transformation import GradientTransformation, OptState, Params
 from jopt.values.recipe import Recorded
+
+
+CALL = "eval_params(tx, state, params)"
 
 
 def eval_params(
@@ -32,6 +35,7 @@ def eval_params(
       Parameters of the same structure, shapes and dtypes.
 
     Raises:
+      TypeError: ``state`` is not a state of ``tx``.
       ValueError: No transformation in ``tx`` has other parameters to evaluate with,
         and ``default`` is None; or more than one has.
 
@@ -40,14 +44,15 @@ def eval_params(
     >>> _, state = tx.update(params, tx.init(params), params)
     >>> jopt.eval_params(tx, state, params)
     Array([0., 0.], dtype=float32)
-    >>> jopt.eval_params(jopt.sgd(1.0), state, params, default=params)
+    >>> tx = jopt.sgd(1.0)
+    >>> jopt.eval_params(tx, tx.init(params), params, default=params)
     Array([1., 1.], dtype=float32)
     """
     if not isinstance(tx, GradientTransformation) or isinstance(state, Recorded):
         raise TypeError(
-            "the order is eval_params(tx, state, params), where tx is a transformation "
-            f"of jopt; got {tx!r}"
+            f"the order is {CALL}, where tx is a transformation of jopt; got {tx!r}"
         )
+    tx.check_state(state, CALL)
     readouts = list(_readouts(tx, state, tx.name))
     if len(readouts) > 1:
         raise ValueError(
@@ -71,15 +76,14 @@ def _readouts(
     tx: GradientTransformation, state: OptState, path: str
 ) -> Iterator[tuple[str, GradientTransformation, OptState]]:
     """Each transformation inside that has a readout, with its state."""
+    if not has_readout(tx):
+        return
+    tx.check_state(state, CALL)
     if tx.readout is not None:
         yield path, tx, state
         return
-    for name, inner in tx.children.items():
-        inner_state = (
-            state.get(name) if isinstance(state, Mapping) else getattr(state, name)
-        )
-        if inner_state is not None:
-            yield from _readouts(inner, inner_state, f"{path}/{name}")
+    for name, inner, inner_state in tx.inside(state):
+        yield from _readouts(inner, inner_state, f"{path}/{name}")
 
 
 def has_readout(tx: Any) -> bool:

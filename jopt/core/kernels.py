@@ -21,10 +21,9 @@ from jopt import tree
 from jopt.core import row_kernels, tree_checks
 from jopt.core.changing_numbers import NO_STATE, scheduled
 from jopt.core.declaration import KernelKey, Member
-from jopt.core.transformation import OptState, Params, Updates
+from jopt.core.transformation import UPDATE, OptState, Params, Updates
 from jopt.tree import scalar
 from jopt.tree.row_sparse import is_rows
-from jopt.values.arguments import abbreviated
 
 
 def run(
@@ -139,16 +138,8 @@ def _with_multiple(scalars: dict[str, Any], multiple: Any) -> dict[str, Any]:
 
 def _fields(member: Member, state: OptState) -> dict[str, Any]:
     """The fields of a state, if it is a state of this member."""
-    fields = getattr(member.state_class, "_fields", ())
-    if getattr(state, "_fields", ()) == fields and isinstance(state, tuple):
-        return dict(zip(fields, state, strict=True))
-    raise TypeError(
-        f"{member.name} expects the state that its init made, a "
-        f"{member.state_class.__name__ if fields else 'tuple ()'} with the fields "
-        f"{fields}, but got {abbreviated(state)}. The order is update(updates, "
-        "state, params); a state that was read from a file has to be restored into "
-        "tx.init(params)."
-    )
+    tree_checks.state_fields(member.name, member.state_class, state, UPDATE)
+    return dict(zip(getattr(state, "_fields", ()), state, strict=True))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -24,10 +24,12 @@ from jopt.core.declaration import Declaration, KernelKey
 from jopt.core.kernels import run
 from jopt.core.slots import Slot, copied, full, zeros
 from jopt.core.transformation import (
+    ANYWHERE,
     GradientTransformation,
     Needs,
     OptState,
     Params,
+    Place,
 )
 from jopt.tree import scalar
 from jopt.values.recipe import Recipe, freeze
@@ -75,14 +77,19 @@ class Leafwise(GradientTransformation):
         required = declaration.inputs - computed
         if "p" in declaration.keywords:
             required |= {"params"}
+        state_class = declaration.state
+        if changing:
+            state_class = changing.extended(state_class)
         self = super().__new__(
             cls,
             init,
             update,
+            state_class=state_class,
             needs=Needs(required | {"params"}, required),
             readout=readout if declaration.readout else None,
             changing=changing,
             gain=declaration.gain,
+            place=declaration.place,
             fixed_name=kernel_key.name,
             recipe=recipe,
         )
@@ -109,12 +116,6 @@ class Leafwise(GradientTransformation):
         names, schedules = changing.names, changing.schedules
         kernel_key = KernelKey(identity, changing.owner, declare, names, schedules)
         return Leafwise(self.declaration, kernel_key, changing=changing)
-
-    @property
-    def state_class(self) -> Any:
-        """The class of the state, with the numbers that change; None for no state."""
-        declared = self.declaration.state
-        return self.changing.extended(declared) if self.changing else declared
 
     def _init(self, params: Params) -> OptState:
         leaves, treedef = jax.tree.flatten(params, is_leaf=lambda x: x is None)
@@ -180,6 +181,7 @@ def leafwise(
     real_only: bool = False,
     readout: Callable[..., Any] | None = None,
     gain: str | None = None,
+    place: Place = ANYWHERE,
     **slots: Slot,
 ) -> Leafwise:
     """Make a transformation of the algorithm for one leaf.
@@ -206,6 +208,7 @@ def leafwise(
       readout: ``readout(p, *slots, **fields)`` returns the parameter to evaluate with,
         for `jopt.eval_params`. A keyword-only argument is a scalar field of the state.
       gain: The name under which `jopt.monitor` reports ``|update| / |gradient|``.
+      place: Where the transformation belongs in a chain, if not anywhere.
       **slots: What to keep for every leaf, made by `zeros`, `full` or `copied`.
 
     Returns:
@@ -222,7 +225,9 @@ def leafwise(
     {'w': Array([2., 2.], dtype=float32)}
     """
     declaration = Declaration(
-        rule, scalars, state, slots, dict(carry or {}), mask, real_only, readout, gain
+        *(rule, scalars, state, slots, dict(carry or {}), mask, real_only, readout),
+        gain,
+        place,
     )
     needed = {*slots, *declaration.carry}
     needed |= {"count"} if {"t", "count"} & declaration.inputs else set()

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from jopt import tree
+from jopt.core import tree_checks
 from jopt.core.changing_numbers import ChangingNumbers
-from jopt.values.arguments import suggestion
+from jopt.values.arguments import abbreviated, suggestion
 from jopt.values.recipe import Recipe, Recorded
 
 
@@ -46,6 +47,8 @@ class UpdateFn(Protocol):
         self, updates: U, state: S, params: Params | None = None, **extra: Any
     ) -> tuple[U, S]: ...
 
+
+UPDATE = "update(updates, state, params)"
 
 # For each child of a transformation, by its name: the leaves that it is given.
 Reach = Callable[[Params], Mapping[str, list[bool]]]
@@ -89,7 +92,7 @@ class Needs(NamedTuple):
                         f"{name}: no transformation here takes the argument {word!r}. "
                         f"Did you mean {known!r}?"
                     )
-        present = {n for n, x in arguments.items() if x is not None}
+        present = {n for n, x in arguments.items() if x is not None or n == "params"}
         for missing in sorted(self.requires - present):
             if missing == "params":
                 what, call = "the parameters", "params"
@@ -98,6 +101,35 @@ class Needs(NamedTuple):
             raise TypeError(
                 f"{name} needs {what}: call update(updates, state, {call})."
             )
+
+
+def given(
+    updates: Updates, params: Params | None, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of an update by name, without params if they were not passed.
+
+    A bare array that a mask leaves out is None, and so are the parameters then: None
+    beside updates of None is a tree without arrays.
+    """
+    passed = params is not None or updates is None
+    return {"params": params, **extra} if passed else dict(extra)
+
+
+class Place(NamedTuple):
+    """Where a transformation belongs in a chain, and when it runs there.
+
+    A transformation with a readout is not declared: no later member may change the
+    updates, because the parameters to evaluate with follow from them.
+    """
+
+    first: bool = False  # no member that changes the updates may come before it
+    keeps_updates: bool = False  # it returns the updates as they are
+    # stepped(old state, new state): whether the gradients so far have made a step.
+    stepped: Callable[[OptState, OptState], Any] | None = None
+    once_per_step: bool = False  # after such a member it runs in its steps only
+
+
+ANYWHERE = Place()
 
 
 class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
@@ -114,6 +146,8 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         state that holds its state. Their needs are its needs.
       needs: The arguments that the update takes; None reads them from its signature, or
         from the children.
+      state_class: The class of its state, to recognize another one; None if the state
+        has no class, or is checked by the update.
       reach: ``reach(params)`` gives the leaves that each child sees, by its name. A
         child without an entry sees all of them.
       readout: ``readout(state, params) -> params``, the parameters to evaluate with,
@@ -121,6 +155,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
       changing: The numbers that are fields of the state.
       gain: The name under which `jopt.monitor` reports ``|update| / |gradient|``, for a
         transformation that is about this ratio, such as a clip.
+      place: Where it belongs in a chain, if not anywhere.
       fixed_name: Its name, whatever factory makes it.
       recipe: The call that makes it.
 
@@ -131,10 +166,12 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
     unchecked: Callable[..., Any]  # the update without the checks of its arguments
     children: Mapping[str, GradientTransformation]
     needs: Needs
+    state_class: Any
     reach: Reach | None
     readout: Callable[[OptState, Params], Params] | None
     changing: ChangingNumbers | None
     gain: str | None
+    place: Place
     fixed_name: str | None
 
     def __init_subclass__(cls) -> None:
@@ -147,10 +184,12 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         *,
         children: Mapping[str, GradientTransformation] | None = None,
         needs: Needs | None = None,
+        state_class: Any = None,
         reach: Reach | None = None,
         readout: Callable[[OptState, Params], Params] | None = None,
         changing: ChangingNumbers | None = None,
         gain: str | None = None,
+        place: Place = ANYWHERE,
         fixed_name: str | None = None,
         recipe: Recipe | None = None,
     ) -> Self:
@@ -163,8 +202,9 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         def checked(
             updates: U, state: S, params: Params | None = None, **extra: Any
         ) -> tuple[U, S]:
-            arguments = extra if params is None else {"params": params, **extra}
+            arguments = given(updates, params, extra)
             needs.check(name, arguments)
+            self.check_state(state)
             chosen = needs.chosen(arguments)
             if needs.third and "params" in chosen:
                 return update(updates, state, chosen.pop("params"), **chosen)
@@ -173,8 +213,10 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         checked.__qualname__ = f"{name}.update"
         self = tuple.__new__(cls, (init, checked))
         self.unchecked, self.children, self.needs = update, children or {}, needs
-        self.reach, self.readout, self.changing = reach, readout, changing
-        self.gain, self.fixed_name, self.recipe = gain, fixed_name, recipe
+        self.state_class, self.reach = state_class, reach
+        self.readout, self.changing = readout, changing
+        self.gain, self.place = gain, place
+        self.fixed_name, self.recipe = fixed_name, recipe
         return self
 
     @property
@@ -192,6 +234,53 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         """The factory's name, which is the name of its state in a chain."""
         update: Any = self.update
         return update.__qualname__.rpartition(".")[0]
+
+    def check_state(self, state: OptState, call: str = UPDATE) -> None:
+        """Raise TypeError or ValueError unless ``init`` may have made this state.
+
+        Args:
+          state: The state.
+          call: The call with its arguments in the right order.
+        """
+        if self.state_class is not None:
+            inside = self.children if len(self.children) == 1 else ()
+            tree_checks.state_fields(self.name, self.state_class, state, call, inside)
+        elif self.children:
+            self.check_entries(state, self.name, call)
+
+    def check_entries(self, state: OptState, what: str, call: str) -> None:
+        """Raise unless a state is a dict with the states of the children."""
+        needed = {n for n, tx in self.children.items() if tx.has_state}
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                f"the state of {what} is a dict with the entries {sorted(needed)}, but "
+                f"got {abbreviated(state)}. Make it with state = tx.init(params), "
+                f"and call {call}."
+            )
+        missing, unknown = needed - state.keys(), state.keys() - self.children.keys()
+        if missing or unknown:
+            lacks = [f"it lacks {sorted(missing)}"] if missing else []
+            strange = [f"no member knows its {sorted(unknown)}"] if unknown else []
+            raise ValueError(
+                f"this state, with the entries {sorted(state)}, does not belong to "
+                f"{what}: {' and '.join(lacks + strange)}. Call init again, or restore "
+                f"into the result of init. (The order is {call}.)"
+            )
+
+    @property
+    def has_state(self) -> bool:
+        """Whether it is known to have a state that is not empty."""
+        return self.state_class is not None or bool(self.children)
+
+    def inside(
+        self, state: OptState
+    ) -> Iterator[tuple[str, GradientTransformation, OptState]]:
+        """The name, transformation and state of each child that has a state."""
+        for name, child in self.children.items():
+            is_dict = isinstance(state, Mapping)
+            child_state = state.get(name) if is_dict else getattr(state, name)
+            if child_state is not None:
+                yield name, child, child_state
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the class that make this transformation."""
@@ -230,10 +319,12 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
             update,
             children=self.children,
             needs=self.needs,
+            state_class=self.state_class and changing.extended(self.state_class),
             reach=self.reach,
             readout=readout if self.readout else None,
             changing=changing,
             gain=self.gain,
+            place=self.place,
         )
 
 

@@ -242,3 +242,32 @@ def note_leaf(error: Exception, whole: Any, i: int) -> None:
     """Add a note to an error that names the leaf where it happened."""
     path, leaf = tree.leaves_with_names(whole, none=True)[i]
     error.add_note(f"This is about leaf {path!r} of shape {np.shape(leaf)}.")
+
+
+def state_fields(
+    name: str, state_class: Any, state: Any, call: str, inside: Collection[str] = ()
+) -> None:
+    """Raise TypeError unless a state is one of this class, made by ``init``.
+
+    Args:
+      name: The transformation that expects it.
+      state_class: A NamedTuple class; None for no state.
+      state: The state.
+      call: The call with its arguments in the right order.
+      inside: The fields that hold the states of transformations inside.
+    """
+    fields = getattr(state_class, "_fields", ())
+    if isinstance(state, tuple) and getattr(state, "_fields", ()) == fields:
+        return
+    kind = state_class.__name__ if fields else "tuple ()"
+    article = "an" if kind[0] in "AEIOU" else "a"
+    hint = "".join(
+        f" If {name} was put around a transformation later, the state of that one goes "
+        f"into the field {field}: tx.init(params)._replace({field}=state)."
+        for field in inside
+    )
+    raise TypeError(
+        f"{name} expects the state that its init made, {article} {kind} with the "
+        f"fields {fields}, but got {abbreviated(state)}. The order is {call}; a state "
+        f"that was read from a file has to be restored into tx.init(params).{hint}"
+    )

@@ -31,6 +31,7 @@ def widened(inner: GradientTransformation) -> GradientTransformation:
         inner.init,
         update,
         children=inner.children,
+        state_class=inner.state_class,
         reach=inner.reach,
         recipe=inner.recipe,
     )

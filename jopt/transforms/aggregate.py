@@ -13,7 +13,7 @@ from jopt import tree
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
 from jopt.core.leaves import Leaves
-from jopt.core.transformation import GradientTransformation, Updates
+from jopt.core.transformation import GradientTransformation, Place, Updates
 from jopt.values import arguments
 
 
@@ -71,7 +71,7 @@ def aggregate(
         _check_axes(updates, names)
         return leaves.rounded(reduce(leaves.widened(), names)), state
 
-    return GradientTransformation(init, update)
+    return GradientTransformation(init, update, place=Place(first=True))
 
 
 def _check_axes(updates: Updates, names: tuple[str, ...]) -> None:

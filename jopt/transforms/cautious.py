@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from jopt.core.chain import as_transformation
 from jopt.core.changing_numbers import NO_STATE
+from jopt.core.eval_params import has_readout
 from jopt.core.factory import transformation
 from jopt.core.leafwise import Leafwise, leafwise
 from jopt.core.leaves import Leaves
@@ -67,6 +68,7 @@ def cautious(
 
     Raises:
       TypeError: ``inner`` is not a transformation.
+      ValueError: ``inner`` averages parameters.
 
     An element of a complex leaf is kept if the update and the gradient are less than
     90 degrees apart (more than 90 degrees for a descent step).
@@ -101,6 +103,7 @@ def gradient_sign(
 
     Raises:
       TypeError: ``inner`` is not a transformation.
+      ValueError: ``inner`` averages parameters.
 
     Cao, Li & Song, "Grams: gradient descent with adaptive momentum scaling", 2024;
     `jopt.grams` is the full optimizer. For complex ``g``, ``sign(g)`` is ``g / |g|``.
@@ -157,6 +160,11 @@ def _gated(
     name: str, inner: GradientTransformation, gate: Gate
 ) -> GradientTransformation:
     """Return ``inner`` with ``gate(gradient, update)`` applied to each leaf."""
+    if has_readout(inner):
+        raise ValueError(
+            f"{name} changes the steps of inner, so an average inside it is not an "
+            f"average of the parameters. Put it after {name} in a chain. Got {inner!r}"
+        )
     if isinstance(inner, Leafwise):
         return _gated_leafwise(name, inner, gate)
     gate_leaves = _leafwise_gate(gate)
@@ -172,6 +180,7 @@ def _gated(
         update,
         children=inner.children,
         needs=inner.needs,
+        state_class=inner.state_class,
         reach=inner.reach,
         readout=inner.readout,
         changing=inner.changing,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
 from jopt.core.leaves import Leaves
-from jopt.core.transformation import GradientTransformation
+from jopt.core.transformation import GradientTransformation, Place
 from jopt.tree.row_sparse import is_rows
 
 
@@ -14,7 +14,7 @@ def densify() -> GradientTransformation:
     """Make row-sparse updates dense, with zeros in the untouched rows.
 
     The rest of the chain sees an ordinary gradient: moments and weights also decay in
-    untouched rows, as in Keras 3, and every row is read and written.
+    untouched rows, as in Keras 3, and every row is read and written. Put it first.
 
     Returns:
       A transformation without state; dense updates pass unchanged.
@@ -36,4 +36,4 @@ def densify() -> GradientTransformation:
         dense = leaves.each(lambda g: g.todense() if is_rows(g) else g)
         return leaves.tree(dense), state
 
-    return GradientTransformation(init, update)
+    return GradientTransformation(init, update, place=Place(first=True))

@@ -14,7 +14,7 @@ from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise
 from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation, Params, Updates
+from jopt.core.transformation import GradientTransformation, Params, Place, Updates
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -30,7 +30,7 @@ def identity() -> GradientTransformation:
     >>> jopt.identity().update(jnp.ones(1), ())[0]
     Array([1.], dtype=float32)
     """
-    return leafwise(lambda g: g)
+    return leafwise(lambda g: g, place=Place(keeps_updates=True))
 
 
 @transformation

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jopt import tree
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import leafwise, zeros
-from jopt.core.transformation import GradientTransformation
+from jopt.core.transformation import GradientTransformation, Place
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -135,7 +135,8 @@ def apply_every(
         return jnp.where(position == k - 1, acc, 0.0), acc
 
     slot = zeros(accumulator_dtype)
-    return leafwise(rule, scalars, ApplyEveryState, grad_acc=slot)
+    place = Place(stepped=lambda old, new: new.count % k == 0)
+    return leafwise(rule, scalars, ApplyEveryState, place=place, grad_acc=slot)
 
 
 class EmaState(NamedTuple):

@@ -34,11 +34,11 @@ from jopt.core.leaves import Leaves
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
+    Place,
     Updates,
 )
 from jopt.tree import scalar
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated
 from jopt.wrappers.accumulation_steps import (
     check_skip,
     gradients_per_step,
@@ -161,7 +161,7 @@ def accumulate(
     def add(updates, state, params, weight):
         """Return the state with one more gradient, and whether it was skipped."""
         leaves = Leaves(updates)
-        _check(state, weight)
+        _check_weight(weight)
         skip = skip_decision(
             should_skip_update_fn, updates, state.gradient_step, params
         )
@@ -246,23 +246,20 @@ def accumulate(
         init,
         update,
         children={"inner_opt_state": inner},
+        state_class=AccumulateState,
         needs=Needs(
             inner.needs.accepts | {"params", "weight"},
             frozenset(),
             inner.needs.anything,
         ),
         readout=readout if has_readout(inner) else None,
+        place=Place(stepped=lambda old, new: new.gradient_step != old.gradient_step),
         add=add,
         emit=emit,
     )
 
 
-def _check(state: Any, weight: Any) -> None:
-    if not isinstance(state, AccumulateState):
-        raise TypeError(
-            "accumulate expects an AccumulateState, made by its init, but got "
-            f"{abbreviated(state)}. The order is update(updates, state, params)."
-        )
+def _check_weight(weight: Any) -> None:
     if weight is not None:
         arguments.one_number("weight", weight)
         arguments.nonnegative(weight=weight)

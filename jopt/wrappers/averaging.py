@@ -5,9 +5,9 @@
 `params_ema`  w_t = 1 - decay: an exponential moving average
 `params_mean` w_t = 1 / k for the k-th sample: stochastic weight averaging
 
-Put them last in a chain, where the updates are final. They return the updates
-unchanged; `jopt.eval_params` returns the average. `params_lawa` (lawa.py) averages the
-latest few samples.
+They go last in a chain, where the updates are final; `chain` raises otherwise. They
+return the updates unchanged; `jopt.eval_params` returns the average. `params_lawa`
+(lawa.py) averages the latest few samples.
 
 State: 4 bytes per float32 parameter. A decay of 0.999 to 0.9999 averages over the last
 thousand to ten thousand steps; stochastic weight averaging covers the last quarter of a
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jopt import tree
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import copied, leafwise
-from jopt.core.transformation import GradientTransformation
+from jopt.core.transformation import GradientTransformation, Place
 from jopt.tree import scalar
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -44,6 +44,7 @@ def params_ema(
     overwrite_every: int | None = None,
     *,
     accumulator_dtype: StorageDtype | None = None,
+    each_gradient: bool = False,
 ) -> GradientTransformation:
     """Keep an exponential moving average of the parameters for `jopt.eval_params`.
 
@@ -58,6 +59,8 @@ def params_ema(
       overwrite_every: Number of steps after which the average replaces the parameters,
         repeatedly; None means never.
       accumulator_dtype: Storage dtype of ``ema``; None means float32 or wider.
+      each_gradient: Whether to average after each gradient of `accumulate`, as Keras
+        does, instead of once per step.
 
     Returns:
       A transformation for the end of a chain; it needs params.
@@ -94,8 +97,14 @@ def params_ema(
         return numbers
 
     rule = _average_and_overwrite if overwrite_every else _average
-    ema = copied(accumulator_dtype)
-    return leafwise(rule, scalars, ParamsEmaState, readout=_average_for_eval, ema=ema)
+    return leafwise(
+        rule,
+        scalars,
+        ParamsEmaState,
+        readout=_average_for_eval,
+        place=Place(keeps_updates=not overwrite_every, once_per_step=not each_gradient),
+        ema=copied(accumulator_dtype),
+    )
 
 
 class ParamsMeanState(NamedTuple):
@@ -148,9 +157,13 @@ def params_mean(
         w = jnp.where(since % every == 0, 1 / scalar(samples), 0)
         return {"w": jnp.where(since < 0, 1, w)}
 
-    mean = copied(accumulator_dtype)
     return leafwise(
-        _average, scalars, ParamsMeanState, readout=_average_for_eval, mean=mean
+        _average,
+        scalars,
+        ParamsMeanState,
+        readout=_average_for_eval,
+        place=Place(keeps_updates=True, once_per_step=True),
+        mean=copied(accumulator_dtype),
     )
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from jopt import tree
 from jopt.core import masks
 from jopt.core.chain import as_transformation
-from jopt.core.eval_params import eval_params
+from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
@@ -145,13 +145,16 @@ class CatchUp(GradientTransformation):
 
         def readout(state, params):
             params, state = _catch_up_rows(inner, state, params, None)
-            return eval_params(inner, state.inner_state, params, default=params)
+            if not has_readout(inner):
+                return params
+            return eval_params(inner, state.inner_state, params)
 
         self = super().__new__(
             cls,
             init,
             update,
             children={"inner_state": inner},
+            state_class=CatchUpState,
             needs=Needs(frozenset({"params"}), frozenset({"params"})),
             readout=readout,
             recipe=recipe,
@@ -216,24 +219,13 @@ def caught_up(
     return _caught_up(tx, state, params, None if ids is None else dict(ids))
 
 
-def _children(
-    tx: GradientTransformation, state: OptState
-) -> Iterator[tuple[str, GradientTransformation, OptState]]:
-    """Yield the name, transformation and state of each child that has a state."""
-    for name, child in tx.children.items():
-        is_dict = isinstance(state, Mapping)
-        child_state = state.get(name) if is_dict else getattr(state, name)
-        if child_state is not None:
-            yield name, child, child_state
-
-
 def _catch_up_states(
     tx: GradientTransformation, state: OptState
 ) -> Iterator[CatchUpState]:
     if isinstance(tx, CatchUp):
         yield state
         return
-    for _, child, child_state in _children(tx, state):
+    for _, child, child_state in tx.inside(state):
         yield from _catch_up_states(child, child_state)
 
 
@@ -243,7 +235,7 @@ def _caught_up(
 ) -> tuple[Params, OptState]:
     if isinstance(tx, CatchUp):
         return _catch_up_rows(tx.inner, state, params, ids)
-    for name, child, child_state in _children(tx, state):
+    for name, child, child_state in tx.inside(state):
         params, child_state = _caught_up(child, child_state, params, ids)
         new = {name: child_state}
         is_dict = isinstance(state, Mapping)

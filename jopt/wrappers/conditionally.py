@@ -22,8 +22,10 @@ from jopt.core.around import around
 from jopt.core.chain import as_transformation
 from jopt.core.factory import transformation
 from jopt.core.transformation import (
+    ANYWHERE,
     GradientTransformation,
     Needs,
+    Place,
     Updates,
 )
 from jopt.values import arguments
@@ -71,12 +73,14 @@ def conditionally_transform(
     [1.]
     [10.]
     """
+    inner = as_transformation(inner, "conditionally_transform: inner")
     return _conditional(
         ConditionallyTransformState,
-        as_transformation(inner, "conditionally_transform: inner"),
+        inner,
         should_transform_fn,
         forward_extra_args,
         lambda updates: updates,
+        Place(keeps_updates=inner.place.keeps_updates),
     )
 
 
@@ -131,6 +135,7 @@ def _conditional(
     should: Callable[..., Any],
     forward: bool,
     otherwise: Callable[[Updates], Updates],
+    place: Place = ANYWHERE,
 ) -> GradientTransformation:
     needs = _arguments(should, forward)
 
@@ -157,7 +162,7 @@ def _conditional(
         count = tree.safe_increment(state.step)
         return updates, state_class(step=count, inner_state=inner_state)
 
-    return around(inner, init, update, also=needs)
+    return around(inner, init, update, state_class, also=needs, place=place)
 
 
 def _arguments(should: Callable[..., Any], forward: bool) -> Needs:

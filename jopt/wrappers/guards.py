@@ -128,7 +128,7 @@ def _guard(owner: str, inner: GradientTransformation) -> GradientTransformation:
         counts = bad_steps(finite, state.notfinite_count, state.total_notfinite)
         return new, ApplyIfFiniteState(counts[0], finite, counts[1], inner_state)
 
-    return around(inner, init, update, also=VALUE)
+    return around(inner, init, update, ApplyIfFiniteState, also=VALUE)
 
 
 # Shared by all wrappers that may skip a step.

@@ -25,7 +25,7 @@ from jopt.core import tree_checks
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import copied
 from jopt.core.leaves import Leaves
-from jopt.core.transformation import GradientTransformation
+from jopt.core.transformation import GradientTransformation, Place
 from jopt.values import arguments
 
 
@@ -107,7 +107,13 @@ def params_lawa(
 
         return jax.tree.map(mean, params, state.window, is_leaf=lambda x: x is None)
 
-    return GradientTransformation(init, update, readout=readout)
+    return GradientTransformation(
+        init,
+        update,
+        state_class=ParamsLawaState,
+        readout=readout,
+        place=Place(keeps_updates=True, once_per_step=True),
+    )
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -142,7 +142,12 @@ def lookahead(
     )
     children = {"fast_state": inner}
     return GradientTransformation(
-        init, update, children=children, needs=needs, readout=readout
+        init,
+        update,
+        children=children,
+        needs=needs,
+        state_class=LookaheadState,
+        readout=readout,
     )
 
 

@@ -183,7 +183,13 @@ def dynamic_loss_scale(
             scale, count, counts[0], finite, counts[1], inner_state
         )
 
-    return around(inner, init, update, also=Needs(frozenset(), frozenset()))
+    return around(
+        inner,
+        init,
+        update,
+        DynamicLossScaleState,
+        also=Needs(frozenset(), frozenset()),
+    )
 
 
 @jax.jit

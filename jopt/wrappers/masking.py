@@ -17,7 +17,7 @@ from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
 from jopt.core.masks import Mask
-from jopt.core.transformation import GradientTransformation, Params, Updates
+from jopt.core.transformation import GradientTransformation, Params, Place, Updates
 from jopt.transforms.gradients import set_to_zero
 from jopt.values.arguments import suggestion
 
@@ -72,8 +72,10 @@ def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
         init,
         update,
         children={"inner_state": inner},
+        state_class=MaskedState,
         reach=lambda params: {"inner_state": masks.select(mask, params)},
         readout=readout if has_readout(inner) else None,
+        place=Place(keeps_updates=inner.place.keeps_updates),
     )
 
 
@@ -147,7 +149,8 @@ def partition(
         parts = []
         for name, selected in selected_by_label(params).items():
             part = masks.only(params, selected)
-            part = eval_params(inner[name], state[name], part, default=part)
+            if has_readout(inner[name]):
+                part = eval_params(inner[name], state[name], part)
             parts.append((selected, part))
         return _merge(params, parts)
 
@@ -157,6 +160,7 @@ def partition(
         children=inner,
         reach=selected_by_label,
         readout=readout if any(map(has_readout, inner.values())) else None,
+        place=Place(keeps_updates=all(tx.place.keeps_updates for tx in inner.values())),
     )
 
 

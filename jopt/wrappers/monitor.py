@@ -17,7 +17,7 @@ from jopt.core import masks
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
-from jopt.core.transformation import GradientTransformation
+from jopt.core.transformation import GradientTransformation, Place
 from jopt.state.metrics import Seen
 from jopt.transforms.gradients import identity
 
@@ -84,7 +84,7 @@ def monitor(
         for suffix, selected in parts.items():
             g_norm, u_norm, p_norm = (
                 jnp.full((), jnp.nan, tree.scalar_dtype())
-                if x is None
+                if x is None and g is not None
                 else tree.norm(masks.only(x, selected) if selected else x)
                 for x in (g, u, params)
             )
@@ -122,7 +122,9 @@ def monitor(
         init,
         update,
         children={"inner_state": inner},
+        state_class=MonitorState,
         readout=readout if has_readout(inner) else None,
+        place=Place(keeps_updates=inner.place.keeps_updates),
     )
 
 

@@ -51,7 +51,9 @@ def accumulate_grads(
     >>> updates
     Array([-2.], dtype=float32)
     """
-    return _halves(tx, "accumulate_grads").add(grads, state, params, weight)[0]
+    halves = _halves(tx, "accumulate_grads")
+    halves.check_state(state, "accumulate_grads(tx, grads, state, params)")
+    return halves.add(grads, state, params, weight)[0]
 
 
 def emit(
@@ -84,7 +86,9 @@ def emit(
     >>> jopt.emit(tx, state, params)[0]
     Array([-2.], dtype=float32)
     """
-    return _halves(tx, "emit").emit(state, params, extra)
+    halves = _halves(tx, "emit")
+    halves.check_state(state, "emit(tx, state, params)")
+    return halves.emit(state, params, extra)
 
 
 def _halves(tx: Any, name: str) -> Accumulation:

@@ -150,4 +150,5 @@ def skip_spikes(
         )
 
     required = VALUE.accepts if of == "value" else VALUE.requires
-    return around(inner, init, update, also=VALUE._replace(requires=required))
+    also = VALUE._replace(requires=required)
+    return around(inner, init, update, SkipSpikesState, also=also)

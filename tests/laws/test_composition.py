@@ -24,6 +24,11 @@ from tests.twins import loops
 Wrapper = Callable[[Any], Any]
 
 
+def in_order(tx: Any, *others: Any) -> list[Any]:
+    """An optimizer and members that change its updates, if they may come after it."""
+    return [*others, tx] if has_readout(tx) else [tx, *others]
+
+
 # Around anything, these change nothing of these steps.
 NEUTRAL: dict[str, Wrapper] = {
     "chain": lambda tx: jopt.chain(jopt.identity(), inner=tx),
@@ -41,7 +46,9 @@ NEUTRAL: dict[str, Wrapper] = {
     "averages": lambda tx: jopt.chain(
         tx, jopt.params_mean(), jopt.params_ema(0.9), jopt.params_lawa(2)
     ),
-    "groups": lambda tx: jopt.chain(tx, jopt.scale_by_group(1), jopt.freeze(False)),
+    "groups": lambda tx: jopt.chain(
+        *in_order(tx, jopt.scale_by_group(1), jopt.freeze(False))
+    ),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import chex
@@ -417,7 +417,7 @@ def test_the_inner_transformation_is_within_the_loop_only() -> None:
         (
             lambda: jopt.accumulate(jopt.sgd(0.1), 2).update(G32[0], P32, P32),
             TypeError,
-            "accumulate expects an AccumulateState.*update.updates, state",
+            "accumulate expects the state .* an AccumulateState.*update.updates, state",
         ),
         (
             lambda: jopt.emit(jopt.sgd(0.1), ()),
@@ -465,3 +465,82 @@ def test_the_inner_transformation_runs_in_the_step_that_emits_only() -> None:
 def test_an_accumulation_of_no_gradients_is_an_error() -> None:
     with pytest.raises(ValueError, match="steps must be >= 1, got steps=0"):
         jopt.accumulate(jopt.sgd(0.1), 0)
+
+
+AVERAGES: dict[str, Callable[[], Any]] = {
+    "params_ema": lambda: jopt.params_ema(0.5),
+    "with a schedule": lambda: jopt.params_ema(jopt.ema_warmup_schedule(0.9)),
+    "overwriting": lambda: jopt.params_ema(0.5, overwrite_every=2),
+    "params_mean": lambda: jopt.params_mean(1, 2),
+    "params_lawa": lambda: jopt.params_lawa(2),
+    "schedule-free": lambda: jopt.scale_by_schedule_free(1.0),
+    "nested": lambda: jopt.masked(jopt.chain(jopt.params_ema(0.5)), True),
+    "grouped": lambda: jopt.chain(jopt.scale(0.5), jopt.params_ema(0.5)),
+}
+ACCUMULATIONS: dict[str, Callable[[Any], Any]] = {
+    "accumulate": lambda tx: jopt.accumulate(tx, 3),
+    "skipping": lambda tx: jopt.accumulate(
+        tx, 3, should_skip_update_fn=jopt.skip_not_finite
+    ),
+    "guarded": lambda tx: jopt.skip_nonfinite(jopt.accumulate(tx, 3)),
+    "a group": lambda tx: jopt.partition({"a": jopt.accumulate(tx, 3)}, "a"),
+    "optax's name": lambda tx: jopt.MultiSteps(tx, 3),
+}
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("accumulation", ACCUMULATIONS)
+@pytest.mark.parametrize("average", AVERAGES)
+def test_an_average_after_an_accumulation_is_the_one_inside_it(
+    average: str, accumulation: str, compiled: bool
+) -> None:
+    wrap, member = ACCUMULATIONS[accumulation], AVERAGES[average]
+    inside = wrap(jopt.chain(jopt.sgd(0.1), member()))
+    after = jopt.chain(wrap(jopt.sgd(0.1)), member())
+    grads = [*np.random.default_rng(0).normal(size=(14, 2))]
+    if accumulation in ("skipping", "guarded"):
+        grads[3] = np.full(2, np.nan)  # right after a step, in which the state stays
+
+    def evaluated(tx: Any) -> Any:
+        params, found = jnp.ones(2), []
+        state = tx.init(params)
+        step = jax.jit(tx.update) if compiled else tx.update
+        for g in grads:
+            updates, state = step(jnp.asarray(g, jnp.float32), state, params)
+            params = jopt.apply_updates(params, updates)
+            found.append((params, jopt.eval_params(tx, state, params)))
+        return found
+
+    chex.assert_trees_all_close(evaluated(after), evaluated(inside), rtol=1e-6)
+
+
+def test_an_average_counts_steps_unless_told_to_count_gradients() -> None:
+    """SGD on ones, four to a step: the parameters are 0, 0, 0, -1, -1, -1, -1, -2."""
+    sgd = jopt.accumulate(jopt.sgd(1.0), 4)
+    for average, expected in (
+        (jopt.params_ema(0.5), (-1 - 2) / 2),
+        (jopt.params_ema(0.5, each_gradient=True), -1.46875),
+    ):
+        for tx in (
+            jopt.chain(sgd, average),
+            jopt.chain(jopt.sgd(1.0), jopt.scale(0.25), jopt.apply_every(4), average),
+        ):
+            params, state = jnp.zeros(1), tx.init(jnp.zeros(1))
+            for _ in range(8):
+                params, state = jopt.step(tx, jnp.ones(1), state, params)
+            assert jopt.eval_params(tx, state, params) == expected, tx
+
+
+def test_an_average_of_groups_of_which_one_accumulates_counts_its_steps() -> None:
+    groups = {"a": jopt.accumulate(jopt.sgd(1.0), 4), "b": jopt.set_to_zero()}
+    tx = jopt.chain(
+        jopt.partition(groups, lambda path, leaf: path), average=jopt.params_ema(0.5)
+    )
+    params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+    state = tx.init(params)
+    for _ in range(8):
+        params, state = jopt.step(
+            tx, jax.tree.map(jnp.ones_like, params), state, params
+        )
+    assert state["average"].count == 2
+    assert jopt.eval_params(tx, state, params) == {"a": -1.5, "b": 0.0}

@@ -21,7 +21,6 @@ from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
 from jopt.core.transformation import GradientTransformation
 from jopt.core.widening import widened
-from jopt.values.arguments import abbreviated
 
 
 class DecayedFirstState(NamedTuple):
@@ -60,12 +59,6 @@ def decayed_first(
         return DecayedFirstState(decay.init(params), inner.init(params))
 
     def update(updates, state, params=None, **extra):
-        if not isinstance(state, DecayedFirstState):
-            raise TypeError(
-                "decayed_first expects the state that its init made, a "
-                f"DecayedFirstState, but got {abbreviated(state)}. The order is "
-                "update(updates, state, params)."
-            )
         zeros = jax.tree.map(jnp.zeros_like, updates)
         shrinkage, decay_state = decay.update(zeros, state.decay_state, params)
         shrunken = apply_updates(params, shrinkage)
@@ -81,6 +74,7 @@ def decayed_first(
     tx = GradientTransformation(
         init,
         update,
+        state_class=DecayedFirstState,
         children={"decay_state": decay, "inner_state": inner},
         readout=readout if has_readout(inner) else None,
     )

@@ -195,7 +195,8 @@ def average(options: dict[str, Any], steps: int | None) -> GradientTransformatio
     if every is not None:
         return params_ema_of_gradients(momentum, steps, every)
     # Keras copies the parameters while its count of steps is zero.
-    return params_ema(piecewise_constant([steps], [0.0, momentum]))
+    decay = piecewise_constant([steps], [0.0, momentum])
+    return params_ema(decay, each_gradient=True)
 
 
 def excluding(values: dict[str, Any]) -> str | None:

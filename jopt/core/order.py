@@ -1,0 +1,116 @@
+"""The order of a chain: members that must be first or last are.
+
+Where several gradients make a step, an average runs once per step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from jopt.core.eval_params import has_readout
+from jopt.core.transformation import GradientTransformation, OptState
+
+
+def check_order(members: Mapping[str, GradientTransformation]) -> None:
+    """Raise ValueError if a member of a chain is in the wrong place.
+
+    What is inside a member counts, through any nesting: `aggregate` in a `masked` has
+    to be first too, and an average in a guard last.
+
+    Args:
+      members: The members by name, in their order.
+    """
+    for name, tx in members.items():
+        earlier = _before(name, members)
+        if inside := _first(tx):
+            for other in earlier:
+                if not _may_precede(members[other]):
+                    raise ValueError(
+                        f"chain: {_where(inside, name)} has to come before {other!r}. "
+                        f"Put {inside.name} first in the chain"
+                    )
+        # Of two readouts `eval_params` takes neither, so nothing is wrong silently. In
+        # Keras, an average that overwrites the parameters may follow Schedule-Free.
+        is_average = tx.readout is not None and not tx.children
+        if tx.place.keeps_updates or is_average:
+            continue
+        for other in earlier:
+            if inside := _last(members[other]):
+                raise ValueError(
+                    f"chain: {name!r} changes the updates after "
+                    f"{_where(inside, other)}, whose parameters to evaluate with "
+                    f"follow from the final updates. Put {inside.name} after {name!r}"
+                    f"{_instead(inside)}"
+                )
+
+
+def _before(name: str, members: Mapping[str, GradientTransformation]) -> list[str]:
+    names = list(members)
+    return names[: names.index(name)]
+
+
+def _where(inside: GradientTransformation, name: str) -> str:
+    return repr(name) if inside.name == name else f"{inside.name} in {name!r}"
+
+
+def _instead(inside: GradientTransformation) -> str:
+    if inside.changing is None or "learning_rate" not in inside.changing.names:
+        return ", at the end of the chain"
+    return "; to scale its steps, change its learning rate"
+
+
+def _first(tx: GradientTransformation) -> GradientTransformation | None:
+    """What must be first in a transformation, if anything."""
+    if tx.place.first:
+        return tx
+    return next(filter(None, map(_first, tx.children.values())), None)
+
+
+def _may_precede(tx: GradientTransformation) -> bool:
+    """Whether members that must be first may come after a transformation."""
+    if tx.place.first or tx.place.keeps_updates:
+        return True
+    return bool(tx.children) and all(map(_may_precede, tx.children.values()))
+
+
+def _last(tx: GradientTransformation) -> GradientTransformation | None:
+    """What must be last in a transformation, if anything."""
+    inside = next(filter(None, map(_last, tx.children.values())), None)
+    return inside or (tx if has_readout(tx) else None)
+
+
+def with_steps(members: Mapping[str, GradientTransformation]) -> set[str]:
+    """The names of members that run only where an earlier member makes a step."""
+    names, waits = set(), False
+    for name, tx in members.items():
+        if waits and _once_per_step(tx):
+            names.add(name)
+        waits = waits or _waits(tx)
+    return names
+
+
+def stepped(tx: GradientTransformation, old: OptState, new: OptState) -> Any:
+    """Whether the gradients so far have made a step; None if each of them makes one.
+
+    Args:
+      tx: A member of a chain.
+      old: Its state before the update.
+      new: Its state after it.
+    """
+    if tx.place.stepped is not None:
+        return tx.place.stepped(old, new)
+    pairs = zip(tx.inside(old), tx.inside(new), strict=True)
+    inside = [stepped(child, x, y) for (_, child, x), (_, _, y) in pairs]
+    known = [x for x in inside if x is not None]
+    return jnp.any(jnp.stack(known)) if known else None
+
+
+def _waits(tx: GradientTransformation) -> bool:
+    return tx.place.stepped is not None or any(map(_waits, tx.children.values()))
+
+
+def _once_per_step(tx: GradientTransformation) -> bool:
+    return tx.place.once_per_step or any(map(_once_per_step, tx.children.values()))
