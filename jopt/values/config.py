@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jopt.values import registry
+from jopt.values.limits import inside_data, limited
 from jopt.values.numbers import Tunable, tunable
 from jopt.values.recipe import Recorded, spread
 from jopt.values.text import parsed
@@ -55,7 +56,8 @@ def from_config(config: Mapping[str, Any] | str) -> Any:
       A value equal to the one that the config was written from.
 
     Raises:
-      ValueError: ``config`` has none of these forms, or names an unknown factory.
+      ValueError: ``config`` has none of these forms, names an unknown factory, has a
+        YAML alias, or is too large or nested too deep.
 
     >>> import jopt
     >>> jopt.from_config({"name": "sgd", "config": {"learning_rate": 0.1}})
@@ -69,6 +71,7 @@ def from_config(config: Mapping[str, Any] | str) -> Any:
         return config
     if not isinstance(config, Mapping):
         raise _not_a_config(config)
+    limited(config, inside_data)
     for key, read in readers.items():
         if key in config:
             return read(config)
