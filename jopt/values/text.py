@@ -143,7 +143,11 @@ class _Reader:
                     )
                 if function := self.function(name):
                     return function
-                raise self.unknown(name)
+                raise ValueError(
+                    f"{self.unknown(name)}. A function of your own, such as a mask, "
+                    "needs @jopt.config_function, or from_config(…, custom_objects="
+                    f"{{{name!r}: {name}}})"
+                )
             case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
                 if any(k.arg is None for k in keywords) or self.function(name):
                     raise self.refused(node)
