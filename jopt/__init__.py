@@ -29,6 +29,6 @@ def _load_doors() -> None:
 # A factory is known by its name before the module that it is in has been imported.
 _registry.declare(__all__, __getattr__, _load_doors)
 # A dict that names a class is Keras's, and is read by the door to Keras.
-_config.readers["class_name"] = lambda config: _importlib.import_module(
+_config.readers["class_name"] = lambda config, custom_objects: _importlib.import_module(
     "jopt.interop.keras"
-).deserialize(config)
+).deserialize(config, custom_objects)

@@ -44,7 +44,11 @@ from .state.hyperparams import (
 )
 
 # By name, and as data.
-from .values.registry import get as get, names as names
+from .values.registry import (
+    config_function as config_function,
+    get as get,
+    names as names,
+)
 from .values.config import to_config as to_config, from_config as from_config
 
 # Optimizers: SGD and its kin.

@@ -74,7 +74,7 @@ def mechanize(
         parameters.
       eps: Added to denominators, > 0.
       s_init: Sets the first factor, > 0: about ``100 s_init`` with the default ``eps``.
-      num_betas: Number of decays 0.9, 0.99, 0.999, …, >= 1.
+      num_betas: Number of decays 0.9, 0.99, 0.999, …, 1 to 16.
       store_delta: If True, store ``D_t``. Otherwise compute it as ``(x - x_0)`` divided
         by the factor, which has no accurate digits until the parameters have moved
         noticeably in their dtype: store it for bfloat16 parameters.
@@ -104,6 +104,7 @@ def mechanize(
     arguments.nonnegative(weight_decay=weight_decay)
     arguments.positive(eps=eps, s_init=s_init)
     arguments.at_least(1, num_betas=num_betas)
+    arguments.at_most(16, num_betas=num_betas)  # 1 - 0.1**17 is 1
 
     def init(params):
         start = jnp.zeros(num_betas, tree.scalar_dtype())

@@ -129,14 +129,15 @@ def coefficients(ns_coeffs: Any, ns_steps: int | None) -> tuple[Triple, ...]:
 
     Args:
       ns_coeffs: The name of a preset, one triple, or a sequence of triples.
-      ns_steps: Number of steps, >= 1; the last triple is repeated if there are fewer.
-        None means the preset's default, 5 for one triple, and all of a sequence.
+      ns_steps: Number of steps, 1 to 99; the last triple is repeated if there are too
+        few. None means the preset's default, 5 for one triple, and all of a sequence.
 
     Returns:
       A tuple of triples, one for each step.
 
     Raises:
-      ValueError: ``ns_coeffs`` is neither a preset nor triples, or ``ns_steps`` < 1.
+      ValueError: ``ns_coeffs`` is neither a preset nor triples, or ``ns_steps`` is out
+        of range.
 
     >>> coefficients("newton_schulz", 2)
     ((2.0, -1.5, 0.5), (2.0, -1.5, 0.5))
@@ -163,6 +164,7 @@ def coefficients(ns_coeffs: Any, ns_steps: int | None) -> tuple[Triple, ...]:
         triples = tuple((a, b, c) for a, b, c in np.atleast_2d(table).tolist())
     steps = default_steps if ns_steps is None else ns_steps
     arguments.at_least(1, ns_steps=steps)
+    arguments.at_most(99, ns_steps=steps)  # torch's limit
     return tuple(triples[min(i, len(triples) - 1)] for i in range(steps))
 
 

@@ -27,7 +27,7 @@ from jopt.core.transformation import Params
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 from jopt.values.recipe import Recorded
-from jopt.values.registry import named
+from jopt.values.registry import config_function
 
 
 class Predicate(Recorded):
@@ -205,7 +205,7 @@ _BIAS_OR_NORM = re.compile(
 )
 
 
-@named
+@config_function
 def is_bias_or_norm(path: str, leaf: Any) -> bool:
     """Whether a leaf is a bias or belongs to a normalization, judged by its name.
 

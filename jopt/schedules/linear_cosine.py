@@ -33,7 +33,8 @@ def linear_cosine_decay(
     Args:
       init_value: The value at step 0 if ``alpha`` and ``beta`` are 0.
       decay_steps: The step that reaches the end value, > 0.
-      num_periods: Number of cosine waves until then, > 0; 0.5 goes down once.
+      num_periods: Number of cosine waves until then, > 0 and at most 10,000; 0.5 goes
+        down once.
       alpha: Added to the line, >= 0.
       beta: Added to the product, >= 0; by default the end value as a fraction of
         ``init_value``.
@@ -130,6 +131,7 @@ def _line_and_wave(
     arguments.finite(init_value=init_value)
     arguments.at_least(1, decay_steps=decay_steps)
     arguments.positive(num_periods=num_periods)
+    arguments.at_most(10_000, num_periods=num_periods)
     arguments.nonnegative(alpha=alpha, beta=beta)
     # Half waves, so that every extremum is exact; the last may lie after the decay.
     halves = math.ceil(2 * num_periods)

@@ -80,7 +80,8 @@ def multiplicative_schedule(
     Args:
       init_value: The value at step 0.
       factor_fn: A schedule, or any function of the integer step that JAX can trace.
-      total_steps: The last step with a factor, > 0; the value then stays constant.
+      total_steps: The last step with a factor, 1 to 10,000,000; the value then stays
+        constant.
 
     Returns:
       A schedule.
@@ -96,6 +97,7 @@ def multiplicative_schedule(
     """
     arguments.finite(init_value=init_value)
     arguments.at_least(1, total_steps=total_steps)
+    arguments.at_most(10_000_000, total_steps=total_steps)
     if not callable(factor_fn):
         raise TypeError(
             f"factor_fn must be a function of the step, got {factor_fn!r}. For a "

@@ -90,8 +90,8 @@ def grokfast_ma(
     """Add a multiple of the mean of the last gradients: ``u <- g + lamb s``.
 
     Args:
-      window_size: Number of gradients to keep, >= 1. The state is that many times the
-        size of the parameters.
+      window_size: Number of gradients to keep, 1 to 1000. The state is that many times
+        the size of the parameters.
       lamb: Multiple of the mean to add, >= 0.
       filter_type: ``"mean"`` or ``"sum"`` of the gradients.
       warmup: If True, nothing is added before step ``window_size``; if False, the mean
@@ -113,6 +113,7 @@ def grokfast_ma(
     (Array([1.], dtype=float32), Array([7.], dtype=float32))
     """
     arguments.at_least(1, window_size=window_size)
+    arguments.at_most(1000, window_size=window_size)
     arguments.nonnegative(lamb=lamb)
     arguments.one_of(("mean", "sum"), filter_type=filter_type)
 

@@ -111,6 +111,15 @@ def at_least(minimum: int, **arguments: int) -> None:
     _require(lambda x: x >= minimum, f">= {minimum}", arguments)
 
 
+def at_most(maximum: int, **arguments: float) -> None:
+    """Raise unless every number is at most ``maximum``.
+
+    It bounds numbers that Python loops over when an optimizer is built or compiled, so
+    that a wrong or hostile config is an error and not a program that hangs.
+    """
+    _require(lambda x: x <= maximum, f"<= {maximum}", arguments)
+
+
 def below(name: str, limit: int, **arguments: int) -> None:
     """Raise unless every whole number is >= 0 and less than the argument ``name``."""
     at_least(0, **arguments)

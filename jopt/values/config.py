@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from jopt.values import registry
+from jopt.values.limits import inside_data, limited
 from jopt.values.numbers import Tunable, tunable
 from jopt.values.recipe import Recorded, spread
 from jopt.values.text import parsed
 
 
+# Functions by the names that a config has for them.
+Functions: TypeAlias = Mapping[str, Callable[..., Any]] | None
+
 # How to read a dict that has one of these keys: the forms of other libraries.
-readers: dict[str, Callable[[Mapping[str, Any]], Any]] = {}
+readers: dict[str, Callable[[Mapping[str, Any], Functions], Any]] = {}
 
 
 def to_config(value: Any) -> dict[str, Any]:
@@ -43,19 +47,25 @@ def to_config(value: Any) -> dict[str, Any]:
     return _encode(value, "")
 
 
-def from_config(config: Mapping[str, Any] | str) -> Any:
+def from_config(
+    config: Mapping[str, Any] | str, *, custom_objects: Functions = None
+) -> Any:
     """Make the transformation or schedule of a config; the reverse of `to_config`.
 
     Args:
       config: ``{"name": …, "config": {…}}``; the same as JSON or YAML; a call as text,
         such as a ``repr``; or Keras's ``{"class_name": …, "config": {…}}``, which is
         read by `jopt.interop.keras.deserialize`.
+      custom_objects: Functions that the config may name as arguments, by that name,
+        besides those that `config_function` registered.
 
     Returns:
       A value equal to the one that the config was written from.
 
     Raises:
-      ValueError: ``config`` has none of these forms, or names an unknown factory.
+      ValueError: ``config`` has none of these forms, names an unknown factory
+        or a function that is not registered, has a YAML alias, or is too large or
+        nested too deep.
 
     >>> import jopt
     >>> jopt.from_config({"name": "sgd", "config": {"learning_rate": 0.1}})
@@ -64,15 +74,16 @@ def from_config(config: Mapping[str, Any] | str) -> Any:
     adamw(learning_rate=0.0003, weight_decay=0.1)
     """
     if isinstance(config, str):
-        config = parsed(config, _callable, registry.function)
+        config = parsed(config, _callable, lambda name: _function(name, custom_objects))
     if isinstance(config, Recorded):
         return config
     if not isinstance(config, Mapping):
         raise _not_a_config(config)
+    limited(config, inside_data)
     for key, read in readers.items():
         if key in config:
-            return read(config)
-    return _decode(config)
+            return read(config, custom_objects)
+    return _decode(config, custom_objects)
 
 
 def _callable(name: str) -> Callable[..., Any] | None:
@@ -115,7 +126,7 @@ def _encode(value: Any, path: str) -> Any:
 
 
 def _function_name(value: Any) -> str | None:
-    """The name given with `registry.named`, or ``module:name`` if that finds it."""
+    """The registered name, or ``module:name`` if that finds the function."""
     if not inspect.isfunction(value):
         return None
     if registry.function(value.__name__) is value:
@@ -125,19 +136,26 @@ def _function_name(value: Any) -> str | None:
     return f"{module}:{name}" if importable is value else None
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Any, functions: Functions) -> Any:
+    def decoded(x):
+        return _decode(x, functions)
+
     if isinstance(value, list):
-        return [_decode(x) for x in value]
+        return [decoded(x) for x in value]
     if not isinstance(value, Mapping):
         return value
     if "$tuple" in value:
-        return tuple(_decode(x) for x in value["$tuple"])
+        return tuple(decoded(x) for x in value["$tuple"])
     if "$dict" in value:
-        return {_decode(n): _decode(x) for n, x in value["$dict"]}
+        return {decoded(n): decoded(x) for n, x in value["$dict"]}
     if "$tunable" in value:
         return tunable(value["$tunable"])
     if "$function" in value:
-        return _function(value["$function"])
+        name = value["$function"]
+        function = _function(name, functions) if isinstance(name, str) else None
+        if function is None:
+            raise _not_registered(name)
+        return function
     config = value.get("config", {})
     if not {"name"} <= value.keys() <= {"name", "config"} or not isinstance(
         config, Mapping
@@ -147,18 +165,27 @@ def _decode(value: Any) -> Any:
     factory = registry.factory(name) if isinstance(name, str) else None
     if factory is None:
         raise registry.unknown(name)
-    given = {n: _decode(x) for n, x in config.items()}
+    given = {n: decoded(x) for n, x in config.items()}
     args, kwargs = spread(inspect.signature(factory).parameters, given)
     return factory(*args, **kwargs)
 
 
-def _function(name: str) -> Any:
-    if named := registry.function(name):
-        return named
-    module, _, function = name.partition(":")
-    # A config is data. It may name functions that the program has imported, but must
-    # not make it import others.
-    value = getattr(sys.modules.get(module), function, None)
-    if not inspect.isfunction(value):
-        raise ValueError(f"the config needs {name}: import {module} first")
-    return value
+def _function(name: str, functions: Functions) -> Callable[..., Any] | None:
+    """The function that a config means; it may name none but those meant for it."""
+    if functions and name in functions:
+        return functions[name]
+    module, _, last = name.rpartition(":")
+    function = registry.function(last)
+    # Before it was registered, the function was written with its module.
+    is_it = function is not None and module in ("", function.__module__)
+    return function if is_it else None
+
+
+def _not_registered(name: Any) -> ValueError:
+    last = name.rpartition(":")[2] if isinstance(name, str) else ""
+    shown = last if last.isidentifier() else "function"
+    return ValueError(
+        f"the config names the function {name!r}, which is not registered for configs. "
+        f"If you trust it, decorate it with @jopt.config_function and import its "
+        f"module, or pass from_config(…, custom_objects={{{name!r}: {shown}}})"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import inspect
 from collections.abc import Callable, Collection
 from typing import Any, Literal, TypeVar, get_args
 
@@ -43,23 +44,57 @@ def register(factory: Callable[..., Any]) -> None:
     Raises:
       ValueError: Another module has a factory of this name.
     """
-    name, module = factory.__name__, factory.__module__
-    owner = getattr(_factories.get(name), "__module__", None)
+    _add(_factories, factory, "factory")
+
+
+def config_function(function: F) -> F:
+    """Decorate a function, such as a mask or a schedule, that configs may name.
+
+    A config may come from others, so it may name only functions that are meant for it.
+    `to_config` writes the function's name; `from_config` finds it once the module of
+    the function has been imported.
+
+    Args:
+      function: A function with a name, such as ``(path, leaf) -> bool``.
+
+    Returns:
+      The function itself.
+
+    Raises:
+      TypeError: It is not a function with a name, as a lambda is not.
+      ValueError: Another module has a function of this name.
+
+    >>> import jopt
+    >>> @jopt.config_function
+    ... def is_decoder(path, leaf):
+    ...     return path.startswith("decoder/")
+    >>> tx = jopt.adamw(1e-3, mask=is_decoder)
+    >>> jopt.from_config(jopt.to_config(tx)) == tx
+    True
+    """
+    name = getattr(function, "__name__", "")
+    given: Any = function
+    if not inspect.isfunction(given) or not name.isidentifier():
+        raise TypeError(
+            "config_function decorates a function that def has given a name, got "
+            f"{function!r}"
+        )
+    _add(_functions, function, "function")
+    return function
+
+
+def _add(known: dict[str, Any], function: Callable[..., Any], what: str) -> None:
+    name, module = function.__name__, function.__module__
+    owner = getattr(known.get(name), "__module__", None)
     if owner is None and name in _public and not module.startswith("jopt."):
         owner = "jopt"
     # A module that is imported again, or a notebook cell that is run again, redefines.
     if owner is not None and owner != module:
         raise ValueError(
-            f"{owner} has a factory {name!r} already: choose another name than "
-            f"{module}.{factory.__qualname__}'s"
+            f"{owner} has a {what} {name!r} already: choose another name than "
+            f"{module}.{function.__qualname__}'s"
         )
-    _factories[name] = factory
-
-
-def named(function: F) -> F:
-    """Decorates a function that a recipe may hold, and a config write by its name."""
-    _functions[function.__name__] = function
-    return function
+    known[name] = function
 
 
 def public(name: str) -> Any:
@@ -75,7 +110,7 @@ def factory(name: str) -> Callable[..., Any] | None:
 
 
 def function(name: str) -> Callable[..., Any] | None:
-    """The function that was given this name with `named`, or None."""
+    """The function of this name that `config_function` registered, or None."""
     if name not in _functions:
         public(name)
     return _functions.get(name)

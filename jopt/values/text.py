@@ -12,10 +12,12 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from jopt.values import registry
+from jopt.values.arguments import abbreviated
+from jopt.values.limits import limited, within_limits
 
 
 # What finds a function by its name, or gives None.
@@ -31,7 +33,8 @@ def parsed(text: str, factory: Find, function: Find) -> Any:
       function: Finds what may be an argument, such as the mask ``is_bias_or_norm``.
 
     Raises:
-      ValueError: The text is none of these, or does more than call factories.
+      ValueError: The text is none of these, does more than call factories, has a YAML
+        alias, or is too large or nested too deep.
 
     >>> import jopt
     >>> jopt.from_config("chain(clip(1.0), sgd(cosine_decay_schedule(0.1, 100)))")
@@ -42,17 +45,22 @@ decay_steps=100)))
     if stripped.startswith("{"):
         try:
             return json.loads(stripped)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"this config is not valid JSON: {error}") from None
     if re.match(r"[\w-]+\s*:", stripped):
         return _yaml(stripped)
     try:
         node = ast.parse(stripped, mode="eval").body
-    except SyntaxError as error:
+    # The parser itself has limits too, and reports some of them in other ways.
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = str(error) or "it is nested too deep"
+        if isinstance(error, SyntaxError):
+            reason = f"{error.msg} at character {error.offset}"
         raise ValueError(
-            f"{text!r} is not a call such as 'adamw(learning_rate=3e-4)': {error.msg} "
-            f"at character {error.offset}"
+            f"{abbreviated(text)} is not a call such as 'adamw(learning_rate=3e-4)': "
+            f"{reason}"
         ) from None
+    limited(node, _inside_call)
     reader = _Reader(text, factory, function)
     if isinstance(node, ast.Name):
         node = ast.Call(node, [], [])
@@ -68,7 +76,27 @@ def _yaml(text: str) -> Any:
         ) from None
 
     class Loader(yaml.SafeLoader):
-        """Reads 3e-4 as a number, as YAML 1.2 does; in YAML 1.1 it is a text."""
+        """Reads 3e-4 as a number, as YAML 1.2 does; in YAML 1.1 it is a text.
+
+        Refuses aliases: a short text with aliases of aliases stands for a huge config.
+        """
+
+        parts = levels = 0
+
+        def compose_node(self, parent, index):
+            if self.check_event(yaml.AliasEvent):
+                event = self.peek_event()
+                raise ValueError(
+                    f"this config has the alias *{event.anchor} in line "
+                    f"{event.start_mark.line + 1}. Write out what it stands for: a "
+                    "config may not have aliases"
+                )
+            self.parts += 1
+            self.levels += 1
+            within_limits(self.parts, self.levels)
+            node = super().compose_node(parent, index)
+            self.levels -= 1
+            return node
 
     number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
     Loader.add_implicit_resolver(
@@ -78,6 +106,12 @@ def _yaml(text: str) -> Any:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"this config is not valid YAML: {error}") from None
+
+
+def _inside_call(node: ast.AST) -> Iterable[ast.AST]:
+    """What is inside a part of a call; a keyword is no level of its own."""
+    for part in ast.iter_child_nodes(node):
+        yield part.value if isinstance(part, ast.keyword) else part
 
 
 class _Reader:
@@ -109,7 +143,11 @@ class _Reader:
                     )
                 if function := self.function(name):
                     return function
-                raise self.unknown(name)
+                raise ValueError(
+                    f"{self.unknown(name)}. A function of your own, such as a mask, "
+                    "needs @jopt.config_function, or from_config(…, custom_objects="
+                    f"{{{name!r}: {name}}})"
+                )
             case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
                 if any(k.arg is None for k in keywords) or self.function(name):
                     raise self.refused(node)

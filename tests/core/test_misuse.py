@@ -563,7 +563,8 @@ CALLS = [
     ("a function that is not loaded",
      lambda: jopt.from_config({"name": "adam", "config":
                                {"learning_rate": {"$function": "my.module:f"}}}),
-     ValueError, "the config needs my.module:f: import my.module first"),
+     ValueError, "the function 'my.module:f', which is not registered for configs",
+     "@jopt.config_function", "custom_objects={'my.module:f': f}"),
     ("config of a lambda",
      lambda: jopt.to_config(jopt.chain(jopt.clip(1.0), jopt.adam(lambda step: 0.1))),
      TypeError, "argument 'members[1].learning_rate' cannot be written to a config",

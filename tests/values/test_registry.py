@@ -18,10 +18,12 @@ import jopt
 from tests.public import public
 
 
+@jopt.config_function
 def only_kernels(path: str, leaf: Any) -> bool:
     return "kernel" in path
 
 
+@jopt.config_function
 def fading(step: Any) -> Any:
     return 1 / (1 + jnp.asarray(step, jnp.float32))
 
@@ -52,12 +54,12 @@ CONFIGS: list[tuple[Any, Any]] = [
          "learning_rate": {"name": "registry_ramp", "config": {"rate": 0.5}},
          "momentum": {"$tunable": 0.9}}}),
     (jopt.sgd(fading),
-     {"name": "sgd", "config": {"learning_rate": {"$function": f"{__name__}:fading"}}}),
+     {"name": "sgd", "config": {"learning_rate": {"$function": "fading"}}}),
     (jopt.adamw(0.1, mask="kernel$"),
      {"name": "adamw", "config": {"learning_rate": 0.1, "mask": "kernel$"}}),
     (jopt.adamw(0.1, mask=only_kernels),
      {"name": "adamw", "config": {
-         "learning_rate": 0.1, "mask": {"$function": f"{__name__}:only_kernels"}}}),
+         "learning_rate": 0.1, "mask": {"$function": "only_kernels"}}}),
     (jopt.adamw(0.1, mask={"a": [True, False], "b": (True,)}),
      {"name": "adamw", "config": {"learning_rate": 0.1, "mask": {
          "$dict": [["a", [True, False]], ["b", {"$tuple": [True]}]]}}}),
@@ -113,6 +115,76 @@ def test_what_a_config_cannot_hold_is_an_error_that_names_it(rate: Any) -> None:
     tx = jopt.chain(jopt.clip(1.0), opt=jopt.sgd(rate))
     with pytest.raises(TypeError, match=r"argument \"named\['opt'\]\.learning_rate\""):
         jopt.to_config(tx)
+
+
+def not_registered(path: str, leaf: Any) -> bool:
+    return True
+
+
+def masked_by(name: Any) -> dict[str, Any]:
+    mask = {"$function": name}
+    return {"name": "adamw", "config": {"learning_rate": 0.1, "mask": mask}}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "shutil:rmtree",
+        "os:system",
+        "jopt.core.apply:apply_updates",
+        "apply_updates",
+        f"{__name__}:not_registered",
+        "not_registered",
+        f"shutil:{only_kernels.__name__}",
+        ":rmtree",
+        "",
+        ["shutil", "rmtree"],
+    ],
+)
+def test_a_config_names_no_function_but_those_registered_for_configs(name: Any) -> None:
+    with pytest.raises(ValueError, match="not registered for configs") as refused:
+        jopt.from_config(masked_by(name))
+    assert "@jopt.config_function" in str(refused.value)
+    if isinstance(name, str) and name.isidentifier():
+        with pytest.raises(ValueError, match="custom_objects="):
+            jopt.from_config(f"adamw(0.1, mask={name})")
+
+
+def test_custom_objects_give_a_config_the_functions_it_names() -> None:
+    tx = jopt.adamw(0.1, mask=not_registered)
+    name = f"{__name__}:not_registered"
+    assert jopt.to_config(tx) == masked_by(name)
+    found = jopt.from_config(masked_by(name), custom_objects={name: not_registered})
+    assert found == tx
+    text = "chain(adamw(0.1, mask=other))"
+    found = jopt.from_config(text, custom_objects={"other": not_registered})
+    assert found == jopt.chain(tx)
+    keras = {"class_name": "Mine", "config": {}}
+    found = jopt.from_config(keras, custom_objects={"Mine": lambda: jopt.sgd(0.1)})
+    assert isinstance(found, jopt.GradientTransformation)
+
+
+def test_a_function_that_was_written_before_it_was_registered_is_found() -> None:
+    found = jopt.from_config(masked_by(f"{__name__}:only_kernels"))
+    assert found == jopt.adamw(0.1, mask=only_kernels)
+
+
+@pytest.mark.parametrize("function", [lambda path, leaf: True, 3, dict, len])
+def test_only_a_function_with_a_name_is_registered_for_configs(function: Any) -> None:
+    with pytest.raises(TypeError, match="that def has given a name"):
+        jopt.config_function(function)
+
+
+def test_two_modules_do_not_register_one_name_for_configs() -> None:
+    def only_kernels(path, leaf):
+        return True
+
+    only_kernels.__module__ = "elsewhere"
+    with pytest.raises(ValueError, match="a function 'only_kernels' already: choose"):
+        jopt.config_function(only_kernels)
+    only_kernels.__name__ = "is_bias_or_norm"
+    with pytest.raises(ValueError, match=r"jopt.* has a function 'is_bias_or_norm'"):
+        jopt.config_function(only_kernels)
 
 
 def test_get_calls_the_factory_of_that_name() -> None:
