@@ -25,7 +25,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
-from jopt.tree import abs_sq, one_minus_power
+from jopt.tree import abs_sq, one_minus_power, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -87,7 +87,7 @@ def scale_by_acprop(
         root = jnp.where(t > 1, jnp.sqrt(nu_scale * nu) + eps, 1)
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g - mu) + eps_root
-        return g / root, mu, nu
+        return ratio(g, root, eps, eps_root), mu, nu
 
     return leafwise(
         rule,

@@ -24,7 +24,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
-from jopt.tree import abs_sq, one_minus_power
+from jopt.tree import abs_sq, one_minus_power, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -82,7 +82,7 @@ def scale_by_belief(
         # With the new mu, as in the paper; the old one would give (g - mu) / b1.
         nu = b2 * nu + (1 - b2) * abs_sq(g - mu) + eps_root
         mu_hat = mu_scale * mu + g_scale * g if nesterov else mu_scale * mu
-        return mu_hat / (jnp.sqrt(nu_scale * nu) + eps), mu, nu
+        return ratio(mu_hat, jnp.sqrt(nu_scale * nu) + eps, eps, eps_root), mu, nu
 
     return leafwise(
         rule,

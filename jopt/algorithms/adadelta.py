@@ -21,7 +21,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
-from jopt.tree import abs_sq
+from jopt.tree import abs_sq, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -62,7 +62,7 @@ def scale_by_adadelta(
 
     def rule(g, e_g, e_x):
         e_g = rho * e_g + (1 - rho) * abs_sq(g)
-        u = jnp.sqrt(e_x + eps) / jnp.sqrt(e_g + eps) * g
+        u = ratio(jnp.sqrt(e_x + eps), jnp.sqrt(e_g + eps), eps) * g
         e_x = rho * e_x + (1 - rho) * abs_sq(u)
         return u, e_g, e_x
 

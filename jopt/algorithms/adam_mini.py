@@ -178,7 +178,7 @@ def _step(
     new_nu = b2 * nu.astype(wide) + (1 - b2) * squares
     mu_hat = new_mu / tree.one_minus_power(b1, t)
     nu_hat = new_nu / tree.one_minus_power(b2, t)
-    u = mu_hat / (jnp.sqrt(nu_hat) + eps)
+    u = tree.ratio(mu_hat, jnp.sqrt(nu_hat) + eps, eps)
     return u.astype(g.dtype), new_mu.astype(mu.dtype), new_nu.astype(nu.dtype)
 
 

@@ -24,7 +24,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
-from jopt.tree import one_minus_power
+from jopt.tree import one_minus_power, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -84,7 +84,7 @@ def scale_by_adamax(
         else:
             nu = jnp.maximum(b2 * nu, jnp.abs(g))
             divisor = nu + eps
-        return mu_scale * mu / divisor, mu, nu
+        return ratio(mu_scale * mu, divisor, eps), mu, nu
 
     return leafwise(
         rule,

@@ -28,7 +28,7 @@ from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.proximal import proximal_decay
 from jopt.transforms.weight_decay import decoupled_decay
-from jopt.tree import abs_sq, one_minus_power
+from jopt.tree import abs_sq, one_minus_power, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -105,7 +105,7 @@ def scale_by_adan(
         v = b2 * v + (1 - b2) * d
         n = b3 * n + (1 - b3) * abs_sq(g + b2 * d)
         root = jnp.sqrt(n_scale * n + eps_root) + eps
-        return (m_scale * m + v_scale * v) / root, m, v, n, g
+        return ratio(m_scale * m + v_scale * v, root, eps, eps_root), m, v, n, g
 
     return leafwise(
         rule,

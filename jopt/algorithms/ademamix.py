@@ -26,7 +26,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
-from jopt.tree import abs_sq, one_minus_power, scalar
+from jopt.tree import abs_sq, one_minus_power, ratio, scalar
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -120,7 +120,7 @@ def scale_by_ademamix(
         m2 = m2_decay * m2 + g_weight * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
         root = jnp.sqrt(nu_scale * nu + eps_root) + eps
-        return (m1_scale * m1 + alpha_t * m2) / root, m1, m2, nu
+        return ratio(m1_scale * m1 + alpha_t * m2, root, eps, eps_root), m1, m2, nu
 
     return leafwise(
         rule,

@@ -27,7 +27,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
-from jopt.tree import abs_sq, scalar
+from jopt.tree import abs_sq, ratio, scalar
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -114,7 +114,7 @@ def scale_by_adopt(
 
     def rule(g, mu, nu, *, t, bound, nu_decay, g_weight):
         # Before nu is updated: the divisor must not depend on g.
-        n = jnp.where(t > 1, g / jnp.maximum(jnp.sqrt(nu), eps), 0)
+        n = jnp.where(t > 1, ratio(g, jnp.maximum(jnp.sqrt(nu), eps), eps), 0)
         if use_clipping:
             n = jnp.clip(n, -bound, bound)
         mu = b1 * mu + (1 - b1) * n

@@ -22,7 +22,7 @@ from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.tree import abs_sq, one_minus_power
+from jopt.tree import abs_sq, one_minus_power, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -95,7 +95,8 @@ def scale_by_amsgrad(
             v = nu_scale * nu_max
         else:
             v = nu_max = jnp.maximum(nu_max, nu_scale * nu)
-        return mu_scale * mu / (jnp.sqrt(v + inside) + outside), mu, nu, nu_max
+        root = jnp.sqrt(v + inside) + outside
+        return ratio(mu_scale * mu, root, eps, eps_root), mu, nu, nu_max
 
     return leafwise(
         rule,

@@ -27,8 +27,10 @@ from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
+from jopt.transforms.clipping import excess
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.tree import ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -87,7 +89,7 @@ def scale_by_came(
     def rule(g, mu, v_row, v_col, v, res_row, res_col):
         axes = _axes(g.shape)
         u, rms, *v = divide_by_rms(g, v_row, v_col, v, axes, 1 - b2, eps1)
-        u = u * (1 / jnp.maximum(1, rms / clipping_threshold))
+        u = u * (1 / excess(rms, clipping_threshold))
         mu = b1 * mu + (1 - b1) * u
         if axes is None:
             return mu, mu, *v, None, None
@@ -98,7 +100,8 @@ def scale_by_came(
         )
         whole = jnp.mean(res_row, axes[1], keepdims=True)
         # Factor by factor: the product of two small means could underflow.
-        u = mu * (1 / jnp.sqrt(res_row)) * (jnp.sqrt(whole) / jnp.sqrt(res_col))
+        u = mu * ratio(1, jnp.sqrt(res_row), eps2)
+        u = u * ratio(jnp.sqrt(whole), jnp.sqrt(res_col), eps2)
         return u, mu, *v, res_row, res_col
 
     def over(which):

@@ -26,6 +26,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
+from jopt.tree import ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -80,9 +81,9 @@ def scale_by_cocob(
         size_sum = size_sum + size
         reward = jnp.maximum(reward - g * (p - start), 0)
         cumulative = cumulative - g
-        bet = cumulative / jnp.maximum(size_sum + largest, alpha * largest)
+        bet = ratio(cumulative, jnp.maximum(size_sum + largest, alpha * largest), eps)
         # Only ratios of gradients enter, so their scale cancels.
-        target = start + bet * (1 + reward / largest)
+        target = start + bet * (1 + ratio(reward, largest, eps))
         return target - p, start, cumulative, largest, size_sum, reward
 
     return leafwise(

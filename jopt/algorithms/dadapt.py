@@ -26,7 +26,7 @@ from jopt.core.chain import optimizer
 from jopt.core.factory import StorageDtype
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation
-from jopt.tree import one_minus_power
+from jopt.tree import one_minus_power, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -103,7 +103,7 @@ def dadapt_adamw(
         numerator = decay * numerator_weighted + (1 - decay) * step * along
         # The norm of the s that the rule will store once these scalars are known.
         size = total(next_size, updates, grad_sum, decay=decay, add=(1 - decay) * step)
-        estimate = quotient(numerator, (1 - decay) * size)
+        estimate = ratio(numerator, (1 - decay) * size)
         if growth_rate is not None:
             estimate = jnp.minimum(estimate, growth_rate * estim_lr)
         return {
@@ -116,7 +116,7 @@ def dadapt_adamw(
         m = b1 * m + (1 - b1) * step * g
         v = b2 * v + (1 - b2) * g * g
         s = decay * s + (1 - decay) * step * g
-        return -(m / (jnp.sqrt(v) + eps)) - step * weight_decay * p, m, v, s
+        return -ratio(m, jnp.sqrt(v) + eps, eps) - step * weight_decay * p, m, v, s
 
     return leafwise(
         rule,
@@ -131,7 +131,7 @@ def dadapt_adamw(
 
 
 def _along(g: jax.Array, s: jax.Array, v: jax.Array, *, eps: jax.Array) -> jax.Array:
-    return g * (s / (jnp.sqrt(v) + eps))
+    return g * ratio(s, jnp.sqrt(v) + eps)
 
 
 def next_size(
@@ -153,9 +153,3 @@ def check_betas(betas: Any) -> tuple[float, float]:
 def adam_correction(b1: float, b2: float, t: jax.Array) -> jax.Array:
     """Return the factor that Adam's bias corrections put on an update."""
     return jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t)
-
-
-def quotient(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-    """Divide; zero where the denominator is zero, before any gradient was nonzero."""
-    nonzero = denominator > 0
-    return jnp.where(nonzero, numerator, 0) / jnp.where(nonzero, denominator, 1)

@@ -27,6 +27,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
+from jopt.tree import ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -88,7 +89,7 @@ def scale_by_dog(
             )
             max_dist = jnp.maximum(max_dist, start)
         sum_sq_norm_grads = sum_sq_norm_grads + tree.norm(updates, squared=True)
-        eta = max_dist / jnp.sqrt(sum_sq_norm_grads + eps)
+        eta = ratio(max_dist, jnp.sqrt(sum_sq_norm_grads + eps), eps)
         if kind == "learning_rate":
             eta = jnp.where(t > 1, eta, value)
         return {

@@ -28,6 +28,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
+from jopt.tree import ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -79,7 +80,7 @@ def scale_by_dowg(
         r2 = jnp.maximum(estim_sq_dist, current)
         v = weighted_sq_norm_grads + r2 * tree.norm(updates, squared=True)
         return {
-            "eta": r2 / (jnp.sqrt(v) + eps),
+            "eta": ratio(r2, jnp.sqrt(v) + eps, eps),
             "estim_sq_dist": r2,
             "weighted_sq_norm_grads": v,
         }

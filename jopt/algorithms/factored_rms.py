@@ -20,7 +20,8 @@ import numpy as np
 from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation
-from jopt.tree import abs_sq
+from jopt.transforms.clipping import excess
+from jopt.tree import abs_sq, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -118,7 +119,7 @@ def scale_by_factored_rms(
             g, v_row, v_col, v, axes(g.shape), share, added, floor
         )
         if clipping_threshold is not None:
-            u = u * (1 / jnp.maximum(1, rms / clipping_threshold))
+            u = u * (1 / excess(rms, clipping_threshold))
         return u, *v
 
     def unfactored(shape):
@@ -186,16 +187,18 @@ def divide_by_rms(
 
     if axes is None:
         v = averaged(v, abs_sq(g), finfo.max)
-        u = g / jnp.maximum(jnp.sqrt(v), finfo.tiny if floor is None else floor)
+        floor = float(finfo.tiny) if floor is None else floor
+        u = ratio(g, jnp.maximum(jnp.sqrt(v), floor), added, floor)
         return u, jnp.sqrt(jnp.sum(abs_sq(u)) / max(g.size, 1)), v_row, v_col, v
     along_row, along_col = axes
     # Divided by g.size, so that the mean over v_row does not overflow either.
     v_row = averaged(v_row, mean(abs_sq(g), along_row), finfo.max / g.size)
     v_col = averaged(v_col, mean(abs_sq(g), along_col), finfo.max / g.size)
-    whole, row = mean(v_row, along_col), 1 / jnp.sqrt(v_row)
+    whole = mean(v_row, along_col)
     if floor is None:
         # Factor by factor: a product of two mean squares as small as eps underflows.
-        col = jnp.sqrt(whole) / jnp.sqrt(v_col)
+        row = ratio(1, jnp.sqrt(v_row), added)
+        col = ratio(jnp.sqrt(whole), jnp.sqrt(v_col), added)
         u = (g * row) * col
         # The mean square of u, from column means that the pass over g for v_col can
         # give as well.
@@ -203,6 +206,8 @@ def divide_by_rms(
         mean_square = jnp.mean((in_columns * col) * col)
     else:
         col = jnp.sqrt(jnp.maximum(whole, floor)) / jnp.sqrt(v_col)
-        u = g * jnp.minimum(row * col, 1 / floor)
+        factor = jnp.minimum(1 / jnp.sqrt(v_row) * col, 1 / floor)
+        # Infinite only for rows or columns of zeros, with a floor of zero.
+        u = g * jnp.where(factor < jnp.inf, factor, 0)
         mean_square = jnp.mean(abs_sq(u))
     return u, jnp.sqrt(mean_square), v_row, v_col, v

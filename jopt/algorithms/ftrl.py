@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jopt.core.chain import optimizer
 from jopt.core.leafwise import full, leafwise, zeros
 from jopt.core.transformation import GradientTransformation
+from jopt.tree import ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -82,12 +83,12 @@ def ftrl(
         new_n = n + g * g
         root = new_n**-learning_rate_power
         z = z + g + 2 * l2_shrinkage * p
-        z = z - (root - n**-learning_rate_power) / learning_rate * p
-        q = (root + beta) / learning_rate + 2 * l2
+        z = z - ratio(root - n**-learning_rate_power, learning_rate, learning_rate) * p
+        q = ratio(root + beta, learning_rate, learning_rate) + 2 * l2
         # q is zero only if nothing has been accumulated: the weight stays zero too.
         new_p = jnp.where(q > 0, (jnp.clip(z, -l1, l1) - z) / jnp.where(q > 0, q, 1), 0)
         # Once the squares have overflowed, new_p means nothing: do not move.
-        return jnp.where(q < jnp.inf, new_p - p, 0), new_n, z
+        return jnp.where((q < jnp.inf) & (learning_rate > 0), new_p - p, 0), new_n, z
 
     return leafwise(
         rule,

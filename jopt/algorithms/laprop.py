@@ -25,7 +25,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
-from jopt.tree import abs_sq, one_minus_power
+from jopt.tree import abs_sq, one_minus_power, ratio
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -82,7 +82,7 @@ def scale_by_laprop(
     def rule(g, mu, nu, *, mu_scale, nu_scale, outside, inside):
         nu = b2 * nu + (1 - b2) * abs_sq(g)
         root = jnp.sqrt(nu_scale * nu + inside) + outside
-        mu = b1 * mu + (1 - b1) * (g / root)
+        mu = b1 * mu + (1 - b1) * ratio(g, root, eps, eps_root)
         return mu_scale * mu, mu, nu
 
     return leafwise(

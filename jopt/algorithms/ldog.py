@@ -23,7 +23,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
-from jopt.tree import abs_sq
+from jopt.tree import abs_sq, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -79,7 +79,7 @@ def scale_by_distance_over_gradients(
         max_dist = jnp.maximum(max_dist, dist.reshape(max_dist.shape))
         squares = jnp.sum(abs_sq(g)).reshape(max_dist.shape)
         grad_sum_of_squares = grad_sum_of_squares + squares
-        eta = global_scale * max_dist / jnp.sqrt(grad_sum_of_squares + eps)
+        eta = ratio(global_scale * max_dist, jnp.sqrt(grad_sum_of_squares + eps), eps)
         return eta * g, max_dist, grad_sum_of_squares, init_params
 
     return leafwise(

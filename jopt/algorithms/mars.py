@@ -32,7 +32,7 @@ from jopt.transforms.mars_correction import (
     previous_gradients,
 )
 from jopt.transforms.weight_decay import add_decayed_weights
-from jopt.tree import abs_sq, one_minus_power
+from jopt.tree import abs_sq, one_minus_power, ratio
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -101,7 +101,8 @@ def scale_by_mars(
         c = corrected(g, before, gamma, b1, max_norm)
         mu = b1 * mu + (1 - b1) * c
         nu = b2 * nu + (1 - b2) * abs_sq(c)
-        u = mu_scale * mu / (jnp.sqrt(nu_scale * nu + inside) + outside)
+        root = jnp.sqrt(nu_scale * nu + inside) + outside
+        u = ratio(mu_scale * mu, root, eps, eps_root)
         # A leaf that is not corrected keeps no gradient.
         return u, mu, nu, None if before is None else g
 

@@ -134,7 +134,9 @@ def mechanize(
         if not store_delta:
             differences = each(_difference, params, state.x0, factor=factor + eps)
             delta = leaves.tree(differences)
-        decay = weight_decay * factor * tree.norm(grads) / (tree.norm(params) + eps)
+        decay = tree.ratio(
+            weight_decay * factor * tree.norm(grads), tree.norm(params) + eps, eps
+        )
         h = total(inner, grads, delta) + decay * total(inner, params, delta)
         # Keeps h^2, and sums of a million of them, from overflowing.
         largest = jnp.sqrt(jnp.finfo(h.dtype).max) * 1e-3
@@ -145,7 +147,7 @@ def mechanize(
         m = jnp.maximum(betas * state.m, jnp.abs(h))
         v = betas**2 * state.v + h * h
         r = jnp.maximum(betas * state.r - state.s * h, 0)
-        s = (s_init / num_betas * m + r) / (root(v) + eps)
+        s = tree.ratio(s_init / num_betas * m + r, root(v) + eps, eps)
 
         changes = each(_change, params, state.x0, delta, steps, factor=jnp.sum(s))
         if store_delta:
@@ -179,7 +181,7 @@ def _is_none(x: Any) -> bool:
 
 
 def _difference(x: jax.Array, x0: jax.Array, *, factor: jax.Array) -> jax.Array:
-    return (x - x0) / factor
+    return tree.ratio(x - x0, factor)
 
 
 def _change(

@@ -183,7 +183,8 @@ def momo_adam(
 
         def scaled(g, d, v):
             d, _, root = moments(g, d, v, scale)
-            return d / jnp.sqrt(root)  # the square of its norm is sum(d^2 / D)
+            # The square of its norm is sum(d^2 / D).
+            return tree.ratio(d, jnp.sqrt(root), eps)
 
         norm = tree.norm(_on_leaves(scaled, updates, exp_avg, exp_avg_sq))
         d = _on_leaves(lambda g, d: b1 * d + (1 - b1) * g, updates, exp_avg)
@@ -198,7 +199,7 @@ def momo_adam(
 
     def rule(g, d, v, *, p, scale, decay, tau):
         d, v, root = moments(g, d, v, scale)
-        return -(tau * (d / root) + decay * p) / (1 + decay), d, v
+        return -(tau * tree.ratio(d, root, eps) + decay * p) / (1 + decay), d, v
 
     return leafwise(
         rule,

@@ -26,7 +26,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
-from jopt.tree import abs_sq, one_minus_power
+from jopt.tree import abs_sq, one_minus_power, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -97,7 +97,8 @@ def scale_by_nadam(
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
         mu_hat = mu_scale * mu + g_scale * g
-        return mu_hat / (jnp.sqrt(nu_scale * nu + inside) + outside), mu, nu
+        root = jnp.sqrt(nu_scale * nu + inside) + outside
+        return ratio(mu_hat, root, eps, eps_root), mu, nu
 
     return leafwise(
         rule,

@@ -23,7 +23,7 @@ from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.tree import abs_sq
+from jopt.tree import abs_sq, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -83,7 +83,7 @@ def scale_by_novograd(
 
     def rule(g, mu, nu, *, p, keep, take):
         nu = keep * nu + take * jnp.sum(abs_sq(g), keepdims=True)
-        u = g / (jnp.sqrt(nu + eps_root) + eps)
+        u = ratio(g, jnp.sqrt(nu + eps_root) + eps, eps, eps_root)
         mu = b1 * mu + u + weight_decay * p
         return mu, mu, nu
 

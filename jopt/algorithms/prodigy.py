@@ -22,12 +22,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jopt.algorithms.dadapt import adam_correction, check_betas, next_size, quotient
+from jopt.algorithms.dadapt import adam_correction, check_betas, next_size
 from jopt.algorithms.distance import total
 from jopt.core.chain import optimizer
 from jopt.core.factory import StorageDtype
 from jopt.core.leafwise import copied, leafwise, zeros
 from jopt.core.transformation import GradientTransformation
+from jopt.tree import ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -135,7 +136,7 @@ def prodigy(
         numerator = b3 * numerator_weighted + weight * step * along
         add = weight * (d if safeguard_warmup else step)
         size = total(next_size, updates, grad_sum, decay=b3, add=add)
-        estimate = estim_lr_coef * quotient(numerator, size)
+        estimate = estim_lr_coef * ratio(numerator, size)
         highest = jnp.maximum(estim_lr_max, estimate)
         new = highest
         if growth_rate is not None:
@@ -156,7 +157,7 @@ def prodigy(
         m = b1 * m + (1 - b1) * d * g
         v = b2 * v + (1 - b2) * (d * g) * (d * g)
         s = b3 * s + add * g
-        u = m / (jnp.sqrt(v) + estim_lr * eps) + weight_decay * p
+        u = ratio(m, jnp.sqrt(v) + estim_lr * eps) + weight_decay * p
         return -step * u, m, v, s, params0
 
     return leafwise(

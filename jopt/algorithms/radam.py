@@ -26,7 +26,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
-from jopt.tree import abs_sq, one_minus_power
+from jopt.tree import abs_sq, one_minus_power, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -83,7 +83,7 @@ def scale_by_radam(
         nu_scale = 1 / one_minus_power(b2, t)
         length, longest = average_length(b2, t), 2 / (1 - b2) - 1
         share = (length - 4) * (length - 2) / length
-        rectified = length >= threshold
+        rectified = length >= jnp.maximum(threshold, 4)
         # The selects are inside the root: below a length of 4, r_t is not real.
         return {
             "rectified": jnp.where(rectified, 1.0, 0.0),
@@ -101,7 +101,7 @@ def scale_by_radam(
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
         mu_hat = mu_scale * mu + g_scale * g if nesterov else mu_scale * mu
-        factor = r / (jnp.sqrt(nu_scale * nu + inside) + outside)
+        factor = ratio(r, jnp.sqrt(nu_scale * nu + inside) + outside, eps, eps_root)
         return jnp.where(rectified > 0, factor, 1) * mu_hat, mu, nu
 
     return leafwise(

@@ -23,7 +23,7 @@ from jopt.core.leafwise import full, leafwise, zeros
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.momentum import trace
-from jopt.tree import abs_sq, one_minus_power
+from jopt.tree import abs_sq, one_minus_power, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -153,7 +153,7 @@ def _scalars(decay: Any, corrected: bool) -> Any:
 
 
 def _divide(g: jax.Array, v: jax.Array, eps: Any, eps_in_sqrt: bool) -> jax.Array:
-    return g / jnp.sqrt(v + eps) if eps_in_sqrt else g / (jnp.sqrt(v) + eps)
+    return ratio(g, jnp.sqrt(v + eps) if eps_in_sqrt else jnp.sqrt(v) + eps, eps)
 
 
 @transformation

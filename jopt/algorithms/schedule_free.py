@@ -32,6 +32,7 @@ from jopt.core.leafwise import copied, leafwise
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation, Place
 from jopt.transforms.weight_decay import decoupled_decay
+from jopt.tree import ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -110,7 +111,7 @@ def scale_by_schedule_free(
         weight = t**r * max_lr**weight_lr_power
         weight_sum = weight_sum + weight
         # Both are zero while the learning rate is.
-        c = weight / jnp.where(weight_sum > 0, weight_sum, 1)
+        c = ratio(weight, weight_sum)
         return {"c": c, "lr": lr, "max_lr": max_lr, "weight_sum": weight_sum}
 
     def rule(g, z, *, p, c, lr):
@@ -119,7 +120,8 @@ def scale_by_schedule_free(
         return c * (z - p) + (1 - c) * (1 - b1) * step, z
 
     def readout(p, z):
-        return (p - (1 - b1) * z) / b1  # y = (1 - b1) z + b1 x, solved for x
+        x = ratio(p - (1 - b1) * z, b1, b1)  # y = (1 - b1) z + b1 x, solved for x
+        return jnp.where(b1 > 0, x, p)
 
     return leafwise(
         rule,

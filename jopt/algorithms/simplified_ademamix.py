@@ -24,7 +24,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
-from jopt.tree import abs_sq, one_minus_power
+from jopt.tree import abs_sq, one_minus_power, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -82,7 +82,7 @@ def scale_by_simplified_ademamix(
         m = b1 * m + g
         n = b2 * n + (1 - b2) * abs_sq(g)
         root = jnp.sqrt(n_scale * n + eps_root) + eps
-        return (m + alpha * g) / root, m, n
+        return ratio(m + alpha * g, root, eps, eps_root), m, n
 
     return leafwise(
         rule,

@@ -228,7 +228,8 @@ def _rule(
 ) -> tuple[jax.Array, jax.Array]:
     b1, eps, gamma, rho = (jnp.asarray(x, nu.dtype) for x in numbers)
     m = b1 * mu.astype(nu.dtype) + (1 - b1) * g.astype(nu.dtype)
-    u = jnp.clip(m / jnp.maximum(gamma * nu, eps), -rho, rho)
+    curvature = jnp.maximum(gamma * nu, eps)
+    u = jnp.clip(m / jnp.where(m == 0, 1, curvature), -rho, rho)  # 0 / 0 is 0
     return u.astype(g.dtype), m.astype(mu.dtype)
 
 

@@ -25,7 +25,7 @@ from jopt.core.leafwise import leafwise, zeros
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.tree import abs_sq, one_minus_power
+from jopt.tree import abs_sq, one_minus_power, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -89,9 +89,9 @@ def scale_by_stable_adamw(
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
         root = jnp.sqrt(nu_scale * nu)
-        ratio = jnp.abs(g) / jnp.maximum(root, eps)
-        mean_square = jnp.sum(ratio * ratio) / max(g.size, 1)
-        u = mu_scale * mu / (root + eps) + weight_decay * p
+        size = ratio(jnp.abs(g), jnp.maximum(root, eps), eps)
+        mean_square = jnp.sum(size * size) / max(g.size, 1)
+        u = ratio(mu_scale * mu, root + eps, eps) + weight_decay * p
         return u / jnp.sqrt(jnp.maximum(mean_square, 1)), mu, nu
 
     return leafwise(

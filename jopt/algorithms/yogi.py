@@ -22,7 +22,7 @@ from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import full, leafwise
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.tree import abs_sq, one_minus_power
+from jopt.tree import abs_sq, one_minus_power, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -94,7 +94,8 @@ def scale_by_yogi(
         step = (1 - b2) * square
         # Not sign(nu - square), which is NaN where both have overflowed.
         nu = jnp.where(nu > square, nu - step, jnp.where(nu < square, nu + step, nu))
-        return mu_scale * mu / (jnp.sqrt(nu_scale * nu + inside) + outside), mu, nu
+        root = jnp.sqrt(nu_scale * nu + inside) + outside
+        return ratio(mu_scale * mu, root, eps, eps_root), mu, nu
 
     return leafwise(
         rule,

@@ -47,9 +47,19 @@ def _factor(norm: jax.Array, max_norm: float | jax.Array) -> jax.Array:
     A norm of inf or NaN gives NaN: dividing by an infinite norm would give zeros, which
     look like a valid step.
     """
-    # At a zero norm, max_norm / max_norm is 1 and keeps the derivative finite.
-    factor = jnp.minimum(max_norm / jnp.where(norm > 0, norm, max_norm), 1)
-    return jnp.where(jnp.isfinite(norm), factor, jnp.nan)
+    # At a zero norm the factor is 1, even if max_norm is zero too. The inner where
+    # keeps the derivative finite.
+    factor = jnp.where(norm > 0, max_norm / jnp.where(norm > 0, norm, 1), 1)
+    return jnp.where(jnp.isfinite(norm), jnp.minimum(factor, 1), jnp.nan)
+
+
+def excess(norm: jax.Array, max_norm: float | jax.Array) -> jax.Array:
+    """Return ``max(1, norm / max_norm)``, what to divide by to clip; 1 at a zero norm.
+
+    >>> excess(jnp.array([0.5, 8.0, 0.0]), 2.0)
+    Array([1., 4., 1.], dtype=float32)
+    """
+    return jnp.maximum(norm / jnp.where(norm > 0, max_norm, 1), 1)
 
 
 @transformation

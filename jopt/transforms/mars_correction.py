@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jopt import tree
 from jopt.core.factory import StorageDtype, transformation
@@ -24,6 +23,7 @@ from jopt.core.leafwise import leafwise, zeros
 from jopt.core.masks import Mask
 from jopt.core.slots import Slot
 from jopt.core.transformation import GradientTransformation
+from jopt.transforms.clipping import excess
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -100,7 +100,7 @@ def corrected(
     c = g + gamma * b1 / (1 - b1) * (g - before)
     if max_norm is None:
         return c
-    return c / jnp.maximum(tree.norm_along(c, None) / max_norm, 1)
+    return c / excess(tree.norm_along(c, None), max_norm)
 
 
 def previous_gradients(dtype: StorageDtype | None, matrices_only: bool) -> Slot:

@@ -31,6 +31,7 @@ from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
+from jopt.tree import ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -164,7 +165,7 @@ def independent_weight_decay(
     arguments.positive(peak_rate=peak_rate)
 
     def rule(g, *, p, multiple):
-        return g + multiple * weight_decay / peak_rate * p
+        return g + ratio(multiple * weight_decay, peak_rate, peak_rate) * p
 
     return leafwise(rule, mask=mask)
 
@@ -214,6 +215,6 @@ def corrected_weight_decay(
     arguments.positive(peak_rate=peak_rate)
 
     def rule(g, *, p, multiple):
-        return g + multiple * weight_decay * rate / peak_rate * p
+        return g + ratio(multiple * weight_decay * rate, peak_rate, peak_rate) * p
 
     return leafwise(rule, mask=mask)

@@ -40,6 +40,8 @@ from .norms import (
     abs_sq as abs_sq,
 )
 
+from .ratios import ratio as ratio
+
 # New trees.
 from .like import (
     zeros_like as zeros_like,
