@@ -64,7 +64,7 @@ def mars_correction(
 
     Yuan, Liu, Wu, Zhou & Gu, "MARS", 2024.
 
-    >>> import jopt
+    >>> import jopt, jax.numpy as jnp
     >>> tx = jopt.mars_correction(gamma=0.1, b1=0.5, max_norm=None)
     >>> _, state = tx.update(jnp.array([1.0]), tx.init(jnp.zeros(1)))
     >>> tx.update(jnp.array([2.0]), state)[0]
