@@ -35,6 +35,7 @@ from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
+from jopt.values.registry import config_function
 
 
 # The elements that share a second moment: those at one index of the last axis
@@ -187,6 +188,7 @@ _VALUES = re.compile(r"(^|[/_.])(value|v_proj|wv)([/_.]|$)")
 _EMBEDDINGS = re.compile(r"embed|embd|(^|[/_.])wte([/_.]|$)")
 
 
+@config_function
 def default_block(path: str, leaf: Any, head_dim: int | None = None) -> Block:
     """Return the block of a leaf by its name and number of axes.
 

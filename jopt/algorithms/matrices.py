@@ -16,6 +16,7 @@ import numpy as np
 
 from jopt import tree
 from jopt.core import masks
+from jopt.values.registry import config_function
 
 
 # The layout of a leaf, one letter for each axis: "i" for inputs, "o" for outputs, "b"
@@ -132,6 +133,7 @@ _NOT_HIDDEN = re.compile(
 )
 
 
+@config_function
 def is_hidden(path: str, leaf: Any) -> bool:
     """Return whether shape and name suggest that a leaf is a matrix of a hidden layer.
 

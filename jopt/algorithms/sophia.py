@@ -38,6 +38,7 @@ from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
+from jopt.values.registry import config_function
 
 
 # ``estimate(key, obj_fn, params)`` returns a tree like ``params``.
@@ -45,6 +46,7 @@ EstimatorName = Literal["hutchinson", "gauss_newton_bartlett"]
 Estimator = Callable[[jax.Array, Callable[..., Any], Params], Params]
 
 
+@config_function
 def hutchinson_estimator_diag_hessian(
     key: jax.Array, obj_fn: Callable[[Params], jax.Array], params: Params
 ) -> Params:
@@ -78,6 +80,7 @@ def hutchinson_estimator_diag_hessian(
     return jax.tree.map(jnp.multiply, signs, product)
 
 
+@config_function
 def gauss_newton_bartlett(
     key: jax.Array, obj_fn: Callable[[Params, jax.Array], jax.Array], params: Params
 ) -> Params:

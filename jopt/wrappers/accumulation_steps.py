@@ -13,8 +13,10 @@ from jopt.core.changing_numbers import scheduled
 from jopt.core.transformation import Updates
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
+from jopt.values.registry import config_function
 
 
+@config_function
 def skip_not_finite(
     updates: Updates, gradient_step: Any = None, params: Any = None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -41,6 +43,7 @@ def skip_not_finite(
     return number > 0, {"should_skip": number > 0, "num_not_finite": number}
 
 
+@config_function
 def skip_large_updates(
     updates: Updates,
     gradient_step: Any = None,

@@ -280,3 +280,17 @@ def test_names_of_other_libraries_are_understood(word: str, meant: str) -> None:
         TypeError, match=f"no argument '{word}'. Did you mean '{meant}'"
     ):
         jopt.adam(**{word: 0.5})
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        jopt.masked(jopt.scale(2.0), jopt.is_bias_or_norm),
+        jopt.sophia(0.1, hessian_diagonal_fn=jopt.gauss_newton_bartlett, key=0),
+        jopt.accumulate(jopt.sgd(0.1), 2, should_skip_update_fn=jopt.skip_not_finite),
+    ],
+    ids=repr,
+)
+def test_functions_of_the_library_stand_in_configs_by_their_names(tx: Any) -> None:
+    assert jopt.from_config(json.loads(json.dumps(jopt.to_config(tx)))) == tx
+    assert jopt.from_config(repr(tx)) == tx
