@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from jopt.checkpoint import seal
 from jopt.checkpoint.contents import Arrays, Index, Read
 from jopt.checkpoint.places import target
+from jopt.checkpoint.unfinished import Unfinished
 
 
 INDEX = "checkpoint.json"
@@ -41,12 +41,9 @@ def write(path: Path, arrays: Arrays, index: Index) -> None:
             f"{path} is a folder, and a path with a suffix is a file: choose another "
             "path, or delete the folder first"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    seal.write(partial, data)
-    os.replace(partial, path)
-    seal.sync_folder(path.parent)
+    with Unfinished(path.parent) as place:
+        seal.write(place.path, data)
+        place.publish(path)
 
 
 def read(path: Path) -> tuple[Index, Read]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import shutil
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +23,11 @@ from jax.experimental import multihost_utils
 from jopt.checkpoint import seal, together
 from jopt.checkpoint.contents import Arrays, Index, Read
 from jopt.checkpoint.places import plain, target
+from jopt.checkpoint.unfinished import Unfinished, unfinished_path
 from jopt.values.arguments import abbreviated
 
 
-ARRAYS, INDEX, PARTIAL = "arrays", "checkpoint.json", ".partial"
+ARRAYS, INDEX = "arrays", "checkpoint.json"
 AS_BYTES = ("uint2", "uint4")  # orbax's tensorstore lacks these dtypes
 
 
@@ -39,41 +39,65 @@ def start(path: Path, arrays: Arrays, index: Index) -> Callable[[], None]:
       may be called in another thread.
     """
     path = target(path)
-    if path.exists():
-        found = "a checkpoint" if is_checkpoint(path) else "something else at"
-        raise FileExistsError(
-            f"there is already {found} {path}: choose another path or step, or delete "
-            "it first"
-        )
     ocp = _orbax().v1
-    partial = path.with_name(path.name + PARTIAL)
-    if jax.process_index() == 0:
-        shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
-        partial.mkdir(parents=True)
-    together.wait_for_all()
+    partial, place = _begin(path)
     # orbax writes neither an array without elements nor a checkpoint without arrays.
     stored = {name: _stored(x) for name, x in arrays.items() if x.size}
-    stack = contextlib.ExitStack()
-    safe = stack.enter_context(plain(partial)) / ARRAYS
-    writing = ocp.save_async(safe, stored) if stored else None
     types = {name: (tuple(x.shape), x.dtype.name) for name, x in stored.items()}
+    with contextlib.ExitStack() as stack:
+        if place is not None:
+            stack.callback(place.close)
+        stack.callback(together.wait_for_all)
+        safe = stack.enter_context(plain(partial)) / ARRAYS
+        writing = ocp.save_async(safe, stored) if stored else None
+        at_end = stack.pop_all()
 
     def finish():
-        with stack:
+        with at_end:
             if writing is not None:
                 writing.result()
-            if jax.process_index() == 0 and stored:
+            if place is None:
+                return
+            if stored:
                 _check_opens(path, ocp, safe, types)
-        if jax.process_index() == 0:
             index["files"] = _checksums(partial, _files(partial))
             seal.write(partial / INDEX, seal.json_bytes(index))
             # The contents must be on disk before the rename makes them visible.
             seal.sync_folder(partial)
-            partial.rename(path)
-            seal.sync_folder(path.parent)
-        together.wait_for_all()
+            place.publish(path)
 
     return finish
+
+
+def _begin(path: Path) -> tuple[Path, Unfinished | None]:
+    """Make the folder to write to, in process 0; all processes return its path.
+
+    Raises:
+      OSError: It could not be made. Every process raises, so that none waits.
+    """
+    digits = together.new_name()
+    partial = unfinished_path(path.parent, digits)
+    place = error = None
+    if jax.process_index() == 0:
+        try:
+            if path.exists():
+                found = "a checkpoint" if is_checkpoint(path) else "something else at"
+                raise FileExistsError(
+                    f"there is already {found} {path}: choose another path or step, or "
+                    "delete it first"
+                )
+            place = Unfinished(path.parent, digits)
+            partial.mkdir()
+        except OSError as problem:
+            error = problem
+            if place is not None:
+                place.close()
+    failed = together.same_in_all(np.array(error is not None))
+    if error is not None:
+        raise error
+    if failed:
+        raise OSError(f"process 0 cannot write {path}: its error says why")
+    return partial, place
 
 
 def _check_opens(path: Path, ocp: Any, folder: Path, types: Mapping[str, Any]) -> None:
@@ -150,10 +174,9 @@ def _stored_dtype(name: str) -> Any:
 
 
 def remove(path: Path) -> None:
-    """Delete a checkpoint; renaming it first leaves no visible incomplete folder."""
-    partial = path.with_name(path.name + PARTIAL)
-    path.rename(partial)
-    shutil.rmtree(partial)
+    """Delete a checkpoint; moving it first leaves no visible incomplete folder."""
+    with Unfinished(path.parent) as place, contextlib.suppress(FileNotFoundError):
+        path.rename(place.path)  # unless another program has removed it
 
 
 # Files.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import shutil
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -42,8 +41,9 @@ def _wait_at_exit() -> None:
 class Checkpointer:
     """Write one checkpoint per step into a folder, and restore any of them.
 
-    Only complete checkpoints are visible. One program at a time may write into the
-    folder; any number may read. The next `save` removes what a killed program left.
+    Only complete checkpoints are visible. One program at a time should write into the
+    folder; any number may read. When two write the same step, one of them raises. The
+    next `save` removes what a killed program left.
 
     Args:
       directory: The folder of the run; the first `save` creates it.
@@ -152,6 +152,7 @@ class Checkpointer:
 
         Raises:
           ValueError: There is a checkpoint of this step or a later one.
+          FileExistsError: Another program has written this step meanwhile.
         """
         self.wait()
         arguments.at_least(0, step=arguments.whole("step", step))
@@ -164,7 +165,6 @@ class Checkpointer:
         value = None if value is None else float(value)
         arrays, index = pack(params, opt_state, tx, step, rng, metadata, value)
         path = self.directory / str(step)
-        self._remove_leftovers()
         finish = folders.start(path, arrays, index)
         if self.asynchronous:
             self._thread = threading.Thread(target=self._in_thread, args=(finish,))
@@ -301,12 +301,6 @@ class Checkpointer:
                         UserWarning,
                         stacklevel=2,
                     )
-
-    def _remove_leftovers(self) -> None:
-        """Remove the incomplete checkpoints of a killed program."""
-        if jax.process_index() == 0 and self.directory.is_dir():
-            for folder in self.directory.glob(f"*{folders.PARTIAL}"):
-                shutil.rmtree(folder)
 
 
 def _is_step(name: str) -> bool:

@@ -55,6 +55,6 @@ def plain(folder: Path) -> Iterator[Path]:
         link.symlink_to(folder)
     try:
         yield link
-        together.wait_for_all()
     finally:
+        together.wait_for_all()
         link.unlink(missing_ok=True)

@@ -42,7 +42,7 @@ def save(
       The absolute path.
 
     Raises:
-      FileExistsError: The folder exists.
+      FileExistsError: The folder exists, or another program has written it meanwhile.
       TypeError: ``metadata`` is not plain JSON, or ``rng`` is not a key.
       ValueError: The suffix is unknown, the path is an address such as ``gs://…``, or
         the format cannot hold the name of an array.

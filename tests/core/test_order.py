@@ -102,6 +102,13 @@ def test_nothing_may_change_the_updates_before_a_first_member(
         jopt.chain(jopt.monitor(), inner, jopt.densify(), jopt.sgd(0.1))
 
 
+def test_an_average_that_overwrites_the_parameters_may_follow_schedule_free() -> None:
+    """Keras's ScheduleFreeAdamW takes ``ema_overwrite_frequency`` too."""
+    average = jopt.params_ema(0.5, overwrite_every=2)
+    tx = jopt.chain(jopt.schedule_free_sgd(), average)
+    assert list(tx.init(PARAMS)) == ["scale_by_schedule_free", "params_ema"]
+
+
 def test_what_changes_the_steps_of_its_inner_transformation_takes_no_average() -> None:
     average = jopt.skip_nonfinite(jopt.chain(jopt.sgd(1.0), jopt.params_ema(0.5)))
     for wrap in (jopt.lookahead, jopt.mechanize, jopt.cautious, jopt.gradient_sign):

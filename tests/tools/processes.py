@@ -96,6 +96,15 @@ def main(rank: int, address: str, folder: Path) -> None:
             checkpointer.save(t, params=params, opt_state=state, tx=TX)
     check(checkpointer.restore(params=targets, tx=TX))
 
+    # Process 0 finds that the folder exists, and no process waits for the other.
+    try:
+        save(folder / "from_two", **given)
+    except OSError as error:
+        expected = "process 0 cannot write" if rank else "already a checkpoint"
+        assert expected in str(error)
+    else:
+        raise AssertionError("a checkpoint was written over another")
+
     # One process finds what is wrong, and every process says so.
     damaged = folder / "damaged"
     save(damaged, **given)

@@ -53,6 +53,13 @@ def test_an_average_may_hold_nothing_of_a_bare_array(average: Any) -> None:
     check_left_out(jopt.chain(jopt.adamw(0.1), average))
 
 
+def test_a_group_that_holds_nothing_leaves_the_average_of_another_alone() -> None:
+    averaged = jopt.chain(jopt.sgd(0.1), jopt.params_mean())
+    tx = jopt.partition({"out": jopt.adamw(0.1), "in": averaged}, "in")
+    _, state = tx.update(G, tx.init(P), P)
+    chex.assert_trees_all_close(jopt.eval_params(tx, state, P), P - 0.1 * G)
+
+
 def test_muon_gives_a_bare_vector_to_adam_as_in_a_dict_of_one_leaf() -> None:
     tx = jopt.muon(0.1)
     updates, _ = tx.update(G, tx.init(P), P)
