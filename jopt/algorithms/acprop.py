@@ -94,7 +94,7 @@ def scale_by_acprop(
         scalars,
         ScaleByAcpropState,
         mu=zeros(mu_dtype),
-        nu=zeros(nu_dtype, real=True),
+        nu=zeros(nu_dtype, real=True, divides=True),
     )
 
 

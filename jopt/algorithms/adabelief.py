@@ -89,7 +89,7 @@ def scale_by_belief(
         scalars,
         ScaleByBeliefState,
         mu=zeros(mu_dtype),
-        nu=zeros(nu_dtype, real=True),
+        nu=zeros(nu_dtype, real=True, divides=True),
     )
 
 

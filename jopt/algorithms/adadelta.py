@@ -67,7 +67,10 @@ def scale_by_adadelta(
         return u, e_g, e_x
 
     return leafwise(
-        rule, state=ScaleByAdadeltaState, e_g=zeros(real=True), e_x=zeros(real=True)
+        rule,
+        state=ScaleByAdadeltaState,
+        e_g=zeros(real=True, divides=True),
+        e_x=zeros(real=True),
     )
 
 

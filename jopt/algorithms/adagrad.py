@@ -73,7 +73,7 @@ def scale_by_rss(
         root = jnp.sqrt(positive + eps) if eps_in_sqrt else jnp.sqrt(positive) + eps
         return jnp.where(nonzero, 1 / root, 0) * g, s
 
-    fill = full(initial_accumulator_value, accumulator_dtype, real=True)
+    fill = full(initial_accumulator_value, accumulator_dtype, real=True, divides=True)
     return leafwise(rule, state=ScaleByRssState, sum_of_squares=fill)
 
 

@@ -66,7 +66,7 @@ def scale_by_adam(
         through a zero gradient.
       mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
       nu_dtype: Storage dtype of ``nu``; None means float32 or wider. In bfloat16, a
-        decay of 0.999 is lost to rounding.
+        decay of 0.999 is lost to rounding; float16 cannot hold squares of gradients.
       nesterov: Whether to use a Nesterov look-ahead first moment (Dozat, "Incorporating
         Nesterov momentum into Adam", 2016, without its momentum schedule).
       eps_mode: ``"after"`` adds ``eps`` after the bias correction (optax, torch).
@@ -109,7 +109,7 @@ def scale_by_adam(
         scalars,
         ScaleByAdamState,
         mu=zeros(mu_dtype),
-        nu=zeros(nu_dtype, real=True),
+        nu=zeros(nu_dtype, real=True, divides=True),
     )
 
 

@@ -91,7 +91,7 @@ def scale_by_adam_atan2(
         scalars,
         ScaleByAdamAtan2State,
         mu=zeros(mu_dtype),
-        nu=zeros(nu_dtype, real=True),
+        nu=zeros(nu_dtype, real=True, divides=True),
     )
 
 

@@ -91,7 +91,7 @@ def scale_by_adamax(
         scalars,
         ScaleByAdamaxState,
         mu=zeros(mu_dtype),
-        nu=zeros(nu_dtype, real=True),
+        nu=zeros(nu_dtype, real=True, divides=True),
     )
 
 

@@ -113,7 +113,7 @@ def scale_by_adan(
         ScaleByAdanState,
         m=zeros(m_dtype),
         v=zeros(v_dtype),
-        n=zeros(n_dtype, real=True),
+        n=zeros(n_dtype, real=True, divides=True),
         g=zeros(g_dtype),
     )
 

@@ -128,7 +128,7 @@ def scale_by_ademamix(
         ScaleByAdemamixState,
         m1=zeros(mu_dtype),
         m2=zeros(m2_dtype),
-        nu=zeros(nu_dtype, real=True),
+        nu=zeros(nu_dtype, real=True, divides=True),
     )
 
 

@@ -127,7 +127,7 @@ def scale_by_adopt(
         ScaleByAdoptState,
         real_only=use_clipping,
         mu=zeros(mu_dtype),
-        nu=zeros(nu_dtype, real=True),
+        nu=zeros(nu_dtype, real=True, divides=True),
     )
 
 

@@ -103,8 +103,8 @@ def scale_by_amsgrad(
         scalars,
         ScaleByAmsgradState,
         mu=zeros(mu_dtype),
-        nu=zeros(nu_dtype, real=True),
-        nu_max=zeros(nu_dtype, real=True),
+        nu=zeros(nu_dtype, real=True, divides=True),
+        nu_max=zeros(nu_dtype, real=True, divides=True),
     )
 
 

@@ -115,11 +115,11 @@ def scale_by_came(
         state=ScaleByCameState,
         real_only=True,
         mu=zeros(mu_dtype),
-        v_row=zeros(over=over(0)),
-        v_col=zeros(over=over(1)),
-        v=zeros(over=vector),
-        res_row=zeros(over=over(0)),
-        res_col=zeros(over=over(1)),
+        v_row=zeros(over=over(0), divides=True),
+        v_col=zeros(over=over(1), divides=True),
+        v=zeros(over=vector, divides=True),
+        res_row=zeros(over=over(0), divides=True),
+        res_col=zeros(over=over(1), divides=True),
     )
 
 

@@ -92,7 +92,7 @@ def scale_by_cocob(
         real_only=True,
         init_particles=copied(param_dtype),
         cumulative_gradients=zeros(),
-        scale=zeros(),
+        scale=zeros(divides=True),
         subgradients=zeros(),
         reward=zeros(),
     )

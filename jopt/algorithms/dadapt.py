@@ -125,7 +125,7 @@ def dadapt_adamw(
         carry={"estim_lr": estim_lr0, "numerator_weighted": 0.0},
         real_only=True,
         exp_avg=zeros(mu_dtype),
-        exp_avg_sq=zeros(nu_dtype),
+        exp_avg_sq=zeros(nu_dtype, divides=True),
         grad_sum=zeros(),
     )
 

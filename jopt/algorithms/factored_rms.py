@@ -129,9 +129,9 @@ def scale_by_factored_rms(
         rule,
         scalars,
         ScaleByFactoredRmsState,
-        v_row=zeros(real=True, over=over(0)),
-        v_col=zeros(real=True, over=over(1)),
-        v=zeros(real=True, over=unfactored),
+        v_row=zeros(real=True, over=over(0), divides=True),
+        v_col=zeros(real=True, over=over(1), divides=True),
+        v=zeros(real=True, over=unfactored, divides=True),
     )
 
 

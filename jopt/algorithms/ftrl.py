@@ -94,6 +94,6 @@ def ftrl(
         rule,
         state=FtrlState,
         real_only=True,
-        accumulator=full(initial_accumulator_value),
+        accumulator=full(initial_accumulator_value, divides=True),
         linear=zeros(),
     )

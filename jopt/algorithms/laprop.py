@@ -90,7 +90,7 @@ def scale_by_laprop(
         scalars,
         ScaleByLapropState,
         mu=zeros(mu_dtype),
-        nu=zeros(nu_dtype, real=True),
+        nu=zeros(nu_dtype, real=True, divides=True),
     )
 
 

@@ -86,7 +86,7 @@ def scale_by_distance_over_gradients(
         rule,
         state=ScaleByDistanceOverGradientsState,
         max_dist=zeros(real=True, over=_all_axes),
-        grad_sum_of_squares=zeros(real=True, over=_all_axes),
+        grad_sum_of_squares=zeros(real=True, over=_all_axes, divides=True),
         init_params=copied(param_dtype),
     )
 

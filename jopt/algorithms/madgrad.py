@@ -95,7 +95,7 @@ def scale_by_madgrad(
         rule,
         scalars,
         MadgradState,
-        grad_sum_sq=zeros(grad_sum_sq_dtype, real=True),
+        grad_sum_sq=zeros(grad_sum_sq_dtype, real=True, divides=True),
         s=zeros(s_dtype),
         x0=copied(x0_dtype),
     )

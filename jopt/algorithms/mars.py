@@ -111,7 +111,7 @@ def scale_by_mars(
         scalars,
         ScaleByMarsState,
         mu=zeros(mu_dtype),
-        nu=zeros(nu_dtype, real=True),
+        nu=zeros(nu_dtype, real=True, divides=True),
         previous_gradient=previous_gradients(previous_dtype, matrices_only),
     )
 

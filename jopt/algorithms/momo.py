@@ -208,7 +208,7 @@ def momo_adam(
         carry={"barf": 0.0, "gamma": 0.0, "lb": lower_bound},
         real_only=True,
         exp_avg=zeros(exp_avg_dtype),
-        exp_avg_sq=zeros(exp_avg_sq_dtype),
+        exp_avg_sq=zeros(exp_avg_sq_dtype, divides=True),
     )
 
 

@@ -106,7 +106,7 @@ def scale_by_nadam(
         ScaleByNadamState,
         carry={"mu_product": 1.0},
         mu=zeros(mu_dtype),
-        nu=zeros(nu_dtype, real=True),
+        nu=zeros(nu_dtype, real=True, divides=True),
     )
 
 

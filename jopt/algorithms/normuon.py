@@ -83,5 +83,5 @@ def normalize_neurons(
         norm = jnp.maximum(tree.norm_along(u, matrix), jnp.finfo(nu.dtype).tiny)
         return u * (tree.norm_along(o, matrix) / norm), nu
 
-    nu = zeros(nu_dtype, real=True, over=inputs)
+    nu = zeros(nu_dtype, real=True, over=inputs, divides=True)
     return leafwise(rule, state=NormalizeNeuronsState, nu=nu)

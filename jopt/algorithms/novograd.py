@@ -92,7 +92,7 @@ def scale_by_novograd(
         scalars,
         ScaleByNovogradState,
         mu=zeros(mu_dtype),
-        nu=zeros(real=True, over=lambda shape: tuple(range(len(shape)))),
+        nu=zeros(real=True, over=lambda shape: tuple(range(len(shape))), divides=True),
     )
 
 

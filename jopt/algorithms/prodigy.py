@@ -171,7 +171,7 @@ def prodigy(
         },
         real_only=True,
         exp_avg=zeros(mu_dtype),
-        exp_avg_sq=zeros(nu_dtype),
+        exp_avg_sq=zeros(nu_dtype, divides=True),
         grad_sum=zeros(),
         params0=copied(params0_dtype),
     )

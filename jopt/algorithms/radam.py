@@ -109,7 +109,7 @@ def scale_by_radam(
         scalars,
         ScaleByRadamState,
         mu=zeros(mu_dtype),
-        nu=zeros(nu_dtype, real=True),
+        nu=zeros(nu_dtype, real=True, divides=True),
     )
 
 

@@ -79,7 +79,10 @@ def scale_by_rms(
         return _divide(g, scale * nu, eps, eps_in_sqrt), nu
 
     return leafwise(
-        rule, scalars, ScaleByRmsState, nu=full(initial_scale, nu_dtype, real=True)
+        rule,
+        scalars,
+        ScaleByRmsState,
+        nu=full(initial_scale, nu_dtype, real=True, divides=True),
     )
 
 
@@ -140,7 +143,7 @@ def scale_by_stddev(
         scalars,
         ScaleByStddevState,
         mu=zeros(),
-        nu=full(initial_scale, nu_dtype, real=True),
+        nu=full(initial_scale, nu_dtype, real=True, divides=True),
     )
 
 

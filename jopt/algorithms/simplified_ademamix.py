@@ -89,7 +89,7 @@ def scale_by_simplified_ademamix(
         scalars,
         ScaleBySimplifiedAdemamixState,
         m=zeros(m_dtype),
-        n=zeros(n_dtype, real=True),
+        n=zeros(n_dtype, real=True, divides=True),
     )
 
 

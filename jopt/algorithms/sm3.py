@@ -88,7 +88,7 @@ def scale_by_sm3(
         rule,
         state=ScaleBySm3State,
         real_only=True,
-        mu=zeros(each=other_axes),
+        mu=zeros(each=other_axes, divides=True),
         nu=zeros(nu_dtype, over=None if b1 is not None else lambda shape: None),
     )
 

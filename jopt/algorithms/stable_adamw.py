@@ -99,7 +99,7 @@ def scale_by_stable_adamw(
         scalars,
         ScaleByStableAdamwState,
         mu=zeros(mu_dtype),
-        nu=zeros(nu_dtype, real=True),
+        nu=zeros(nu_dtype, real=True, divides=True),
     )
 
 

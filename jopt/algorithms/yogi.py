@@ -102,7 +102,7 @@ def scale_by_yogi(
         scalars,
         ScaleByYogiState,
         mu=full(initial_mu, mu_dtype),
-        nu=full(initial_accumulator_value, nu_dtype, real=True),
+        nu=full(initial_accumulator_value, nu_dtype, real=True, divides=True),
     )
 
 

@@ -217,6 +217,7 @@ def leafwise(
     Raises:
       TypeError: The fields of the state are not the slots, carry and count; or an
         option is neither an argument of this function nor a slot.
+      ValueError: The storage dtype of a slot has not the range that the slot needs.
 
     >>> import jopt
     >>> tx = jopt.leafwise(lambda g, *, p: g + 0.1 * p)
@@ -243,5 +244,6 @@ def leafwise(
                 f"{name}={slot!r} is neither an option of leafwise nor a slot made by "
                 "zeros(), full() or copied()"
             )
+        slot.check(name)
     tree_checks.rule_signature(rule, slots)
     return Leafwise(declaration)

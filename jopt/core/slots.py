@@ -31,6 +31,20 @@ class Slot(NamedTuple):
     real: bool
     over: Over | None = None
     each: Each | None = None
+    divides: bool = False
+
+    def check(self, name: str) -> None:
+        """Raise if the storage dtype cannot hold what the slot declares to hold."""
+        if not self.divides or self.dtype is None:
+            return
+        smallest = float(jnp.finfo(self.dtype).tiny)
+        if smallest > float(jnp.finfo(jnp.float32).tiny):
+            raise ValueError(
+                f"updates are divided by the slot {name!r}, so its storage dtype must "
+                f"have the range of float32: squares of small gradients are 0 in "
+                f"{self.dtype}, whose smallest normal number is {smallest:.0e}. Use "
+                f"'bfloat16' or 'float32', got {self.dtype!r}"
+            )
 
     def init(self, param: Any) -> Any:
         dtype = tree.compute_dtype(jnp.result_type(param))
@@ -105,6 +119,7 @@ def zeros(
     real: bool = False,
     over: Over | None = None,
     each: Each | None = None,
+    divides: bool = False,
 ) -> Slot:
     """Declare a slot that starts at zero.
 
@@ -118,16 +133,19 @@ def zeros(
       each: A function of the leaf's shape that returns a list of such axes, for a slot
         of several arrays. The rule receives and returns a tuple of them, and the state
         holds a tuple of trees.
+      divides: Whether updates are divided by the slot, as by a second moment. It must
+        then not become zero while gradients are not, so `leafwise` refuses a storage
+        dtype with a smaller range than float32, such as float16.
 
     Returns:
       A slot for `leafwise`.
 
     >>> zeros("bfloat16")
-    Slot(fill=0.0, dtype='bfloat16', real=False, over=None, each=None)
+    Slot(fill=0.0, dtype='bfloat16', real=False, over=None, each=None, divides=False)
     >>> zeros(over=lambda shape: (-1,)).init(jnp.ones((2, 3))).shape
     (2, 1)
     """
-    return full(0.0, dtype, real=real, over=over, each=each)
+    return full(0.0, dtype, real=real, over=over, each=each, divides=divides)
 
 
 def full(
@@ -137,6 +155,7 @@ def full(
     real: bool = False,
     over: Over | None = None,
     each: Each | None = None,
+    divides: bool = False,
 ) -> Slot:
     """Declare a slot that starts at ``fill``.
 
@@ -146,6 +165,7 @@ def full(
       real: Whether the slot is real even for complex parameters.
       over: The axes along which it keeps one number; see `zeros`.
       each: Such axes for a slot of several arrays; see `zeros`.
+      divides: Whether updates are divided by the slot; see `zeros`.
 
     Returns:
       A slot for `leafwise`.
@@ -153,7 +173,7 @@ def full(
     >>> full(0.1).fill
     0.1
     """
-    return Slot(fill, _storage(dtype), real, over, each)
+    return Slot(fill, _storage(dtype), real, over, each, divides)
 
 
 def copied(dtype: DTypeLike | None = None) -> Slot:

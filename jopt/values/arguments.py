@@ -146,7 +146,7 @@ def flag(name: str, value: Any) -> bool:
 
 
 def storage_dtype(name: str, value: Any) -> str:
-    """The name of a dtype; raise unless it is a floating point dtype."""
+    """The name of a dtype; raise unless it is a floating point dtype of 16 bits."""
     try:
         dtype = jnp.dtype(value)
     except TypeError:
@@ -154,6 +154,12 @@ def storage_dtype(name: str, value: Any) -> str:
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(
             f"{name} must be a floating point dtype such as 'bfloat16', got "
+            f"{name}={value!r}"
+        )
+    if dtype.itemsize < 2:
+        raise ValueError(
+            f"{name} must have 16 bits or more: without a scale, {dtype.name} cannot "
+            "hold numbers as different as gradients are. Use 'bfloat16', got "
             f"{name}={value!r}"
         )
     return dtype.name

@@ -182,9 +182,9 @@ def test_moments_of_low_precision_params_are_float32_unless_asked_otherwise() ->
     params = {"w": jnp.ones(3, jnp.bfloat16)}
     state = jopt.adam(1e-3).init(params)["scale_by_adam"]
     assert state.mu["w"].dtype == state.nu["w"].dtype == jnp.float32
-    chosen = jopt.adam(1e-3, mu_dtype="bfloat16", nu_dtype="float16").init(params)
-    assert chosen["scale_by_adam"].mu["w"].dtype == jnp.bfloat16
-    assert chosen["scale_by_adam"].nu["w"].dtype == jnp.float16
+    chosen = jopt.adam(1e-3, mu_dtype="float16", nu_dtype="bfloat16").init(params)
+    assert chosen["scale_by_adam"].mu["w"].dtype == jnp.float16
+    assert chosen["scale_by_adam"].nu["w"].dtype == jnp.bfloat16
 
 
 def test_the_second_moment_of_bfloat16_params_decays() -> None:
