@@ -81,9 +81,9 @@ def _begin(path: Path) -> tuple[Path, Unfinished | None]:
     if jax.process_index() == 0:
         try:
             if path.exists():
-                found = "a checkpoint" if is_checkpoint(path) else "something else at"
+                what = "a checkpoint" if is_checkpoint(path) else "something else at"
                 raise FileExistsError(
-                    f"there is already {found} {path}: choose another path or step, or "
+                    f"there is already {what} {path}: choose another path or step, or "
                     "delete it first"
                 )
             place = Unfinished(path.parent, digits)
@@ -102,9 +102,9 @@ def _begin(path: Path) -> tuple[Path, Unfinished | None]:
 
 def _check_opens(path: Path, ocp: Any, folder: Path, types: Mapping[str, Any]) -> None:
     """Raise unless orbax finds all arrays in what it has written."""
-    found = ocp.metadata(folder).metadata or {}
+    metadata = ocp.metadata(folder).metadata or {}
     opened = {
-        name: (tuple(x.shape), np.dtype(x.dtype).name) for name, x in found.items()
+        name: (tuple(x.shape), np.dtype(x.dtype).name) for name, x in metadata.items()
     }
     if wrong := [name for name in types if opened.get(name) != types[name]]:
         raise OSError(

@@ -133,11 +133,10 @@ class Chain(GradientTransformation):
                 before = [state.get(name, NO_STATE) for name in names]
                 for tx in group:
                     tx.needs.check(tx.name, tx.needs.chosen(arguments))
-                found, after = _run(group, updates, before, arguments)
+                old = (updates, before)
+                updates, after = _run(group, updates, before, arguments)
                 if names[0] in in_steps and made_step is not None:
-                    old = (updates, before)
-                    found, after = _select(made_step, (found, after), old)
-                updates = found
+                    updates, after = _select(made_step, (updates, after), old)
                 if in_steps:
                     for tx, x, y in zip(group, before, after, strict=True):
                         made = stepped(tx, x, y)
