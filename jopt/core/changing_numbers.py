@@ -15,6 +15,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from jopt.tree import scalar
 from jopt.values import arguments
@@ -76,8 +78,9 @@ class ChangingNumbers:
                 f"{name!r} is {how} {source!r}: a value set now would be replaced at "
                 "the next step. Change that, or make it jopt.tunable."
             )
-        if name in self.sources and isinstance(value, Real):
-            self.make(**(self.sources | {name: float(value)}))  # checks its arguments
+        if name in self.sources:
+            for x in _extremes(value):
+                self.make(**(self.sources | {name: x}))  # checks its arguments
 
     def extended(self, base: Any) -> Any:
         """The state class ``base`` (or None) with the numbers, and a count for them."""
@@ -97,6 +100,20 @@ class ChangingNumbers:
         base = type(state).base
         numbers = {name: getattr(state, name) for name in self.names}
         return base(*state[: len(base._fields)]) if base else NO_STATE, numbers
+
+
+def _extremes(value: Any) -> set[float]:
+    """The least and the largest number, or NaN; none for what is traced.
+
+    The allowed values of an argument are an interval, so these two decide for all.
+    """
+    if isinstance(value, Real):
+        return {float(value)}
+    arrays = isinstance(value, jax.Array | np.ndarray) and np.size(value)
+    if not arrays or isinstance(value, Tracer) or not arguments.is_real(value.dtype):
+        return set()
+    known: Any = np.asarray(value)
+    return {float(np.min(known)), float(np.max(known))}
 
 
 @functools.cache

@@ -316,3 +316,36 @@ def test_what_inject_hyperparams_makes_can_be_set_by_name() -> None:
     expected = adam_by_numpy(0.5, b1=0.8, b2=0.5, eps=0.1)
     for name, p in expected.items():
         np.testing.assert_allclose(params[name], p, rtol=1e-5)
+
+
+OPTIMIZER = jopt.chain(
+    jopt.clip_by_norm(jopt.tunable(1.0)), jopt.adam(0.1, b1=jopt.tunable(0.9))
+)
+OUT_OF_RANGE = [
+    ("learning_rate", -1.0, ">= 0 and finite"),
+    ("learning_rate", np.nan, ">= 0 and finite"),
+    ("learning_rate", np.inf, ">= 0 and finite"),
+    ("b1", 1.5, r"in \[0, 1\)"),
+    ("max_norm", 0.0, "> 0 and finite"),
+]
+KINDS = [float, np.float32, np.array, jnp.float32, jnp.array]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("name", "value", "wanted"), OUT_OF_RANGE)
+def test_a_number_out_of_range_is_refused_in_every_form(
+    kind: Any, name: str, value: float, wanted: str
+) -> None:
+    state = OPTIMIZER.init(PARAMS)
+    with pytest.raises(ValueError, match=f"{name} must be {wanted}, got {name}="):
+        jopt.set_hyperparams(OPTIMIZER, state, **{name: kind(value)})
+
+
+@pytest.mark.parametrize("bad", [-1.0, np.nan])
+def test_one_bad_number_among_those_of_a_vmapped_state_is_refused(bad: float) -> None:
+    tx = jopt.sgd(0.1)
+    states = jax.vmap(lambda rate: jopt.sgd(jopt.tunable(rate)).init(PARAMS))(RATES)
+    with pytest.raises(ValueError, match=r"learning_rate must be >= 0 and finite"):
+        jopt.set_hyperparams(tx, states, learning_rate=jnp.array([0.1, bad, 0.3]))
+    changed = jopt.set_hyperparams(tx, states, learning_rate=2 * RATES)
+    np.testing.assert_array_equal(jopt.hyperparams(changed)["learning_rate"], 2 * RATES)
