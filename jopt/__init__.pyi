@@ -10,6 +10,7 @@ from .core.apply import apply_updates as apply_updates, step as step
 from .core.factory import (
     transformation as transformation,
     schedule as schedule,
+    affine_schedule as affine_schedule,
     Schedule as Schedule,
     StorageDtype as StorageDtype,
 )

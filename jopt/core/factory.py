@@ -31,7 +31,7 @@ from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments, registry
 from jopt.values.arguments import abbreviated, suggestion
 from jopt.values.docs import inherited, shown_signature
-from jopt.values.numbers import is_declared, normalize, number
+from jopt.values.numbers import Linear, is_declared, normalize, number
 from jopt.values.recipe import Recipe, Recorded, freeze
 from jopt.values.registry import Kind
 
@@ -148,8 +148,12 @@ class OpenCall:
         return hash(self.key)
 
 
-class Schedule(Recorded):
-    """A function of the step that knows the call that made it; see `schedule`."""
+class Schedule(Linear):
+    """A function of the step that knows the call that made it; see `schedule`.
+
+    In arithmetic with numbers, as in ``-schedule`` or ``0.1 * schedule``, the result is
+    another schedule.
+    """
 
     def __init__(self, function: Callable[[jax.Array], Any]):
         self.function = function
@@ -163,6 +167,10 @@ class Schedule(Recorded):
                 "counted in integers, so that they stay exact"
             )
         return jnp.asarray(self.function(count), tree.scalar_dtype())
+
+    def linear(self, factor: float, offset: float) -> Schedule:
+        """The schedule ``factor * self + offset``; see `affine_schedule`."""
+        return affine_schedule(self, factor, offset)
 
 
 def schedule(
@@ -338,3 +346,35 @@ def _check_plain(name: str, value: Any, annotation: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (*types, *arrays)):
         allowed = " or ".join(_PLAIN[t] for t in types)
         raise TypeError(f"{name} must be {allowed}, got {name}={value!r}")
+
+
+@schedule
+def affine_schedule(
+    schedule: Callable[[Any], Any], factor: float = 1.0, offset: float = 0.0
+) -> Callable[[jax.Array], Any]:
+    """The schedule ``factor * schedule + offset``: what arithmetic with numbers makes.
+
+    Args:
+      schedule: A schedule, or any function of the integer step.
+      factor: What its values are multiplied by.
+      offset: What is added to the product.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: A number is not finite.
+      TypeError: ``schedule`` is not a function of the step.
+
+    >>> import jopt
+    >>> 1 - jopt.linear_schedule(0.0, 1.0, 4)
+    affine_schedule(schedule=linear_schedule(init_value=0.0, end_value=1.0, \
+transition_steps=4), factor=-1.0, offset=1.0)
+    """
+    arguments.function_of_step("schedule", schedule)
+    arguments.finite(factor=factor, offset=offset)
+
+    def function(count):
+        return factor * jnp.asarray(schedule(count), tree.scalar_dtype()) + offset
+
+    return function

@@ -223,5 +223,9 @@ def exponential_decay(
 
 
 def _check_transition(transition_steps: int, transition_begin: int) -> None:
-    arguments.at_least(1, transition_steps=transition_steps)
+    if transition_steps < 1:
+        raise ValueError(
+            f"transition_steps must be >= 1, got transition_steps={transition_steps}. "
+            "For no transition at all, use jopt.constant_schedule(value)"
+        )
     arguments.at_least(0, transition_begin=transition_begin)

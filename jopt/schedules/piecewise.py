@@ -11,6 +11,7 @@ from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.tree import scalar_dtype
 from jopt.values import arguments
+from jopt.values.arguments import abbreviated
 from jopt.values.numbers import number
 
 
@@ -37,6 +38,7 @@ def piecewise_constant_schedule(
 
     Raises:
       ValueError: An argument is out of range.
+      TypeError: ``boundaries_and_scales`` is not a dict from steps to factors.
 
     >>> import jopt
     >>> jopt.piecewise_constant_schedule(1.0, {2: 0.5, 4: 0.1})(jnp.arange(6))
@@ -90,6 +92,18 @@ def scaled(
     """Return the sorted boundaries, and the first value with the products after it."""
     arguments.finite(init_value=init_value)
     scales, values = boundaries_and_scales or {}, [init_value]
+    if not isinstance(scales, Mapping):
+        raise TypeError(
+            "boundaries_and_scales must be a dict {step: factor}, such as {1000: 0.5}, "
+            f"got {abbreviated(scales)}. For a list of steps and a list of values, use "
+            "jopt.piecewise_constant(boundaries, values)"
+        )
+    for boundary in scales:
+        if not arguments.is_number(boundary):
+            raise TypeError(
+                "the steps of boundaries_and_scales must be whole numbers, got "
+                f"{boundary!r}"
+            )
     for boundary in sorted(scales):
         name = f"boundaries_and_scales[{boundary!r}]"
         scale = number(name, scales[boundary], "a number")

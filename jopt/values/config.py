@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from jopt.values import registry
+from jopt.values.arguments import abbreviated
 from jopt.values.limits import inside_data, limited
 from jopt.values.numbers import Tunable, tunable
 from jopt.values.recipe import Recorded, spread
@@ -53,7 +54,8 @@ def from_config(
     """Make the transformation or schedule of a config; the reverse of `to_config`.
 
     Args:
-      config: ``{"name": …, "config": {…}}``; the same as JSON or YAML; a call as text,
+      config: ``{"name": …, "config": {…}}``; in short ``{name: {…}}``, or ``{name:
+        […]}`` with arguments by position; the same as JSON or YAML; a call as text,
         such as a ``repr``; or Keras's ``{"class_name": …, "config": {…}}``, which is
         read by `jopt.interop.keras.deserialize`.
       custom_objects: Functions that the config may name as arguments, by that name,
@@ -72,6 +74,8 @@ def from_config(
     sgd(learning_rate=0.1)
     >>> jopt.from_config("adamw(learning_rate=3e-4, weight_decay=0.1)")
     adamw(learning_rate=0.0003, weight_decay=0.1)
+    >>> jopt.from_config({"adamw": {"learning_rate": 3e-4}})
+    adamw(learning_rate=0.0003)
     """
     if isinstance(config, str):
         config = parsed(config, _callable, lambda name: _function(name, custom_objects))
@@ -92,7 +96,10 @@ def _callable(name: str) -> Callable[..., Any] | None:
 
 
 def _not_a_config(value: Any) -> ValueError:
-    return ValueError(f'a config is {{"name": …, "config": {{…}}}}, got {value!r}')
+    return ValueError(
+        'a config is {"name": …, "config": {…}}, or in short {name: {…}}, got '
+        f"{abbreviated(value)}"
+    )
 
 
 # A value that JSON does not have is a dict with one key: "$" and its type.
@@ -156,18 +163,29 @@ def _decode(value: Any, functions: Functions) -> Any:
         if function is None:
             raise _not_registered(name)
         return function
-    config = value.get("config", {})
-    if not {"name"} <= value.keys() <= {"name", "config"} or not isinstance(
-        config, Mapping
-    ):
-        raise _not_a_config(value)
-    name = value["name"]
+    name, config = _name_and_config(value)
     factory = registry.factory(name) if isinstance(name, str) else None
     if factory is None:
         raise registry.unknown(name)
+    if isinstance(config, list):
+        return factory(*map(decoded, config))
     given = {n: decoded(x) for n, x in config.items()}
     args, kwargs = spread(inspect.signature(factory).parameters, given)
     return factory(*args, **kwargs)
+
+
+def _name_and_config(value: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The parts of ``{"name": name, "config": config}``, or of ``{name: config}``."""
+    if len(value) == 1 and "name" not in value:
+        ((name, config),) = value.items()
+        config = {} if config is None else config
+        if isinstance(config, Mapping | list):
+            return name, config
+    config = value.get("config", {})
+    is_long = {"name"} <= value.keys() <= {"name", "config"}
+    if not is_long or not isinstance(config, Mapping):
+        raise _not_a_config(value)
+    return value["name"], config
 
 
 def _function(name: str, functions: Functions) -> Callable[..., Any] | None:

@@ -9,6 +9,7 @@ again. Scheduled numbers are stored too, as last used, so both have the same sta
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args
@@ -22,12 +23,72 @@ from jopt.values.arguments import abbreviated
 from jopt.values.recipe import Recipe, Recorded
 
 
-class Tunable(Recorded):
+class Linear(Recorded):
+    """A value that can be multiplied by numbers and added to them, and stays a value.
+
+    A subclass says in `linear` what ``factor * self + offset`` is.
+    """
+
+    __array_ufunc__ = None  # else NumPy's numbers would make an array of it
+
+    def linear(self, factor: float, offset: float) -> Any:
+        """The value of ``factor * self + offset``."""
+        raise NotImplementedError
+
+    def __neg__(self) -> Any:
+        return self.linear(-1.0, 0.0)
+
+    def __pos__(self) -> Any:
+        return self
+
+    def __mul__(self, other: Any) -> Any:
+        return self.linear(self._number("*", other), 0.0)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self.linear(1 / self._number("/", other), 0.0)
+
+    def __add__(self, other: Any) -> Any:
+        return self.linear(1.0, self._number("+", other))
+
+    def __sub__(self, other: Any) -> Any:
+        return self.linear(1.0, -self._number("-", other))
+
+    def __rsub__(self, other: Any) -> Any:
+        return self.linear(-1.0, self._number("-", other))
+
+    __rmul__, __radd__ = __mul__, __add__
+
+    def _unsupported(self, *others: Any) -> Any:
+        raise TypeError(
+            f"{self!r} can be negated, multiplied and divided by a number, and added "
+            "to a number. For anything else, give the optimizer a function of the "
+            "step, such as lambda step: jnp.sqrt(schedule(step))"
+        )
+
+    __pow__ = __rpow__ = __rtruediv__ = __mod__ = __floordiv__ = _unsupported
+    __abs__ = __lt__ = __le__ = __gt__ = __ge__ = __float__ = _unsupported
+
+    def _number(self, operator: str, other: Any) -> float:
+        if isinstance(other, Tracer) or not arguments.is_number(other):
+            raise TypeError(
+                f"{self!r} {operator} {abbreviated(other)}: the other must be a Python "
+                "number. For a product of schedules, use jopt.multiply_schedules([…]); "
+                "for a product with a tunable number, add "
+                "jopt.scale(jopt.tunable(number)) to the chain"
+            )
+        return float(other)
+
+
+class Tunable(Linear):
     """A number that is kept in the optimizer state; made by `tunable`."""
 
     def __init__(self, initial: float | jax.Array):
         self.initial = initial
         self.recipe = Recipe(tunable, {"value": initial})
+
+    def linear(self, factor: float, offset: float) -> Tunable:
+        """A number of its own in the state, which starts at this value."""
+        return tunable(factor * self.initial + offset)
 
 
 def tunable(value: float | jax.Array) -> Tunable:
@@ -37,7 +98,8 @@ def tunable(value: float | jax.Array) -> Tunable:
       value: The initial number. Under ``vmap`` or ``jit`` it may be a traced scalar.
 
     Returns:
-      A value to pass for any numeric argument of any factory.
+      A value to pass for any numeric argument of any factory. In arithmetic with
+      numbers, as in ``-tunable(0.1)``, the result is another tunable number.
 
     Raises:
       TypeError: ``value`` is not a single number.
@@ -99,30 +161,40 @@ def inject_hyperparams(
 ) -> Callable[..., Any]:
     """Make all numbers of a factory `tunable`, as optax's function of this name does.
 
-    The `ScalarOrSchedule` annotations of the factory declare which arguments are
-    hyperparameters. Masks, dtypes, flags and counts stay unchanged.
+    The `ScalarOrSchedule` annotations of a decorated factory declare which arguments
+    are hyperparameters. Masks, dtypes, flags and counts stay unchanged. In any other
+    function that returns a transformation, all numbers are hyperparameters, except
+    flags and those annotated as ``int``. They have the names of the arguments that the
+    function passes them to: after ``scale_by_learning_rate(rate)``, it is
+    ``learning_rate``.
 
     Args:
-      factory: A factory decorated with ``transformation``.
+      factory: A factory decorated with ``transformation``, or a function that combines
+        calls of such factories.
       static_args: Names of numbers to keep as compile-time constants.
 
     Returns:
       A function with the factory's arguments. Schedules stay schedules.
 
     Raises:
-      TypeError: The factory does not declare its hyperparameters.
+      TypeError: ``factory`` is not a function, or does not return a transformation of
+        jopt.
+      ValueError: The factory has no number of a name in ``static_args``.
 
     >>> import jopt
     >>> tx = jopt.inject_hyperparams(jopt.sgd)(learning_rate=0.1, momentum=0.9)
     >>> tx
     sgd(learning_rate=tunable(value=0.1), momentum=tunable(value=0.9))
     """
+    if not callable(factory) or isinstance(factory, Recorded):
+        raise TypeError(
+            "inject_hyperparams needs a factory, such as jopt.adam, got "
+            f"{abbreviated(factory)}"
+        )
+    signature = inspect.signature(factory)
     declared = getattr(factory, "hyperparameters", None)
     if declared is None:
-        raise TypeError(
-            f"inject_hyperparams needs a factory decorated with @jopt.transformation, "
-            f"which declares its hyperparameters, got {factory!r}"
-        )
+        declared = _may_be_tunable(signature)
     static = {static_args} if isinstance(static_args, str) else set(static_args)
     if unknown := static - set(declared):
         raise ValueError(
@@ -133,7 +205,7 @@ def inject_hyperparams(
     @functools.wraps(factory)
     def inject(*args, **kwargs):
         try:
-            bound = factory.__signature__.bind(*args, **kwargs)
+            bound = signature.bind(*args, **kwargs)
         except TypeError:
             return factory(*args, **kwargs)  # raises the error that explains it
         bound.apply_defaults()
@@ -141,6 +213,23 @@ def inject_hyperparams(
             value = bound.arguments[name]
             if isinstance(value, Real) and not isinstance(value, bool):
                 bound.arguments[name] = tunable(float(value))
-        return factory(*bound.args, **bound.kwargs)
+        tx = factory(*bound.args, **bound.kwargs)
+        if not isinstance(tx, Recorded):
+            raise TypeError(
+                f"inject_hyperparams needs a factory of jopt's transformations, but "
+                f"{factory.__name__} returned {abbreviated(tx)}. For a factory of "
+                "optax's, use optax.inject_hyperparams"
+            )
+        return tx
 
     return inject
+
+
+def _may_be_tunable(signature: inspect.Signature) -> list[str]:
+    """The arguments of a function that are numbers unless their annotation says not."""
+    return [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and parameter.annotation not in (int, "int", bool, "bool")
+    ]

@@ -677,12 +677,17 @@ def test_an_optimizer_takes_the_value_of_its_own_step():
 # Misuse.
 
 
+PAIRS = (
+    "boundaries_and_scales must be a dict {step: factor}, such as {1000: 0.5}, got"
+    " [(5, 0.5)]. For a list of steps and a list of values, use"
+    " jopt.piecewise_constant(boundaries, values)"
+)
+NO_STEPS = "transition_steps must be >= 1, got transition_steps"
+NO_TRANSITION = ". For no transition at all, use jopt.constant_schedule(value)"
 MISUSE = {
     "constant_schedule(float('nan'))": "value must be a finite number, got value=nan",
     "constant_schedule('0.1')": "value must be a number, got value='0.1'",
-    "linear_schedule(1.0, 0.0, 0)": (
-        "transition_steps must be >= 1, got transition_steps=0"
-    ),
+    "linear_schedule(1.0, 0.0, 0)": (NO_STEPS + "=0" + NO_TRANSITION),
     "linear_schedule(1.0, 0.0, 2.5)": (
         "transition_steps must be a whole number, got transition_steps=2.5"
     ),
@@ -695,15 +700,11 @@ MISUSE = {
     "polynomial_schedule(1.0, 0.0, 0.0, 5)": (
         "power must be > 0 and finite, got power=0.0"
     ),
-    "polynomial_schedule(1.0, 0.0, 1.0, -5)": (
-        "transition_steps must be >= 1, got transition_steps=-5"
-    ),
+    "polynomial_schedule(1.0, 0.0, 1.0, -5)": (NO_STEPS + "=-5" + NO_TRANSITION),
     "polynomial_schedule(1.0, 0.0, 1.0, 5, cycle=1)": (
         "cycle must be True or False, got cycle=1"
     ),
-    "exponential_decay(1.0, 0, 0.5)": (
-        "transition_steps must be >= 1, got transition_steps=0"
-    ),
+    "exponential_decay(1.0, 0, 0.5)": (NO_STEPS + "=0" + NO_TRANSITION),
     "exponential_decay(1.0, 5, 0.0)": (
         "decay_rate must be > 0 and finite, got decay_rate=0.0"
     ),
@@ -721,9 +722,7 @@ MISUSE = {
         "end_value must be >= init_value with decay_rate=1.5, got end_value=0.5,"
         " init_value=1.0"
     ),
-    "rex_schedule(1.0, 0.0, 0)": (
-        "transition_steps must be >= 1, got transition_steps=0"
-    ),
+    "rex_schedule(1.0, 0.0, 0)": (NO_STEPS + "=0" + NO_TRANSITION),
     "rex_schedule(1.0, float('inf'), 5)": (
         "end_value must be a finite number, got end_value=inf"
     ),
@@ -944,6 +943,11 @@ MISUSE = {
     ),
     "swa_schedule(constant_schedule(0.1), 5, -0.05)": (
         "swa_lr must be >= 0 and finite, got swa_lr=-0.05"
+    ),
+    "piecewise_constant_schedule(1.0, [(5, 0.5)])": PAIRS,
+    "piecewise_interpolate_schedule('linear', 1.0, [(5, 0.5)])": PAIRS,
+    "piecewise_constant_schedule(1.0, {'5': 0.5})": (
+        "the steps of boundaries_and_scales must be whole numbers, got '5'"
     ),
     "ema_warmup_schedule(1.0)": "decay must be in [0, 1), got decay=1.0",
     "ema_warmup_schedule(0.9, power=0.0)": (

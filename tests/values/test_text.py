@@ -48,6 +48,17 @@ TX = jopt.chain(
             "name: sgd\nconfig: {learning_rate: 1.0e-3, momentum: 0.9}",
             jopt.sgd(1e-3, 0.9),
         ),
+        ("adamw: {learning_rate: 3e-4}", jopt.adamw(3e-4)),
+        ('{"adamw": {"learning_rate": 3e-4}}', jopt.adamw(3e-4)),
+        ("identity:", jopt.identity()),
+        (
+            "chain:\n- clip_by_global_norm: [1.0]\n- sgd:\n    learning_rate:\n"
+            "      linear_schedule: [0.1, 0, 9]\n    momentum: 0.9",
+            jopt.chain(
+                jopt.clip_by_global_norm(1.0),
+                jopt.sgd(jopt.linear_schedule(0.1, 0, 9), 0.9),
+            ),
+        ),
     ],
 )
 def test_a_text_gives_what_the_call_gives(text: str, tx: Any) -> None:
@@ -66,6 +77,10 @@ def test_a_dict_of_keras_gives_keras_numbers() -> None:
     [
         ("adamm(1e-3)", "no factory 'adamm'. Did you mean 'adam'?"),
         ("adam(1e-3", "not a call such as"),
+        ("adamm: {learning_rate: 0.1}", "no factory 'adamm'. Did you mean 'adam'?"),
+        ("adam: {lr: 0.1}", "adam has no argument 'lr'"),
+        ("adam: 0.1", "a config is .*in short {name"),
+        ("shutil:rmtree: {}", "no factory 'shutil:rmtree'"),
         ("adam(lr=1e-3)", "adam has no argument 'lr'"),
         ("adam", "missing a required argument: 'learning_rate'"),
         ("chain(adam)", "'adam' in 'chain.adam.' is a factory: call it"),

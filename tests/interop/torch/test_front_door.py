@@ -191,7 +191,6 @@ def scheduled(row):
     """What a row's text, which is one for torch, makes here."""
     names = {n: getattr(lr_scheduler, n) for n in torch_front_door.SCHEDULERS}
     known = {n: functools.partial(x, 0.1) for n, x in names.items()}
-    known["SequentialLR"] = names["SequentialLR"]
     known["ChainedScheduler"] = functools.partial(names["ChainedScheduler"], lr=0.1)
     known["MultiplicativeLR"] = functools.partial(
         names["MultiplicativeLR"], 0.1, total_steps=row.steps

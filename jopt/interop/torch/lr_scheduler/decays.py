@@ -167,17 +167,33 @@ def PolynomialLR(lr: float, total_iters: int = 5, power: float = 1.0) -> Schedul
 
 
 @scheduler
-def SequentialLR(schedulers: Sequence[Schedule], milestones: Sequence[int]) -> Schedule:
+def SequentialLR(
+    lr: Any = None, schedulers: Any = None, milestones: Sequence[int] | None = None
+) -> Schedule:
     """One schedule after the other, each starting from its own step 0.
 
     Args:
+      lr: The learning rate, in the place of torch's optimizer. It may be left out, and
+        changes nothing: the schedules have it already.
       schedulers: Schedules, each with its own learning rate.
       milestones: The steps at which the second and later schedules begin.
 
+    Raises:
+      TypeError: ``schedulers`` or ``milestones`` is missing.
+
     >>> warmup, decay = LinearLR(0.5, 0.5, total_iters=4), ExponentialLR(0.5, 0.5)
-    >>> [float(SequentialLR([warmup, decay], [4])(t)) for t in (0, 4, 5)]
+    >>> schedule = SequentialLR(0.5, [warmup, decay], [4])
+    >>> [float(schedule(t)) for t in (0, 4, 5)]
     [0.25, 0.5, 0.25]
     """
+    if isinstance(lr, Sequence):  # the learning rate is left out
+        lr, schedulers, milestones = None, lr, milestones or schedulers
+    if schedulers is None or milestones is None:
+        raise TypeError(
+            "SequentialLR needs schedulers and milestones: the call is "
+            "SequentialLR(lr, schedulers, milestones) or "
+            "SequentialLR(schedulers, milestones)"
+        )
     return join_schedules(schedulers, milestones)
 
 
