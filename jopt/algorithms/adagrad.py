@@ -17,8 +17,10 @@ import jax.numpy as jnp
 from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import full, leafwise
+from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import decoupled_decay
 from jopt.tree import abs_sq
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -83,6 +85,8 @@ def adagrad(
     initial_accumulator_value: float = 0.1,
     eps: ScalarOrSchedule = 1e-7,
     *,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
     eps_in_sqrt: bool = True,
     accumulator_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
@@ -93,6 +97,8 @@ def adagrad(
     Args:
       learning_rate: The step size, >= 0.
       initial_accumulator_value, eps: See `scale_by_rss`.
+      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
       eps_in_sqrt, accumulator_dtype: See `scale_by_rss`.
 
     Returns:
@@ -115,5 +121,6 @@ def adagrad(
             eps_in_sqrt=eps_in_sqrt,
             accumulator_dtype=accumulator_dtype,
         ),
+        *decoupled_decay(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

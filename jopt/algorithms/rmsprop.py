@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jopt.algorithms.sgd import sgd
 from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import full, leafwise, zeros
+from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
-from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.transforms.momentum import trace
 from jopt.tree import abs_sq, one_minus_power, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -172,6 +172,8 @@ def rmsprop(
     bias_correction: bool = False,
     *,
     lr_in_momentum: bool = True,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
     nu_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
     """RMSprop: ``p <- p - learning_rate g / sqrt(v + eps)``.
@@ -195,13 +197,17 @@ def rmsprop(
       lr_in_momentum: If True, the learning rate enters the momentum (optax, Keras),
         else it multiplies the momentum (torch). They differ while the learning rate
         changes.
+      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate.
+        With ``momentum``, it needs ``lr_in_momentum=False``.
+      mask: See `add_decayed_weights`.
       nu_dtype: See `scale_by_rms`.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: A number is out of range, or ``nesterov`` is set without ``momentum``.
+      ValueError: A number is out of range, ``nesterov`` is set without ``momentum``, or
+        ``weight_decay`` with a momentum that the learning rate enters.
 
     Tieleman & Hinton, "Lecture 6.5: RMSProp", 2012.
 
@@ -213,14 +219,12 @@ def rmsprop(
     scaled = divide(
         decay, eps, initial_scale, eps_in_sqrt, bias_correction, nu_dtype=nu_dtype
     )
-    rate = scale_by_learning_rate(learning_rate)
-    if momentum is None:
-        if nesterov:
-            raise ValueError("nesterov=True needs a momentum, got momentum=None")
-        return chain(scaled, rate)
-    heavy_ball = trace(momentum, nesterov)
-    return (
-        chain(scaled, rate, heavy_ball)
-        if lr_in_momentum
-        else chain(scaled, heavy_ball, rate)
+    descent = sgd(
+        learning_rate,
+        momentum,
+        nesterov,
+        lr_in_momentum=lr_in_momentum,
+        weight_decay=weight_decay,
+        mask=mask,
     )
+    return chain(scaled, descent)

@@ -15,10 +15,12 @@ import jax
 
 from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
+from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.momentum import trace
 from jopt.transforms.noise import add_noise
+from jopt.transforms.weight_decay import decoupled_decay
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -31,6 +33,8 @@ def sgd(
     *,
     lr_in_momentum: bool = False,
     dampening: ScalarOrSchedule | None = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
 ) -> GradientTransformation:
     """Stochastic gradient descent: ``p <- p - learning_rate g``.
 
@@ -46,13 +50,18 @@ def sgd(
         ``m <- momentum m - learning_rate g`` (Keras), else it multiplies the momentum
         (optax, torch). They differ while the learning rate changes.
       dampening: See `trace`.
+      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate.
+        It does not enter the momentum; torch's does, which is
+        ``chain(add_decayed_weights(w), sgd(…))``.
+      mask: See `add_decayed_weights`.
 
     Returns:
       A transformation.
 
     Raises:
       ValueError: A number is out of range, ``nesterov`` or ``dampening`` is given
-        without ``momentum``, or both are given.
+        without ``momentum``, or both are given; or ``weight_decay`` with
+        ``lr_in_momentum``.
 
     For torch's ``maximize=True``, use ``chain(scale(-1.0), sgd(…))``.
 
@@ -60,6 +69,7 @@ def sgd(
     >>> jopt.sgd(0.1, momentum=0.9, nesterov=True)
     sgd(learning_rate=0.1, momentum=0.9, nesterov=True)
     """
+    decay = decoupled_decay(weight_decay, mask)
     rate = scale_by_learning_rate(learning_rate)
     if momentum is None:
         if nesterov:
@@ -68,9 +78,17 @@ def sgd(
             raise ValueError(
                 f"dampening={dampening!r} needs a momentum, got momentum=None"
             )
-        return chain(rate)
+        return chain(*decay, rate)
     heavy_ball = trace(momentum, nesterov, accumulator_dtype, dampening=dampening)
-    return chain(rate, heavy_ball) if lr_in_momentum else chain(heavy_ball, rate)
+    if not lr_in_momentum:
+        return chain(heavy_ball, *decay, rate)
+    if decay:
+        raise ValueError(
+            f"weight_decay={weight_decay!r} needs lr_in_momentum=False: the decay is "
+            "multiplied by the learning rate after the momentum. With a constant "
+            "learning rate, both settings of lr_in_momentum make the same steps"
+        )
+    return chain(rate, heavy_ball)
 
 
 @transformation

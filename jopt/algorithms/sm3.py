@@ -21,8 +21,10 @@ import jax.numpy as jnp
 from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import leafwise, zeros
+from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import decoupled_decay
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -106,6 +108,8 @@ def sm3(
     *,
     b2: ScalarOrSchedule = 1.0,
     eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
     nu_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
     """SM3: ``p <- p - learning_rate g / sqrt(min_r a_r + g^2)``, with momentum.
@@ -120,6 +124,8 @@ def sm3(
         no momentum. A tunable or scheduled one is called ``b1`` in the state.
       b2: See `scale_by_sm3`.
       eps: Added under the root, >= 0; 0 in the paper, 1e-30 in pytorch_optimizer.
+      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
       nu_dtype: See `scale_by_sm3`.
 
     Returns:
@@ -136,5 +142,6 @@ def sm3(
     """
     return chain(
         scale_by_sm3(momentum, b2, eps, nu_dtype=nu_dtype),
+        *decoupled_decay(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -20,8 +20,10 @@ from jopt.algorithms.adam import EpsMode, check_adam, eps_terms
 from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import full, leafwise
+from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import decoupled_decay
 from jopt.tree import abs_sq, one_minus_power, ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -113,6 +115,8 @@ def yogi(
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-3,
     *,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
     initial_accumulator_value: float = 1e-6,
     initial_mu: float = 0.0,
     mu_dtype: StorageDtype | None = None,
@@ -128,6 +132,8 @@ def yogi(
     Args:
       learning_rate: Step size, >= 0; 0.01 in the paper.
       b1, b2, eps, initial_accumulator_value: See `scale_by_yogi`.
+      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate.
+      mask: See `add_decayed_weights`.
       initial_mu: Initial value of the first moment; 1e-6 gives optax's numbers.
       mu_dtype, nu_dtype, eps_mode: See `scale_by_yogi`.
 
@@ -154,5 +160,6 @@ def yogi(
             nu_dtype=nu_dtype,
             eps_mode=eps_mode,
         ),
+        *decoupled_decay(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -19,6 +19,7 @@ def adagrad(
     initial_accumulator_value: float = 0.1,
     eps: Scalar = 1e-7,
     eps_in_sqrt: bool = True,
+    weight_decay: Scalar = 0.0,
 ) -> Iterator[Array]:
     """Duchi, Hazan & Singer, 2011, "Adaptive subgradient methods", figure 1.
 
@@ -31,7 +32,7 @@ def adagrad(
         s = s + np.abs(g) ** 2
         root = np.sqrt(s + e) if eps_in_sqrt else np.sqrt(s) + e
         root = np.where(s == 0, 1.0, root)  # no gradient so far: no step
-        p = p - at(learning_rate, t) * g / root
+        p = p - at(learning_rate, t) * (g / root + at(weight_decay, t) * p)
         yield p
 
 
@@ -39,6 +40,7 @@ CASES = [
     Case("adagrad", rate_for_descent=0.3),
     Case("adagrad", {"initial_accumulator_value": 0.0}, rate_for_descent=0.3),
     Case("adagrad", {"eps_in_sqrt": False, "eps": 1e-4}, rate_for_descent=0.3),
+    Case("adagrad", {"weight_decay": 0.01}, rate_for_descent=0.3),
     transform("scale_by_rss", core_of(adagrad)),
 ]
 

@@ -25,6 +25,7 @@ def rmsprop(
     nesterov: bool = False,
     bias_correction: bool = False,
     lr_in_momentum: bool = True,
+    weight_decay: Scalar = 0.0,
 ) -> Iterator[Array]:
     """Tieleman & Hinton, 2012, "Lecture 6.5: RMSProp".
 
@@ -47,7 +48,8 @@ def rmsprop(
         d = lr * g / root if lr_in_momentum else g / root
         b = mu * b + d
         step = d + mu * b if nesterov else b
-        p = p - step if lr_in_momentum else p - lr * step
+        step = step if lr_in_momentum else lr * step
+        p = p - step - lr * at(weight_decay, t) * p
         yield p
 
 
@@ -56,6 +58,7 @@ CASES = [
     Case("rmsprop", {"centered": True, "momentum": 0.9}, rate_for_descent=0.003),
     Case("rmsprop", {"eps_in_sqrt": False, "momentum": 0.9, "lr_in_momentum": False}),
     Case("rmsprop", {"bias_correction": True, "initial_scale": 0.5}),
+    Case("rmsprop", {"weight_decay": 0.1}, rate_for_descent=0.01),
     transform("scale_by_rms", core_of(rmsprop)),
     transform("scale_by_stddev", core_of(rmsprop, centered=True)),
 ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jopt
 from tests.laws.case import Case
@@ -23,6 +25,7 @@ def sgd(
     momentum: Scalar | None = None,
     nesterov: bool = False,
     lr_in_momentum: bool = False,
+    weight_decay: Scalar = 0.0,
 ) -> Iterator[Array]:
     """Polyak, 1964, "Some methods of speeding up the convergence of iteration methods".
 
@@ -39,7 +42,7 @@ def sgd(
         else:
             b = mu * b + g
             step = lr * (g + mu * b) if nesterov else lr * b
-        p = p - step
+        p = p - step - lr * at(weight_decay, t) * p
         yield p
 
 
@@ -63,6 +66,7 @@ def dampened_sgd(
 CASES = [
     Case("sgd"),
     Case("sgd", {"momentum": 0.9}),
+    Case("sgd", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
     Case("sgd", {"momentum": 0.9, "nesterov": True, "lr_in_momentum": True}),
     Case("sgd", {"momentum": 0.9, "dampening": 0.5}, twin=dampened_sgd),
 ]
@@ -98,12 +102,12 @@ ROWS = (
     keras(
         "sgd-weight-decay",
         "SGD(0.05, weight_decay=0.1)",
-        "chain(add_decayed_weights(0.1), scale_by_learning_rate(0.05))",
+        "sgd(0.05, weight_decay=0.1)",
     ),
     keras(
         "sgd-momentum-weight-decay",
         "SGD(0.05, momentum=0.9, weight_decay=0.1)",
-        "chain(trace(0.9), add_decayed_weights(0.1), scale_by_learning_rate(0.05))",
+        "sgd(0.05, 0.9, weight_decay=0.1)",
     ),
     keras(
         "sgd-clipnorm",
@@ -248,3 +252,21 @@ def test_noisy_sgd_is_sgd_on_noisy_gradients() -> None:
         again.update(zeros, again.init(zeros))[0],
         tx.update(zeros, tx.init(zeros))[0],
     )
+
+
+@pytest.mark.parametrize("factory", [jopt.sgd, jopt.rmsprop])
+def test_weight_decay_needs_a_momentum_without_the_learning_rate(factory: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"weight_decay=0.1 needs lr_in_momentum=False"
+    ):
+        factory(0.1, momentum=0.9, lr_in_momentum=True, weight_decay=0.1)
+    factory(0.1, lr_in_momentum=True, weight_decay=0.1)
+
+
+def test_weight_decay_may_leave_out_biases() -> None:
+    tx = jopt.sgd(0.5, 0.9, weight_decay=0.1, mask="kernel")
+    params = {"bias": jnp.ones(1), "kernel": jnp.ones(1)}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(zeros, tx.init(params), params)
+    np.testing.assert_allclose(updates["bias"], [0.0])
+    np.testing.assert_allclose(updates["kernel"], [-0.05], rtol=1e-6)

@@ -24,6 +24,7 @@ def sm3(
     momentum: Scalar | None = 0.9,
     b2: Scalar = 1.0,
     eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
 ) -> Iterator[Array]:
     """Anil et al., 2019, "Memory-efficient adaptive optimization", algorithm SM3-II.
 
@@ -50,7 +51,7 @@ def sm3(
         u[v > 0] = g[v > 0] / np.sqrt(v[v > 0] + at(eps, t))
         if momentum is not None:
             u = m = at(momentum, t) * m + (1 - at(momentum, t)) * u
-        p = p - at(learning_rate, t) * u
+        p = p - at(learning_rate, t) * (u + at(weight_decay, t) * p)
         yield p
 
 
@@ -61,6 +62,7 @@ def _sm3_updates(p, grads, *, b1, **options):
 CASES = [
     Case("sm3", complex_leaves=False, rate_for_descent=0.3),
     Case("sm3", {"momentum": None, "b2": 0.9}, complex_leaves=False),
+    Case("sm3", {"weight_decay": 0.01}, complex_leaves=False, rate_for_descent=0.3),
     Case(
         "scale_by_sm3",
         {"b1": 0.5},

@@ -27,6 +27,7 @@ def yogi(
     initial_accumulator_value: float = 1e-6,
     initial_mu: float = 0.0,
     eps_mode: EpsMode = "after",
+    weight_decay: Scalar = 0.0,
 ) -> Iterator[Array]:
     """Zaheer et al., 2018, "Adaptive methods for nonconvex optimization", algorithm 2.
 
@@ -43,12 +44,14 @@ def yogi(
         m_hat = m / (1 - beta1**t)
         v_hat = v / (1 - beta2**t)
         root = denominator(v_hat, 1 - beta2**t, at(eps, t), at(eps_root, t), eps_mode)
-        p = p - at(learning_rate, t) * m_hat / root
+        u = m_hat / root + at(weight_decay, t) * p
+        p = p - at(learning_rate, t) * u
         yield p
 
 
 CASES = [
     Case("yogi"),
+    Case("yogi", {"weight_decay": 0.1}),
     transform("scale_by_yogi", core_of(yogi)),
 ]
 
@@ -62,8 +65,7 @@ ROWS = (
     pytorch_optimizer(
         "yogi-weight-decay-schedule",
         "Yogi(lr=0.05, weight_decay=0.1)",
-        "chain(scale_by_yogi(initial_mu=1e-6), add_decayed_weights(0.1),"
-        " scale_by_learning_rate(DECAY))",
+        "yogi(DECAY, weight_decay=0.1, initial_mu=1e-6)",
     ),
     optax("yogi", "yogi(0.01)", "yogi(0.01, initial_mu=1e-6)"),
     optax(
