@@ -6,7 +6,12 @@ An optimizer becomes public by its line here.
 # The contract.
 from .core.transformation import GradientTransformation as GradientTransformation
 from .core.chain import chain as chain
-from .core.apply import apply_updates as apply_updates, step as step
+from .core.apply import (
+    apply_updates as apply_updates,
+    step as step,
+    incremental_update as incremental_update,
+    periodic_update as periodic_update,
+)
 from .core.factory import (
     transformation as transformation,
     schedule as schedule,
@@ -30,6 +35,8 @@ from .core.rules import (
     glob as glob,
     ndim_at_least as ndim_at_least,
     is_bias_or_norm as is_bias_or_norm,
+    not_bias_or_norm as not_bias_or_norm,
+    layer_decay as layer_decay,
 )
 
 # Numbers that change.

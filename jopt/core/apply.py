@@ -1,8 +1,9 @@
-"""``apply_updates`` and ``step``: from updates to parameters."""
+"""From updates to parameters, and from parameters to those of a target network."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -14,6 +15,7 @@ from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
 from jopt.tree.row_sparse import RowSparse, is_rows
+from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 
 
@@ -68,6 +70,91 @@ def _add_wide(p: jax.Array, u: jax.Array) -> jax.Array:
     tree_checks.dtypes(u, p)
     wide = np.promote_types(tree.compute_dtype(p.dtype), u.dtype)
     return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
+
+
+def incremental_update(new: Updates, old: P, step_size: float | jax.Array) -> P:
+    """Move parameters towards others: ``old + step_size (new - old)``.
+
+    This is the soft update of a target network in reinforcement learning, with its
+    ``tau`` as ``step_size``. For an average that an optimizer state keeps, use
+    `jopt.params_ema`.
+
+    Args:
+      new: The parameters to move to.
+      old: The parameters to move, of the same structure and shapes. Leaves of ``new``
+        that are None leave them unchanged.
+      step_size: The fraction of the way, in [0, 1].
+
+    Returns:
+      The moved parameters, in the dtypes of ``old``.
+
+    Raises:
+      ValueError: ``step_size`` is not in [0, 1], or structures or shapes differ.
+
+    Lillicrap et al., "Continuous control with deep reinforcement learning", 2016.
+
+    >>> incremental_update(jnp.ones(2), jnp.zeros(2), 0.25)
+    Array([0.25, 0.25], dtype=float32)
+    """
+    arguments.fraction(step_size=step_size)
+    return _map_to(_towards, new, old, step_size)
+
+
+def periodic_update(
+    new: Updates, old: P, steps: jax.Array | int, update_period: int
+) -> P:
+    """Return ``new`` in every ``update_period``-th step, else ``old``.
+
+    This is the hard update of a target network in reinforcement learning.
+
+    Args:
+      new: The parameters to take.
+      old: The parameters to keep, of the same structure and shapes. Leaves of ``new``
+        that are None keep them always.
+      steps: The step, an integer. ``new`` is taken in step 0 and every multiple of
+        ``update_period``.
+      update_period: Number of steps, >= 1.
+
+    Returns:
+      Parameters in the dtypes of ``old``.
+
+    Raises:
+      ValueError: ``update_period`` is less than 1, or structures or shapes differ.
+
+    Mnih et al., "Human-level control through deep reinforcement learning", 2015.
+
+    >>> new, old = jnp.ones(2), jnp.zeros(2)
+    >>> [float(periodic_update(new, old, t, 3)[0]) for t in range(4)]
+    [1.0, 0.0, 0.0, 1.0]
+    """
+    arguments.at_least(1, update_period=update_period)
+    return _map_to(_chosen, new, old, jnp.asarray(steps) % update_period == 0)
+
+
+def _map_to(f: Callable[..., Any], new: Updates, old: P, number: Any) -> P:
+    """``f(new, old, number)`` of each leaf, in the dtype of the old."""
+    leaves, treedef = jax.tree.flatten(new, is_leaf=tree.is_leaf)
+    olds = tree_checks.aligned(new, leaves, treedef, old, "old")
+    return treedef.unflatten(
+        [y if x is None else f(x, y, number) for x, y in zip(leaves, olds, strict=True)]
+    )
+
+
+@jax.jit
+def _towards(new: jax.Array, old: jax.Array, step_size: jax.Array) -> jax.Array:
+    wide = tree.compute_dtype(old.dtype)
+    x, y, w = (
+        new.astype(wide),
+        old.astype(wide),
+        jnp.asarray(step_size, tree.scalar_dtype()),
+    )
+    # Not y + w (x - y), which is not exact for w = 1.
+    return ((1 - w) * y + w * x).astype(old.dtype)
+
+
+@jax.jit
+def _chosen(new: jax.Array, old: jax.Array, due: jax.Array) -> jax.Array:
+    return jnp.where(due, new.astype(old.dtype), old)
 
 
 @jax.jit

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.transformation import (
     ANYWHERE,
     GradientTransformation,
@@ -37,9 +36,6 @@ def around(
       place: Where the wrapper belongs in a chain, if not anywhere.
     """
 
-    def readout(state, params):
-        return eval_params(inner, state.inner_state, params)
-
     # The inner transformation checks what it requires, so that errors have its name.
     needs = Needs(
         inner.needs.accepts | also.accepts | {"params"},
@@ -52,6 +48,5 @@ def around(
         children={"inner_state": inner},
         needs=needs,
         state_class=state_class,
-        readout=readout if has_readout(inner) else None,
         place=place,
     )

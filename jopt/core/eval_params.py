@@ -17,6 +17,7 @@ def eval_params(
     state: OptState,
     params: Params,
     *,
+    name: str | None = None,
     default: Params | None = None,
 ) -> Params:
     """Return the parameters to evaluate, test or deploy with.
@@ -28,6 +29,8 @@ def eval_params(
       tx: The transformation.
       state: Its state.
       params: The parameters that are trained.
+      name: Which one, if there are several averages: its name in the chain, such as
+        ``"params_ema_2"``, or ``"slow"`` in ``chain(…, slow=params_ema(0.9999))``.
       default: What to return if ``tx`` is not such an optimizer: ``params``, in code
         that serves any optimizer. None makes that an error.
 
@@ -37,7 +40,8 @@ def eval_params(
     Raises:
       TypeError: ``state`` is not a state of ``tx``.
       ValueError: No transformation in ``tx`` has other parameters to evaluate with,
-        and ``default`` is None; or more than one has.
+        and ``default`` is None; or more than one has, and ``name`` is None; or none
+        has this name.
 
     >>> import jopt, jax.numpy as jnp
     >>> tx, params = jopt.chain(jopt.sgd(1.0), jopt.params_mean()), jnp.ones(2)
@@ -53,39 +57,68 @@ def eval_params(
             f"the order is {CALL}, where tx is a transformation of jopt; got {tx!r}"
         )
     tx.check_state(state, CALL)
-    readouts = list(_readouts(tx, state, tx.name))
-    if len(readouts) > 1:
+    if not has_readout(tx):
+        if default is None:
+            raise ValueError(
+                f"{tx!r} keeps no parameters besides those that are trained. Evaluate "
+                "with params, average them with jopt.params_ema(0.999) as the last "
+                "member of a chain, or give default=params"
+            )
+        return default
+    readouts = [
+        (names, *rest)
+        for names, *rest in _readouts(tx, state, tx.name)
+        if name is None or name in names
+    ]
+    if len(readouts) != 1:
+        problem = "choose one with name=…"
+        if name is not None:
+            problem = f"{'several are' if readouts else 'none is'} called {name!r}"
         raise ValueError(
-            "more than one transformation has its own parameters to evaluate with: "
-            f"{[path for path, _, _ in readouts]}. Call eval_params with one of them "
-            "and its state"
+            "the transformations that have their own parameters to evaluate with are "
+            f"{sorted(_names(tx, tx.name))}: {problem}"
         )
-    for _, inner, inner_state in readouts:
-        assert inner.readout is not None
+    ((_, inner, inner_state),) = readouts
+    assert inner.readout is not None
+    if name is None or not _averages_inside(inner):
         return inner.readout(inner_state, params)
-    if default is None:
-        raise ValueError(
-            f"{tx!r} keeps no parameters besides those that are trained. Evaluate with "
-            "params, average them with jopt.params_ema(0.999) as the last member of a "
-            "chain, or give default=params"
-        )
-    return default
+    return inner.readout(inner_state, params, name)
 
 
 def _readouts(
-    tx: GradientTransformation, state: OptState, path: str
-) -> Iterator[tuple[str, GradientTransformation, OptState]]:
-    """Each transformation inside that has a readout, with its state."""
+    tx: GradientTransformation, state: OptState, key: str
+) -> Iterator[tuple[set[str], GradientTransformation, OptState]]:
+    """Each transformation that has a readout, with the names in it, and its state."""
     if not has_readout(tx):
         return
     tx.check_state(state, CALL)
     if tx.readout is not None:
-        yield path, tx, state
+        yield _names(tx, key), tx, state
         return
     for name, inner, inner_state in tx.inside(state):
-        yield from _readouts(inner, inner_state, f"{path}/{name}")
+        yield from _readouts(inner, inner_state, _key(tx, name, inner))
 
 
-def has_readout(tx: Any) -> bool:
+def _names(tx: GradientTransformation, key: str) -> set[str]:
+    """The names by which ``eval_params`` finds what is in a transformation."""
+    inside = _averages_inside(tx)
+    if not inside:
+        return {key} if has_readout(tx) else set()
+    return set().union(*(_names(x, _key(tx, n, x)) for n, x in inside.items()))
+
+
+def _key(tx: GradientTransformation, name: str, inner: GradientTransformation) -> str:
+    # The members of a chain have names; the fields of wrappers and labels say nothing.
+    is_chain = tx.state_class is None and tx.reach is None
+    return name if is_chain else inner.name
+
+
+def _averages_inside(tx: GradientTransformation) -> dict[str, GradientTransformation]:
+    return {name: x for name, x in tx.children.items() if has_readout(x)}
+
+
+def has_readout(tx: Any, name: str | None = None) -> bool:
     """Whether ``eval_params`` would return parameters that are not the trained ones."""
+    if name is not None:
+        return name in _names(tx, tx.name)
     return tx.readout is not None or any(map(has_readout, tx.children.values()))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jopt import tree
 from jopt.core import tree_checks
+from jopt.tree.row_sparse import is_rows
 
 
 class Leaves:
@@ -96,13 +97,26 @@ class Leaves:
         return self.tree(self.each(_rounded, self.treedef.flatten_up_to(other)))
 
 
+def densified(updates: Any) -> Any:
+    """The updates with row-sparse leaves made dense, for what works on all rows.
+
+    >>> g = RowSparse(jnp.array([1]), jnp.ones((1, 1)), num_rows=2)
+    >>> densified({"table": g})["table"].ravel()
+    Array([0., 1.], dtype=float32)
+    """
+    leaves = Leaves(updates, row_sparse=True)
+    return leaves.tree(leaves.each(lambda g: g.todense() if is_rows(g) else g))
+
+
 def wide(x: Any) -> jax.Array:
     """An array in the compute dtype."""
     x = jnp.asarray(x)
     return x.astype(tree.compute_dtype(x.dtype))
 
 
-def _rounded(like: Any, x: jax.Array) -> jax.Array:
+def _rounded(like: Any, x: Any) -> Any:
+    if is_rows(x):
+        return x.with_rows(x.rows.astype(like.dtype))
     return x.astype(jnp.result_type(like))
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -199,7 +199,7 @@ def ndim_at_least(ndim: int) -> Predicate:
 
 
 _BIAS_OR_NORM = re.compile(
-    r"(^|[/_.])(bias|biases|b|scale|gain|gamma|beta)$"
+    r"(^|[/_.])((bias|biases)(_[a-z]+)*|b|scale|gain|gamma|beta)$"
     r"|(^|[/_.])(layer|batch|group|instance|rms)?_?(norm|ln|bn)s?(_?\d+|_[a-z]+)?/[^/]*$",
     re.IGNORECASE,
 )
@@ -220,3 +220,100 @@ def is_bias_or_norm(path: str, leaf: Any) -> bool:
     [True, True, False]
     """
     return _BIAS_OR_NORM.search(path) is not None
+
+
+@config_function
+def not_bias_or_norm(path: str, leaf: Any) -> bool:
+    """Whether a leaf usually decays: the opposite of `is_bias_or_norm`.
+
+    It goes by the name, because a number of axes does not tell: the bias of an
+    attention layer has two, and so has the scale of stacked layers.
+
+    Args:
+      path: The path of the leaf.
+      leaf: The leaf; only its path matters.
+
+    Returns:
+      False for a bias, a scale, or any parameter of a normalization layer.
+
+    >>> import jopt
+    >>> tx = jopt.adamw(1e-3, weight_decay=0.1, mask=jopt.not_bias_or_norm)
+    """
+    return not is_bias_or_norm(path, leaf)
+
+
+class LayerDecay(Recorded):
+    """A function ``params -> tree of factors``; made by `layer_decay`."""
+
+    def __init__(self, decay: float, layers: tuple[str, ...]):
+        self.decay, self.layers = decay, layers
+
+    def __call__(self, params: Params) -> Any:
+        """The factor of each leaf, as a tree like ``params``."""
+        named = tree.leaves_with_names(params, none=True)
+        found = [None if p is None else self._found(path) for path, p in named]
+        start, starts = 0, []
+        for i, layer in enumerate(self.layers):
+            numbers = {x[1] for x in found if x is not None and x[0] == i}
+            if not numbers:
+                raise ValueError(
+                    f"layer_decay: {layer!r} chooses no leaf; the paths are "
+                    f"{_some(named)}"
+                )
+            # A number without leaves, such as that of a frozen block, is a layer too.
+            starts.append(start - min(numbers))
+            start += max(numbers) - min(numbers) + 1
+        depths = [None if x is None else start - 1 - starts[x[0]] - x[1] for x in found]
+        factors = [None if x is None else self.decay**x for x in depths]
+        treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
+        return treedef.unflatten(factors)
+
+    def _found(self, path: str) -> tuple[int, int]:
+        """The expression that is found in a path, and the number in it."""
+        for i, layer in enumerate(self.layers):
+            if match := masks.expression(layer).search(path):
+                return i, int(match[1]) if match.lastindex else 0
+        raise ValueError(
+            f"layer_decay: no layer chooses {path!r}. Add a pattern for it to layers"
+        )
+
+
+@recorded
+def layer_decay(decay: float, layers: Sequence[str]) -> LayerDecay:
+    r"""Give each layer its factor: ``decay`` to the power of its depth from the top.
+
+    The last layer has the factor 1, the one below it ``decay``, and so on: fine-tuning
+    changes the layers near the input least. It goes into `scale_by_group`.
+
+    Args:
+      decay: The factor from one layer to the one below it, in (0, 1].
+      layers: Regular expressions of the paths, from the input to the output. One with
+        a group of digits, such as ``r"block_(\d+)/"``, is as many layers as there are
+        numbers. The first expression that is found in a path counts.
+
+    Returns:
+      A function ``params -> tree of factors``.
+
+    Raises:
+      ValueError: ``decay`` is out of range. When the function is called: an expression
+        chooses no leaf, or no expression chooses some leaf.
+
+    Clark et al., "ELECTRA", 2020; Bao et al., "BEiT", 2022. Equal to timm's
+    ``layer_decay`` with one layer for the embeddings, one for each block, and one for
+    the last norm and the head.
+
+    >>> import jopt
+    >>> factors = jopt.layer_decay(0.5, ["embed", r"block_(\d+)", "head"])
+    >>> factors({"block_0": 0.0, "block_1": 0.0, "embed": 0.0, "head": 0.0})
+    {'block_0': 0.25, 'block_1': 0.5, 'embed': 0.125, 'head': 1.0}
+    >>> tx = jopt.chain(jopt.adamw(1e-3), jopt.scale_by_group(factors))
+    """
+    arguments.fraction(decay=decay)
+    arguments.positive(decay=decay)
+    if isinstance(layers, str) or not layers:
+        raise ValueError(
+            f"layers must be a list of regular expressions, got layers={layers!r}"
+        )
+    for layer in layers:
+        masks.expression(layer)
+    return LayerDecay(decay, tuple(layers))

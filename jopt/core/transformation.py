@@ -151,7 +151,8 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
       reach: ``reach(params)`` gives the leaves that each child sees, by its name. A
         child without an entry sees all of them.
       readout: ``readout(state, params) -> params``, the parameters to evaluate with,
-        where they differ from those that are trained; see `jopt.eval_params`.
+        where they differ from those that are trained; see `jopt.eval_params`. Where
+        children may have several, it takes the ``name`` of one as a third argument.
       changing: The numbers that are fields of the state.
       gain: The name under which `jopt.monitor` reports ``|update| / |gradient|``, for a
         transformation that is about this ratio, such as a clip.
@@ -168,7 +169,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
     needs: Needs
     state_class: Any
     reach: Reach | None
-    readout: Callable[[OptState, Params], Params] | None
+    readout: Callable[..., Params] | None
     changing: ChangingNumbers | None
     gain: str | None
     place: Place
@@ -186,7 +187,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         needs: Needs | None = None,
         state_class: Any = None,
         reach: Reach | None = None,
-        readout: Callable[[OptState, Params], Params] | None = None,
+        readout: Callable[..., Params] | None = None,
         changing: ChangingNumbers | None = None,
         gain: str | None = None,
         place: Place = ANYWHERE,
@@ -308,11 +309,11 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
             count = tree.safe_increment(state.count)
             return updates, changing.extend(inner_state, numbers, count)
 
-        def readout(state, params):
+        def readout(state, params, *name):
             inner_state, numbers = changing.split(state)
             inner = make(**(numbers | changing.arrays))
             assert inner.readout is not None
-            return inner.readout(inner_state, params)
+            return inner.readout(inner_state, params, *name)
 
         return GradientTransformation(
             init,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
-from jopt.core.leaves import Leaves
+from jopt.core.leaves import Leaves, densified
 from jopt.core.transformation import GradientTransformation, Place
-from jopt.tree.row_sparse import is_rows
 
 
 @transformation
@@ -30,10 +29,8 @@ def densify() -> GradientTransformation:
         return NO_STATE
 
     def update(updates, state, params=None):
-        leaves = Leaves(updates, row_sparse=True)
         if params is not None:
-            leaves.aligned(params, "params")
-        dense = leaves.each(lambda g: g.todense() if is_rows(g) else g)
-        return leaves.tree(dense), state
+            Leaves(updates, row_sparse=True).aligned(params, "params")
+        return densified(updates), state
 
     return GradientTransformation(init, update, place=Place(first=True))

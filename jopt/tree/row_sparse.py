@@ -136,6 +136,10 @@ class RowSparse:
         ids, rows = _coalesced(self.ids, self.rows, self.num_rows)
         return self.tree_unflatten(self.num_rows, (ids, rows))
 
+    def with_rows(self, rows: jax.Array) -> RowSparse:
+        """Return it with other rows at the same ids."""
+        return self.tree_unflatten(self.num_rows, (self.ids, rows))
+
     def as_leaf(self) -> AsLeaf:
         """Return it as one leaf for JAX, which compiled functions do not accept."""
         return AsLeaf.tree_unflatten(self.num_rows, (self.ids, self.rows))

@@ -27,10 +27,9 @@ import numpy as np
 from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.chain import as_transformation
-from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import zeros
-from jopt.core.leaves import Leaves
+from jopt.core.leaves import Leaves, densified
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
@@ -212,6 +211,7 @@ def accumulate(
         )
 
     def update(updates, state, params=None, weight=None, **extra):
+        updates = densified(updates)  # the sum is over all rows
         added, skip = add(updates, state, params, weight)
         if weight is not None and "weight" in inner.needs.accepts:
             extra["weight"] = added.total_weight
@@ -239,9 +239,6 @@ def accumulate(
         old = (_zeros(new[0]), state)
         return jax.tree.map(lambda x, y: jnp.where(has_weight, x, y), new, old)
 
-    def readout(state, params):
-        return eval_params(inner, state.inner_opt_state, params)
-
     return Accumulation(
         init,
         update,
@@ -252,7 +249,6 @@ def accumulate(
             frozenset(),
             inner.needs.anything,
         ),
-        readout=readout if has_readout(inner) else None,
         place=Place(stepped=lambda old, new: new.gradient_step != old.gradient_step),
         add=add,
         emit=emit,

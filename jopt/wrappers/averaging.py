@@ -45,10 +45,11 @@ def params_ema(
     *,
     accumulator_dtype: StorageDtype | None = None,
     each_gradient: bool = False,
+    from_init: bool = False,
 ) -> GradientTransformation:
     """Keep an exponential moving average of the parameters for `jopt.eval_params`.
 
-        avg <- decay avg + (1 - decay) (p + u),   avg_1 = p_1
+        avg <- decay avg + (1 - decay) (p + u),   avg_1 = p_1, or avg_0 = p_0
 
     Args:
       decay: Decay of the average, in [0, 1); 0.999 is common, Keras's default is 0.99.
@@ -61,12 +62,15 @@ def params_ema(
       accumulator_dtype: Storage dtype of ``ema``; None means float32 or wider.
       each_gradient: Whether to average after each gradient of `accumulate`, as Keras
         does, instead of once per step.
+      from_init: Whether the average starts at the parameters of ``init``, as in target
+        networks and timm's ``ModelEmaV2``, instead of those after the first step.
 
     Returns:
       A transformation for the end of a chain; it needs params.
 
     Raises:
-      ValueError: A number is out of range.
+      ValueError: A number is out of range, or both ``debias`` and ``from_init`` are
+        set.
 
     Equal to Keras's ``use_ema`` with ``ema_momentum`` and ``ema_overwrite_frequency``,
     and to torch's ``AveragedModel`` with ``get_ema_multi_avg_fn``. Polyak & Juditsky,
@@ -82,7 +86,10 @@ def params_ema(
     (Array([-2.], dtype=float32), Array([-1.5], dtype=float32))
     """
     arguments.decay_rate(decay=decay)
-
+    if debias and from_init:
+        raise ValueError(
+            "debias=True leaves out what from_init=True starts with: set only one"
+        )
     if overwrite_every is not None:
         arguments.at_least(1, overwrite_every=overwrite_every)
 
@@ -90,7 +97,7 @@ def params_ema(
         w = (1 - decay) * jnp.ones_like(t)
         if debias:
             w = w / tree.one_minus_power(decay, t)
-        numbers = {"w": jnp.where(count > 0, w, 1)}
+        numbers = {"w": w if from_init else jnp.where(count > 0, w, 1)}
         if overwrite_every:
             due = (count + 1) % overwrite_every == 0
             numbers["overwrite"] = due.astype(t.dtype)

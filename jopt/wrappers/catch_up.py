@@ -143,11 +143,11 @@ class CatchUp(GradientTransformation):
             state = CatchUpState(count, treedef.unflatten(last), inner_state)
             return treedef.unflatten(new), state
 
-        def readout(state, params):
+        def readout(state, params, name=None):
             params, state = _catch_up_rows(inner, state, params, None)
             if not has_readout(inner):
                 return params
-            return eval_params(inner, state.inner_state, params)
+            return eval_params(inner, state.inner_state, params, name=name)
 
         self = super().__new__(
             cls,

@@ -26,7 +26,7 @@ from jopt.core.chain import as_transformation
 from jopt.core.eval_params import has_readout
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import copied
-from jopt.core.leaves import Leaves
+from jopt.core.leaves import Leaves, densified
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
@@ -102,7 +102,7 @@ def lookahead(
         return LookaheadState(inner.init(params), jnp.zeros((), jnp.int32), slow)
 
     def update(updates, state, params, **extra):
-        leaves = Leaves(updates)
+        leaves = Leaves(densified(updates))
         params_leaves = leaves.aligned(params, "params")
         slows = leaves.aligned(state.slow, "the state's slow")
         # Wide gradients give wide steps, which are not rounded before the pull.

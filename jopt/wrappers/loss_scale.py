@@ -170,7 +170,7 @@ def dynamic_loss_scale(
         return scale, jnp.where(finite & ~due, count + 1, 0)
 
     def update(updates, state, params=None, **extra):
-        leaves = Leaves(updates)
+        leaves = Leaves(updates, row_sparse=True)
         grads = _unscale(updates, state.loss_scale)
         new, inner_state = inner.update(grads, state.inner_state, params, **extra)
         # Not all_finite(updates): at a scale below 1 the division may overflow.
@@ -201,6 +201,8 @@ def _unscale(updates: Updates, scale: jax.Array) -> Updates:
     near = 1 / (scale * far)
 
     def divide(g):
+        if not jnp.issubdtype(g.dtype, jnp.inexact):
+            return g  # the ids of a row-sparse leaf
         g = wide(g)
         if jnp.iscomplexobj(g):
             return jax.lax.complex(divide(jnp.real(g)), divide(jnp.imag(g)))

@@ -63,9 +63,10 @@ def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
         )
         return _merge(updates, [(selected, new)]), MaskedState(inner_state)
 
-    def readout(state, params):
+    def readout(state, params, name=None):
         selected = masks.select(mask, params)
-        averages = eval_params(inner, state.inner_state, masks.only(params, selected))
+        part = masks.only(params, selected)
+        averages = eval_params(inner, state.inner_state, part, name=name)
         return _merge(params, [(selected, averages)])
 
     return GradientTransformation(
@@ -145,12 +146,12 @@ def partition(
             parts.append((selected, new))
         return _merge(updates, parts), new_state
 
-    def readout(state, params):
+    def readout(state, params, name=None):
         parts = []
-        for name, selected in selected_by_label(params).items():
+        for label, selected in selected_by_label(params).items():
             part = masks.only(params, selected)
-            if has_readout(inner[name]):
-                part = eval_params(inner[name], state[name], part)
+            if has_readout(inner[label], name):
+                part = eval_params(inner[label], state[label], part, name=name)
             parts.append((selected, part))
         return _merge(params, parts)
 

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jopt import tree
 from jopt.core import masks
 from jopt.core.chain import as_transformation
-from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
 from jopt.core.transformation import GradientTransformation, Place
 from jopt.state.metrics import Seen
@@ -115,15 +114,11 @@ def monitor(
         seen.values = numbers
         return new, MonitorState(inner_state, seen)
 
-    def readout(state, params):
-        return eval_params(inner, state.inner_state, params)
-
     return GradientTransformation(
         init,
         update,
         children={"inner_state": inner},
         state_class=MonitorState,
-        readout=readout if has_readout(inner) else None,
         place=Place(keeps_updates=inner.place.keeps_updates),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.typing import DTypeLike
 
+from jopt.core.leaves import densified
 from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
 from jopt.values.arguments import abbreviated
 from jopt.wrappers.accumulation import AccumulateState, Accumulation, accumulate
@@ -53,7 +54,7 @@ def accumulate_grads(
     """
     halves = _halves(tx, "accumulate_grads")
     halves.check_state(state, "accumulate_grads(tx, grads, state, params)")
-    return halves.add(grads, state, params, weight)[0]
+    return halves.add(densified(grads), state, params, weight)[0]
 
 
 def emit(

@@ -179,3 +179,48 @@ def test_functions_go_to_the_transformation_and_are_not_traced() -> None:
     value = sum(np.sum(wide(p) ** 2) for p in PARAMS.values())
     for name, p in PARAMS.items():
         np.testing.assert_allclose(params[name], p - value * GRADS[name], rtol=1e-6)
+
+
+def test_a_target_network_moves_by_a_fraction() -> None:
+    new = {"w": jnp.array([1.0, jnp.float32(1e-6)]), "frozen": None, "h": jnp.ones(1)}
+    old = {
+        "w": jnp.array([0.0, 1.0]),
+        "frozen": jnp.ones(1),
+        "h": jnp.zeros(1, jnp.bfloat16),
+    }
+    found = jopt.incremental_update(new, old, 0.1)
+    np.testing.assert_allclose(found["w"], [0.1, 0.9 + 1e-7], rtol=1e-6)
+    assert found["h"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found["frozen"], old["frozen"])
+    # The ends are exact, whatever the other number is.
+    huge = {"w": jnp.array([3e38, -1e-30])}
+    for step_size, exact in ((1.0, huge), (0.0, {"w": jnp.array([0.3, 1e-30])})):
+        ends = jopt.incremental_update(huge, {"w": jnp.array([0.3, 1e-30])}, step_size)
+        np.testing.assert_array_equal(ends["w"], exact["w"])
+    traced = jax.jit(jopt.incremental_update)(new, old, 0.1)
+    np.testing.assert_allclose(traced["w"], found["w"], rtol=1e-6)
+
+
+def test_a_target_network_is_replaced_in_every_nth_step() -> None:
+    new, old = {"w": jnp.full(1, jnp.nan)}, {"w": jnp.ones(1)}
+    replace = jax.jit(lambda t: jopt.periodic_update(new, old, t, 3)["w"][0])
+    assert [bool(jnp.isnan(replace(t))) for t in range(7)] == [
+        t % 3 == 0 for t in range(7)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda p: jopt.incremental_update(p, p, 1.5),
+            r"step_size must be in \[0, 1\]",
+        ),
+        (lambda p: jopt.periodic_update(p, p, 1, 0), "update_period must be >= 1"),
+        (lambda p: jopt.incremental_update(p, {"v": p["w"]}, 0.5), "old"),
+        (lambda p: jopt.incremental_update(p, {"w": jnp.ones(3)}, 0.5), "'w'"),
+    ],
+)
+def test_a_wrong_target_update_is_refused(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call({"w": jnp.ones(2)})

@@ -373,6 +373,50 @@ def test_a_training_state_a_scan_and_vmap_take_row_sparse_gradients() -> None:
     np.testing.assert_allclose(first[1], alone["table"].todense(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["accumulate", "lookahead"])
+def test_wrappers_that_work_on_all_rows_make_the_gradient_dense(name: str) -> None:
+    inner = jopt.adam(0.1)
+    tx = {"accumulate": jopt.accumulate, "lookahead": jopt.lookahead}[name](inner, 2)
+    params, (g, _) = {"table": table()}, lookups(6)
+    found = run_of(tx, params, [{"table": sparse(rows)} for rows in g])
+    dense = [{"table": sparse(rows).todense()} for rows in g]
+    chex.assert_trees_all_close(found, run_of(tx, params, dense), rtol=1e-6)
+    moved = np.abs(found["table"] - params["table"])
+    assert (moved[TOUCHED] > 1e-4).all()
+
+
+def test_the_halves_of_an_accumulation_take_rows_too() -> None:
+    tx, params = jopt.accumulate(jopt.sgd(1.0), 2), {"table": jnp.zeros((N, D))}
+    state = tx.init(params)
+    for factor in (1.0, 3.0):
+        g = {"table": sparse(jnp.full((6, D), factor))}
+        state = jopt.accumulate_grads(tx, g, state)
+    updates, _ = jopt.emit(tx, state, params)
+    expected = -np.bincount(PADDED[:4], minlength=N)[:, None] * 2.0 * np.ones(D)
+    np.testing.assert_allclose(updates["table"], expected)
+
+
+def test_a_loss_scale_leaves_rows_sparse() -> None:
+    params, (g, _) = {"table": table()}, lookups(6)
+    tx = jopt.dynamic_loss_scale(jopt.adam(0.1), init_scale=8.0)
+    expected = run_of(jopt.adam(0.1), params, [{"table": sparse(r)} for r in g])
+    found = run_of(tx, params, [{"table": sparse(8 * rows)} for rows in g])
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
+    half = {"table": sparse(jnp.full((6, D), jnp.inf, jnp.float16))}
+    updates, state = tx.update(half, tx.init(params), params)
+    assert updates["table"].rows.dtype == jnp.float16
+    assert not updates["table"].todense().any()
+    assert not state.last_finite
+
+
+def run_of(tx: Any, params: Any, grads: list[Any]) -> Any:
+    state, step = tx.init(params), jax.jit(tx.update)
+    for g in grads:
+        updates, state = step(g, state, params)
+        params = jopt.apply_updates(params, updates)
+    return params
+
+
 def test_masks_and_groups_are_about_the_table() -> None:
     p = {"embed": {"table": jnp.asarray(table())}, "w": jnp.ones((3, D))}
     g = {"embed": {"table": sparse(lookups(1)[0][0])}, "w": jnp.ones((3, D))}

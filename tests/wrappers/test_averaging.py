@@ -26,6 +26,7 @@ def params_ema(
     decay: Scalar,
     debias: bool = False,
     overwrite_every: int | None = None,
+    from_init: bool = False,
 ) -> Iterator[Array]:
     """Keras's ``use_ema``: the first average is the first new parameters."""
     p = double(p)
@@ -38,7 +39,8 @@ def params_ema(
             total, filled = d * total + (1 - d) * (p + u), d * filled + (1 - d)
             avg = total / filled
         else:
-            avg = p + u if t == 1 else d * avg + (1 - d) * (p + u)
+            first = t == 1 and not from_init
+            avg = p + u if first else d * avg + (1 - d) * (p + u)
         yield avg - p if overwrite_every and t % overwrite_every == 0 else u
 
 
@@ -49,6 +51,7 @@ def params_mean(p: Array, grads: Iterable[Array], **_: Any) -> Iterator[Array]:
 
 CASES = [
     transform("params_ema", decay=0.9, debias=True),
+    transform("params_ema", decay=0.9, from_init=True, overwrite_every=2),
     transform("params_mean", start=2),
 ]
 
@@ -212,7 +215,64 @@ def test_only_a_group_that_averages_has_other_parameters_to_evaluate() -> None:
 def test_two_averages_are_ambiguous() -> None:
     tx = jopt.chain(jopt.params_mean(), jopt.params_ema(0.9))
     params = {"w": jnp.ones(2)}
-    with pytest.raises(ValueError, match=r"chain/params_mean.*chain/params_ema"):
+    with pytest.raises(ValueError, match=r"\['params_ema', 'params_mean'\]: choose"):
         jopt.eval_params(tx, tx.init(params), params)
     with pytest.raises(TypeError, match=r"eval_params\(tx, state, params\)"):
         jopt.eval_params(tx.init(params), tx, params)
+
+
+def test_an_average_may_start_at_the_initial_parameters() -> None:
+    """As timm's ModelEmaV2, and as a target network that follows each step."""
+    tx = jopt.chain(jopt.sgd(0.5, 0.9), jopt.params_ema(0.8, from_init=True))
+    params, grads = as_dtype(PARAMS, jnp.float32), as_dtype(GRADS, jnp.float32)
+    target = params
+    for p, state in run(tx, params, grads):
+        target = jopt.incremental_update(p, target, 0.2)
+        found = jopt.eval_params(tx, state, p)
+        chex.assert_trees_all_close(found, target, rtol=1e-6, atol=1e-7)
+    with pytest.raises(ValueError, match="debias=True leaves out what from_init=True"):
+        jopt.params_ema(0.8, debias=True, from_init=True)
+
+
+FAST, SLOW = jopt.params_ema(0.5), jopt.params_ema(0.9)
+SEVERAL = {
+    "chain": jopt.chain(jopt.sgd(0.5), fast=FAST, slow=SLOW),
+    "accumulate": jopt.accumulate(jopt.chain(jopt.sgd(0.5), fast=FAST, slow=SLOW), 1),
+    "guard": jopt.skip_nonfinite(jopt.chain(jopt.sgd(0.5), fast=FAST, slow=SLOW)),
+    "masked": jopt.masked(jopt.chain(jopt.sgd(0.5), fast=FAST, slow=SLOW), True),
+    "partition": jopt.partition(
+        {
+            "a": jopt.chain(jopt.sgd(0.5), fast=FAST, slow=SLOW),
+            "b": jopt.chain(jopt.sgd(0.5), fast=FAST, slow=SLOW),
+        },
+        {"kernel": "a", "bias": "b", "scalar": "b"},
+    ),
+}
+
+
+@pytest.mark.parametrize("nesting", SEVERAL)
+def test_one_of_several_averages_is_chosen_by_its_name(nesting: str) -> None:
+    params, grads = as_dtype(PARAMS, jnp.float32), as_dtype(GRADS, jnp.float32)
+    tx = SEVERAL[nesting]
+    p, state = run(tx, params, grads)[-1]
+    for name, average in {"fast": FAST, "slow": SLOW}.items():
+        alone = jopt.chain(jopt.sgd(0.5), average)
+        q, own = run(alone, params, grads)[-1]
+        expected = jopt.eval_params(alone, own, q)
+        found = jopt.eval_params(tx, state, p, name=name)
+        chex.assert_trees_all_close(found, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"\['fast', 'slow'\]: none is called 'ema'"):
+        jopt.eval_params(tx, state, p, name="ema")
+    with pytest.raises(ValueError, match=r"\['fast', 'slow'\]: choose one with name="):
+        jopt.eval_params(tx, state, p)
+
+
+def test_averages_without_a_name_are_numbered() -> None:
+    params = {"w": jnp.ones(2)}
+    tx = jopt.chain(jopt.sgd(0.5), FAST, SLOW)
+    p, state = run(tx, params, [params, params])[-1]
+    found = jopt.eval_params(tx, state, p, name="params_ema_2")
+    chex.assert_trees_all_close(found, {"w": jnp.full(2, 0.45)})
+    plain = jopt.sgd(0.1)
+    default = jopt.eval_params(plain, plain.init(p), p, name="slow", default=p)
+    assert default is p

@@ -271,7 +271,54 @@ def test_a_wrong_rule_is_refused(call: Any, error: Any, message: str) -> None:
         ("encoder/RMSNorm/gain", True),
         ("normal_init/kernel", False),
         ("dense/kernel", False),
+        ("attention/query/bias", True),
+        ("attention/in_proj_bias", True),
+        ("attention/bias_k", True),
+        ("window/relative_position_bias_table", True),
+        ("debiased/kernel", False),
     ],
 )
 def test_biases_and_norms_are_told_by_their_names(path: str, expected: bool) -> None:
     assert jopt.is_bias_or_norm(path, 0.0) is expected
+    assert jopt.not_bias_or_norm(path, 0.0) is not expected
+
+
+LAYERS = ["embed|pos", r"block_(\d+)/", "norm|head"]
+
+
+def test_layer_decay_has_the_factors_of_beit_and_timm() -> None:
+    """They are decay ** (blocks + 1 - i): embeddings 0, blocks from 1, head last."""
+    blocks = {f"block_{i}": {"kernel": jnp.ones(2)} for i in (0, 1, 2, 10, 11)}
+    params = {**blocks, "embed": jnp.ones(2), "head": jnp.ones(2), "norm": jnp.ones(2)}
+    factors = jopt.layer_decay(0.75, LAYERS)(params)
+    assert factors["embed"] == 0.75**13
+    for i in (0, 1, 2, 10, 11):  # those between are frozen, but count
+        assert factors[f"block_{i}"]["kernel"] == 0.75 ** (12 - i)
+    assert factors["head"] == factors["norm"] == 1.0
+    multiples = jopt.layer_decay(0.5, LAYERS)
+    tx = jopt.chain(jopt.sgd(1.0), jopt.scale_by_group(multiples))
+    assert jopt.from_config(jopt.to_config(tx)) == tx
+    updates, _ = tx.update(params, tx.init(params), params)
+    np.testing.assert_allclose(updates["block_11"]["kernel"], [-0.5, -0.5])
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (["embed"], r"no layer chooses 'block_0/w'"),
+        (["embed", "blok", "block|head"], r"'blok' chooses no leaf; the paths are"),
+    ],
+)
+def test_layers_that_do_not_fit_are_refused(layers: list[str], message: str) -> None:
+    params = {"block_0": {"w": jnp.ones(1)}, "embed": jnp.ones(1), "head": jnp.ones(1)}
+    with pytest.raises(ValueError, match=message):
+        jopt.layer_decay(0.5, layers)(params)
+
+
+def test_layer_decay_checks_its_arguments() -> None:
+    with pytest.raises(ValueError, match="decay must be > 0 and finite"):
+        jopt.layer_decay(0.0, LAYERS)
+    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\], got decay=1.5"):
+        jopt.layer_decay(1.5, LAYERS)
+    with pytest.raises(ValueError, match="layers must be a list"):
+        jopt.layer_decay(0.5, "embed")

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 
 from jopt.core.apply import apply_updates
 from jopt.core.chain import as_transformation
-from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
 from jopt.core.transformation import GradientTransformation
 from jopt.core.widening import widened
@@ -68,14 +67,10 @@ def decayed_first(
         total = jax.tree.map(jnp.add, updates, shrinkage)
         return total, DecayedFirstState(decay_state, inner_state)
 
-    def readout(state, params):
-        return eval_params(inner, state.inner_state, params)
-
     tx = GradientTransformation(
         init,
         update,
         state_class=DecayedFirstState,
         children={"decay_state": decay, "inner_state": inner},
-        readout=readout if has_readout(inner) else None,
     )
     return widened(tx)
