@@ -79,7 +79,7 @@ class ChangingNumbers:
                 "the next step. Change that, or make it jopt.tunable."
             )
         if name in self.sources:
-            for x in _extremes(value):
+            for x in extremes(value):
                 self.make(**(self.sources | {name: x}))  # checks its arguments
 
     def extended(self, base: Any) -> Any:
@@ -102,7 +102,7 @@ class ChangingNumbers:
         return base(*state[: len(base._fields)]) if base else NO_STATE, numbers
 
 
-def _extremes(value: Any) -> set[float]:
+def extremes(value: Any) -> set[float]:
     """The least and the largest number, or NaN; none for what is traced.
 
     The allowed values of an argument are an interval, so these two decide for all.

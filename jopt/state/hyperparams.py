@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,18 @@ import numpy as np
 from jax.core import Tracer
 
 from jopt import tree
+from jopt.core.changing_numbers import extremes
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated, suggestion
 from jopt.values.numbers import number
 from jopt.values.recipe import Recorded
+
+
+RATE = "learning_rate"
+EFFECTIVE = "effective_learning_rate"
+SCALE = "scale"
+# Fields that multiply the updates, by the class of the state.
+MULTIPLES = {"ReduceOnPlateauState": SCALE, "ScaleState": "step_size"}
 
 
 def hyperparams(state: Any) -> dict[str, jax.Array]:
@@ -23,39 +32,87 @@ def hyperparams(state: Any) -> dict[str, jax.Array]:
 
     The path replaces a name that occurs more than once: ``decoder/learning_rate``.
 
+    If other numbers of the state multiply the steps, ``effective_learning_rate`` is the
+    product of the learning rate and all of them: the ``scale`` of `reduce_on_plateau`,
+    and the ``step_size`` of `scale` if it is a schedule or tunable. The state does not
+    say where these stand in the chain. So a `scale` in front of an optimizer that
+    divides by the size of the gradients, as Adam does, is a factor too, although it
+    changes no step there. A constant ``scale(0.5)`` is not in the state, and no factor.
+
     Args:
       state: The state of any transformation, however nested.
 
     Returns:
-      Scalars: the tunable numbers, the last values of the scheduled ones, and the
-      learning rate. Works inside jit.
+      Scalars: the tunable numbers, the last values of the scheduled ones, the learning
+      rate, and what `reduce_on_plateau` multiplies it by. Works inside jit.
 
     >>> import jopt
     >>> state = jopt.sgd(jopt.exponential_decay(0.1, 10, 0.5)).init(jnp.ones(3))
     >>> jopt.hyperparams(state)
     {'learning_rate': Array(0.1, dtype=float32)}
+    >>> tx = jopt.chain(jopt.sgd(0.1), jopt.reduce_on_plateau(0.5, patience=1))
+    >>> state = tx.init(jnp.ones(3))
+    >>> for loss in [1.0, 1.0]:
+    ...     _, state = tx.update(jnp.ones(3), state, value=loss)
+    >>> {name: round(float(x), 3) for name, x in jopt.hyperparams(state).items()}
+    {'scale': 0.5, 'learning_rate': 0.1, 'effective_learning_rate': 0.05}
     """
-    return {name: value for name, (_, value) in _entries(state).items()}
+    return {name: entry.value for name, entry in _entries(state).items()}
 
 
-def _entries(state: Any) -> dict[str, tuple[str, jax.Array]]:
-    """Return ``name -> (path, value)``; an ambiguous name is replaced by its path."""
+class _Entry(NamedTuple):
+    """One number of a state."""
+
+    keys: tuple[Any, ...]  # path of the state that holds it
+    name: str
+    value: jax.Array
+
+    @property
+    def path(self) -> str:
+        holder = tree.path_name(self.keys)
+        return f"{holder}/{self.name}" if holder else self.name
+
+
+def _entries(state: Any) -> dict[str, _Entry]:
+    """Return the numbers by name; an ambiguous name is replaced by its path."""
     if isinstance(state, Recorded):
         raise TypeError(
             "expected a state, as returned by init or update, got the transformation "
             f"{state!r}"
         )
-    entries = []
-    for path, holder in holders(state, "hyperparameters"):
-        for name in type(holder).hyperparameters:
-            prefix = tree.path_name(path)
+    entries, multiples = [], []
+    for keys, holder in holders(state, "hyperparameters", ()):
+        fields = getattr(type(holder), "hyperparameters", ())
+        multiple = MULTIPLES.get(type(holder).__name__, "")
+        if multiple in holder._fields and multiple not in fields:
+            fields = (multiple, *fields)
+        for name in fields:
             (value,) = jax.tree.leaves(getattr(holder, name))  # nnx wraps arrays
-            entries.append((f"{prefix}/{name}" if prefix else name, name, value))
-    names = collections.Counter(name for _, name, _ in entries)
-    return {
-        (name if names[name] == 1 else path): (path, value)
-        for path, name, value in entries
-    }
+            entries.append(_Entry(keys, name, value))
+            if name == multiple:
+                multiples.append(entries[-1])
+    entries += _effective_rates(entries, multiples)
+    names = collections.Counter(entry.name for entry in entries)
+    return {(x.name if names[x.name] == 1 else x.path): x for x in entries}
+
+
+def _effective_rates(
+    entries: list[_Entry], multiples: list[_Entry]
+) -> Iterator[_Entry]:
+    """Yield the product of each learning rate and the multiples beside it.
+
+    A multiple is in the same chain if the learning rate is in the dict that has it.
+    """
+    for rate in entries:
+        if rate.name != RATE:
+            continue
+        factors = [
+            multiple.value
+            for multiple in multiples
+            if rate.keys[: len(multiple.keys) - 1] == multiple.keys[:-1]
+        ]
+        if factors:
+            yield _Entry(rate.keys, EFFECTIVE, math.prod(factors, start=rate.value))
 
 
 def holders(
@@ -114,6 +171,11 @@ def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
     changing_numbers = dict(_changing_numbers(tx))
     changed = {}
     for name, value in values.items():
+        if name.rpartition("/")[2] == EFFECTIVE:
+            raise ValueError(
+                f"{name!r} is a product and cannot be set. Set one of its factors: "
+                f"{RATE!r}, or the number that multiplies it, in {sorted(entries)}"
+            )
         if name not in entries:
             matches = [n for n in entries if n.endswith(f"/{name}")]
             if matches:
@@ -126,12 +188,15 @@ def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
                 f"{suggestion(name, entries)} It has {sorted(entries)}. To keep a "
                 "number in the state, write jopt.tunable(number)."
             )
-        path, old = entries[name]
-        holder, _, field = path.rpartition("/")
+        entry = entries[name]
+        holder = tree.path_name(entry.keys)
         changing = changing_numbers.get(f"{holder}/" if holder else "")
         if changing is not None:
-            changing.check(field, value)
-        changed[path] = _like(name, value, old)
+            changing.check(entry.name, value)
+        if entry.name == SCALE and SCALE not in getattr(changing, "names", ()):
+            for x in extremes(value):  # of reduce_on_plateau, which has no argument
+                arguments.fraction(scale=x)
+        changed[entry.path] = _like(name, value, entry.value)
 
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: changed.get(tree.path_name(path), leaf), state

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import jopt
+from jopt.interop import torch as torch_door
 from tests.algorithms.test_adam import adam
 
 
@@ -198,6 +199,88 @@ def test_an_array_given_as_rate_is_used_as_it_is() -> None:
     params, state = run(jopt.sgd(jnp.float32(0.5)), 1, state)
     np.testing.assert_allclose(params["bias"], 1 - 0.5 * GRADS["bias"], rtol=1e-6)
     assert values(state) == {"learning_rate": 0.5}
+
+
+# Numbers that multiply the learning rate.
+
+STILL = jopt.reduce_on_plateau(0.5, patience=1)
+# The names of the effective learning rates, and what they are after four steps.
+EFFECTIVE = "effective_learning_rate"
+GROUPS = jopt.rules(("bias", "vector"), ("", "matrix"))
+MULTIPLIED: list[tuple[Any, dict[str, float]]] = [
+    (jopt.chain(jopt.sgd(0.8), STILL), {EFFECTIVE: 0.1}),
+    (jopt.chain(STILL, jopt.sgd(0.8)), {EFFECTIVE: 0.1}),
+    (jopt.chain(jopt.sgd(halving(0.8)), plateau=STILL), {EFFECTIVE: 0.0125}),
+    (jopt.chain(jopt.sgd(0.8), jopt.scale(jopt.tunable(0.5)), STILL),
+     {EFFECTIVE: 0.05}),
+    (jopt.chain(jopt.sgd(0.8), jopt.scale_by_schedule(halving(1.0))), {EFFECTIVE: 0.1}),
+    (jopt.monitor(jopt.chain(jopt.skip_nonfinite(jopt.sgd(0.8)), STILL), keep=True),
+     {EFFECTIVE: 0.1}),
+    (jopt.chain(jopt.sgd(0.8), jopt.reduce_on_plateau(jopt.tunable(0.5), 1)),
+     {EFFECTIVE: 0.1}),
+    (jopt.chain(jopt.sgd(0.8), torch_door.lr_scheduler.ReduceLROnPlateau(
+        0.8, factor=0.5, patience=0)), {EFFECTIVE: 0.1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tx", "rates"), MULTIPLIED)
+def test_the_effective_learning_rate_is_the_size_of_the_step(
+    tx: Any, rates: dict[str, float]
+) -> None:
+    state, updates = tx.init(PARAMS), None
+    names = jopt.hyperparams(state).keys()
+    for _ in range(4):
+        updates, state = tx.update(GRADS, state, PARAMS, value=1.0)
+    for found in (jopt.hyperparams(state), jopt.metrics(state)):
+        shown = {n: x for n, x in found.items() if n.endswith(EFFECTIVE)}
+        chex.assert_trees_all_close(shown, rates, rtol=1e-6)
+    assert jopt.hyperparams(state).keys() == names
+    expected = jax.tree.map(lambda g: -found[EFFECTIVE] * g, GRADS)
+    chex.assert_trees_all_close(updates, expected, rtol=1e-6)
+
+
+def test_a_multiple_counts_only_in_its_own_chain() -> None:
+    members = {
+        "vector": jopt.chain(jopt.sgd(0.8), STILL),
+        "matrix": jopt.sgd(0.8),
+    }
+    tx = jopt.partition(members, GROUPS)
+    state = tx.init(PARAMS)
+    for _ in range(4):
+        _, state = tx.update(GRADS, state, PARAMS, value=1.0)
+    rate = "scale_by_learning_rate/learning_rate"
+    expected = {f"matrix/{rate}": 0.8, f"vector/{rate}": 0.8, "scale": 0.125}
+    assert values(state) == pytest.approx(expected | {EFFECTIVE: 0.1})
+    both = jopt.chain(tx, jopt.scale(jopt.tunable(0.5)))
+    state = both.init(PARAMS)
+    shown = values(state)
+    expected = {"matrix": 0.4, "vector": 0.4}
+    assert {
+        name: shown[f"partition/{name}/scale_by_learning_rate/{EFFECTIVE}"]
+        for name in expected
+    } == pytest.approx(expected)
+
+
+def test_numbers_that_multiply_are_set_in_their_range_and_their_product_is_not() -> (
+    None
+):
+    tx = jopt.chain(jopt.sgd(0.8), STILL)
+    state = jopt.set_hyperparams(tx, tx.init(PARAMS), scale=0.25)
+    expected = {"learning_rate": 0.8, "scale": 0.25, EFFECTIVE: 0.2}
+    assert values(state) == pytest.approx(expected)
+    for bad in (-0.5, 1.5, np.nan):
+        with pytest.raises(ValueError, match=r"scale must be in \[0, 1\], got scale="):
+            jopt.set_hyperparams(tx, state, scale=bad)
+    with pytest.raises(ValueError, match=r"is a product and cannot be set. Set one of"):
+        jopt.set_hyperparams(tx, state, **{EFFECTIVE: 0.1})
+
+    @jopt.transformation
+    def of_a_user(scale: jopt.ScalarOrSchedule) -> Any:
+        return jopt.leafwise(lambda g: scale * g)
+
+    own = of_a_user(jopt.tunable(2.0))
+    state = jopt.set_hyperparams(own, own.init(PARAMS), scale=-3.0)
+    assert values(state) == {"scale": -3.0}
 
 
 # Compilation and vmap.
