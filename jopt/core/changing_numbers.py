@@ -74,9 +74,11 @@ class ChangingNumbers:
         source = self.sources.get(name)
         if name in self.schedules or name in self.arrays:
             how = "scheduled by" if name in self.schedules else "given as the array"
+            factor = ", or set a factor of it: chain(…, scale(tunable(1.0)))"
             raise ValueError(
                 f"{name!r} is {how} {source!r}: a value set now would be replaced at "
-                "the next step. Change that, or make it jopt.tunable."
+                "the next step. Change that, or make it jopt.tunable"
+                f"{factor if name == 'learning_rate' else ''}."
             )
         if name in self.sources:
             for x in extremes(value):

@@ -1,10 +1,15 @@
-"""Read and set the hyperparameters of a state by name."""
+"""Read and set the hyperparameters of a state by name.
+
+A name may stand for several numbers: ``"learning_rate"`` for those of all groups if
+they agree, ``"head/learning_rate"`` for those of one, ``"*/learning_rate"`` for all.
+"""
 
 from __future__ import annotations
 
 import collections
+import fnmatch
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +35,12 @@ MULTIPLES = {"ReduceOnPlateauState": SCALE, "ScaleState": "step_size"}
 def hyperparams(state: Any) -> dict[str, jax.Array]:
     """Return the hyperparameters that a state holds, by name.
 
-    The path replaces a name that occurs more than once: ``decoder/learning_rate``.
+    The path replaces a name that occurs more than once. The result can also be read by
+    names that it does not list, if all numbers that they stand for agree:
+
+        "learning_rate"        every learning rate
+        "head/learning_rate"   every learning rate in ``head``, a group or a member
+        "*/learning_rate"      every path that matches a pattern of the shell
 
     If other numbers of the state multiply the steps, ``effective_learning_rate`` is the
     product of the learning rate and all of them: the ``scale`` of `reduce_on_plateau`,
@@ -44,7 +54,12 @@ def hyperparams(state: Any) -> dict[str, jax.Array]:
 
     Returns:
       Scalars: the tunable numbers, the last values of the scheduled ones, the learning
-      rate, and what `reduce_on_plateau` multiplies it by. Works inside jit.
+      rate, and what `reduce_on_plateau` multiplies it by. Works inside jit, where a
+      name for several numbers that may differ gives NaN if they do.
+
+    Raises:
+      KeyError: When the result is read: nothing has this name, or the numbers that it
+        stands for differ. The message lists them.
 
     >>> import jopt
     >>> state = jopt.sgd(jopt.exponential_decay(0.1, 10, 0.5)).init(jnp.ones(3))
@@ -57,7 +72,122 @@ def hyperparams(state: Any) -> dict[str, jax.Array]:
     >>> {name: round(float(x), 3) for name, x in jopt.hyperparams(state).items()}
     {'scale': 0.5, 'learning_rate': 0.1, 'effective_learning_rate': 0.05}
     """
-    return {name: entry.value for name, entry in _entries(state).items()}
+    return numbers_of(state)
+
+
+def numbers_of(state: Any) -> Numbers:
+    """The result of `hyperparams` with its own type."""
+    entries = _entries(state)
+    values = {name: entry.value for name, entry in entries.items()}
+    return Numbers(values, {name: entry.path for name, entry in entries.items()})
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Numbers(dict[str, jax.Array]):
+    """Numbers of a state by name, to be read by names for several that agree, too.
+
+    Args:
+      numbers: The numbers by name.
+      paths: The path of each number by the same names.
+    """
+
+    def __init__(self, numbers: Mapping[str, jax.Array], paths: Mapping[str, str]):
+        super().__init__(numbers)
+        self.paths = paths
+
+    def __missing__(self, name: str) -> jax.Array:
+        chosen = selected(name, self.paths)
+        if not chosen:
+            raise KeyError(
+                f"the state has no number {name!r}.{_suggestion(name, self.paths)} It "
+                f"has {sorted(self)}"
+            )
+        return _common(name, {x: self[x] for x in chosen})
+
+    def __contains__(self, name: object) -> bool:
+        if super().__contains__(name) or not isinstance(name, str):
+            return super().__contains__(name)
+        try:
+            self[name]
+        except KeyError:
+            return False
+        return True
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The number of this name, or the default."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def tree_flatten_with_keys(self) -> tuple[Any, Any]:
+        """The numbers sorted by name, as those of a dict, and all names and paths."""
+        names = sorted(self)
+        numbers = tuple((jax.tree_util.DictKey(name), self[name]) for name in names)
+        return numbers, tuple((name, self.paths[name]) for name in names)
+
+    @classmethod
+    def tree_unflatten(cls, paths: Any, values: Any) -> Numbers:
+        """The reverse."""
+        names = (name for name, _ in paths)
+        return cls(dict(zip(names, values, strict=True)), dict(paths))
+
+
+def selected(name: str, paths: Mapping[str, str]) -> list[str]:
+    """Return the names of the numbers that a name stands for.
+
+    Args:
+      name: A name or a path, which stand for one number; a pattern; or the end of a
+        path with some of the steps before it.
+      paths: The path of each number by name.
+    """
+    exact = [x for x, path in paths.items() if name in (x, path)]
+    if exact:
+        return exact
+    if _is_pattern(name):
+        # "*/count" is for a count at the top too.
+        return [
+            x
+            for x, path in paths.items()
+            if any(fnmatch.fnmatchcase(y, name) for y in (path, f"/{path}"))
+        ]
+    *wanted, last = name.split("/")
+    chosen = []
+    for x, path in paths.items():
+        *steps, field = path.split("/")
+        rest = iter(steps)
+        if field == last and all(step in rest for step in wanted):
+            chosen.append(x)
+    return chosen
+
+
+def _suggestion(name: str, paths: Mapping[str, str]) -> str:
+    fields = {path.rpartition("/")[2] for path in paths.values()}
+    return suggestion(name, [*paths, *sorted(fields)])
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
+
+
+def _common(name: str, values: Mapping[str, Any]) -> Any:
+    """Return the one value of several numbers."""
+    first, *others = values.values()
+    if not others:
+        return first
+    same_shape = all(jnp.shape(x) == jnp.shape(first) for x in others)
+    if same_shape and any(isinstance(x, Tracer) for x in values.values()):
+        equal = jnp.stack([x == first for x in others]).all(0)
+        return jnp.where(equal, first, jnp.nan)
+    if not same_shape or any(np.any(np.not_equal(x, first)) for x in others):
+        listed = ", ".join(f"{x} = {_shown(v)}" for x, v in values.items())
+        raise KeyError(f"{name!r} is ambiguous, because these differ: {listed}")
+    return first
+
+
+def _shown(value: Any) -> str:
+    scalar = isinstance(value, jax.Array | np.ndarray) and value.shape == ()
+    return f"{float(value):.4g}" if scalar else abbreviated(value)
 
 
 class _Entry(NamedTuple):
@@ -150,14 +280,17 @@ def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
     Args:
       tx: The transformation that the state belongs to.
       state: Its state.
-      **values: New numbers by name. For a name that occurs more than once use its path,
-        as `hyperparams` shows it: ``**{"decoder/learning_rate": 1e-4}``.
+      **values: New numbers by name. A name as for `hyperparams` may stand for several
+        numbers, which are all set: ``learning_rate=1e-4`` if those of all groups agree,
+        ``**{"head/learning_rate": 1e-4}``, and ``**{"*/learning_rate": 1e-4}`` in any
+        case.
 
     Returns:
       A state of the same structure, shapes and dtypes.
 
     Raises:
-      KeyError: No hyperparameter, or more than one, has this name.
+      KeyError: No hyperparameter has this name, or those that it stands for differ, or
+        their values are not known, inside jit.
       ValueError: The hyperparameter is scheduled, so the next step would overwrite the
         new value.
 
@@ -176,31 +309,44 @@ def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
                 f"{name!r} is a product and cannot be set. Set one of its factors: "
                 f"{RATE!r}, or the number that multiplies it, in {sorted(entries)}"
             )
-        if name not in entries:
-            matches = [n for n in entries if n.endswith(f"/{name}")]
-            if matches:
-                raise KeyError(
-                    f"{name!r} is ambiguous: the state has {matches}. Use the path: "
-                    f"**{{{matches[0]!r}: …}}"
-                )
-            raise KeyError(
-                f"the state has no hyperparameter {name!r}."
-                f"{suggestion(name, entries)} It has {sorted(entries)}. To keep a "
-                "number in the state, write jopt.tunable(number)."
-            )
-        entry = entries[name]
-        holder = tree.path_name(entry.keys)
-        changing = changing_numbers.get(f"{holder}/" if holder else "")
-        if changing is not None:
-            changing.check(entry.name, value)
-        if entry.name == SCALE and SCALE not in getattr(changing, "names", ()):
-            for x in extremes(value):  # of reduce_on_plateau, which has no argument
-                arguments.fraction(scale=x)
-        changed[entry.path] = _like(name, value, entry.value)
+        for entry in _to_set(name, entries):
+            holder = tree.path_name(entry.keys)
+            changing = changing_numbers.get(f"{holder}/" if holder else "")
+            if changing is not None:
+                changing.check(entry.name, value)
+            if entry.name == SCALE and SCALE not in getattr(changing, "names", ()):
+                for x in extremes(value):  # of reduce_on_plateau, which has no argument
+                    arguments.fraction(scale=x)
+            changed[entry.path] = _like(name, value, entry.value)
 
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: changed.get(tree.path_name(path), leaf), state
     )
+
+
+def _to_set(name: str, entries: Mapping[str, _Entry]) -> list[_Entry]:
+    """Return the numbers that a name stands for, which have to agree."""
+    paths = {x: entry.path for x, entry in entries.items() if entry.name != EFFECTIVE}
+    chosen = {x: entries[x].value for x in selected(name, paths)}
+    if not chosen:
+        raise KeyError(
+            f"the state has no hyperparameter {name!r}.{_suggestion(name, paths)} It "
+            f"has {sorted(paths)}. To keep a number in the state, write "
+            "jopt.tunable(number)."
+        )
+    if len(chosen) > 1 and not _is_pattern(name):
+        pattern = f"*/{entries[next(iter(chosen))].name}"
+        how = f"Use one of these names, or **{{{pattern!r}: …}} for all of them"
+        if any(isinstance(x, Tracer) for x in chosen.values()):
+            raise KeyError(
+                f"{name!r} is ambiguous: {sorted(chosen)} may differ, which is not "
+                f"known inside jit. {how}"
+            )
+        try:
+            _common(name, chosen)
+        except KeyError as error:
+            raise KeyError(f"{error.args[0]}. {how}") from None
+    return [entries[x] for x in chosen]
 
 
 def _like(name: str, value: Any, old: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -281,6 +283,123 @@ def test_numbers_that_multiply_are_set_in_their_range_and_their_product_is_not()
     own = of_a_user(jopt.tunable(2.0))
     state = jopt.set_hyperparams(own, own.init(PARAMS), scale=-3.0)
     assert values(state) == {"scale": -3.0}
+
+
+# Names for several numbers.
+
+NESTED = jopt.chain(
+    body=jopt.muon(0.1),
+    head=jopt.chain(
+        jopt.adam(0.1, b1=jopt.tunable(0.9)), jopt.scale(jopt.tunable(2.0))
+    ),
+)
+RATE = "scale_by_learning_rate/learning_rate"
+RATES_OF = {f"body/adam/{RATE}", f"body/muon/{RATE}", f"head/{RATE}"}
+# A name, and the rates that it stands for.
+NAMES = {
+    "learning_rate": RATES_OF,
+    "*/learning_rate": RATES_OF,
+    "*learning_rate": RATES_OF,
+    "scale_by_learning_rate/learning_rate": RATES_OF,
+    "body/learning_rate": {f"body/adam/{RATE}", f"body/muon/{RATE}"},
+    "body/*": {f"body/adam/{RATE}", f"body/muon/{RATE}"},
+    "body/muon/learning_rate": {f"body/muon/{RATE}"},
+    "muon/learning_rate": {f"body/muon/{RATE}"},
+    "*/muon/*": {f"body/muon/{RATE}"},
+    "head/learning_rate": {f"head/{RATE}"},
+    f"head/{RATE}": {f"head/{RATE}"},
+}
+
+
+@pytest.mark.parametrize(("name", "rates"), NAMES.items())
+def test_a_name_stands_for_all_numbers_that_it_fits(name: str, rates: set[str]) -> None:
+    state = NESTED.init(PARAMS)
+    if name != "*learning_rate":  # which is the effective one too
+        assert float(jopt.hyperparams(state)[name]) == np.float32(0.1)
+    changed = jopt.set_hyperparams(NESTED, state, **{name: 0.5})
+    before, after = values(state), values(changed)
+    assert {n for n in RATES_OF if after[n] == 0.5} == rates
+    same = RATES_OF - rates | {"b1", "step_size"}
+    assert all(after[n] == before[n] for n in same)
+    # The names listed are as before.
+    assert after.keys() == RATES_OF | {"b1", "step_size", EFFECTIVE}
+
+
+def test_a_number_has_the_name_of_its_group_even_if_it_is_the_only_one() -> None:
+    tx = jopt.partition({"vector": jopt.set_to_zero(), "matrix": jopt.sgd(0.1)}, GROUPS)
+    state = tx.init(PARAMS)
+    assert values(state).keys() == {"learning_rate"}
+    for name in ("matrix/learning_rate", f"matrix/{RATE}", "matrix/*", "*/*rate"):
+        assert float(jopt.hyperparams(state)[name]) == np.float32(0.1)
+        changed = jopt.set_hyperparams(tx, state, **{name: 0.5})
+        assert values(changed) == {"learning_rate": 0.5}
+    for name in ("vector/learning_rate", "vector/*", "rate", "matrix"):
+        assert name not in jopt.hyperparams(state)
+        with pytest.raises(KeyError, match="no hyperparameter"):
+            jopt.set_hyperparams(tx, state, **{name: 0.5})
+
+
+def test_numbers_are_a_dict_that_goes_through_jit_with_its_names() -> None:
+    state = NESTED.init(PARAMS)
+    found = jopt.metrics(state)
+    inside = jax.jit(jopt.metrics)(state)
+    copies = [inside, copy.deepcopy(found), pickle.loads(pickle.dumps(found))]
+    for again in (*copies, jax.tree.map(lambda x: x, found)):
+        assert again == found
+        assert list(again) in (list(found), sorted(found))
+        assert float(again["learning_rate"]) == np.float32(0.1)
+        assert again.get("body/learning_rate") == found["body/learning_rate"]
+    assert "b2" not in found
+    assert found.get("b2") is None
+    assert found.get("b2", 1.0) == 1.0
+    assert 3 not in found
+
+
+def test_several_numbers_that_differ_are_no_number() -> None:
+    state = jopt.set_hyperparams(
+        NESTED, NESTED.init(PARAMS), **{"head/learning_rate": 0.25}
+    )
+    found = jopt.hyperparams(state)
+    assert "learning_rate" not in found
+    assert found.get("learning_rate") is None
+    assert "body/learning_rate" in found
+    differ = f"because these differ: body/adam/{RATE} = 0.1, .*head/{RATE} = 0.25"
+    with pytest.raises(KeyError, match=differ):
+        _ = found["learning_rate"]
+    # Inside jit their values are not known.
+    read = jax.jit(lambda s, name: jopt.hyperparams(s)[name], static_argnums=1)
+    assert np.isnan(read(state, "*/learning_rate"))
+    assert read(state, "body/learning_rate") == np.float32(0.1)
+    assert read(state, "head/learning_rate") == 0.25
+    # They all get one value, in any case, by a pattern.
+    by_pattern = lambda s: jopt.set_hyperparams(  # noqa: E731
+        NESTED, s, **{"*/learning_rate": 0.5}
+    )
+    for change in (by_pattern, jax.jit(by_pattern)):
+        assert jopt.hyperparams(change(state))["learning_rate"] == 0.5
+
+
+def test_every_number_of_a_name_is_checked() -> None:
+    tx = jopt.chain(a=jopt.sgd(0.1), b=jopt.sgd(halving(0.1)))
+    state = tx.init(PARAMS)
+    with pytest.raises(ValueError, match=r"'learning_rate' is scheduled by halving"):
+        jopt.set_hyperparams(tx, state, learning_rate=0.5)
+    with pytest.raises(ValueError, match="learning_rate must be >= 0"):
+        jopt.set_hyperparams(tx, state, **{"a/*": -0.5})
+    # As the message says, a factor of what is scheduled can be set.
+    tx = jopt.chain(tx, jopt.scale(jopt.tunable(1.0)))
+    state = jopt.set_hyperparams(tx, tx.init(PARAMS), step_size=0.5)
+    assert values(state)[f"b/scale_by_learning_rate/{EFFECTIVE}"] == np.float32(0.05)
+
+
+def test_the_rates_of_a_vmapped_state_agree_one_by_one() -> None:
+    tx = jopt.muon(0.1)
+    states = jax.vmap(
+        lambda r: jopt.set_hyperparams(tx, tx.init(PARAMS), **{"*/learning_rate": r})
+    )(RATES)
+    np.testing.assert_array_equal(jopt.hyperparams(states)["learning_rate"], RATES)
+    changed = jopt.set_hyperparams(tx, states, learning_rate=RATES / 2)
+    np.testing.assert_array_equal(jopt.hyperparams(changed)["learning_rate"], RATES / 2)
 
 
 # Compilation and vmap.
