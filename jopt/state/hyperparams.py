@@ -102,7 +102,7 @@ class Numbers(dict[str, jax.Array]):
                 f"the state has no number {name!r}.{_suggestion(name, self.paths)} It "
                 f"has {sorted(self)}"
             )
-        return _common(name, {x: self[x] for x in chosen})
+        return common(name, {x: self[x] for x in chosen})
 
     def __contains__(self, name: object) -> bool:
         if super().__contains__(name) or not isinstance(name, str):
@@ -170,15 +170,24 @@ def _is_pattern(name: str) -> bool:
     return any(sign in name for sign in "*?[")
 
 
-def _common(name: str, values: Mapping[str, Any]) -> Any:
-    """Return the one value of several numbers."""
+def common(name: str, values: Mapping[str, Any], unequal: float = math.nan) -> Any:
+    """Return the one value of several numbers.
+
+    Args:
+      name: What the numbers are, for errors.
+      values: The numbers by name, at least one.
+      unequal: The value inside jit if they differ.
+
+    Raises:
+      KeyError: They differ.
+    """
     first, *others = values.values()
     if not others:
         return first
     same_shape = all(jnp.shape(x) == jnp.shape(first) for x in others)
     if same_shape and any(isinstance(x, Tracer) for x in values.values()):
         equal = jnp.stack([x == first for x in others]).all(0)
-        return jnp.where(equal, first, jnp.nan)
+        return jnp.where(equal, first, unequal)
     if not same_shape or any(np.any(np.not_equal(x, first)) for x in others):
         listed = ", ".join(f"{x} = {_shown(v)}" for x, v in values.items())
         raise KeyError(f"{name!r} is ambiguous, because these differ: {listed}")
@@ -343,7 +352,7 @@ def _to_set(name: str, entries: Mapping[str, _Entry]) -> list[_Entry]:
                 f"known inside jit. {how}"
             )
         try:
-            _common(name, chosen)
+            common(name, chosen)
         except KeyError as error:
             raise KeyError(f"{error.args[0]}. {how}") from None
     return [entries[x] for x in chosen]

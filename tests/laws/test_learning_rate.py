@@ -1,4 +1,4 @@
-"""The learning rate of every optimizer and every door is one number that can be set."""
+"""Every optimizer of every door has one learning rate to set, and counts its steps."""
 
 from __future__ import annotations
 
@@ -117,41 +117,59 @@ def params_of(name: str) -> Any:
     return MATRICES if name.startswith("interop.torch.Muon") else PARAMS
 
 
-def updates(tx: Any, state: Any, params: Any) -> Any:
-    """The updates of three steps."""
+def run(tx: Any, state: Any, params: Any) -> Any:
+    """The state after three steps, their updates, and their counts inside jit."""
     steps = stack([{n: g.get(n, g["kernel"]) for n in params} for g in GRADS])
 
     def body(state: Any, grads: Any) -> Any:
         new, state = update(tx, grads, state, params)
-        return state, new
+        return state, (new, jopt.iterations(state))
 
-    return jax.jit(lambda state: jax.lax.scan(body, state, steps)[1])(state)
+    state, found = jax.jit(lambda state: jax.lax.scan(body, state, steps))(state)
+    return state, *found
+
+
+@functools.cache
+def after_setting(name: str) -> Any:
+    """The rate is set from 0.01 to 0.02; the states before and after, and the run."""
+    tx, params = RECIPES[name](0.01), params_of(name)
+    state = tx.init(params)
+    changed = jopt.set_hyperparams(tx, state, learning_rate=0.02)
+    return state, changed, run(tx, changed, params)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_learning_rate_is_one_number_and_setting_it_is_as_if_it_were_given(
     name: str,
 ) -> None:
-    make, params = RECIPES[name], params_of(name)
-    tx, other = make(0.01), make(0.02)
-    state = tx.init(params)
+    state, changed, (_, updates, _) = after_setting(name)
     for found in (jopt.hyperparams(state), jopt.metrics(state)):
         assert "learning_rate" in found
         assert found["learning_rate"].shape == ()
         np.testing.assert_allclose(found["learning_rate"], 0.01, rtol=1e-6)
     inside = jax.jit(lambda state: jopt.hyperparams(state)["learning_rate"])(state)
     np.testing.assert_allclose(inside, 0.01, rtol=1e-6)
-    changed = jopt.set_hyperparams(tx, state, learning_rate=0.02)
     chex.assert_trees_all_equal_shapes_and_dtypes(changed, state)
     np.testing.assert_allclose(
         jopt.hyperparams(changed)["learning_rate"], 0.02, rtol=1e-6
     )
     if name in DECAY_STAYS:
         return
-    expected = updates(other, other.init(params), params)
-    chex.assert_trees_all_close(
-        updates(tx, changed, params), expected, rtol=3e-5, atol=1e-9
-    )
+    other, params = RECIPES[name](0.02), params_of(name)
+    _, expected, _ = run(other, other.init(params), params)
+    chex.assert_trees_all_close(updates, expected, rtol=3e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_number_of_steps_is_that_of_the_updates(name: str) -> None:
+    before, _, (after, _, inside) = after_setting(name)
+    in_pairs = "gradient_accumulation_steps" in name or name == "accumulate"
+    steps = [0, 1, 1] if in_pairs else [1, 2, 3]
+    assert jopt.iterations(before) == 0
+    np.testing.assert_array_equal(inside, steps)
+    assert inside.dtype == jnp.int32
+    assert jopt.iterations(after) == steps[-1]
+    assert jopt.iterations(jopt.set_counts(after, 7)) == 7
 
 
 def test_the_doors_are_complete() -> None:
