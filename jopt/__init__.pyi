@@ -377,7 +377,11 @@ from .state.migration import (
     Reset as Reset,
     Cast as Cast,
 )
-from .state.reset import reset as reset, set_counts as set_counts
+from .state.reset import (
+    iterations as iterations,
+    reset as reset,
+    set_counts as set_counts,
+)
 
 # Row-sparse leaves.
 from .tree.row_sparse import RowSparse as RowSparse

@@ -74,12 +74,14 @@ class ChangingNumbers:
         source = self.sources.get(name)
         if name in self.schedules or name in self.arrays:
             how = "scheduled by" if name in self.schedules else "given as the array"
+            factor = ", or set a factor of it: chain(…, scale(tunable(1.0)))"
             raise ValueError(
                 f"{name!r} is {how} {source!r}: a value set now would be replaced at "
-                "the next step. Change that, or make it jopt.tunable."
+                "the next step. Change that, or make it jopt.tunable"
+                f"{factor if name == 'learning_rate' else ''}."
             )
         if name in self.sources:
-            for x in _extremes(value):
+            for x in extremes(value):
                 self.make(**(self.sources | {name: x}))  # checks its arguments
 
     def extended(self, base: Any) -> Any:
@@ -102,7 +104,7 @@ class ChangingNumbers:
         return base(*state[: len(base._fields)]) if base else NO_STATE, numbers
 
 
-def _extremes(value: Any) -> set[float]:
+def extremes(value: Any) -> set[float]:
     """The least and the largest number, or NaN; none for what is traced.
 
     The allowed values of an argument are an interval, so these two decide for all.

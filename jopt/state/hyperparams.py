@@ -1,10 +1,16 @@
-"""Read and set the hyperparameters of a state by name."""
+"""Read and set the hyperparameters of a state by name.
+
+A name may stand for several numbers: ``"learning_rate"`` for those of all groups if
+they agree, ``"head/learning_rate"`` for those of one, ``"*/learning_rate"`` for all.
+"""
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator
-from typing import Any
+import fnmatch
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,50 +18,240 @@ import numpy as np
 from jax.core import Tracer
 
 from jopt import tree
+from jopt.core.changing_numbers import extremes
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated, suggestion
 from jopt.values.numbers import number
 from jopt.values.recipe import Recorded
 
 
+RATE = "learning_rate"
+EFFECTIVE = "effective_learning_rate"
+SCALE = "scale"
+# Fields that multiply the updates, by the class of the state.
+MULTIPLES = {"ReduceOnPlateauState": SCALE, "ScaleState": "step_size"}
+
+
 def hyperparams(state: Any) -> dict[str, jax.Array]:
     """Return the hyperparameters that a state holds, by name.
 
-    The path replaces a name that occurs more than once: ``decoder/learning_rate``.
+    The path replaces a name that occurs more than once. The result can also be read by
+    names that it does not list, if all numbers that they stand for agree:
+
+        "learning_rate"        every learning rate
+        "head/learning_rate"   every learning rate in ``head``, a group or a member
+        "*/learning_rate"      every path that matches a pattern of the shell
+
+    If other numbers of the state multiply the steps, ``effective_learning_rate`` is the
+    product of the learning rate and all of them: the ``scale`` of `reduce_on_plateau`,
+    and the ``step_size`` of `scale` if it is a schedule or tunable. The state does not
+    say where these stand in the chain. So a `scale` in front of an optimizer that
+    divides by the size of the gradients, as Adam does, is a factor too, although it
+    changes no step there. A constant ``scale(0.5)`` is not in the state, and no factor.
 
     Args:
       state: The state of any transformation, however nested.
 
     Returns:
-      Scalars: the tunable numbers, the last values of the scheduled ones, and the
-      learning rate. Works inside jit.
+      Scalars: the tunable numbers, the last values of the scheduled ones, the learning
+      rate, and what `reduce_on_plateau` multiplies it by. Works inside jit, where a
+      name for several numbers that may differ gives NaN if they do.
+
+    Raises:
+      KeyError: When the result is read: nothing has this name, or the numbers that it
+        stands for differ. The message lists them.
 
     >>> import jopt
     >>> state = jopt.sgd(jopt.exponential_decay(0.1, 10, 0.5)).init(jnp.ones(3))
     >>> jopt.hyperparams(state)
     {'learning_rate': Array(0.1, dtype=float32)}
+    >>> tx = jopt.chain(jopt.sgd(0.1), jopt.reduce_on_plateau(0.5, patience=1))
+    >>> state = tx.init(jnp.ones(3))
+    >>> for loss in [1.0, 1.0]:
+    ...     _, state = tx.update(jnp.ones(3), state, value=loss)
+    >>> {name: round(float(x), 3) for name, x in jopt.hyperparams(state).items()}
+    {'scale': 0.5, 'learning_rate': 0.1, 'effective_learning_rate': 0.05}
     """
-    return {name: value for name, (_, value) in _entries(state).items()}
+    return numbers_of(state)
 
 
-def _entries(state: Any) -> dict[str, tuple[str, jax.Array]]:
-    """Return ``name -> (path, value)``; an ambiguous name is replaced by its path."""
+def numbers_of(state: Any) -> Numbers:
+    """The result of `hyperparams` with its own type."""
+    entries = _entries(state)
+    values = {name: entry.value for name, entry in entries.items()}
+    return Numbers(values, {name: entry.path for name, entry in entries.items()})
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Numbers(dict[str, jax.Array]):
+    """Numbers of a state by name, to be read by names for several that agree, too.
+
+    Args:
+      numbers: The numbers by name.
+      paths: The path of each number by the same names.
+    """
+
+    def __init__(self, numbers: Mapping[str, jax.Array], paths: Mapping[str, str]):
+        super().__init__(numbers)
+        self.paths = paths
+
+    def __missing__(self, name: str) -> jax.Array:
+        chosen = selected(name, self.paths)
+        if not chosen:
+            raise KeyError(
+                f"the state has no number {name!r}.{_suggestion(name, self.paths)} It "
+                f"has {sorted(self)}"
+            )
+        return common(name, {x: self[x] for x in chosen})
+
+    def __contains__(self, name: object) -> bool:
+        if super().__contains__(name) or not isinstance(name, str):
+            return super().__contains__(name)
+        try:
+            self[name]
+        except KeyError:
+            return False
+        return True
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The number of this name, or the default."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def tree_flatten_with_keys(self) -> tuple[Any, Any]:
+        """The numbers sorted by name, as those of a dict, and all names and paths."""
+        names = sorted(self)
+        numbers = tuple((jax.tree_util.DictKey(name), self[name]) for name in names)
+        return numbers, tuple((name, self.paths[name]) for name in names)
+
+    @classmethod
+    def tree_unflatten(cls, paths: Any, values: Any) -> Numbers:
+        """The reverse."""
+        names = (name for name, _ in paths)
+        return cls(dict(zip(names, values, strict=True)), dict(paths))
+
+
+def selected(name: str, paths: Mapping[str, str]) -> list[str]:
+    """Return the names of the numbers that a name stands for.
+
+    Args:
+      name: A name or a path, which stand for one number; a pattern; or the end of a
+        path with some of the steps before it.
+      paths: The path of each number by name.
+    """
+    exact = [x for x, path in paths.items() if name in (x, path)]
+    if exact:
+        return exact
+    if _is_pattern(name):
+        # "*/count" is for a count at the top too.
+        return [
+            x
+            for x, path in paths.items()
+            if any(fnmatch.fnmatchcase(y, name) for y in (path, f"/{path}"))
+        ]
+    *wanted, last = name.split("/")
+    chosen = []
+    for x, path in paths.items():
+        *steps, field = path.split("/")
+        rest = iter(steps)
+        if field == last and all(step in rest for step in wanted):
+            chosen.append(x)
+    return chosen
+
+
+def _suggestion(name: str, paths: Mapping[str, str]) -> str:
+    fields = {path.rpartition("/")[2] for path in paths.values()}
+    return suggestion(name, [*paths, *sorted(fields)])
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
+
+
+def common(name: str, values: Mapping[str, Any], unequal: float = math.nan) -> Any:
+    """Return the one value of several numbers.
+
+    Args:
+      name: What the numbers are, for errors.
+      values: The numbers by name, at least one.
+      unequal: The value inside jit if they differ.
+
+    Raises:
+      KeyError: They differ.
+    """
+    first, *others = values.values()
+    if not others:
+        return first
+    same_shape = all(jnp.shape(x) == jnp.shape(first) for x in others)
+    if same_shape and any(isinstance(x, Tracer) for x in values.values()):
+        equal = jnp.stack([x == first for x in others]).all(0)
+        return jnp.where(equal, first, unequal)
+    if not same_shape or any(np.any(np.not_equal(x, first)) for x in others):
+        listed = ", ".join(f"{x} = {_shown(v)}" for x, v in values.items())
+        raise KeyError(f"{name!r} is ambiguous, because these differ: {listed}")
+    return first
+
+
+def _shown(value: Any) -> str:
+    scalar = isinstance(value, jax.Array | np.ndarray) and value.shape == ()
+    return f"{float(value):.4g}" if scalar else abbreviated(value)
+
+
+class _Entry(NamedTuple):
+    """One number of a state."""
+
+    keys: tuple[Any, ...]  # path of the state that holds it
+    name: str
+    value: jax.Array
+
+    @property
+    def path(self) -> str:
+        holder = tree.path_name(self.keys)
+        return f"{holder}/{self.name}" if holder else self.name
+
+
+def _entries(state: Any) -> dict[str, _Entry]:
+    """Return the numbers by name; an ambiguous name is replaced by its path."""
     if isinstance(state, Recorded):
         raise TypeError(
             "expected a state, as returned by init or update, got the transformation "
             f"{state!r}"
         )
-    entries = []
-    for path, holder in holders(state, "hyperparameters"):
-        for name in type(holder).hyperparameters:
-            prefix = tree.path_name(path)
+    entries, multiples = [], []
+    for keys, holder in holders(state, "hyperparameters", ()):
+        fields = getattr(type(holder), "hyperparameters", ())
+        multiple = MULTIPLES.get(type(holder).__name__, "")
+        if multiple in holder._fields and multiple not in fields:
+            fields = (multiple, *fields)
+        for name in fields:
             (value,) = jax.tree.leaves(getattr(holder, name))  # nnx wraps arrays
-            entries.append((f"{prefix}/{name}" if prefix else name, name, value))
-    names = collections.Counter(name for _, name, _ in entries)
-    return {
-        (name if names[name] == 1 else path): (path, value)
-        for path, name, value in entries
-    }
+            entries.append(_Entry(keys, name, value))
+            if name == multiple:
+                multiples.append(entries[-1])
+    entries += _effective_rates(entries, multiples)
+    names = collections.Counter(entry.name for entry in entries)
+    return {(x.name if names[x.name] == 1 else x.path): x for x in entries}
+
+
+def _effective_rates(
+    entries: list[_Entry], multiples: list[_Entry]
+) -> Iterator[_Entry]:
+    """Yield the product of each learning rate and the multiples beside it.
+
+    A multiple is in the same chain if the learning rate is in the dict that has it.
+    """
+    for rate in entries:
+        if rate.name != RATE:
+            continue
+        factors = [
+            multiple.value
+            for multiple in multiples
+            if rate.keys[: len(multiple.keys) - 1] == multiple.keys[:-1]
+        ]
+        if factors:
+            yield _Entry(rate.keys, EFFECTIVE, math.prod(factors, start=rate.value))
 
 
 def holders(
@@ -93,14 +289,17 @@ def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
     Args:
       tx: The transformation that the state belongs to.
       state: Its state.
-      **values: New numbers by name. For a name that occurs more than once use its path,
-        as `hyperparams` shows it: ``**{"decoder/learning_rate": 1e-4}``.
+      **values: New numbers by name. A name as for `hyperparams` may stand for several
+        numbers, which are all set: ``learning_rate=1e-4`` if those of all groups agree,
+        ``**{"head/learning_rate": 1e-4}``, and ``**{"*/learning_rate": 1e-4}`` in any
+        case.
 
     Returns:
       A state of the same structure, shapes and dtypes.
 
     Raises:
-      KeyError: No hyperparameter, or more than one, has this name.
+      KeyError: No hyperparameter has this name, or those that it stands for differ, or
+        their values are not known, inside jit.
       ValueError: The hyperparameter is scheduled, so the next step would overwrite the
         new value.
 
@@ -114,28 +313,49 @@ def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
     changing_numbers = dict(_changing_numbers(tx))
     changed = {}
     for name, value in values.items():
-        if name not in entries:
-            matches = [n for n in entries if n.endswith(f"/{name}")]
-            if matches:
-                raise KeyError(
-                    f"{name!r} is ambiguous: the state has {matches}. Use the path: "
-                    f"**{{{matches[0]!r}: …}}"
-                )
-            raise KeyError(
-                f"the state has no hyperparameter {name!r}."
-                f"{suggestion(name, entries)} It has {sorted(entries)}. To keep a "
-                "number in the state, write jopt.tunable(number)."
+        if name.rpartition("/")[2] == EFFECTIVE:
+            raise ValueError(
+                f"{name!r} is a product and cannot be set. Set one of its factors: "
+                f"{RATE!r}, or the number that multiplies it, in {sorted(entries)}"
             )
-        path, old = entries[name]
-        holder, _, field = path.rpartition("/")
-        changing = changing_numbers.get(f"{holder}/" if holder else "")
-        if changing is not None:
-            changing.check(field, value)
-        changed[path] = _like(name, value, old)
+        for entry in _to_set(name, entries):
+            holder = tree.path_name(entry.keys)
+            changing = changing_numbers.get(f"{holder}/" if holder else "")
+            if changing is not None:
+                changing.check(entry.name, value)
+            if entry.name == SCALE and SCALE not in getattr(changing, "names", ()):
+                for x in extremes(value):  # of reduce_on_plateau, which has no argument
+                    arguments.fraction(scale=x)
+            changed[entry.path] = _like(name, value, entry.value)
 
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: changed.get(tree.path_name(path), leaf), state
     )
+
+
+def _to_set(name: str, entries: Mapping[str, _Entry]) -> list[_Entry]:
+    """Return the numbers that a name stands for, which have to agree."""
+    paths = {x: entry.path for x, entry in entries.items() if entry.name != EFFECTIVE}
+    chosen = {x: entries[x].value for x in selected(name, paths)}
+    if not chosen:
+        raise KeyError(
+            f"the state has no hyperparameter {name!r}.{_suggestion(name, paths)} It "
+            f"has {sorted(paths)}. To keep a number in the state, write "
+            "jopt.tunable(number)."
+        )
+    if len(chosen) > 1 and not _is_pattern(name):
+        pattern = f"*/{entries[next(iter(chosen))].name}"
+        how = f"Use one of these names, or **{{{pattern!r}: …}} for all of them"
+        if any(isinstance(x, Tracer) for x in chosen.values()):
+            raise KeyError(
+                f"{name!r} is ambiguous: {sorted(chosen)} may differ, which is not "
+                f"known inside jit. {how}"
+            )
+        try:
+            common(name, chosen)
+        except KeyError as error:
+            raise KeyError(f"{error.args[0]}. {how}") from None
+    return [entries[x] for x in chosen]
 
 
 def _like(name: str, value: Any, old: Any) -> Any:

@@ -14,7 +14,7 @@ import jax
 
 from jopt import tree
 from jopt.core.transformation import OptState
-from jopt.state.hyperparams import holders, hyperparams
+from jopt.state.hyperparams import Numbers, holders, numbers_of
 
 
 class _NoFields(NamedTuple):
@@ -35,7 +35,8 @@ class Seen(_NoFields):
 def metrics(state: OptState) -> dict[str, jax.Array]:
     """Return all numbers of a state that are worth logging, by name.
 
-    A name that occurs more than once is preceded by its path.
+    A name that occurs more than once is preceded by its path. `hyperparams` says how to
+    read several by one name, such as ``"learning_rate"`` where groups have theirs.
 
     Args:
       state: The state of any transformation, however nested. With a `monitor` that does
@@ -57,14 +58,17 @@ def metrics(state: OptState) -> dict[str, jax.Array]:
     {'learning_rate': 0.1, 'notfinite_count': 1.0, 'last_finite': 0.0, \
 'total_notfinite': 1.0}
     """
-    numbers = hyperparams(state)
+    known = numbers_of(state)
+    numbers, paths = dict(known), dict(known.paths)
     entries = list(_entries(state))
     occurrences = collections.Counter(name for _, name, _ in entries)
     for path, name, value in entries:
         (value,) = jax.tree.leaves(value)  # nnx wraps arrays
         unique = occurrences[name] == 1 and name not in numbers
-        numbers[name if unique or not path else f"{path}/{name}"] = value
-    return numbers
+        full = f"{path}/{name}" if path else name
+        shown = name if unique else full
+        numbers[shown], paths[shown] = value, full
+    return Numbers(numbers, paths)
 
 
 def _entries(state: OptState) -> Iterator[tuple[str, str, Any]]:

@@ -1,4 +1,4 @@
-"""Reset chosen slots of a state, or all its step counts."""
+"""Reset chosen slots of a state, or all its step counts; read how many there were."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jopt.core import masks
 from jopt.core.chain import as_transformation
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation, OptState, Params
-from jopt.state.hyperparams import holders
+from jopt.state.hyperparams import RATE, common, holders
 from jopt.tree.paths import aligned
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
@@ -113,14 +113,66 @@ def set_counts(state: OptState, n: int | jax.Array) -> OptState:
     return jax.tree.map(_like, state, new)
 
 
+def iterations(state: OptState) -> jax.Array:
+    """Return the number of steps that an optimizer has made.
+
+    These are the updates that its learning rate was used for. The gradients that
+    `accumulate` adds up are one step, and a step that a guard skips is none. Counts of
+    other members, such as that of an average of each gradient, do not matter. Without a
+    learning rate, it is the number of emissions of `accumulate`, or else the number
+    that all step counts agree on.
+
+    Args:
+      state: The state of any optimizer, however nested.
+
+    Returns:
+      An int32 scalar. Inside jit, where values are unknown, it is -1 if the counts of
+      several learning rates differ.
+
+    Raises:
+      KeyError: The state counts no steps, as that of `rprop`; or the counts differ, as
+        where one group is updated more rarely. The message lists them.
+
+    >>> import jopt
+    >>> tx, params = jopt.accumulate(jopt.adam(1e-3), 2), jnp.ones(2)
+    >>> state = tx.init(params)
+    >>> for _ in range(5):
+    ...     _, state = tx.update(params, state, params)
+    >>> jopt.iterations(state)
+    Array(2, dtype=int32)
+    """
+    of_rates, emissions, counts = {}, {}, {}
+    for keys, holder in holders(state, "step_counts", STEP_COUNTS):
+        for name in _counts_of(holder):
+            path = tree.path_name((*keys, jax.tree_util.GetAttrKey(name)))
+            (counts[path],) = jax.tree.leaves(getattr(holder, name))
+            if RATE in getattr(type(holder), "hyperparameters", ()):
+                of_rates[path] = counts[path]
+            if name == "gradient_step":
+                emissions[path] = counts[path]
+    if not counts:
+        raise KeyError(
+            "the state counts no steps. It has "
+            f"{[path for path, _ in tree.leaves_with_names(state)][:8]}"
+        )
+    return common("iterations", of_rates or emissions or counts, unequal=-1)
+
+
 def _step_counts(state: OptState) -> set[str]:
     """The paths of all step counts, which the class of a state declares."""
     return {
         tree.path_name((*path, jax.tree_util.GetAttrKey(name)))
         for path, holder in holders(state, "step_counts", STEP_COUNTS)
+        for name in _counts_of(holder)
+    }
+
+
+def _counts_of(holder: Any) -> list[str]:
+    return [
+        name
         for name in getattr(type(holder), "step_counts", STEP_COUNTS)
         if name in holder._fields and _is_integer(getattr(holder, name))
-    }
+    ]
 
 
 def _is_integer(field: Any) -> bool:

@@ -51,14 +51,20 @@ def reduce_on_plateau(
     mode: Literal["min", "max"] = "min",
     eps: ScalarOrSchedule = 0.0,
 ) -> GradientTransformation:
-    """Scale updates down when a metric stops improving.
+    """Scale updates down when a metric stops improving; below 0 it needs ``rtol=0``.
 
         scale <- max(factor scale, min_scale)   after ``patience`` bad values in a row
         u <- scale g
 
+    The default rule is relative, as in optax and torch. A negative best value times
+    1 - rtol is worse than itself, so values that stay the same improve on it, and the
+    scale never falls. For values that may be negative, such as a log likelihood, use
+    the absolute rule: ``rtol=0.0, atol=1e-4``, torch's ``threshold_mode="abs"``.
+
     Pass the metric to each update as ``value=…``. After an optimizer, as in
     ``chain(adam(1e-3), reduce_on_plateau())``, the scale multiplies the learning rate.
-    The state field ``scale`` holds it.
+    The state field ``scale`` holds it. `hyperparams` and `metrics` report it, and the
+    product of the two as ``effective_learning_rate``.
 
     For a metric computed once per epoch, pass the latest value to each update and set
     ``accumulation_size`` to the updates per epoch; ``patience`` and ``cooldown`` then
@@ -73,7 +79,7 @@ def reduce_on_plateau(
       factor: Factor of the scale at each reduction, in (0, 1).
       patience: Number of consecutive values without improvement, >= 0; see ``rule``.
       rtol: Minimum improvement relative to the best value, in [0, 1). Use it only for
-        values > 0: a negative best value times 1 - rtol is worse than itself.
+        values > 0.
       atol: Minimum absolute improvement, >= 0.
       cooldown: Number of values after a reduction that do not count, >= 0.
       accumulation_size: Number of values averaged into one, >= 1.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 import jopt
+from jopt.interop import torch as torch_door
 from tests.algorithms.test_adam import adam
 
 
@@ -198,6 +201,205 @@ def test_an_array_given_as_rate_is_used_as_it_is() -> None:
     params, state = run(jopt.sgd(jnp.float32(0.5)), 1, state)
     np.testing.assert_allclose(params["bias"], 1 - 0.5 * GRADS["bias"], rtol=1e-6)
     assert values(state) == {"learning_rate": 0.5}
+
+
+# Numbers that multiply the learning rate.
+
+STILL = jopt.reduce_on_plateau(0.5, patience=1)
+# The names of the effective learning rates, and what they are after four steps.
+EFFECTIVE = "effective_learning_rate"
+GROUPS = jopt.rules(("bias", "vector"), ("", "matrix"))
+MULTIPLIED: list[tuple[Any, dict[str, float]]] = [
+    (jopt.chain(jopt.sgd(0.8), STILL), {EFFECTIVE: 0.1}),
+    (jopt.chain(STILL, jopt.sgd(0.8)), {EFFECTIVE: 0.1}),
+    (jopt.chain(jopt.sgd(halving(0.8)), plateau=STILL), {EFFECTIVE: 0.0125}),
+    (jopt.chain(jopt.sgd(0.8), jopt.scale(jopt.tunable(0.5)), STILL),
+     {EFFECTIVE: 0.05}),
+    (jopt.chain(jopt.sgd(0.8), jopt.scale_by_schedule(halving(1.0))), {EFFECTIVE: 0.1}),
+    (jopt.monitor(jopt.chain(jopt.skip_nonfinite(jopt.sgd(0.8)), STILL), keep=True),
+     {EFFECTIVE: 0.1}),
+    (jopt.chain(jopt.sgd(0.8), jopt.reduce_on_plateau(jopt.tunable(0.5), 1)),
+     {EFFECTIVE: 0.1}),
+    (jopt.chain(jopt.sgd(0.8), torch_door.lr_scheduler.ReduceLROnPlateau(
+        0.8, factor=0.5, patience=0)), {EFFECTIVE: 0.1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tx", "rates"), MULTIPLIED)
+def test_the_effective_learning_rate_is_the_size_of_the_step(
+    tx: Any, rates: dict[str, float]
+) -> None:
+    state, updates = tx.init(PARAMS), None
+    names = jopt.hyperparams(state).keys()
+    for _ in range(4):
+        updates, state = tx.update(GRADS, state, PARAMS, value=1.0)
+    for found in (jopt.hyperparams(state), jopt.metrics(state)):
+        shown = {n: x for n, x in found.items() if n.endswith(EFFECTIVE)}
+        chex.assert_trees_all_close(shown, rates, rtol=1e-6)
+    assert jopt.hyperparams(state).keys() == names
+    expected = jax.tree.map(lambda g: -found[EFFECTIVE] * g, GRADS)
+    chex.assert_trees_all_close(updates, expected, rtol=1e-6)
+
+
+def test_a_multiple_counts_only_in_its_own_chain() -> None:
+    members = {
+        "vector": jopt.chain(jopt.sgd(0.8), STILL),
+        "matrix": jopt.sgd(0.8),
+    }
+    tx = jopt.partition(members, GROUPS)
+    state = tx.init(PARAMS)
+    for _ in range(4):
+        _, state = tx.update(GRADS, state, PARAMS, value=1.0)
+    rate = "scale_by_learning_rate/learning_rate"
+    expected = {f"matrix/{rate}": 0.8, f"vector/{rate}": 0.8, "scale": 0.125}
+    assert values(state) == pytest.approx(expected | {EFFECTIVE: 0.1})
+    both = jopt.chain(tx, jopt.scale(jopt.tunable(0.5)))
+    state = both.init(PARAMS)
+    shown = values(state)
+    expected = {"matrix": 0.4, "vector": 0.4}
+    assert {
+        name: shown[f"partition/{name}/scale_by_learning_rate/{EFFECTIVE}"]
+        for name in expected
+    } == pytest.approx(expected)
+
+
+def test_numbers_that_multiply_are_set_in_their_range_and_their_product_is_not() -> (
+    None
+):
+    tx = jopt.chain(jopt.sgd(0.8), STILL)
+    state = jopt.set_hyperparams(tx, tx.init(PARAMS), scale=0.25)
+    expected = {"learning_rate": 0.8, "scale": 0.25, EFFECTIVE: 0.2}
+    assert values(state) == pytest.approx(expected)
+    for bad in (-0.5, 1.5, np.nan):
+        with pytest.raises(ValueError, match=r"scale must be in \[0, 1\], got scale="):
+            jopt.set_hyperparams(tx, state, scale=bad)
+    with pytest.raises(ValueError, match=r"is a product and cannot be set. Set one of"):
+        jopt.set_hyperparams(tx, state, **{EFFECTIVE: 0.1})
+
+    @jopt.transformation
+    def of_a_user(scale: jopt.ScalarOrSchedule) -> Any:
+        return jopt.leafwise(lambda g: scale * g)
+
+    own = of_a_user(jopt.tunable(2.0))
+    state = jopt.set_hyperparams(own, own.init(PARAMS), scale=-3.0)
+    assert values(state) == {"scale": -3.0}
+
+
+# Names for several numbers.
+
+NESTED = jopt.chain(
+    body=jopt.muon(0.1),
+    head=jopt.chain(
+        jopt.adam(0.1, b1=jopt.tunable(0.9)), jopt.scale(jopt.tunable(2.0))
+    ),
+)
+RATE = "scale_by_learning_rate/learning_rate"
+RATES_OF = {f"body/adam/{RATE}", f"body/muon/{RATE}", f"head/{RATE}"}
+# A name, and the rates that it stands for.
+NAMES = {
+    "learning_rate": RATES_OF,
+    "*/learning_rate": RATES_OF,
+    "*learning_rate": RATES_OF,
+    "scale_by_learning_rate/learning_rate": RATES_OF,
+    "body/learning_rate": {f"body/adam/{RATE}", f"body/muon/{RATE}"},
+    "body/*": {f"body/adam/{RATE}", f"body/muon/{RATE}"},
+    "body/muon/learning_rate": {f"body/muon/{RATE}"},
+    "muon/learning_rate": {f"body/muon/{RATE}"},
+    "*/muon/*": {f"body/muon/{RATE}"},
+    "head/learning_rate": {f"head/{RATE}"},
+    f"head/{RATE}": {f"head/{RATE}"},
+}
+
+
+@pytest.mark.parametrize(("name", "rates"), NAMES.items())
+def test_a_name_stands_for_all_numbers_that_it_fits(name: str, rates: set[str]) -> None:
+    state = NESTED.init(PARAMS)
+    if name != "*learning_rate":  # which is the effective one too
+        assert float(jopt.hyperparams(state)[name]) == np.float32(0.1)
+    changed = jopt.set_hyperparams(NESTED, state, **{name: 0.5})
+    before, after = values(state), values(changed)
+    assert {n for n in RATES_OF if after[n] == 0.5} == rates
+    same = RATES_OF - rates | {"b1", "step_size"}
+    assert all(after[n] == before[n] for n in same)
+    # The names listed are as before.
+    assert after.keys() == RATES_OF | {"b1", "step_size", EFFECTIVE}
+
+
+def test_a_number_has_the_name_of_its_group_even_if_it_is_the_only_one() -> None:
+    tx = jopt.partition({"vector": jopt.set_to_zero(), "matrix": jopt.sgd(0.1)}, GROUPS)
+    state = tx.init(PARAMS)
+    assert values(state).keys() == {"learning_rate"}
+    for name in ("matrix/learning_rate", f"matrix/{RATE}", "matrix/*", "*/*rate"):
+        assert float(jopt.hyperparams(state)[name]) == np.float32(0.1)
+        changed = jopt.set_hyperparams(tx, state, **{name: 0.5})
+        assert values(changed) == {"learning_rate": 0.5}
+    for name in ("vector/learning_rate", "vector/*", "rate", "matrix"):
+        assert name not in jopt.hyperparams(state)
+        with pytest.raises(KeyError, match="no hyperparameter"):
+            jopt.set_hyperparams(tx, state, **{name: 0.5})
+
+
+def test_numbers_are_a_dict_that_goes_through_jit_with_its_names() -> None:
+    state = NESTED.init(PARAMS)
+    found = jopt.metrics(state)
+    inside = jax.jit(jopt.metrics)(state)
+    copies = [inside, copy.deepcopy(found), pickle.loads(pickle.dumps(found))]
+    for again in (*copies, jax.tree.map(lambda x: x, found)):
+        assert again == found
+        assert list(again) in (list(found), sorted(found))
+        assert float(again["learning_rate"]) == np.float32(0.1)
+        assert again.get("body/learning_rate") == found["body/learning_rate"]
+    assert "b2" not in found
+    assert found.get("b2") is None
+    assert found.get("b2", 1.0) == 1.0
+    assert 3 not in found
+
+
+def test_several_numbers_that_differ_are_no_number() -> None:
+    state = jopt.set_hyperparams(
+        NESTED, NESTED.init(PARAMS), **{"head/learning_rate": 0.25}
+    )
+    found = jopt.hyperparams(state)
+    assert "learning_rate" not in found
+    assert found.get("learning_rate") is None
+    assert "body/learning_rate" in found
+    differ = f"because these differ: body/adam/{RATE} = 0.1, .*head/{RATE} = 0.25"
+    with pytest.raises(KeyError, match=differ):
+        _ = found["learning_rate"]
+    # Inside jit their values are not known.
+    read = jax.jit(lambda s, name: jopt.hyperparams(s)[name], static_argnums=1)
+    assert np.isnan(read(state, "*/learning_rate"))
+    assert read(state, "body/learning_rate") == np.float32(0.1)
+    assert read(state, "head/learning_rate") == 0.25
+    # They all get one value, in any case, by a pattern.
+    by_pattern = lambda s: jopt.set_hyperparams(  # noqa: E731
+        NESTED, s, **{"*/learning_rate": 0.5}
+    )
+    for change in (by_pattern, jax.jit(by_pattern)):
+        assert jopt.hyperparams(change(state))["learning_rate"] == 0.5
+
+
+def test_every_number_of_a_name_is_checked() -> None:
+    tx = jopt.chain(a=jopt.sgd(0.1), b=jopt.sgd(halving(0.1)))
+    state = tx.init(PARAMS)
+    with pytest.raises(ValueError, match=r"'learning_rate' is scheduled by halving"):
+        jopt.set_hyperparams(tx, state, learning_rate=0.5)
+    with pytest.raises(ValueError, match="learning_rate must be >= 0"):
+        jopt.set_hyperparams(tx, state, **{"a/*": -0.5})
+    # As the message says, a factor of what is scheduled can be set.
+    tx = jopt.chain(tx, jopt.scale(jopt.tunable(1.0)))
+    state = jopt.set_hyperparams(tx, tx.init(PARAMS), step_size=0.5)
+    assert values(state)[f"b/scale_by_learning_rate/{EFFECTIVE}"] == np.float32(0.05)
+
+
+def test_the_rates_of_a_vmapped_state_agree_one_by_one() -> None:
+    tx = jopt.muon(0.1)
+    states = jax.vmap(
+        lambda r: jopt.set_hyperparams(tx, tx.init(PARAMS), **{"*/learning_rate": r})
+    )(RATES)
+    np.testing.assert_array_equal(jopt.hyperparams(states)["learning_rate"], RATES)
+    changed = jopt.set_hyperparams(tx, states, learning_rate=RATES / 2)
+    np.testing.assert_array_equal(jopt.hyperparams(changed)["learning_rate"], RATES / 2)
 
 
 # Compilation and vmap.

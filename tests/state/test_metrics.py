@@ -43,7 +43,7 @@ def test_a_monitor_measures_what_goes_in_and_what_comes_out() -> None:
             "param_norm": norm(PARAMS),
             "update_ratio": norm(updates) / norm(PARAMS),
         }
-        chex.assert_trees_all_close(found, expected, rtol=1e-6)
+        chex.assert_trees_all_close(dict(found), expected, rtol=1e-6)
 
 
 def test_groups_are_measured_one_by_one() -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -171,3 +172,77 @@ def test_rows_that_are_behind_have_missed_as_many_steps_as_before() -> None:
 def test_a_count_is_a_whole_number(state: Any, n: Any, kind: Any, text: str) -> None:
     with pytest.raises(kind, match=text):
         jopt.set_counts(state, n)
+
+
+# The number of steps.
+
+LABELS = {"bias": "x", "kernel": "y", "scalar": "x"}
+# A transformation, and its steps after three gradients.
+COUNTED = [
+    (jopt.adam(0.1), 3),
+    (jopt.sgd(0.1), 3),
+    (jopt.sgd(jopt.linear_schedule(0.1, 0.0, 5)), 3),
+    (jopt.scale_by_adam(), 3),
+    (jopt.ema(0.9), 3),
+    (jopt.partition({"x": jopt.adam(0.1), "y": jopt.set_to_zero()}, LABELS), 3),
+    (jopt.partition({"x": jopt.adam(0.1), "y": jopt.muon(0.1)}, LABELS), 3),
+    (jopt.masked(jopt.lion(0.1), "kernel"), 3),
+    (jopt.monitor(jopt.dynamic_loss_scale(jopt.adam(0.1)), keep=True), 3),
+    (jopt.lookahead(jopt.adam(0.1), 2), 3),
+    (jopt.accumulate(jopt.adam(0.1), 2), 1),
+    (jopt.accumulate(jopt.trace(0.9), 2), 1),
+    (jopt.chain(jopt.accumulate(jopt.adam(0.1), 3), jopt.params_ema(0.9)), 1),
+    (jopt.chain(
+        jopt.ema(0.9),
+        jopt.accumulate(jopt.adam(0.1), 2),
+        jopt.params_ema(0.9, each_gradient=True)), 1),
+    (jopt.chain(jopt.ema(0.9), jopt.accumulate(jopt.trace(0.9), 2)), 1),
+    (jopt.conditionally_transform(jopt.adam(0.1), lambda step: step != 1), 2),
+    (jopt.chain(jopt.trace(0.9), optax.scale_by_adam()), 3),
+    (jopt.chain(jopt.accumulate(jopt.sgd(0.1), 2), optax.scale_by_adam()), 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tx", "steps"), COUNTED)
+def test_steps_are_counted_where_the_learning_rate_is_used(tx: Any, steps: int) -> None:
+    assert jopt.iterations(tx.init(PARAMS)) == 0
+    with jax.numpy_dtype_promotion("standard"):  # optax needs it
+        state = trained(tx)
+    for found in (jopt.iterations(state), jax.jit(jopt.iterations)(state)):
+        assert found == steps
+        assert found.dtype == jnp.int32
+    together = jax.tree.map(lambda x: jnp.stack([x, x]), state)
+    np.testing.assert_array_equal(jopt.iterations(together), [steps] * 2)
+    assert jopt.iterations(jopt.set_counts(state, 9)) == 9
+
+
+def test_a_skipped_step_is_not_counted() -> None:
+    tx = jopt.skip_nonfinite(jopt.adam(0.1))
+    state = trained(tx)
+    bad = jax.tree.map(lambda g: g * jnp.nan, GRADS[0])
+    _, state = tx.update(bad, state, PARAMS)
+    assert jopt.iterations(state) == 3
+
+
+def test_the_steps_of_an_nnx_optimizer_are_counted() -> None:
+    model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, jopt.adam(0.1), wrt=nnx.Param)
+    grads = nnx.grad(lambda model: jnp.sum(model(jnp.ones((1, 2)))))(model)
+    for step in range(3):
+        assert jopt.iterations(optimizer.opt_state) == step
+        optimizer.update(model, grads)
+
+
+def test_without_one_count_of_steps_the_error_lists_what_there_is() -> None:
+    for tx in (jopt.rprop(0.1), jopt.trace(0.9)):
+        with pytest.raises(KeyError, match=r"the state counts no steps. It has \['"):
+            jopt.iterations(trained(tx))
+    rare = jopt.conditionally_transform(jopt.sgd(0.1), lambda step: step != 1)
+    state = trained(jopt.partition({"x": rare, "y": jopt.sgd(0.1)}, LABELS))
+    counts = (
+        "x/inner_state/scale_by_learning_rate/count = 2, "
+        "y/scale_by_learning_rate/count = 3"
+    )
+    with pytest.raises(KeyError, match=f"'iterations' is .* these differ: {counts}"):
+        jopt.iterations(state)
+    assert jax.jit(jopt.iterations)(state) == -1

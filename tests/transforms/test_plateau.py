@@ -220,7 +220,11 @@ def test_it_multiplies_the_learning_rate_in_a_chain_and_shows_its_scale():
         updates, state = tx.update(params, state, params, value=jnp.bfloat16(1))
     assert state["reduce_on_plateau"].scale == 0.25
     np.testing.assert_allclose(updates["w"], -0.025 * jnp.ones(2), 1e-6)
-    assert jopt.hyperparams(state).keys() == {"learning_rate"}
+    shown = {"learning_rate": 0.1, "scale": 0.25, "effective_learning_rate": 0.025}
+    for found in (jopt.hyperparams(state), jopt.metrics(state)):
+        assert found.keys() == shown.keys()
+        for name, value in shown.items():
+            np.testing.assert_allclose(found[name], value, 1e-6, err_msg=name)
 
 
 def test_its_numbers_may_change_while_it_runs():
@@ -231,6 +235,23 @@ def test_its_numbers_may_change_while_it_runs():
     for _ in range(2):
         _, state = tx.update((), state, value=1.0)
     assert state.scale == 0.75
+
+
+def test_relative_to_a_negative_value_it_never_reduces_and_absolutely_it_does():
+    # torch 2.13's ReduceLROnPlateau(patience=1) after twelve equal metrics, from rate
+    # 1: threshold_mode "rel" and "abs". The twin is its loop.
+    told, torch = np.full(12, -3.0), {"rel": 1.0, "abs": 1e-5}
+    options = {"rel": {}, "abs": {"rtol": 0.0, "atol": 1e-4}}
+    for mode, expected in torch.items():
+        given = {"patience": 1, "rule": "torch"} | options[mode]
+        for direction in ("min", "max"):
+            tx = jopt.reduce_on_plateau(mode=direction, **given)
+            np.testing.assert_allclose(scales(tx, told)[-1], expected, 1e-5)
+            grads = [{"w": np.ones(())}] * len(told)
+            twin = reduce_on_plateau(
+                {}, grads, value=lambda _: -3.0, mode=direction, **given
+            )
+            np.testing.assert_allclose(list(twin)[-1]["w"], expected, 1e-12)
 
 
 MISUSE = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 from jopt.algorithms.muon import muon
+from jopt.core.chain import chain
 from jopt.core.masks import expression
 from jopt.interop.keras.decay import decayed_first
 from jopt.interop.keras.pipeline import (
@@ -17,15 +18,16 @@ from jopt.interop.keras.pipeline import (
     excluding,
     optimizer,
 )
-from jopt.schedules.product import multiply_schedules
+from jopt.transforms.learning_rate import scale
 from jopt.values import arguments
+from jopt.wrappers.masking import partition
 
 
 @dataclass(frozen=True)
 class ForMuon:
     """A mask with one value for the leaves of Muon and another for those of Adam.
 
-    The values are True and False, or the weight decays of the two.
+    The values are True and False, the weight decays of the two, or their labels.
     """
 
     exclude_layers: tuple[str, ...]
@@ -102,17 +104,12 @@ def Muon(
     arguments.nonnegative(
         weight_decay=weight_decay, adam_weight_decay=adam_weight_decay
     )
-    rate: Any = learning_rate
-    if adam_lr_ratio != 1 and callable(rate):
-        rate = multiply_schedules([rate, adam_lr_ratio])
-    elif adam_lr_ratio != 1:
-        rate *= adam_lr_ratio
     decays = weight_decay or 0.0, adam_weight_decay or 0.0
     for pattern in exclude_layers:
         expression(pattern)
     mask = excluding({"exclude_from_weight_decay": exclude_from_weight_decay})
     hidden = ForMuon(tuple(exclude_layers), exclude_embeddings)
-    whole = muon(
+    whole: Any = muon(
         learning_rate,
         (muon_a, muon_b, muon_c),
         ns_steps,
@@ -125,13 +122,17 @@ def Muon(
         adam_b2=adam_beta_2,
         # jopt multiplies it by Adam's rate, Keras by Muon's.
         adam_weight_decay=0.0 if mask else decays[1] / adam_lr_ratio,
-        adam_learning_rate=None if adam_lr_ratio == 1 else rate,
         consistent_rms=rms_rate,
         hidden=hidden,
         shape_scale=None,
         adam_eps=epsilon,
         adam_eps_mode="before",
     )
+    if adam_lr_ratio != 1:
+        # A factor after the rate, so that the groups have one rate, as Keras has.
+        members = dict(whole.children)
+        members["adam"] = chain(members["adam"], scale(adam_lr_ratio))
+        whole = partition(members, replace(hidden, muon="muon", adam="adam"))
     if not mask:
         return whole
     decay_mask = replace(hidden, muon=decays[0], adam=decays[1], decaying=mask)

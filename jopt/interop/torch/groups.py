@@ -35,7 +35,8 @@ def optimizer(
     expression such as ``"bias$"`` is searched for in their paths), and the arguments
     that differ in this group. A leaf belongs to the first group whose mask chooses it.
     Every leaf needs a group; ``""`` chooses all leaves. The state is that of
-    `jopt.partition` with the labels ``group_0``, ``group_1``, …
+    `jopt.partition` with the labels ``group_0``, ``group_1``, …, or a ``name`` that the
+    group gives: ``{"name": "head", …}`` has its rate in ``"head/learning_rate"``.
 
     Args:
       build: Makes the transformation of one group; its first argument is ``params``.
@@ -59,12 +60,13 @@ def optimizer(
             return build(**options)  # type: ignore[call-arg]
         _check(build.__name__, groups)
         transforms, pairs = {}, []
-        for i, group in enumerate(groups):
+        for label, group in zip(_labels(groups), groups, strict=True):
+            rest = {name: x for name, x in group.items() if name != "name"}
             # Bound again, to check and normalize the arguments of the group.
-            group_options = bound((), {**options, **group, "params": None})
+            group_options = bound((), {**options, **rest, "params": None})
             del group_options["params"]
-            transforms[f"group_{i}"] = build(**group_options)  # type: ignore[call-arg]
-            pairs.append((group["params"], f"group_{i}"))
+            transforms[label] = build(**group_options)  # type: ignore[call-arg]
+            pairs.append((group["params"], label))
         return partition(transforms, rules(*pairs))
 
     return make
@@ -84,3 +86,19 @@ def _check(name: str, groups: Any) -> None:
                 f"group {i} has no 'params', the mask of its leaves: "
                 f"{abbreviated(group)}"
             )
+
+
+def _labels(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    labels = [group.get("name", f"group_{i}") for i, group in enumerate(groups)]
+    for i, label in enumerate(labels):
+        if not isinstance(label, str) or not label or "/" in label:
+            raise ValueError(
+                f"the name of group {i} must be a word without '/', because it is a "
+                f"part of paths, got name={abbreviated(label)}"
+            )
+        if label in labels[:i]:
+            raise ValueError(
+                f"the groups {labels.index(label)} and {i} have the same name, "
+                f"{label!r}: give each its own"
+            )
+    return labels

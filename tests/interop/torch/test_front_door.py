@@ -260,6 +260,41 @@ def test_learning_rates_of_groups_are_in_the_state_and_in_state_dicts():
     assert [g["lr"] for g in once["param_groups"]] == [9.0, 8.0]
 
 
+def test_groups_have_the_names_that_they_give():
+    params = {"bias": jnp.ones(4), "head": jnp.ones(4), "kernel": jnp.ones((3, 4))}
+    groups = [
+        {"params": "head", "lr": 0.5, "name": "head"},
+        {"params": "bias", "lr": 0.25},
+        {"params": "", "name": "rest"},
+    ]
+    tx = torch.Adam(groups, lr=0.1)
+    assert list(tx.recipe.arguments["transforms"]) == ["head", "group_1", "rest"]
+    state = jopt.set_hyperparams(tx, tx.init(params), **{"head/learning_rate": 0.75})
+    found = jopt.hyperparams(state)
+    rates = {"head": 0.75, "group_1": 0.25, "rest": 0.1}
+    for name, rate in rates.items():
+        np.testing.assert_allclose(found[f"{name}/learning_rate"], rate, 1e-6)
+    # The names are no matter of the numbers, nor of torch's state dict.
+    unnamed = [{n: x for n, x in group.items() if n != "name"} for group in groups]
+    other = torch.Adam(unnamed, lr=0.1)
+    fresh = tx.init(params)
+    new, _ = tx.update(params, fresh, params)
+    expected, _ = other.update(params, other.init(params), params)
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), new, expected))
+    order, like = ["head", "bias", "kernel"], {"state": {}}
+    like["param_groups"] = [
+        {"lr": 9.0, "params": [i], "name": name} for i, name in enumerate(rates)
+    ]
+    state = jopt.step(tx, params, state, params)[1]
+    theirs = torch.state_dict(tx, state, params, like, order=order)
+    assert [g["name"] for g in theirs["param_groups"]] == list(rates)
+    np.testing.assert_allclose(
+        [g["lr"] for g in theirs["param_groups"]], list(rates.values()), 1e-6
+    )
+    back = torch.load_state_dict(tx, params, theirs, order=order)
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), back, state))
+
+
 def test_equal_rates_of_groups_are_the_rates_of_those_groups():
     params = {"bias": jnp.ones(4), "kernel": jnp.ones((3, 4))}
     tx, order = torch.SGD(GROUPED), ["kernel", "bias"]
@@ -325,6 +360,13 @@ BAD = [
     ("SGD([])", TypeError, "list of parameter groups"),
     ("SGD([jnp.ones(2)])", TypeError, "list of parameter groups"),
     ("SGD([{'lr': 0.1}])", ValueError, "group 0 has no 'params'"),
+    ("SGD([{'params': '', 'name': 'a/b'}])", ValueError, "group 0 must be a word with"),
+    ("SGD([{'params': '', 'name': 3}])", ValueError, "group 0 .*got name=3"),
+    (
+        "SGD([{'params': 'a', 'name': 'group_1'}, {'params': ''}])",
+        ValueError,
+        "groups 0 and 1 have the same name, 'group_1'",
+    ),
     (
         "SGD([{'params': '', 'learning_rate': 0.1}])",
         TypeError,

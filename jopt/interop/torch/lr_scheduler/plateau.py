@@ -42,7 +42,7 @@ def ReduceLROnPlateau(
       patience: Number of values in a row without improvement that are tolerated.
       threshold: Amount by which a value must improve on the best, >= 0.
       threshold_mode: Unit of the threshold: ``"rel"``, a fraction of the best, or
-        ``"abs"``.
+        ``"abs"``. As in torch, ``"rel"`` never reduces while values are negative.
       cooldown: Number of values after a reduction that are not counted.
       min_lr: The lowest rate, at most ``lr``.
       eps: A reduction by no more than this is skipped.
