@@ -14,6 +14,7 @@ from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
 from jopt.tree.row_sparse import RowSparse, is_rows
+from jopt.tree.variables import sees_arrays
 from jopt.values.arguments import abbreviated
 
 
@@ -21,6 +22,7 @@ P = TypeVar("P")
 S = TypeVar("S")
 
 
+@sees_arrays("params")
 def apply_updates(params: P, updates: Updates) -> P:
     """Add updates to parameters, leaf by leaf.
 

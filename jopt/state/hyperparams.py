@@ -12,12 +12,14 @@ import numpy as np
 from jax.core import Tracer
 
 from jopt import tree
+from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated, suggestion
 from jopt.values.numbers import number
 from jopt.values.recipe import Recorded
 
 
+@sees_arrays()
 def hyperparams(state: Any) -> dict[str, jax.Array]:
     """Return the hyperparameters that a state holds, by name.
 
@@ -49,7 +51,7 @@ def _entries(state: Any) -> dict[str, tuple[str, jax.Array]]:
     for path, holder in holders(state, "hyperparameters"):
         for name in type(holder).hyperparameters:
             prefix = tree.path_name(path)
-            (value,) = jax.tree.leaves(getattr(holder, name))  # nnx wraps arrays
+            value = getattr(holder, name)
             entries.append((f"{prefix}/{name}" if prefix else name, name, value))
     names = collections.Counter(name for _, name, _ in entries)
     return {
@@ -87,6 +89,7 @@ def holders(
                     yield (*field_path, *inner_path), inner
 
 
+@sees_arrays("state")
 def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
     """Return the state with new values of some hyperparameters, without a retrace.
 

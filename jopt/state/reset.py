@@ -15,6 +15,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation, OptState, Params
 from jopt.state.hyperparams import holders
 from jopt.tree.paths import aligned
+from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 
@@ -23,6 +24,7 @@ from jopt.values.arguments import abbreviated
 STEP_COUNTS = ("count", "gradient_step", "step")
 
 
+@sees_arrays("state")
 def reset(
     tx: GradientTransformation, state: OptState, params: Params, where: Mask
 ) -> OptState:
@@ -70,6 +72,7 @@ def reset(
     )
 
 
+@sees_arrays("state")
 def set_counts(state: OptState, n: int | jax.Array) -> OptState:
     """Set every step count of a state to ``n``.
 

@@ -9,10 +9,12 @@ import jax
 from jax.typing import DTypeLike
 
 from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.tree.variables import sees_arrays
 from jopt.values.arguments import abbreviated
 from jopt.wrappers.accumulation import AccumulateState, Accumulation, accumulate
 
 
+@sees_arrays("state")
 def accumulate_grads(
     tx: GradientTransformation,
     grads: Updates,
@@ -56,6 +58,7 @@ def accumulate_grads(
     return halves.add(grads, state, params, weight)[0]
 
 
+@sees_arrays("params", "state")
 def emit(
     tx: GradientTransformation,
     state: OptState,
@@ -101,6 +104,7 @@ def _halves(tx: Any, name: str) -> Accumulation:
     )
 
 
+@sees_arrays()
 def has_updated(state: OptState) -> jax.Array:
     """Return whether the last gradient completed an optimizer step.
 
