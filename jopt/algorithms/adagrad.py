@@ -85,7 +85,7 @@ def adagrad(
     initial_accumulator_value: float = 0.1,
     eps: ScalarOrSchedule = 1e-7,
     *,
-    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
     eps_in_sqrt: bool = True,
     accumulator_dtype: StorageDtype | None = None,
@@ -97,7 +97,8 @@ def adagrad(
     Args:
       learning_rate: The step size, >= 0.
       initial_accumulator_value, eps: See `scale_by_rss`.
-      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate.
+      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate;
+        None means no decay.
       mask: See `add_decayed_weights`.
       eps_in_sqrt, accumulator_dtype: See `scale_by_rss`.
 

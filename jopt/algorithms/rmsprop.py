@@ -172,7 +172,7 @@ def rmsprop(
     bias_correction: bool = False,
     *,
     lr_in_momentum: bool = True,
-    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
     nu_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
@@ -197,8 +197,8 @@ def rmsprop(
       lr_in_momentum: If True, the learning rate enters the momentum (optax, Keras),
         else it multiplies the momentum (torch). They differ while the learning rate
         changes.
-      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate.
-        With ``momentum``, it needs ``lr_in_momentum=False``.
+      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate;
+        None means no decay. With ``momentum``, it needs ``lr_in_momentum=False``.
       mask: See `add_decayed_weights`.
       nu_dtype: See `scale_by_rms`.
 

@@ -33,7 +33,7 @@ def sgd(
     *,
     lr_in_momentum: bool = False,
     dampening: ScalarOrSchedule | None = None,
-    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
 ) -> GradientTransformation:
     """Stochastic gradient descent: ``p <- p - learning_rate g``.
@@ -50,8 +50,8 @@ def sgd(
         ``m <- momentum m - learning_rate g`` (Keras), else it multiplies the momentum
         (optax, torch). They differ while the learning rate changes.
       dampening: See `trace`.
-      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate.
-        It does not enter the momentum; torch's does, which is
+      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate;
+        None means no decay. It does not enter the momentum; torch's does, which is
         ``chain(add_decayed_weights(w), sgd(…))``.
       mask: See `add_decayed_weights`.
 

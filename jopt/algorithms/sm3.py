@@ -108,7 +108,7 @@ def sm3(
     *,
     b2: ScalarOrSchedule = 1.0,
     eps: ScalarOrSchedule = 1e-8,
-    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
     nu_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
@@ -124,7 +124,8 @@ def sm3(
         no momentum. A tunable or scheduled one is called ``b1`` in the state.
       b2: See `scale_by_sm3`.
       eps: Added under the root, >= 0; 0 in the paper, 1e-30 in pytorch_optimizer.
-      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate.
+      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate;
+        None means no decay.
       mask: See `add_decayed_weights`.
       nu_dtype: See `scale_by_sm3`.
 

@@ -115,7 +115,7 @@ def yogi(
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-3,
     *,
-    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
     initial_accumulator_value: float = 1e-6,
     initial_mu: float = 0.0,
@@ -132,7 +132,8 @@ def yogi(
     Args:
       learning_rate: Step size, >= 0; 0.01 in the paper.
       b1, b2, eps, initial_accumulator_value: See `scale_by_yogi`.
-      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate.
+      weight_decay: Decoupled decay coefficient, >= 0, multiplied by the learning rate;
+        None means no decay.
       mask: See `add_decayed_weights`.
       initial_mu: Initial value of the first moment; 1e-6 gives optax's numbers.
       mu_dtype, nu_dtype, eps_mode: See `scale_by_yogi`.

@@ -15,6 +15,7 @@ from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
 from jopt.tree.row_sparse import RowSparse, is_rows
+from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 
@@ -23,6 +24,7 @@ P = TypeVar("P")
 S = TypeVar("S")
 
 
+@sees_arrays("params")
 def apply_updates(params: P, updates: Updates) -> P:
     """Add updates to parameters, leaf by leaf.
 
@@ -72,6 +74,7 @@ def _add_wide(p: jax.Array, u: jax.Array) -> jax.Array:
     return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
 
 
+@sees_arrays("old")
 def incremental_update(new: Updates, old: P, step_size: float | jax.Array) -> P:
     """Move parameters towards others: ``old + step_size (new - old)``.
 
@@ -100,6 +103,7 @@ def incremental_update(new: Updates, old: P, step_size: float | jax.Array) -> P:
     return _map_to(_towards, new, old, step_size)
 
 
+@sees_arrays("old")
 def periodic_update(
     new: Updates, old: P, steps: jax.Array | int, update_period: int
 ) -> P:

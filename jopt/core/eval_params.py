@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from jopt.core.transformation import GradientTransformation, OptState, Params
+from jopt.tree.variables import sees_arrays
 from jopt.values.recipe import Recorded
 
 
 CALL = "eval_params(tx, state, params)"
 
 
+@sees_arrays("params")
 def eval_params(
     tx: GradientTransformation,
     state: OptState,

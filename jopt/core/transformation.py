@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.changing_numbers import ChangingNumbers
+from jopt.tree.variables import with_variables, without_variables
 from jopt.values.arguments import abbreviated, suggestion
 from jopt.values.recipe import Recipe, Recorded
 
@@ -205,6 +206,12 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         ) -> tuple[U, S]:
             arguments = given(updates, params, extra)
             needs.check(name, arguments)
+            trees = updates, state, params, needs.chosen(extra)
+            bare = without_variables(trees)
+            if bare is not trees:
+                *positional, keywords = bare
+                u, s = checked(*positional, **keywords)
+                return with_variables(u, updates), with_variables(s, state)
             self.check_state(state)
             chosen = needs.chosen(arguments)
             if needs.third and "params" in chosen:

@@ -19,6 +19,7 @@ from jax.core import Tracer
 
 from jopt import tree
 from jopt.core.changing_numbers import extremes
+from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated, suggestion
 from jopt.values.numbers import number
@@ -32,6 +33,7 @@ SCALE = "scale"
 MULTIPLES = {"ReduceOnPlateauState": SCALE, "ScaleState": "step_size"}
 
 
+@sees_arrays()
 def hyperparams(state: Any) -> dict[str, jax.Array]:
     """Return the hyperparameters that a state holds, by name.
 
@@ -226,8 +228,7 @@ def _entries(state: Any) -> dict[str, _Entry]:
         if multiple in holder._fields and multiple not in fields:
             fields = (multiple, *fields)
         for name in fields:
-            (value,) = jax.tree.leaves(getattr(holder, name))  # nnx wraps arrays
-            entries.append(_Entry(keys, name, value))
+            entries.append(_Entry(keys, name, getattr(holder, name)))
             if name == multiple:
                 multiples.append(entries[-1])
     entries += _effective_rates(entries, multiples)
@@ -283,6 +284,7 @@ def holders(
                     yield (*field_path, *inner_path), inner
 
 
+@sees_arrays("state")
 def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
     """Return the state with new values of some hyperparameters, without a retrace.
 

@@ -15,6 +15,7 @@ import jax
 from jopt import tree
 from jopt.core.transformation import OptState
 from jopt.state.hyperparams import Numbers, holders, numbers_of
+from jopt.tree.variables import sees_arrays
 
 
 class _NoFields(NamedTuple):
@@ -32,6 +33,7 @@ class Seen(_NoFields):
     values: dict[str, jax.Array] | None = None
 
 
+@sees_arrays()
 def metrics(state: OptState) -> dict[str, jax.Array]:
     """Return all numbers of a state that are worth logging, by name.
 
@@ -63,7 +65,6 @@ def metrics(state: OptState) -> dict[str, jax.Array]:
     entries = list(_entries(state))
     occurrences = collections.Counter(name for _, name, _ in entries)
     for path, name, value in entries:
-        (value,) = jax.tree.leaves(value)  # nnx wraps arrays
         unique = occurrences[name] == 1 and name not in numbers
         full = f"{path}/{name}" if path else name
         shown = name if unique else full

@@ -11,6 +11,7 @@ from jax.sharding import SingleDeviceSharding
 
 from jopt import tree
 from jopt.core.transformation import GradientTransformation, OptState, Params
+from jopt.tree.variables import without_variables
 
 
 def assembled(
@@ -32,7 +33,8 @@ def assembled(
     Raises:
       ValueError: ``fresh`` is not empty, and ``params`` has only shapes.
     """
-    like, treedef = jax.tree_util.tree_flatten_with_path(template)
+    treedef = jax.tree.structure(template)
+    like = jax.tree_util.tree_leaves_with_path(without_variables(template))
     positions = {tree.path_name(path): i for i, (path, _) in enumerate(like)}
     leaves: list[Any] = [None] * len(like)
     if fresh:

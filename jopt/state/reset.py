@@ -15,6 +15,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation, OptState, Params
 from jopt.state.hyperparams import RATE, common, holders
 from jopt.tree.paths import aligned
+from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 
@@ -23,6 +24,7 @@ from jopt.values.arguments import abbreviated
 STEP_COUNTS = ("count", "gradient_step", "step")
 
 
+@sees_arrays("state")
 def reset(
     tx: GradientTransformation, state: OptState, params: Params, where: Mask
 ) -> OptState:
@@ -70,6 +72,7 @@ def reset(
     )
 
 
+@sees_arrays("state")
 def set_counts(state: OptState, n: int | jax.Array) -> OptState:
     """Set every step count of a state to ``n``.
 
@@ -113,6 +116,7 @@ def set_counts(state: OptState, n: int | jax.Array) -> OptState:
     return jax.tree.map(_like, state, new)
 
 
+@sees_arrays()
 def iterations(state: OptState) -> jax.Array:
     """Return the number of steps that an optimizer has made.
 
@@ -145,7 +149,7 @@ def iterations(state: OptState) -> jax.Array:
     for keys, holder in holders(state, "step_counts", STEP_COUNTS):
         for name in _counts_of(holder):
             path = tree.path_name((*keys, jax.tree_util.GetAttrKey(name)))
-            (counts[path],) = jax.tree.leaves(getattr(holder, name))
+            counts[path] = getattr(holder, name)
             if RATE in getattr(type(holder), "hyperparameters", ()):
                 of_rates[path] = counts[path]
             if name == "gradient_step":

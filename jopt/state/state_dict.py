@@ -23,6 +23,7 @@ from jopt.core.transformation import GradientTransformation, OptState, Params
 from jopt.state.migration import Rule, likely, migrated, moved, new_chains
 from jopt.state.placing import assembled, is_abstract, is_key
 from jopt.state.recipe_differences import declared, differing
+from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 from jopt.values.config import to_config
@@ -32,6 +33,7 @@ from jopt.values.recipe import Recorded
 VERSION = 1  # of the layout that `schema` returns
 
 
+@sees_arrays()
 def state_dict(state: OptState) -> dict[str, jax.Array]:
     """Return the arrays of a state, or of any tree, by path.
 

@@ -76,9 +76,9 @@ def add_decayed_weights(
 
 
 def decoupled_decay(weight_decay: Any, mask: Mask) -> list[GradientTransformation]:
-    """Return the chain members that decay the weights; none if the decay is zero."""
+    """Return the chain members that decay the weights; none for zero or None."""
     # A schedule or a tunable may become nonzero later, so only a constant is left out.
-    if isinstance(weight_decay, float) and weight_decay == 0:
+    if weight_decay is None or (isinstance(weight_decay, float) and weight_decay == 0):
         return []
     return [add_decayed_weights(weight_decay, mask)]
 

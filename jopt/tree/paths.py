@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jopt.tree.row_sparse import is_leaf, is_rows
+from jopt.tree.variables import without_variables
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -113,6 +114,7 @@ def aligned(
     Raises:
       ValueError: The trees differ in structure; the error says where.
     """
+    tree, other = without_variables((tree, other))
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
     try:
         other_leaves = treedef.flatten_up_to(other)

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jopt.tree.paths import children, difference, path_name
+from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
 from jopt.values.arguments import suggestion
 
@@ -43,6 +44,7 @@ class NamedTupleKey:
         return self.name
 
 
+@sees_arrays()
 def get_all_with_path(
     tree: Any, key: Any, filtering: Filter = None, *, everywhere: bool = False
 ) -> list[tuple[Path, Any]]:
@@ -71,6 +73,7 @@ def get_all_with_path(
     return [x for x in matches if filtering is None or filtering(*x)]
 
 
+@sees_arrays()
 def get(
     tree: Any,
     key: Any,
@@ -115,6 +118,7 @@ def get(
     return matches[0][1] if matches else default
 
 
+@sees_arrays("tree")
 def set(tree: Any, filtering: Filter = None, /, **kwargs: Any) -> Any:
     """Replace all values with some names in a state.
 

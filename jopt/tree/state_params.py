@@ -12,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt.tree.paths import aligned, children, difference, is_none
+from jopt.tree.variables import sees_arrays
 from jopt.values.arguments import abbreviated
 
 
 Path = tuple[Any, ...]
 
 
+@sees_arrays("state")
 def map_params(
     tx: Any,
     f: Callable[..., Any],

@@ -37,6 +37,7 @@ from jopt.core.transformation import (
     Params,
 )
 from jopt.tree.row_sparse import RowSparse, is_rows
+from jopt.tree.variables import sees_arrays
 from jopt.values.arguments import abbreviated, suggestion
 from jopt.values.recipe import Recipe
 from jopt.wrappers.missed_steps import check_member, members, replay
@@ -166,6 +167,7 @@ class CatchUp(GradientTransformation):
         return {"inner": self.inner, "tables": self.tables, "recipe": self.recipe}
 
 
+@sees_arrays("params", "state")
 def caught_up(
     tx: GradientTransformation,
     state: OptState,

@@ -31,6 +31,7 @@ from jopt.core.transformation import (
     OptState,
     Updates,
 )
+from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 from jopt.wrappers.guards import all_finite, bad_steps, has_loss_scale, select
@@ -211,6 +212,7 @@ def _unscale(updates: Updates, scale: jax.Array) -> Updates:
     return jax.tree.map(divide, updates)
 
 
+@sees_arrays()
 def scale_loss(state: OptState, loss: jax.Array) -> jax.Array:
     """Multiply a loss by the scale of `dynamic_loss_scale`, to differentiate it.
 
@@ -237,7 +239,7 @@ def scale_loss(state: OptState, loss: jax.Array) -> jax.Array:
             f"scale_loss: the state {what}. Give the state of an optimizer with one "
             "jopt.dynamic_loss_scale, outside of everything else"
         )
-    (scale,) = jax.tree.leaves(matches[0][1].loss_scale)  # nnx wraps arrays
+    scale = matches[0][1].loss_scale
     loss = jnp.asarray(loss)
     wide = np.promote_types(loss.dtype, scale.dtype)
     return loss.astype(wide) * scale.astype(wide)

@@ -10,10 +10,12 @@ from jax.typing import DTypeLike
 
 from jopt.core.leaves import densified
 from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.tree.variables import sees_arrays
 from jopt.values.arguments import abbreviated
 from jopt.wrappers.accumulation import AccumulateState, Accumulation, accumulate
 
 
+@sees_arrays("state")
 def accumulate_grads(
     tx: GradientTransformation,
     grads: Updates,
@@ -57,6 +59,7 @@ def accumulate_grads(
     return halves.add(densified(grads), state, params, weight)[0]
 
 
+@sees_arrays("params", "state")
 def emit(
     tx: GradientTransformation,
     state: OptState,
@@ -102,6 +105,7 @@ def _halves(tx: Any, name: str) -> Accumulation:
     )
 
 
+@sees_arrays()
 def has_updated(state: OptState) -> jax.Array:
     """Return whether the last gradient completed an optimizer step.
 

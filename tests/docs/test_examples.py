@@ -104,9 +104,25 @@ def test_trainstate_reads_and_sets_the_learning_rate():
         assert percent(f"{name}'s TrainState.* test accuracy ", output) >= 93
 
 
-def test_nnx_learns_the_price_of_a_diamond():
-    output = run("03_nnx.py", "--steps", 300)
-    assert percent("the price is off by ", output) < 15
+def test_nnx_killed_and_resumed_learns_the_same_prices(tmp_path):
+    straight = run("03_nnx.py", "--steps", 300, "--out", tmp_path / "straight")
+    average = percent("their average: the price is off by ", straight)
+    assert average < 15
+    assert average < percent("last parameters: the price is off by ", straight)
+
+    checkpoint = tmp_path / "killed" / "diamonds.npz"
+    process = start("03_nnx.py", "--steps", 300, "--out", checkpoint.parent)
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    arguments = "--steps", 300, "--out", checkpoint.parent, "--resume"
+    first, _, rest = run("03_nnx.py", *arguments).partition("\n")
+    assert re.fullmatch(r"resumed after step (60|120|180|240|300)", first)
+    assert rest and straight.endswith(rest)
+    whole = tmp_path / "straight" / checkpoint.name
+    assert checkpoint.read_bytes() == whole.read_bytes()
 
 
 def test_an_optimizer_of_ones_own_passes_its_checks():

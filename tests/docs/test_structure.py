@@ -23,8 +23,9 @@ import jopt
 ROOT = Path(__file__).parents[2]
 LIBRARY, TESTS = ROOT / "jopt", ROOT / "tests"
 PACKAGES = ["jopt", "jopt.tree", "jopt.checkpoint", "jopt.projections"]
-PACKAGES += ["jopt.interop", "jopt.interop.keras", "jopt.interop.optax"]
-PACKAGES += ["jopt.interop.torch", "jopt.interop.torch.lr_scheduler"]
+PACKAGES += ["jopt.interop", "jopt.interop.flax", "jopt.interop.keras"]
+PACKAGES += ["jopt.interop.optax", "jopt.interop.torch"]
+PACKAGES += ["jopt.interop.torch.lr_scheduler"]
 # Folders of tests that are about no single room.
 EXTRAS = {"laws", "parity", "twins", "benchmarks", "tools", "docs"}
 OPTIONAL = ["chex", "flax", "h5py", "keras", "matplotlib", "optax", "orbax", "sklearn"]

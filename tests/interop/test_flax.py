@@ -225,6 +225,30 @@ def test_the_scheduled_learning_rate_of_an_nnx_optimizer_can_be_read():
         assert float(used) == pytest.approx(0.1 * (k + 1))
 
 
+@pytest.mark.parametrize("tx", OPTIMIZERS, ids=repr)
+def test_a_checkpoint_goes_into_the_state_of_an_nnx_optimizer(tx, tmp_path):
+    model, step = Model(), CountedNnxStep()
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    step(model, optimizer, GRADS[0])
+    params = nnx.state(model, nnx.Param)
+    path = tmp_path / "step_1.npz"
+    jopt.checkpoint.save(path, params=params, opt_state=optimizer.opt_state, tx=tx)
+    step(model, optimizer, GRADS[1])
+
+    resumed = Model()
+    again = nnx.Optimizer(resumed, tx, wrt=nnx.Param)
+    params = nnx.state(resumed, nnx.Param)
+    restored = jopt.checkpoint.restore(path, params=params, tx=tx)
+    nnx.update(resumed, restored.params)
+    nnx.update(again.opt_state, nnx.state(restored.opt_state))
+    step(resumed, again, GRADS[1])
+    assert step.traces == 1
+    chex.assert_trees_all_equal(nnx_params(resumed), nnx_params(model))
+    chex.assert_trees_all_equal(
+        jax.tree.leaves(again.opt_state), jax.tree.leaves(optimizer.opt_state)
+    )
+
+
 def test_an_equal_optimizer_made_again_does_not_trace_an_nnx_step_again():
     step = CountedNnxStep()
     for b1, traces in [(0.8, 1), (0.8, 1), (0.8, 1), (0.7, 2)]:

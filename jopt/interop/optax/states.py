@@ -20,6 +20,7 @@ from jopt import tree
 from jopt.core.transformation import GradientTransformation, OptState, Params
 from jopt.interop.optax.fields import Key, by_name, hyperparam_paths, leaves
 from jopt.interop.shared.state_view import Member, View, joined
+from jopt.tree.variables import sees_arrays, without_variables
 from jopt.values import arguments
 from jopt.wrappers.accumulation import AccumulateState
 
@@ -74,6 +75,7 @@ def from_optax_state(
     ['scale_by_adam', 'scale_by_learning_rate']
     """
     view = View(tx, tx.init(params), params, _any_order(params))
+    optax_state = without_variables(optax_state)
     optax_paths, optax_values = by_name(optax_state), dict(leaves(optax_state))
     values: dict[str, Any] = {}
     for place, path in _pairs(view, optax_paths).items():
@@ -90,6 +92,7 @@ def from_optax_state(
     return view.replaced(values)
 
 
+@sees_arrays("like")
 def to_optax_state(
     tx: GradientTransformation, state: OptState, params: Params, like: Any
 ) -> Any:

@@ -20,6 +20,7 @@ from jopt.core.chain import as_transformation
 from jopt.core.transformation import GradientTransformation, OptState, Params
 from jopt.interop.shared.parameter_order import Permuted, in_order
 from jopt.tree.paths import difference
+from jopt.tree.variables import with_variables, without_variables
 from jopt.values.arguments import abbreviated
 
 
@@ -95,6 +96,8 @@ class View:
         order: Sequence[str | Permuted] | None,
     ):
         self.tx = as_transformation(tx, "tx")
+        self.original = state
+        state, params = without_variables((state, params))
         expected = jax.tree.structure(jax.eval_shape(tx.init, params))
         if (structure := jax.tree.structure(state)) != expected:
             where = difference(
@@ -260,7 +263,7 @@ class View:
         """
         missing = values.keys() - self.flat.keys()
         assert not missing, missing
-        return jax.tree_util.tree_map_with_path(
+        new = jax.tree_util.tree_map_with_path(
             lambda path, old: (
                 _like(name, old, values[name])
                 if (name := tree.path_name(path)) in values
@@ -268,6 +271,7 @@ class View:
             ),
             self.state,
         )
+        return with_variables(new, self.original)
 
 
 def _like(name: str, old: Any, value: Any) -> jax.Array:

@@ -1,8 +1,4 @@
-"""Flax: a train state that passes extra arguments on and shows the hyperparameters.
-
-jopt transformations also work in ``flax.training.train_state.TrainState`` and
-``flax.nnx.Optimizer`` without it.
-"""
+"""Flax's TrainState with extra arguments and readable hyperparameters."""
 
 from __future__ import annotations
 
@@ -17,6 +13,7 @@ from flax.training import train_state
 
 from jopt.core.apply import apply_updates
 from jopt.core.transformation import Needs, Params, Updates
+from jopt.interop.flax.rate import learning_rate
 from jopt.state.hyperparams import hyperparams, set_hyperparams
 from jopt.values.arguments import suggestion
 
@@ -120,13 +117,7 @@ class TrainState(train_state.TrainState):
     @property
     def learning_rate(self) -> jax.Array:
         """The learning rate of the last step; before the first, that of the first."""
-        values = self.hyperparams
-        if "learning_rate" not in values:
-            raise AttributeError(
-                "the optimizer's state does not hold exactly one learning rate; its "
-                f"hyperparameters are {sorted(values)}"
-            )
-        return values["learning_rate"]
+        return learning_rate(self.opt_state)
 
     def set_hyperparams(self, **values: float | jax.Array) -> Self:
         """Return the state with new hyperparameters; see `jopt.set_hyperparams`."""
