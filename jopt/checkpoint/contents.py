@@ -24,6 +24,7 @@ from jopt.checkpoint.shardings import (
 )
 from jopt.core.transformation import GradientTransformation
 from jopt.state.state_dict import load_state_dict, schema, state_dict
+from jopt.tree.paths import by_name
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 
@@ -94,7 +95,7 @@ def unpack(
     """Read a checkpoint into the structures of ``params`` and ``tx.init(params)``."""
     entries = index["entries"]
     named = tree.leaves_with_names(params)
-    templates = {f"params/{name}": leaf for name, leaf in named}
+    templates = by_name((f"params/{name}", leaf) for name, leaf in named)
     _check_params(where, templates, entries)
     shardings = {name: sharding_of(leaf) for name, leaf in templates.items()}
     # Entries that migration rules rename have no known sharding before they are loaded.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 
 from jopt import tree
+from jopt.tree.paths import leaves_with_keys
 
 
 # A regular expression, searched for in the leaf's path (``"kernel$"``); a function
@@ -144,7 +146,7 @@ def _values(
                 f"takes {inspect.signature(source)}"
             )
         source = source(params)
-    return _by_path(source, named, what, check)
+    return _matched(source, params, what, check)
 
 
 def _is_function(mask: Any) -> bool:
@@ -162,31 +164,49 @@ def _arity(function: Callable[..., Any]) -> int:
     return sum(p.kind in positional and p.default is p.empty for p in parameters)
 
 
-def _by_path(
-    values: Any, named: list[tuple[str, Any]], what: str, check: Any
-) -> list[Any]:
-    """Match the entries of a tree by path, so that its containers may differ."""
-    entries = {path: check(path, x) for path, x in tree.leaves_with_names(values)}
-    used = set()
-    matched = []
-    for path, leaf in named:
-        parts = path.split("/")
-        prefixes = ("/".join(parts[:n]) for n in range(len(parts), -1, -1))
-        entry = next((prefix for prefix in prefixes if prefix in entries), None)
+def _matched(values: Any, params: Any, what: str, check: Any) -> list[Any]:
+    """Match the entries of a tree by their keys, so that its containers may differ.
+
+    An entry that belongs to no leaf by its keys may name leaves by their path, as in
+    ``{"dense/kernel": True}``.
+    """
+    entries = {keys: check("/".join(keys), x) for keys, x in leaves_with_keys(values)}
+    leaves = leaves_with_keys(params, none=True)
+    owners = [_longest(keys, entries) for keys, _ in leaves]
+    by_path: dict[Any, list[Any]] = collections.defaultdict(list)
+    for keys in entries.keys() - set(owners):
+        by_path[tuple("/".join(keys).split("/"))].append(keys)
+    used, matched = set(owners), []
+    for (keys, leaf), owner in zip(leaves, owners, strict=True):
+        path = "/".join(keys)
+        if owner is None and (beginning := _longest(path.split("/"), by_path)):
+            if len(by_path[beginning]) > 1:
+                raise ValueError(
+                    f"the {what} has {len(by_path[beginning])} entries with the path "
+                    f"{'/'.join(beginning)!r}; rename one of them"
+                )
+            (owner,) = by_path[beginning]
+            used.add(owner)
         if leaf is None:
-            used |= {n for n in entries if f"{n}/".startswith(f"{path}/")} | {entry}
+            used |= {n for n in entries if f"{'/'.join(n)}/".startswith(f"{path}/")}
             matched.append(None)
             continue
-        if entry is None:
+        if owner is None:
             raise ValueError(
                 f"the {what} says nothing about leaf {path!r}; it has "
-                f"{sorted(entries)}. Give an entry for every leaf, or for a subtree"
+                f"{sorted('/'.join(n) for n in entries)}. Give an entry for every "
+                "leaf, or for a subtree"
             )
-        used.add(entry)
-        matched.append(entries[entry])
-    if named and (unused := sorted(entries.keys() - used)):
+        matched.append(entries[owner])
+    if leaves and (unused := sorted("/".join(n) for n in entries.keys() - used)):
         raise ValueError(f"the {what} has entries that match no leaf: {unused}")
     return matched
+
+
+def _longest(keys: Sequence[str], known: Any) -> tuple[str, ...] | None:
+    """The longest beginning of the keys that is known."""
+    prefixes = (tuple(keys[:n]) for n in range(len(keys), -1, -1))
+    return next((prefix for prefix in prefixes if prefix in known), None)
 
 
 def _bool(path: str, value: Any) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jopt import tree
+from jopt.tree.paths import by_name
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated, suggestion
 from jopt.values.numbers import number
@@ -51,6 +52,7 @@ def _entries(state: Any) -> dict[str, tuple[str, jax.Array]]:
             prefix = tree.path_name(path)
             (value,) = jax.tree.leaves(getattr(holder, name))  # nnx wraps arrays
             entries.append((f"{prefix}/{name}" if prefix else name, name, value))
+    by_name((path, value) for path, _, value in entries)  # raise if two are the same
     names = collections.Counter(name for _, name, _ in entries)
     return {
         (name if names[name] == 1 else path): (path, value)

@@ -15,6 +15,7 @@ import jax
 from jopt import tree
 from jopt.core.transformation import OptState
 from jopt.state.hyperparams import holders, hyperparams
+from jopt.tree.paths import by_name
 
 
 class _NoFields(NamedTuple):
@@ -59,6 +60,7 @@ def metrics(state: OptState) -> dict[str, jax.Array]:
     """
     numbers = hyperparams(state)
     entries = list(_entries(state))
+    by_name((f"{path}/{name}", value) for path, name, value in entries)
     occurrences = collections.Counter(name for _, name, _ in entries)
     for path, name, value in entries:
         (value,) = jax.tree.leaves(value)  # nnx wraps arrays

@@ -11,6 +11,7 @@ from jax.sharding import SingleDeviceSharding
 
 from jopt import tree
 from jopt.core.transformation import GradientTransformation, OptState, Params
+from jopt.tree.paths import by_name
 
 
 def assembled(
@@ -33,7 +34,7 @@ def assembled(
       ValueError: ``fresh`` is not empty, and ``params`` has only shapes.
     """
     like, treedef = jax.tree_util.tree_flatten_with_path(template)
-    positions = {tree.path_name(path): i for i, (path, _) in enumerate(like)}
+    positions = by_name((tree.path_name(path), i) for i, (path, _) in enumerate(like))
     leaves: list[Any] = [None] * len(like)
     if fresh:
         if abstract := [x for x in jax.tree.leaves(params) if is_abstract(x)]:
