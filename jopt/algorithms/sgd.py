@@ -19,6 +19,7 @@ from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.momentum import trace
 from jopt.transforms.noise import add_noise
+from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -66,7 +67,7 @@ def sgd(
             raise ValueError("nesterov=True needs a momentum, got momentum=None")
         if dampening is not None:
             raise ValueError(
-                f"dampening={dampening!r} needs a momentum, got momentum=None"
+                f"dampening={text_of(dampening)} needs a momentum, got momentum=None"
             )
         return chain(rate)
     heavy_ball = trace(momentum, nesterov, accumulator_dtype, dampening=dampening)

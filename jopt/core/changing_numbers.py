@@ -20,6 +20,7 @@ from jax.core import Tracer
 
 from jopt.tree import scalar
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 
 
 # The state of a stateless transformation; a chain's state has no entry for it.
@@ -75,8 +76,8 @@ class ChangingNumbers:
         if name in self.schedules or name in self.arrays:
             how = "scheduled by" if name in self.schedules else "given as the array"
             raise ValueError(
-                f"{name!r} is {how} {source!r}: a value set now would be replaced at "
-                "the next step. Change that, or make it jopt.tunable."
+                f"{name!r} is {how} {text_of(source)}: a value set now would be "
+                "replaced at the next step. Change that, or make it jopt.tunable."
             )
         if name in self.sources:
             for x in _extremes(value):

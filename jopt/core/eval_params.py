@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jopt.core.transformation import GradientTransformation, OptState, Params
+from jopt.values.arguments import text_of
 from jopt.values.recipe import Recorded
 
 
@@ -50,7 +51,8 @@ def eval_params(
     """
     if not isinstance(tx, GradientTransformation) or isinstance(state, Recorded):
         raise TypeError(
-            f"the order is {CALL}, where tx is a transformation of jopt; got {tx!r}"
+            f"the order is {CALL}, where tx is a transformation of jopt; got "
+            f"{text_of(tx)}"
         )
     tx.check_state(state, CALL)
     readouts = list(_readouts(tx, state, tx.name))
@@ -65,9 +67,9 @@ def eval_params(
         return inner.readout(inner_state, params)
     if default is None:
         raise ValueError(
-            f"{tx!r} keeps no parameters besides those that are trained. Evaluate with "
-            "params, average them with jopt.params_ema(0.999) as the last member of a "
-            "chain, or give default=params"
+            f"{text_of(tx)} keeps no parameters besides those that are trained. "
+            "Evaluate with params, average them with jopt.params_ema(0.999) as the "
+            "last member of a chain, or give default=params"
         )
     return default
 

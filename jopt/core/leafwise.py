@@ -32,6 +32,7 @@ from jopt.core.transformation import (
     Place,
 )
 from jopt.tree import scalar
+from jopt.values.arguments import text_of
 from jopt.values.recipe import Recipe, freeze
 
 
@@ -236,13 +237,13 @@ def leafwise(
     if needed not in (fields, fields - {"count"}):
         raise TypeError(
             f"the fields of the state must be {sorted(needed)}, one for each slot, "
-            f"carry and count, but {state!r} has {sorted(fields)}"
+            f"carry and count, but {text_of(state)} has {sorted(fields)}"
         )
     for name, slot in slots.items():
         if not isinstance(slot, Slot):
             raise TypeError(
-                f"{name}={slot!r} is neither an option of leafwise nor a slot made by "
-                "zeros(), full() or copied()"
+                f"{name}={text_of(slot)} is neither an option of leafwise nor a slot "
+                "made by zeros(), full() or copied()"
             )
         slot.check(name)
     tree_checks.rule_signature(rule, slots)

@@ -15,6 +15,7 @@ import numpy as np
 
 from jopt import tree
 from jopt.tree.paths import leaves_with_keys
+from jopt.values.arguments import text_of
 
 
 # A regular expression, searched for in the leaf's path (``"kernel$"``); a function
@@ -218,8 +219,8 @@ def _bool(path: str, value: Any) -> bool:
 def _not_made_of(what: str, path: str, value: Any) -> TypeError:
     where = f"leaf {path!r}" if path else "the whole tree"
     return TypeError(
-        f"a mask consists of {what}, got {value!r} for {where}. To choose leaves by "
-        "name, pass a regular expression"
+        f"a mask consists of {what}, got {text_of(value)} for {where}. To choose "
+        "leaves by name, pass a regular expression"
     )
 
 
@@ -235,4 +236,4 @@ def _label(path: str, value: Any) -> str:
     if isinstance(value, str):
         return value
     where = f"leaf {path!r}" if path else "the whole tree"
-    raise TypeError(f"a label is a string, got {value!r} for {where}")
+    raise TypeError(f"a label is a string, got {text_of(value)} for {where}")

@@ -14,7 +14,7 @@ from jax.core import Tracer
 from jopt import tree
 from jopt.tree.paths import by_name
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated, suggestion
+from jopt.values.arguments import abbreviated, suggestion, text_of
 from jopt.values.numbers import number
 from jopt.values.recipe import Recorded
 
@@ -44,7 +44,7 @@ def _entries(state: Any) -> dict[str, tuple[str, jax.Array]]:
     if isinstance(state, Recorded):
         raise TypeError(
             "expected a state, as returned by init or update, got the transformation "
-            f"{state!r}"
+            f"{text_of(state)}"
         )
     entries = []
     for path, holder in holders(state, "hyperparameters"):

@@ -25,7 +25,7 @@ from jopt.state.placing import assembled, is_abstract, is_key
 from jopt.state.recipe_differences import declared, differing
 from jopt.tree.paths import by_name
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated
+from jopt.values.arguments import abbreviated, text_of
 from jopt.values.config import to_config
 from jopt.values.recipe import Recorded
 
@@ -55,7 +55,7 @@ def state_dict(state: OptState) -> dict[str, jax.Array]:
     if isinstance(state, Recorded):
         raise TypeError(
             "expected a state, as returned by init or update, got the transformation "
-            f"{state!r}"
+            f"{text_of(state)}"
         )
     flat: dict[str, Any] = {}
     pairs = jax.tree_util.tree_leaves_with_path(state)

@@ -13,6 +13,7 @@ import numpy as np
 
 from jopt.tree.dtypes import compute_dtype, scalar_dtype
 from jopt.tree.row_sparse import is_rows, touched
+from jopt.values.arguments import text_of
 
 
 def abs_sq(x: jax.Array) -> jax.Array:
@@ -76,7 +77,7 @@ def _norm(leaves: list[Any], ord: Order, squared: bool) -> jax.Array:
         result = of_all(jnp.stack(each)) if each else jnp.zeros(())
         result = abs_sq(result) if squared else result
     else:
-        raise ValueError(f"ord must be None, 1, 2 or jnp.inf, got ord={ord!r}")
+        raise ValueError(f"ord must be None, 1, 2 or jnp.inf, got ord={text_of(ord)}")
     return result.astype(scalar_dtype())
 
 
