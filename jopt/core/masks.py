@@ -6,7 +6,7 @@ import collections
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -94,6 +94,27 @@ def only(whole: Any, chosen: list[bool]) -> Any:
     return treedef.unflatten(
         x if on else None for x, on in zip(leaves, chosen, strict=True)
     )
+
+
+def only_in(extra: Mapping[str, Any], whole: Any, chosen: list[bool]) -> dict[str, Any]:
+    """The extra arguments of an update, those that are trees like ``whole`` masked too.
+
+    Every number has the structure of a bare array. So beside a bare array, an argument
+    is such a tree if it is an array of the same shape.
+
+    >>> extra = {"value": 0.5, "grad": {"a": 1.0, "b": 2.0}}
+    >>> only_in(extra, {"a": 3.0, "b": 4.0}, [False, True])
+    {'value': 0.5, 'grad': {'a': None, 'b': 2.0}}
+    """
+    treedef = jax.tree.structure(whole, is_leaf=tree.is_leaf)
+    bare = jax.tree_util.treedef_is_leaf(treedef)
+
+    def is_like(x):
+        if jax.tree.structure(x, is_leaf=tree.is_leaf) != treedef:
+            return False
+        return not bare or (np.ndim(x) > 0 and np.shape(x) == np.shape(whole))
+
+    return {name: only(x, chosen) if is_like(x) else x for name, x in extra.items()}
 
 
 def expression(mask: str) -> re.Pattern[str]:
