@@ -110,7 +110,9 @@ def step(
         )
     functions = tuple((n, x) for n, x in sorted(extra.items()) if callable(x))
     arrays = {n: x for n, x in extra.items() if not callable(x)}
-    return _step(tx, functions, grads, state, params, arrays)
+    moving = tree_checks.without_statics(params, grads)
+    new, state = _step(tx, functions, grads, state, moving, arrays)
+    return tree_checks.with_statics(new, params), state
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+
+from jopt.core import tree_checks
 from jopt.core.transformation import GradientTransformation, OptState, Params
 from jopt.values.arguments import text_of
 from jopt.values.recipe import Recorded
@@ -64,7 +67,11 @@ def eval_params(
         )
     for _, inner, inner_state in readouts:
         assert inner.readout is not None
-        return inner.readout(inner_state, params)
+        # As in an update, leaves of a whole model that are not arrays stay.
+        arrays = jax.tree.map(
+            lambda p: p if hasattr(p, "dtype") or isinstance(p, float) else None, params
+        )
+        return tree_checks.with_statics(inner.readout(inner_state, arrays), params)
     if default is None:
         raise ValueError(
             f"{text_of(tx)} keeps no parameters besides those that are trained. "

@@ -202,9 +202,11 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         def checked(
             updates: U, state: S, params: Params | None = None, **extra: Any
         ) -> tuple[U, S]:
+            params = tree_checks.without_statics(params, updates)
             arguments = given(updates, params, extra)
             needs.check(name, arguments)
             self.check_state(state)
+            tree_checks.arrays(updates, "updates")
             chosen = needs.chosen(arguments)
             if needs.third and "params" in chosen:
                 return update(updates, state, chosen.pop("params"), **chosen)
