@@ -202,6 +202,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         def checked(
             updates: U, state: S, params: Params | None = None, **extra: Any
         ) -> tuple[U, S]:
+            updates = tree_checks.without_float0(updates)
             params = tree_checks.without_statics(params, updates)
             arguments = given(updates, params, extra)
             needs.check(name, arguments)

@@ -52,6 +52,19 @@ def arrays(whole: Any, name: str) -> None:
         leaves(values, whole, name)
 
 
+def without_float0(updates: Any) -> Any:
+    """The updates, with None for the gradients that JAX gives integer parameters."""
+    if not any(map(_is_float0, jax.tree.leaves(updates, is_leaf=is_rows))):
+        return updates
+    return jax.tree.map(
+        lambda g: None if _is_float0(g) else g, updates, is_leaf=tree.is_leaf
+    )
+
+
+def _is_float0(leaf: Any) -> bool:
+    return getattr(leaf, "dtype", None) == jax.dtypes.float0
+
+
 def without_statics(params: Any, updates: Any) -> Any:
     """The parameters, with None in place of what is no array and has no gradient.
 
@@ -62,7 +75,7 @@ def without_statics(params: Any, updates: Any) -> Any:
       params: The parameters, or None.
       updates: Their gradients.
     """
-    if all(map(_can_move, jax.tree.leaves(params, is_leaf=is_rows))):
+    if all(map(can_move, jax.tree.leaves(params, is_leaf=is_rows))):
         return params
     leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
     try:
@@ -70,7 +83,7 @@ def without_statics(params: Any, updates: Any) -> Any:
     except ValueError:  # the transformation says where the structures differ
         return params
     return treedef.unflatten(
-        None if g is None and not _can_move(p) and _is_leaf(p) else p
+        None if g is None and not can_move(p) and _is_leaf(p) else p
         for g, p in zip(leaves, twins, strict=True)
     )
 
@@ -84,7 +97,8 @@ def with_statics(new: Any, params: Any) -> Any:
     )
 
 
-def _can_move(leaf: Any) -> bool:
+def can_move(leaf: Any) -> bool:
+    """Whether a leaf is an array of floating point or complex numbers."""
     dtype = getattr(leaf, "dtype", None)
     return dtype is not None and _is_inexact(dtype)
 

@@ -145,7 +145,7 @@ def set_to_zero() -> GradientTransformation:
     Array([0., 0.], dtype=float32)
     """
     # zeros_like, not 0 * g: that would keep a NaN.
-    return leafwise(lambda g: jnp.zeros_like(g))
+    return leafwise(lambda g: jnp.zeros_like(g), any_dtype=True)
 
 
 @transformation
@@ -168,7 +168,7 @@ def freeze(mask: Mask) -> GradientTransformation:
     >>> jopt.freeze("b").update({"b": jnp.ones(1), "w": jnp.ones(1)}, ())[0]
     {'b': Array([0.], dtype=float32), 'w': Array([1.], dtype=float32)}
     """
-    return leafwise(lambda g: jnp.zeros_like(g), mask=mask)
+    return leafwise(lambda g: jnp.zeros_like(g), mask=mask, any_dtype=True)
 
 
 @transformation

@@ -197,3 +197,58 @@ def test_lbfgs_of_optax_on_some_leaves_is_that_of_optax(mask: Any) -> None:
     found = run(jopt.masked(real_optax.lbfgs(), mask))
     chex.assert_trees_all_close(found, run(theirs), rtol=1e-6)
     assert jnp.abs(found["w"] - 1).max() > 0.1
+
+
+# Frozen leaves of integers, such as the codes of a quantized layer.
+
+
+QUANTIZED = {"codes": jnp.arange(4, dtype=jnp.int8), "w": jnp.ones(3)}
+FROZEN = {
+    "selective_transform": jopt.selective_transform(
+        jopt.adamw(0.1), freeze_mask="codes"
+    ),
+    "freeze": jopt.chain(jopt.masked(jopt.adamw(0.1), "w"), jopt.freeze("codes")),
+    "masked": jopt.masked(jopt.adamw(0.1), "w"),
+    "partition": jopt.partition(
+        {"train": jopt.adamw(0.1), "rest": jopt.set_to_zero()},
+        {"codes": "rest", "w": "train"},
+    ),
+}
+
+
+def quantized_loss(params: Any) -> Any:
+    return jnp.sum(params["w"] ** 2) + jnp.sum(params["codes"].astype(jnp.float32))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("gradient", ["float0", "int8", "None"])
+@pytest.mark.parametrize("tx", FROZEN.values(), ids=FROZEN)
+def test_frozen_leaves_of_integers_do_not_move(
+    tx: Any, gradient: str, jit: bool
+) -> None:
+    grads = jax.grad(quantized_loss, allow_int=True)(QUANTIZED)
+    assert grads["codes"].dtype == jax.dtypes.float0
+    if gradient != "float0":
+        grads["codes"] = jnp.zeros(4, jnp.int8) if gradient == "int8" else None
+
+    def step(grads: Any, state: Any, params: Any) -> Any:
+        updates, state = tx.update(grads, state, params)
+        return jopt.apply_updates(params, updates), state
+
+    state = tx.init(QUANTIZED)
+    new, new_state = (jax.jit(step) if jit else step)(grads, state, QUANTIZED)
+    chex.assert_trees_all_equal_dtypes(new, QUANTIZED)
+    chex.assert_trees_all_equal(new["codes"], QUANTIZED["codes"])
+    alone = jopt.adamw(0.1)
+    w, g = QUANTIZED["w"], grads["w"]
+    expected, _ = jopt.step(alone, g, alone.init(w), w)
+    chex.assert_trees_all_close(new["w"], expected, rtol=1e-6)
+    assert jax.tree.structure(new_state) == jax.tree.structure(state)
+    stepped, _ = jopt.step(tx, grads, state, QUANTIZED)
+    chex.assert_trees_all_close(stepped, new, rtol=1e-6)
+
+
+def test_integers_that_are_not_frozen_are_an_error_by_name() -> None:
+    tx = jopt.chain(jopt.adamw(0.1), jopt.freeze("codes"))
+    with pytest.raises(TypeError, match="leaf 'codes' has dtype int8"):
+        tx.init(QUANTIZED)
