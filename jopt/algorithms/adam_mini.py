@@ -34,6 +34,7 @@ from jopt.core.widening import widened
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 from jopt.values.registry import config_function
 
@@ -103,7 +104,9 @@ def scale_by_adam_mini(
     if head_dim is not None:
         arguments.at_least(1, head_dim=head_dim)
     if blocks is not None and not callable(blocks):
-        raise TypeError(f"blocks must be a function of (path, leaf), got {blocks!r}")
+        raise TypeError(
+            f"blocks must be a function of (path, leaf), got {text_of(blocks)}"
+        )
     block_of = blocks or functools.partial(default_block, head_dim=head_dim)
 
     def init(params):

@@ -29,6 +29,7 @@ from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
 from jopt.tree import abs_sq, ratio, scalar
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -99,7 +100,7 @@ def scale_by_adopt(
     if not callable(clip_value_fn):
         raise TypeError(
             "clip_value_fn must be a function of the number of updates so far, got "
-            f"clip_value_fn={clip_value_fn!r}"
+            f"clip_value_fn={text_of(clip_value_fn)}"
         )
 
     def scalars(t):

@@ -28,6 +28,7 @@ from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation
 from jopt.tree import one_minus_power, ratio
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -144,7 +145,9 @@ def next_size(
 def check_betas(betas: Any) -> tuple[float, float]:
     """Return the decays of the two moments, checked."""
     if not isinstance(betas, tuple | list) or len(betas) != 2:
-        raise TypeError(f"betas must be a pair such as (0.9, 0.999), got {betas!r}")
+        raise TypeError(
+            f"betas must be a pair such as (0.9, 0.999), got {text_of(betas)}"
+        )
     b1, b2 = betas
     arguments.decay_rate(**{"betas[0]": b1, "betas[1]": b2})
     return b1, b2

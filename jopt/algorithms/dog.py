@@ -29,6 +29,7 @@ from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
 from jopt.tree import ratio
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -114,7 +115,7 @@ def _check_init_step(init_step: Any) -> InitStep:
     if not isinstance(init_step, tuple | list) or len(init_step) != 2:
         raise TypeError(
             'init_step must be a pair such as ("heuristic", 1e-6), got '
-            f"init_step={init_step!r}"
+            f"init_step={text_of(init_step)}"
         )
     kind, value = init_step
     arguments.one_of(

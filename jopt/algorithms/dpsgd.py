@@ -161,13 +161,13 @@ def _example_count(grads: Updates) -> int:
     """Return the number of examples."""
     named = tree.leaves_with_names(grads)
     tree_checks.leaves([g for _, g in named], grads, "updates")
-    counts = {path: g.shape[0] if np.ndim(g) else None for path, g in named}
-    examples = next(iter(counts.values()), None)
-    if examples is None or set(counts.values()) != {examples}:
+    counts = [(path, g.shape[0] if np.ndim(g) else None) for path, g in named]
+    examples = counts[0][1] if counts else None
+    if examples is None or {n for _, n in counts} != {examples}:
         raise ValueError(
             "per-example gradients must have the examples along the first axis of each "
-            f"leaf, but the first axes have the lengths {counts}. Compute them with "
-            "jax.vmap(jax.grad(loss), in_axes=(None, 0))(params, batch)"
+            f"leaf, but the first axes have the lengths {dict(counts)}. Compute them "
+            "with jax.vmap(jax.grad(loss), in_axes=(None, 0))(params, batch)"
         )
     return examples
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from jopt import tree
 from jopt.core import masks
+from jopt.values.arguments import text_of
 from jopt.values.registry import config_function
 
 
@@ -65,7 +66,7 @@ def letters(axes: Axes, params: Any) -> list[Any]:
         if len(layout) != len(shape) or not {*"io"} <= {*layout} <= {*"bio"}:
             raise ValueError(
                 f"axes must have a letter 'b', 'i' or 'o' for each axis, and both 'i' "
-                f"and 'o', got {layout!r} for leaf {path!r} of shape {shape}"
+                f"and 'o', got {text_of(layout)} for leaf {path!r} of shape {shape}"
             )
     return layouts
 
@@ -118,7 +119,7 @@ def devices_along(mesh_axis: str | None) -> int:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh_axis not in mesh.shape:
         raise ValueError(
-            f"mesh_axis={mesh_axis!r} is not an axis of the mesh, whose axes "
+            f"mesh_axis={text_of(mesh_axis)} is not an axis of the mesh, whose axes "
             f"are {list(mesh.shape)}. Set the mesh with jax.set_mesh(mesh)"
         )
     return mesh.shape[mesh_axis]

@@ -24,6 +24,7 @@ from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -209,7 +210,7 @@ def optimistic_adam(
         if not isinstance(learning_rate, float):
             raise TypeError(
                 "learning_rate must be a number if optimism is given, got "
-                f"learning_rate={learning_rate!r}. Use "
+                f"learning_rate={text_of(learning_rate)}. Use "
                 "jopt.optimistic_adam_v2(learning_rate, beta=…), where beta is "
                 "optimism / learning_rate"
             )

@@ -27,7 +27,7 @@ from jax.sharding import PartitionSpec
 from jopt import tree
 from jopt.algorithms.matrices import devices_along, positions, sizes
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated, suggestion
+from jopt.values.arguments import abbreviated, suggestion, text_of
 
 
 Triple: TypeAlias = tuple[float, float, float]
@@ -146,7 +146,7 @@ def coefficients(ns_coeffs: Any, ns_steps: int | None) -> tuple[Triple, ...]:
         if ns_coeffs not in PRESETS:
             raise ValueError(
                 f"ns_coeffs must be one of {', '.join(map(repr, PRESETS))} or triples, "
-                f"got {ns_coeffs!r}.{suggestion(ns_coeffs, PRESETS)}"
+                f"got {text_of(ns_coeffs)}.{suggestion(ns_coeffs, PRESETS)}"
             )
         default_steps, triples = PRESETS[ns_coeffs]
     else:

@@ -21,6 +21,7 @@ from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.momentum import trace
 from jopt.transforms.noise import add_noise
 from jopt.transforms.weight_decay import decoupled_decay
+from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -76,7 +77,7 @@ def sgd(
             raise ValueError("nesterov=True needs a momentum, got momentum=None")
         if dampening is not None:
             raise ValueError(
-                f"dampening={dampening!r} needs a momentum, got momentum=None"
+                f"dampening={text_of(dampening)} needs a momentum, got momentum=None"
             )
         return chain(*decay, rate)
     heavy_ball = trace(momentum, nesterov, accumulator_dtype, dampening=dampening)
@@ -84,7 +85,7 @@ def sgd(
         return chain(heavy_ball, *decay, rate)
     if decay:
         raise ValueError(
-            f"weight_decay={weight_decay!r} needs lr_in_momentum=False: the decay is "
+            f"weight_decay={text_of(weight_decay)} needs lr_in_momentum=False: the decay is "
             "multiplied by the learning rate after the momentum. With a constant "
             "learning rate, both settings of lr_in_momentum make the same steps"
         )

@@ -24,8 +24,9 @@ from jopt.checkpoint.shardings import (
 )
 from jopt.core.transformation import GradientTransformation
 from jopt.state.state_dict import load_state_dict, schema, state_dict
+from jopt.tree.paths import by_name
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated
+from jopt.values.arguments import abbreviated, text_of
 
 
 Arrays = dict[str, Any]
@@ -94,7 +95,7 @@ def unpack(
     """Read a checkpoint into the structures of ``params`` and ``tx.init(params)``."""
     entries = index["entries"]
     named = tree.leaves_with_names(params)
-    templates = {f"params/{name}": leaf for name, leaf in named}
+    templates = by_name((f"params/{name}", leaf) for name, leaf in named)
     _check_params(where, templates, entries)
     shardings = {name: sharding_of(leaf) for name, leaf in templates.items()}
     # Entries that migration rules rename have no known sharding before they are loaded.
@@ -144,8 +145,8 @@ def check_json(path: str, value: Any) -> None:
     if isinstance(value, dict):
         for key, x in value.items():
             if type(key) is not str:
-                raise TypeError(f"{path} must have strings as keys, got {key!r}")
-            check_json(f"{path}[{key!r}]", x)
+                raise TypeError(f"{path} must have strings as keys, got {text_of(key)}")
+            check_json(f"{path}[{text_of(key)}]", x)
     elif isinstance(value, list):
         for i, x in enumerate(value):
             check_json(f"{path}[{i}]", x)

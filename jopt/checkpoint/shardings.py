@@ -11,6 +11,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, Shard
 
 from jopt import tree
 from jopt.core.transformation import GradientTransformation
+from jopt.tree.paths import by_name
 
 
 def as_global(x: Any) -> Any:
@@ -70,4 +71,4 @@ def state_shardings(tx: GradientTransformation, params: Any) -> dict[str, Shardi
 
     # Compiling is the only way to learn what XLA propagates from the parameters.
     init = jax.jit(tx.init).lower(jax.tree.map(abstract, params)).compile()
-    return dict(tree.leaves_with_names(init.output_shardings))
+    return by_name(tree.leaves_with_names(init.output_shardings))

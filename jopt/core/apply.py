@@ -44,6 +44,7 @@ def apply_updates(params: P, updates: Updates) -> P:
     >>> apply_updates({"w": jnp.ones(2)}, {"w": jnp.full(2, -0.5)})
     {'w': Array([0.5, 0.5], dtype=float32)}
     """
+    updates = tree_checks.without_float0(updates)
     leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
     old = tree_checks.aligned(updates, leaves, treedef, params, "params")
     new = []
@@ -69,6 +70,8 @@ def _add(p: Any, u: Any) -> jax.Array:
 
 @jax.jit
 def _add_wide(p: jax.Array, u: jax.Array) -> jax.Array:
+    if u.dtype == p.dtype and not tree_checks.can_move(u):
+        return p + u  # integers: zeros for a frozen leaf
     tree_checks.dtypes(u, p)
     wide = np.promote_types(tree.compute_dtype(p.dtype), u.dtype)
     return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
@@ -201,7 +204,10 @@ def step(
         )
     functions = tuple((n, x) for n, x in sorted(extra.items()) if callable(x))
     arrays = {n: x for n, x in extra.items() if not callable(x)}
-    return _step(tx, functions, grads, state, params, arrays)
+    grads = tree_checks.without_float0(grads)
+    moving = tree_checks.without_statics(params, grads)
+    new, state = _step(tx, functions, grads, state, moving, arrays)
+    return tree_checks.with_statics(new, params), state
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -20,6 +20,7 @@ from jax.core import Tracer
 
 from jopt.tree import scalar
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 
 
 # The state of a stateless transformation; a chain's state has no entry for it.
@@ -76,8 +77,8 @@ class ChangingNumbers:
             how = "scheduled by" if name in self.schedules else "given as the array"
             factor = ", or set a factor of it: chain(…, scale(tunable(1.0)))"
             raise ValueError(
-                f"{name!r} is {how} {source!r}: a value set now would be replaced at "
-                "the next step. Change that, or make it jopt.tunable"
+                f"{name!r} is {how} {text_of(source)}: a value set now would be "
+                "replaced at the next step. Change that, or make it jopt.tunable"
                 f"{factor if name == 'learning_rate' else ''}."
             )
         if name in self.sources:

@@ -28,6 +28,7 @@ class Declaration(NamedTuple):
     readout: Callable[..., Any] | None
     gain: str | None
     place: Place
+    any_dtype: bool = False
 
     @property
     def keywords(self) -> frozenset[str]:

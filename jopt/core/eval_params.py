@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+
+from jopt.core import tree_checks
 from jopt.core.transformation import GradientTransformation, OptState, Params
 from jopt.tree.variables import sees_arrays
+from jopt.values.arguments import text_of
 from jopt.values.recipe import Recorded
 
 
@@ -56,15 +60,16 @@ def eval_params(
     """
     if not isinstance(tx, GradientTransformation) or isinstance(state, Recorded):
         raise TypeError(
-            f"the order is {CALL}, where tx is a transformation of jopt; got {tx!r}"
+            f"the order is {CALL}, where tx is a transformation of jopt; got "
+            f"{text_of(tx)}"
         )
     tx.check_state(state, CALL)
     if not has_readout(tx):
         if default is None:
             raise ValueError(
-                f"{tx!r} keeps no parameters besides those that are trained. Evaluate "
-                "with params, average them with jopt.params_ema(0.999) as the last "
-                "member of a chain, or give default=params"
+                f"{text_of(tx)} keeps no parameters besides those that are trained. "
+                "Evaluate with params, average them with jopt.params_ema(0.999) as the "
+                "last member of a chain, or give default=params"
             )
         return default
     readouts = [
@@ -82,9 +87,13 @@ def eval_params(
         )
     ((_, inner, inner_state),) = readouts
     assert inner.readout is not None
-    if name is None or not _averages_inside(inner):
-        return inner.readout(inner_state, params)
-    return inner.readout(inner_state, params, name)
+    which = () if name is None or not _averages_inside(inner) else (name,)
+    # As in an update, leaves of a whole model that are not arrays stay.
+    arrays = jax.tree.map(
+        lambda p: p if hasattr(p, "dtype") or isinstance(p, float) else None, params
+    )
+    averages = inner.readout(inner_state, arrays, *which)
+    return tree_checks.with_statics(averages, params)
 
 
 def _readouts(

@@ -29,7 +29,7 @@ from jopt import tree
 from jopt.core.changing_numbers import ChangingNumbers
 from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments, registry
-from jopt.values.arguments import abbreviated, suggestion
+from jopt.values.arguments import abbreviated, suggestion, text_of
 from jopt.values.docs import inherited, shown_signature
 from jopt.values.numbers import Linear, is_declared, normalize, number
 from jopt.values.recipe import Recipe, Recorded, freeze
@@ -163,8 +163,8 @@ class Schedule(Linear):
         count = jnp.asarray(count)
         if not jnp.issubdtype(count.dtype, jnp.integer):
             raise TypeError(
-                f"a schedule takes a whole step number, got {count!r}: steps are "
-                "counted in integers, so that they stay exact"
+                f"a schedule takes a whole step number, got {text_of(count)}: steps "
+                "are counted in integers, so that they stay exact"
             )
         return jnp.asarray(self.function(count), tree.scalar_dtype())
 
@@ -199,7 +199,7 @@ def schedule(
         if not callable(function):
             raise TypeError(
                 f"{factory.__name__} must return a function of the step, got "
-                f"{function!r}"
+                f"{text_of(function)}"
             )
         return Schedule(function)
 
@@ -345,7 +345,7 @@ def _check_plain(name: str, value: Any, annotation: Any) -> None:
     arrays = (np.ndarray,) if jax.Array in types else ()
     if isinstance(value, bool) or not isinstance(value, (*types, *arrays)):
         allowed = " or ".join(_PLAIN[t] for t in types)
-        raise TypeError(f"{name} must be {allowed}, got {name}={value!r}")
+        raise TypeError(f"{name} must be {allowed}, got {name}={text_of(value)}")
 
 
 @schedule

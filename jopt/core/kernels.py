@@ -43,7 +43,9 @@ def run(
     leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
     leaves = [g.coalesced() if is_rows(g) else g for g in leaves]
     real_only = [m.name for m in members if m.declaration.real_only]
-    tree_checks.leaves(leaves, updates, "updates", real_only)
+    any_dtype = all(m.declaration.any_dtype for m in members)
+    if not any_dtype:
+        tree_checks.leaves(leaves, updates, "updates", real_only)
     aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)
     at = [None] * len(leaves) if params is None else aligned(params, "params")
     leaf_shapes = [None if g is None else np.shape(g) for g in leaves]
@@ -89,6 +91,11 @@ def run(
     for i, g in enumerate(leaves):
         on = tuple(j for j in range(len(keys)) if multiples[j][i] is not None)
         if g is None or not on:
+            continue
+        if any_dtype and hasattr(g, "dtype") and not tree_checks.can_move(g):
+            # Integers, with which no kernel computes.
+            for j in on:
+                leaves[i] = members[j].declaration.rule(leaves[i])
             continue
         leaf_slots = [[slot[i] for slot in slots[j]] for j in on]
         for j, values in zip(on, leaf_slots, strict=True):

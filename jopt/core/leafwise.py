@@ -32,6 +32,7 @@ from jopt.core.transformation import (
     Place,
 )
 from jopt.tree import scalar
+from jopt.values.arguments import text_of
 from jopt.values.recipe import Recipe, freeze
 
 
@@ -120,7 +121,10 @@ class Leafwise(GradientTransformation):
     def _init(self, params: Params) -> OptState:
         leaves, treedef = jax.tree.flatten(params, is_leaf=lambda x: x is None)
         owners = [self.name] if self.declaration.real_only else []
-        tree_checks.leaves(leaves, params, "params", owners)
+        if self.declaration.any_dtype:
+            tree_checks.arrays(params, "params")
+        else:
+            tree_checks.leaves(leaves, params, "params", owners)
         chosen = self.declaration.multiples(params)
         if self.state_class is None:
             return NO_STATE
@@ -182,6 +186,7 @@ def leafwise(
     readout: Callable[..., Any] | None = None,
     gain: str | None = None,
     place: Place = ANYWHERE,
+    any_dtype: bool = False,
     **slots: Slot,
 ) -> Leafwise:
     """Make a transformation of the algorithm for one leaf.
@@ -209,6 +214,8 @@ def leafwise(
         for `jopt.eval_params`. A keyword-only argument is a scalar field of the state.
       gain: The name under which `jopt.monitor` reports ``|update| / |gradient|``.
       place: Where the transformation belongs in a chain, if not anywhere.
+      any_dtype: Whether the rule is for leaves of integers too, which arrive as they
+        are. Only for a rule without scalars and slots.
       **slots: What to keep for every leaf, made by `zeros`, `full` or `copied`.
 
     Returns:
@@ -229,6 +236,7 @@ def leafwise(
         *(rule, scalars, state, slots, dict(carry or {}), mask, real_only, readout),
         gain,
         place,
+        any_dtype,
     )
     needed = {*slots, *declaration.carry}
     needed |= {"count"} if {"t", "count"} & declaration.inputs else set()
@@ -236,13 +244,13 @@ def leafwise(
     if needed not in (fields, fields - {"count"}):
         raise TypeError(
             f"the fields of the state must be {sorted(needed)}, one for each slot, "
-            f"carry and count, but {state!r} has {sorted(fields)}"
+            f"carry and count, but {text_of(state)} has {sorted(fields)}"
         )
     for name, slot in slots.items():
         if not isinstance(slot, Slot):
             raise TypeError(
-                f"{name}={slot!r} is neither an option of leafwise nor a slot made by "
-                "zeros(), full() or copied()"
+                f"{name}={text_of(slot)} is neither an option of leafwise nor a slot "
+                "made by zeros(), full() or copied()"
             )
         slot.check(name)
     tree_checks.rule_signature(rule, slots)

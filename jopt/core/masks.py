@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -13,6 +14,8 @@ import jax
 import numpy as np
 
 from jopt import tree
+from jopt.tree.paths import leaves_with_keys
+from jopt.values.arguments import text_of
 
 
 # A regular expression, searched for in the leaf's path (``"kernel$"``); a function
@@ -93,6 +96,27 @@ def only(whole: Any, chosen: list[bool]) -> Any:
     )
 
 
+def only_in(extra: Mapping[str, Any], whole: Any, chosen: list[bool]) -> dict[str, Any]:
+    """The extra arguments of an update, those that are trees like ``whole`` masked too.
+
+    Every number has the structure of a bare array. So beside a bare array, an argument
+    is such a tree if it is an array of the same shape.
+
+    >>> extra = {"value": 0.5, "grad": {"a": 1.0, "b": 2.0}}
+    >>> only_in(extra, {"a": 3.0, "b": 4.0}, [False, True])
+    {'value': 0.5, 'grad': {'a': None, 'b': 2.0}}
+    """
+    treedef = jax.tree.structure(whole, is_leaf=tree.is_leaf)
+    bare = jax.tree_util.treedef_is_leaf(treedef)
+
+    def is_like(x):
+        if jax.tree.structure(x, is_leaf=tree.is_leaf) != treedef:
+            return False
+        return not bare or (np.ndim(x) > 0 and np.shape(x) == np.shape(whole))
+
+    return {name: only(x, chosen) if is_like(x) else x for name, x in extra.items()}
+
+
 def expression(mask: str) -> re.Pattern[str]:
     """Compile a mask that is a text.
 
@@ -144,7 +168,7 @@ def _values(
                 f"takes {inspect.signature(source)}"
             )
         source = source(params)
-    return _by_path(source, named, what, check)
+    return _matched(source, params, what, check)
 
 
 def _is_function(mask: Any) -> bool:
@@ -162,31 +186,49 @@ def _arity(function: Callable[..., Any]) -> int:
     return sum(p.kind in positional and p.default is p.empty for p in parameters)
 
 
-def _by_path(
-    values: Any, named: list[tuple[str, Any]], what: str, check: Any
-) -> list[Any]:
-    """Match the entries of a tree by path, so that its containers may differ."""
-    entries = {path: check(path, x) for path, x in tree.leaves_with_names(values)}
-    used = set()
-    matched = []
-    for path, leaf in named:
-        parts = path.split("/")
-        prefixes = ("/".join(parts[:n]) for n in range(len(parts), -1, -1))
-        entry = next((prefix for prefix in prefixes if prefix in entries), None)
+def _matched(values: Any, params: Any, what: str, check: Any) -> list[Any]:
+    """Match the entries of a tree by their keys, so that its containers may differ.
+
+    An entry that belongs to no leaf by its keys may name leaves by their path, as in
+    ``{"dense/kernel": True}``.
+    """
+    entries = {keys: check("/".join(keys), x) for keys, x in leaves_with_keys(values)}
+    leaves = leaves_with_keys(params, none=True)
+    owners = [_longest(keys, entries) for keys, _ in leaves]
+    by_path: dict[Any, list[Any]] = collections.defaultdict(list)
+    for keys in entries.keys() - set(owners):
+        by_path[tuple("/".join(keys).split("/"))].append(keys)
+    used, matched = set(owners), []
+    for (keys, leaf), owner in zip(leaves, owners, strict=True):
+        path = "/".join(keys)
+        if owner is None and (beginning := _longest(path.split("/"), by_path)):
+            if len(by_path[beginning]) > 1:
+                raise ValueError(
+                    f"the {what} has {len(by_path[beginning])} entries with the path "
+                    f"{'/'.join(beginning)!r}; rename one of them"
+                )
+            (owner,) = by_path[beginning]
+            used.add(owner)
         if leaf is None:
-            used |= {n for n in entries if f"{n}/".startswith(f"{path}/")} | {entry}
+            used |= {n for n in entries if f"{'/'.join(n)}/".startswith(f"{path}/")}
             matched.append(None)
             continue
-        if entry is None:
+        if owner is None:
             raise ValueError(
                 f"the {what} says nothing about leaf {path!r}; it has "
-                f"{sorted(entries)}. Give an entry for every leaf, or for a subtree"
+                f"{sorted('/'.join(n) for n in entries)}. Give an entry for every "
+                "leaf, or for a subtree"
             )
-        used.add(entry)
-        matched.append(entries[entry])
-    if named and (unused := sorted(entries.keys() - used)):
+        matched.append(entries[owner])
+    if leaves and (unused := sorted("/".join(n) for n in entries.keys() - used)):
         raise ValueError(f"the {what} has entries that match no leaf: {unused}")
     return matched
+
+
+def _longest(keys: Sequence[str], known: Any) -> tuple[str, ...] | None:
+    """The longest beginning of the keys that is known."""
+    prefixes = (tuple(keys[:n]) for n in range(len(keys), -1, -1))
+    return next((prefix for prefix in prefixes if prefix in known), None)
 
 
 def _bool(path: str, value: Any) -> bool:
@@ -198,8 +240,8 @@ def _bool(path: str, value: Any) -> bool:
 def _not_made_of(what: str, path: str, value: Any) -> TypeError:
     where = f"leaf {path!r}" if path else "the whole tree"
     return TypeError(
-        f"a mask consists of {what}, got {value!r} for {where}. To choose leaves by "
-        "name, pass a regular expression"
+        f"a mask consists of {what}, got {text_of(value)} for {where}. To choose "
+        "leaves by name, pass a regular expression"
     )
 
 
@@ -215,4 +257,4 @@ def _label(path: str, value: Any) -> str:
     if isinstance(value, str):
         return value
     where = f"leaf {path!r}" if path else "the whole tree"
-    raise TypeError(f"a label is a string, got {value!r} for {where}")
+    raise TypeError(f"a label is a string, got {text_of(value)} for {where}")

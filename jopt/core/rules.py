@@ -11,7 +11,6 @@ chooses no leaf.
 from __future__ import annotations
 
 import fnmatch
-import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from jopt.core.factory import recorded
 from jopt.core.masks import Mask
 from jopt.core.transformation import Params
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated
+from jopt.values.arguments import abbreviated, text_of
 from jopt.values.recipe import Recorded
 from jopt.values.registry import config_function
 
@@ -58,46 +57,64 @@ class Rules(Recorded):
         """The value of each leaf, as a tree like ``params``."""
         named = tree.leaves_with_names(params, none=True)
         treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
-        pending = [leaf is not None for _, leaf in named]
+        pending = [True] * len(named)
         values = [None] * len(named)
         for where, value in self.pairs:
-            chosen = _chosen(where, params)
+            chosen = _chosen(where, params, named)
             first = [
-                on and is_pending
+                on is not False and is_pending
                 for on, is_pending in zip(chosen, pending, strict=True)
             ]
-            for i, on in enumerate(first):
-                if on:
+            for i, on in enumerate(chosen):
+                if on and pending[i]:
                     values[i], pending[i] = value, False
             if named and not any(first) and not isinstance(where, Optional):
                 taken = "only leaves that earlier rules chose" if any(chosen) else ""
                 raise ValueError(
-                    f"the rule {where!r} -> {value!r} chooses "
+                    f"the rule {text_of(where)} -> {text_of(value)} chooses "
                     f"{taken or f'no leaf; the paths are {_some(named)}'}. Correct it, "
                     "or make it jopt.optional(…)"
                 )
-        if rest := [entry for entry, on in zip(named, pending, strict=True) if on]:
+        if rest := [
+            (path, leaf)
+            for (path, leaf), on in zip(named, pending, strict=True)
+            if on and leaf is not None
+        ]:
             raise ValueError(
                 f"no rule chooses {_some(rest)}. A last rule ('', …) chooses all the "
                 "others"
             )
-        return treedef.unflatten(values)
+        return treedef.unflatten(
+            None if leaf is None else value
+            for (_, leaf), value in zip(named, values, strict=True)
+        )
 
 
-def _chosen(where: Any, params: Params) -> list[Any]:
+def _chosen(
+    where: Any, params: Params, named: list[tuple[str, Any]]
+) -> list[bool | None]:
+    """Whether a rule chooses each leaf; None where a leaf is masked and nobody knows.
+
+    A leaf that is masked here still has its path, which an expression is about. So a
+    rule that is about masked leaves only is no misspelling.
+    """
     if isinstance(where, Optional):
         where = where.where
     if isinstance(where, str):
-        where = functools.partial(_search, masks.expression(where))
-    return list(masks.select(where, params))
-
-
-def _search(pattern: re.Pattern[str], path: str, leaf: Any) -> bool:
-    return pattern.search(path) is not None
+        pattern = masks.expression(where)
+        return [pattern.search(path) is not None for path, _ in named]
+    chosen = masks.select(where, params)
+    return [
+        None if leaf is None else on
+        for on, (_, leaf) in zip(chosen, named, strict=True)
+    ]
 
 
 def _some(named: list[tuple[str, Any]]) -> str:
-    shown = ", ".join(f"{path!r} {np.shape(leaf)}" for path, leaf in named[:8])
+    shown = ", ".join(
+        f"{path!r} {'(masked here)' if leaf is None else np.shape(leaf)}"
+        for path, leaf in named[:8]
+    )
     return shown + (f" and {len(named) - 8} more" if len(named) > 8 else "")
 
 
@@ -120,7 +137,8 @@ def rules(*pairs: tuple[Mask, Any]) -> Rules:
     Raises:
       TypeError: A rule is not such a pair.
       ValueError: No pairs. When the function is called: no rule chooses some leaf, or a
-        rule that is not `optional` chooses none.
+        rule that is not `optional` chooses none. A leaf that is masked here, because
+        the rules stand inside a group, counts as one that the rule chooses.
 
     >>> import jopt
     >>> groups = jopt.rules((jopt.is_bias_or_norm, "vector"), ("", "matrix"))
@@ -138,8 +156,8 @@ def rules(*pairs: tuple[Mask, Any]) -> Rules:
         if not isinstance(pair[1], str | bool | int | float):
             raise TypeError(
                 "the value of a rule is a label, a bool or a number, got "
-                f"{abbreviated(pair[1])} for {pair[0]!r}. Give optimizers labels: "
-                "jopt.partition({'label': optimizer}, jopt.rules(…))"
+                f"{abbreviated(pair[1])} for {text_of(pair[0])}. Give optimizers "
+                "labels: jopt.partition({'label': optimizer}, jopt.rules(…))"
             )
         if isinstance(pair[0], str):
             masks.expression(pair[0])
@@ -312,7 +330,7 @@ def layer_decay(decay: float, layers: Sequence[str]) -> LayerDecay:
     arguments.positive(decay=decay)
     if isinstance(layers, str) or not layers:
         raise ValueError(
-            f"layers must be a list of regular expressions, got layers={layers!r}"
+            f"layers must be a list of regular expressions, got layers={text_of(layers)}"
         )
     for layer in layers:
         masks.expression(layer)

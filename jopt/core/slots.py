@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jopt import tree
 from jopt.tree.like import spread_like
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 
 
 # From a leaf's shape, the axes along which a slot keeps one number: ``(-1,)`` keeps one
@@ -43,7 +44,7 @@ class Slot(NamedTuple):
                 f"updates are divided by the slot {name!r}, so its storage dtype must "
                 f"have the range of float32: squares of small gradients are 0 in "
                 f"{self.dtype}, whose smallest normal number is {smallest:.0e}. Use "
-                f"'bfloat16' or 'float32', got {self.dtype!r}"
+                f"'bfloat16' or 'float32', got {text_of(self.dtype)}"
             )
 
     def init(self, param: Any) -> Any:

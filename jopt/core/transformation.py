@@ -204,6 +204,8 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         def checked(
             updates: U, state: S, params: Params | None = None, **extra: Any
         ) -> tuple[U, S]:
+            updates = tree_checks.without_float0(updates)
+            params = tree_checks.without_statics(params, updates)
             arguments = given(updates, params, extra)
             needs.check(name, arguments)
             trees = updates, state, params, needs.chosen(extra)
@@ -213,6 +215,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
                 u, s = checked(*positional, **keywords)
                 return with_variables(u, updates), with_variables(s, state)
             self.check_state(state)
+            tree_checks.arrays(updates, "updates")
             chosen = needs.chosen(arguments)
             if needs.third and "params" in chosen:
                 return update(updates, state, chosen.pop("params"), **chosen)

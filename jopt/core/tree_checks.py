@@ -6,9 +6,10 @@ step contains none of these checks.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from numbers import Real
+from numbers import Number, Real
 from typing import Any, NoReturn
 
 import jax
@@ -42,6 +43,73 @@ def leaves(
             with_nones = any(x is None for x in values)
             path = tree.leaves_with_names(whole, none=with_nones)[i][0]
             raise TypeError(f"{name} leaf {path!r} {problem}.")
+
+
+def arrays(whole: Any, name: str) -> None:
+    """Raise unless every leaf is an array or a number."""
+    values = jax.tree.leaves(whole, is_leaf=is_rows)
+    if not all(hasattr(x, "dtype") or isinstance(x, Number) for x in values):
+        leaves(values, whole, name)
+
+
+def without_float0(updates: Any) -> Any:
+    """The updates, with None for the gradients that JAX gives integer parameters."""
+    if not any(map(_is_float0, jax.tree.leaves(updates, is_leaf=is_rows))):
+        return updates
+    return jax.tree.map(
+        lambda g: None if _is_float0(g) else g, updates, is_leaf=tree.is_leaf
+    )
+
+
+def _is_float0(leaf: Any) -> bool:
+    return getattr(leaf, "dtype", None) == jax.dtypes.float0
+
+
+def without_statics(params: Any, updates: Any) -> Any:
+    """The parameters, with None in place of what is no array and has no gradient.
+
+    A whole model may have functions, numbers and texts among its leaves. Gradients are
+    None there, and no transformation sees these leaves.
+
+    Args:
+      params: The parameters, or None.
+      updates: Their gradients.
+    """
+    if all(map(can_move, jax.tree.leaves(params, is_leaf=is_rows))):
+        return params
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
+    try:
+        twins = treedef.flatten_up_to(params)
+    except ValueError:  # the transformation says where the structures differ
+        return params
+    return treedef.unflatten(
+        None if g is None and not can_move(p) and _is_leaf(p) else p
+        for g, p in zip(leaves, twins, strict=True)
+    )
+
+
+def with_statics(new: Any, params: Any) -> Any:
+    """The new parameters, with the leaves that `without_statics` took out."""
+    leaves, treedef = jax.tree.flatten(params, is_leaf=tree.is_leaf)
+    return treedef.unflatten(
+        p if x is None else x
+        for x, p in zip(treedef.flatten_up_to(new), leaves, strict=True)
+    )
+
+
+def can_move(leaf: Any) -> bool:
+    """Whether a leaf is an array of floating point or complex numbers."""
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and _is_inexact(dtype)
+
+
+@functools.lru_cache
+def _is_inexact(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.inexact)
+
+
+def _is_leaf(x: Any) -> bool:
+    return is_rows(x) or jax.tree_util.all_leaves([x])
 
 
 def _row_sparse(name: str, path: str) -> str:

@@ -14,6 +14,7 @@ from jopt import tree
 from jopt.transforms.aggregate import varying
 from jopt.tree import scalar
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 
 
 _REDUCTIONS = ("mean", "sum", "stack")
@@ -151,7 +152,7 @@ def _for_each_leaf(reduce: Any, shapes: Any) -> list[str]:
         )
     except ValueError as error:
         raise ValueError(
-            f"reduce={reduce!r} does not fit what the function returns, "
+            f"reduce={text_of(reduce)} does not fit what the function returns, "
             f"{jax.tree.structure(shapes)}: {error}"
         ) from None
     named = tree.leaves_with_names(shapes)

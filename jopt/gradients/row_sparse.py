@@ -23,6 +23,7 @@ import numpy as np
 
 from jopt import tree
 from jopt.core.transformation import Updates
+from jopt.tree.paths import by_name
 from jopt.tree.row_sparse import RowSparse
 from jopt.values.arguments import abbreviated, suggestion
 
@@ -52,7 +53,8 @@ def sparse_value_and_grad(
       looked up appears once, and padding follows.
 
     Raises:
-      ValueError: There is no parameter at a path, or it is a scalar.
+      ValueError: There is no parameter at a path, or it is a scalar; or two parameters
+        have the same path.
       TypeError: The ids are not integers.
 
     >>> import jopt
@@ -69,7 +71,7 @@ def sparse_value_and_grad(
     def value_and_grad(params, *args, **kwargs):
         named = tree.leaves_with_names(params, none=True)
         treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
-        tables = dict(named)
+        tables = by_name(named)
         ids = lookups(*args, **kwargs)
         for path, table_ids in ids.items():
             _check_lookup(path, tables, table_ids)

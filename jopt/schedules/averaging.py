@@ -16,6 +16,7 @@ from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.tree import scalar_dtype
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 
 
 @schedule
@@ -54,8 +55,8 @@ def swa_schedule(
     """
     if not callable(schedule):
         raise TypeError(
-            f"schedule must be a function of the step, got {schedule!r}. For a number, "
-            "use jopt.constant_schedule(number)."
+            f"schedule must be a function of the step, got {text_of(schedule)}. For a "
+            "number, use jopt.constant_schedule(number)."
         )
     arguments.function_of_step("schedule", schedule)
     arguments.at_least(0, start=start)

@@ -25,6 +25,7 @@ from jopt.schedules.join import join_schedules
 from jopt.schedules.warmup import warmup_cosine_decay_schedule
 from jopt.tree import scalar_dtype
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 
 
 @schedule
@@ -147,7 +148,7 @@ def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> ramp.Function:
     if not is_list or not all(isinstance(x, Mapping) for x in cosine_kwargs):
         raise TypeError(
             "cosine_kwargs must be a list of dicts, the arguments of "
-            f"warmup_cosine_decay_schedule, got {cosine_kwargs!r}"
+            f"warmup_cosine_decay_schedule, got {text_of(cosine_kwargs)}"
         )
     if not cosine_kwargs:
         raise ValueError("cosine_kwargs must be one or more dicts, got none")

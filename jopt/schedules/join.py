@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 
 
 @schedule
@@ -46,8 +47,8 @@ def join_schedules(
     for i, part in enumerate(schedules):
         if not callable(part):
             raise TypeError(
-                f"schedules[{i}] must be a function of the step, got {part!r}. For a "
-                "number, use jopt.constant_schedule(number)."
+                f"schedules[{i}] must be a function of the step, got {text_of(part)}. "
+                "For a number, use jopt.constant_schedule(number)."
             )
     begins = arguments.increasing("boundaries", boundaries)
     later = [

@@ -11,7 +11,7 @@ from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.tree import scalar_dtype
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated
+from jopt.values.arguments import abbreviated, text_of
 from jopt.values.numbers import number
 
 
@@ -102,10 +102,10 @@ def scaled(
         if not arguments.is_number(boundary):
             raise TypeError(
                 "the steps of boundaries_and_scales must be whole numbers, got "
-                f"{boundary!r}"
+                f"{text_of(boundary)}"
             )
     for boundary in sorted(scales):
-        name = f"boundaries_and_scales[{boundary!r}]"
+        name = f"boundaries_and_scales[{text_of(boundary)}]"
         scale = number(name, scales[boundary], "a number")
         arguments.nonnegative(**{name: scale})
         values.append(values[-1] * scale)

@@ -14,6 +14,7 @@ from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.tree import scalar_dtype
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 
 
 @schedule
@@ -53,7 +54,9 @@ def multiply_schedules(
             arguments.finite(**{name: part})
             numbers.append(float(part))
         else:
-            raise TypeError(f"{name} must be a schedule or a number, got {part!r}")
+            raise TypeError(
+                f"{name} must be a schedule or a number, got {text_of(part)}"
+            )
     constant = ramp.constant(math.prod(numbers))
 
     def function(count):
@@ -100,8 +103,8 @@ def multiplicative_schedule(
     arguments.at_most(10_000_000, total_steps=total_steps)
     if not callable(factor_fn):
         raise TypeError(
-            f"factor_fn must be a function of the step, got {factor_fn!r}. For a "
-            "number, use jopt.exponential_decay(init_value, 1, number)."
+            f"factor_fn must be a function of the step, got {text_of(factor_fn)}. For "
+            "a number, use jopt.exponential_decay(init_value, 1, number)."
         )
     arguments.function_of_step("factor_fn", factor_fn)
 

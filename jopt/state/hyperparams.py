@@ -19,9 +19,10 @@ from jax.core import Tracer
 
 from jopt import tree
 from jopt.core.changing_numbers import extremes
+from jopt.tree.paths import by_name
 from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated, suggestion
+from jopt.values.arguments import abbreviated, suggestion, text_of
 from jopt.values.numbers import number
 from jopt.values.recipe import Recorded
 
@@ -219,7 +220,7 @@ def _entries(state: Any) -> dict[str, _Entry]:
     if isinstance(state, Recorded):
         raise TypeError(
             "expected a state, as returned by init or update, got the transformation "
-            f"{state!r}"
+            f"{text_of(state)}"
         )
     entries, multiples = [], []
     for keys, holder in holders(state, "hyperparameters", ()):
@@ -232,6 +233,7 @@ def _entries(state: Any) -> dict[str, _Entry]:
             if name == multiple:
                 multiples.append(entries[-1])
     entries += _effective_rates(entries, multiples)
+    by_name((x.path, x.value) for x in entries)  # raise if two are the same
     names = collections.Counter(entry.name for entry in entries)
     return {(x.name if names[x.name] == 1 else x.path): x for x in entries}
 

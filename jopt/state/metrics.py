@@ -15,6 +15,7 @@ import jax
 from jopt import tree
 from jopt.core.transformation import OptState
 from jopt.state.hyperparams import Numbers, holders, numbers_of
+from jopt.tree.paths import by_name
 from jopt.tree.variables import sees_arrays
 
 
@@ -63,6 +64,7 @@ def metrics(state: OptState) -> dict[str, jax.Array]:
     known = numbers_of(state)
     numbers, paths = dict(known), dict(known.paths)
     entries = list(_entries(state))
+    by_name((f"{path}/{name}", value) for path, name, value in entries)
     occurrences = collections.Counter(name for _, name, _ in entries)
     for path, name, value in entries:
         unique = occurrences[name] == 1 and name not in numbers

@@ -21,7 +21,7 @@ from jopt.core import masks
 from jopt.core.chain import Chain
 from jopt.core.transformation import GradientTransformation
 from jopt.state.recipe_differences import inside
-from jopt.values.arguments import abbreviated
+from jopt.values.arguments import abbreviated, text_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Rename:
     def __post_init__(self) -> None:
         _check_pattern(self, self.old)
         if not isinstance(self.new, str):
-            raise TypeError(f"new must be a string, got new={self.new!r}")
+            raise TypeError(f"new must be a string, got new={text_of(self.new)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ Rule = Rename | Drop | Reset | Cast
 def _check_pattern(rule: Any, pattern: Any) -> None:
     kind = type(rule).__name__
     if not isinstance(pattern, str):
-        raise TypeError(f"{kind}: the pattern must be a string, got {pattern!r}")
+        raise TypeError(f"{kind}: the pattern must be a string, got {text_of(pattern)}")
     masks.expression(pattern)
 
 

@@ -11,6 +11,7 @@ from jax.sharding import SingleDeviceSharding
 
 from jopt import tree
 from jopt.core.transformation import GradientTransformation, OptState, Params
+from jopt.tree.paths import by_name
 from jopt.tree.variables import without_variables
 
 
@@ -35,7 +36,7 @@ def assembled(
     """
     treedef = jax.tree.structure(template)
     like = jax.tree_util.tree_leaves_with_path(without_variables(template))
-    positions = {tree.path_name(path): i for i, (path, _) in enumerate(like)}
+    positions = by_name((tree.path_name(path), i) for i, (path, _) in enumerate(like))
     leaves: list[Any] = [None] * len(like)
     if fresh:
         if abstract := [x for x in jax.tree.leaves(params) if is_abstract(x)]:

@@ -23,9 +23,10 @@ from jopt.core.transformation import GradientTransformation, OptState, Params
 from jopt.state.migration import Rule, likely, migrated, moved, new_chains
 from jopt.state.placing import assembled, is_abstract, is_key
 from jopt.state.recipe_differences import declared, differing
+from jopt.tree.paths import by_name
 from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated
+from jopt.values.arguments import abbreviated, text_of
 from jopt.values.config import to_config
 from jopt.values.recipe import Recorded
 
@@ -56,13 +57,13 @@ def state_dict(state: OptState) -> dict[str, jax.Array]:
     if isinstance(state, Recorded):
         raise TypeError(
             "expected a state, as returned by init or update, got the transformation "
-            f"{state!r}"
+            f"{text_of(state)}"
         )
     flat: dict[str, Any] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        name = tree.path_name(path)
-        if name in flat:
-            raise ValueError(f"two leaves have the path {name!r}; rename one of them")
+    pairs = jax.tree_util.tree_leaves_with_path(state)
+    for name, leaf in by_name(
+        (tree.path_name(path), leaf) for path, leaf in pairs
+    ).items():
         if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
             raise TypeError(f"leaf {name!r} is not an array: {abbreviated(leaf)}")
         if is_key(leaf):

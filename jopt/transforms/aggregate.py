@@ -15,6 +15,7 @@ from jopt.core.factory import transformation
 from jopt.core.leaves import Leaves
 from jopt.core.transformation import GradientTransformation, Place, Updates
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 
 
 @transformation
@@ -57,7 +58,8 @@ def aggregate(
     names = tuple(axis_name) if is_sequence else (axis_name,)
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(
-            f"axis_name must be a name, or names, of mapped axes, got {axis_name!r}"
+            f"axis_name must be a name, or names, of mapped axes, got "
+            f"{text_of(axis_name)}"
         )
     arguments.one_of(("mean", "sum"), op=op)
     reduce = jax.lax.pmean if op == "mean" else jax.lax.psum

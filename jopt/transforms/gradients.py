@@ -16,6 +16,7 @@ from jopt.core.leafwise import leafwise
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation, Params, Place, Updates
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -55,7 +56,9 @@ def stateless(
     """
 
     if not callable(f):
-        raise TypeError(f"f must be a function of updates and params, got f={f!r}")
+        raise TypeError(
+            f"f must be a function of updates and params, got f={text_of(f)}"
+        )
 
     def init(params):
         del params
@@ -89,7 +92,9 @@ def stateless_with_tree_map(
     {'w': Array([0.], dtype=float32)}
     """
     if not callable(f):
-        raise TypeError(f"f must be a function of a leaf and its param, got f={f!r}")
+        raise TypeError(
+            f"f must be a function of a leaf and its param, got f={text_of(f)}"
+        )
 
     def init(params):
         del params
@@ -140,7 +145,7 @@ def set_to_zero() -> GradientTransformation:
     Array([0., 0.], dtype=float32)
     """
     # zeros_like, not 0 * g: that would keep a NaN.
-    return leafwise(lambda g: jnp.zeros_like(g))
+    return leafwise(lambda g: jnp.zeros_like(g), any_dtype=True)
 
 
 @transformation
@@ -163,7 +168,7 @@ def freeze(mask: Mask) -> GradientTransformation:
     >>> jopt.freeze("b").update({"b": jnp.ones(1), "w": jnp.ones(1)}, ())[0]
     {'b': Array([0.], dtype=float32), 'w': Array([1.], dtype=float32)}
     """
-    return leafwise(lambda g: jnp.zeros_like(g), mask=mask)
+    return leafwise(lambda g: jnp.zeros_like(g), mask=mask, any_dtype=True)
 
 
 @transformation

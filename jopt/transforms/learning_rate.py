@@ -15,6 +15,7 @@ from jopt.core.leafwise import leafwise
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -124,7 +125,7 @@ transition_steps=100))
     """
     if not callable(step_size_fn):
         raise TypeError(
-            f"step_size_fn must be a schedule, got {step_size_fn!r}; for a constant "
-            "use jopt.scale"
+            f"step_size_fn must be a schedule, got {text_of(step_size_fn)}; for a "
+            "constant use jopt.scale"
         )
     return scale(step_size_fn)

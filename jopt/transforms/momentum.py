@@ -12,6 +12,7 @@ from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation, Place
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -77,7 +78,7 @@ def trace(
     if nesterov:
         raise ValueError(
             "nesterov=True is defined only without dampening, got "
-            f"dampening={dampening!r}"
+            f"dampening={text_of(dampening)}"
         )
 
     def scalars(t):

@@ -189,12 +189,12 @@ def dtype(
     arguments.one_of(
         (None, "promote", "highest", "lowest"), mixed_dtype_handler=mixed_dtype_handler
     )
-    named = {path: jnp.asarray(x).dtype for path, x in leaves_with_names(tree)}
-    dtypes = sorted(set(named.values()), key=str)
+    named = [(path, jnp.asarray(x).dtype) for path, x in leaves_with_names(tree)]
+    dtypes = sorted({x for _, x in named}, key=str)
     if len(dtypes) <= 1:
         return dtypes[0] if dtypes else scalar_dtype()
     if mixed_dtype_handler is None:
-        examples = {str(x): path for path, x in named.items()}
+        examples = {str(x): path for path, x in named}
         shown = ", ".join(f"{x} ({path!r})" for x, path in sorted(examples.items()))
         raise ValueError(
             f"the leaves have several dtypes: {shown}. Set mixed_dtype_handler to "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import math
+from numbers import Number
 from typing import Any, Literal
 
 import jax
@@ -12,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt.tree.dtypes import compute_dtype, scalar_dtype
+from jopt.tree.paths import leaves_with_names
 from jopt.tree.row_sparse import is_rows, touched
+from jopt.values.arguments import abbreviated, text_of
 
 
 def abs_sq(x: jax.Array) -> jax.Array:
@@ -51,6 +54,7 @@ def norm(tree: Any, ord: Order = None, squared: bool = False) -> jax.Array:
 
     Raises:
       ValueError: ``ord`` is not one of these.
+      TypeError: A leaf is neither an array nor a number.
 
     >>> float(norm({"a": jnp.full(4, 300.0, jnp.float16), "b": None}))
     600.0
@@ -60,6 +64,10 @@ def norm(tree: Any, ord: Order = None, squared: bool = False) -> jax.Array:
     7.0
     """
     leaves = [touched(x) for x in jax.tree.leaves(tree, is_leaf=is_rows)]
+    if not all(hasattr(x, "dtype") or isinstance(x, Number) for x in leaves):
+        for path, x in leaves_with_names(tree):
+            if not hasattr(x, "dtype") and not isinstance(x, Number):
+                raise TypeError(f"leaf {path!r} is {abbreviated(x)}, not an array")
     return _norm(leaves, ord, squared)
 
 
@@ -76,7 +84,7 @@ def _norm(leaves: list[Any], ord: Order, squared: bool) -> jax.Array:
         result = of_all(jnp.stack(each)) if each else jnp.zeros(())
         result = abs_sq(result) if squared else result
     else:
-        raise ValueError(f"ord must be None, 1, 2 or jnp.inf, got ord={ord!r}")
+        raise ValueError(f"ord must be None, 1, 2 or jnp.inf, got ord={text_of(ord)}")
     return result.astype(scalar_dtype())
 
 

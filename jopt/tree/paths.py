@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -26,9 +26,55 @@ def path_name(path: tuple[Any, ...]) -> str:
     >>> [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
     ['dense/kernel']
     """
-    if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
-        path = path[:-1]
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return jax.tree_util.keystr(_without_value(path), simple=True, separator="/")
+
+
+def _without_value(path: tuple[Any, ...]) -> tuple[Any, ...]:
+    is_value = len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value")
+    return path[:-1] if is_value else path
+
+
+def leaves_with_keys(
+    tree: Any, none: bool = False
+) -> list[tuple[tuple[str, ...], Any]]:
+    """Return ``(keys, leaf)`` of every leaf.
+
+    The keys tell two leaves apart that have one path, because a key has a slash in it.
+
+    Args:
+      tree: Any tree.
+      none: Whether None counts as a leaf.
+
+    >>> leaves_with_keys({"a": {"b": 1.0}, "a/b": 2.0})
+    [(('a', 'b'), 1.0), (('a/b',), 2.0)]
+    """
+    pairs, _ = jax.tree_util.tree_flatten_with_path(
+        tree, is_leaf=is_leaf if none else is_rows
+    )
+    return [
+        (tuple(path_name((key,)) for key in _without_value(path)), leaf)
+        for path, leaf in pairs
+    ]
+
+
+def by_name(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the leaves by path.
+
+    Args:
+      named: The path of each leaf, and the leaf.
+
+    Raises:
+      ValueError: Two leaves have the same path.
+
+    >>> by_name(leaves_with_names({"a": {"b": 1.0}}))
+    {'a/b': 1.0}
+    """
+    leaves: dict[str, Any] = {}
+    for name, leaf in named:
+        if name in leaves:
+            raise ValueError(f"two leaves have the path {name!r}; rename one of them")
+        leaves[name] = leaf
+    return leaves
 
 
 def leaves_with_names(tree: Any, none: bool = False) -> list[tuple[str, Any]]:
@@ -169,16 +215,27 @@ def difference(
 
     >>> difference("x", {"a": 1.0, "b": 2.0}, "y", {"a": 1.0})
     "only in x: 'b'"
+    >>> difference("x", {"a": {"b": 1.0}}, "y", {"a/b": 1.0})
+    "only in x: 'a/b' (the keys 'a', 'b'); only in y: 'a/b' (the key 'a/b')"
     """
-    p, q = ([n for n, _ in leaves_with_names(t, none)] for t in (tree, other))
+    p, q = ([keys for keys, _ in leaves_with_keys(t, none)] for t in (tree, other))
+    same_path = {"/".join(keys) for keys in p} & {"/".join(keys) for keys in q}
     parts = []
     for owner, paths, other_paths in ((name, p, q), (other_name, q, p)):
-        if lone := [path for path in paths if path not in set(other_paths)]:
+        if lone := [keys for keys in paths if keys not in set(other_paths)]:
             more = f" and {len(lone) - 4} more" if len(lone) > 4 else ""
-            shown = [repr(path) if path else "the tree itself" for path in lone[:4]]
-            parts.append(f"only in {owner}: {', '.join(shown)}{more}")
+            shown = ", ".join(_shown(keys, same_path) for keys in lone[:4])
+            parts.append(f"only in {owner}: {shown}{more}")
     # With the same paths, the trees differ in a container: a list and a tuple, say.
     return "; ".join(parts) or _containers(*map(jax.tree.structure, (tree, other)))
+
+
+def _shown(keys: tuple[str, ...], same_path: set[str]) -> str:
+    path = "/".join(keys)
+    if not keys or path not in same_path:
+        return repr(path) if keys else "the tree itself"
+    what = "the key" if len(keys) == 1 else "the keys"
+    return f"{path!r} ({what} {', '.join(map(repr, keys))})"
 
 
 def _containers(treedef: Any, other: Any) -> str:

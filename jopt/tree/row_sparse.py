@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jopt.values.arguments import text_of
+
 
 _MOST = 2**31 - 1  # ids are int32
 
@@ -56,7 +58,9 @@ class RowSparse:
         if isinstance(self.num_rows, bool) or not isinstance(
             self.num_rows, int | np.integer
         ):
-            raise TypeError(f"num_rows must be a whole number, got {self.num_rows!r}")
+            raise TypeError(
+                f"num_rows must be a whole number, got {text_of(self.num_rows)}"
+            )
         object.__setattr__(self, "num_rows", int(self.num_rows))
         if self.num_rows < 1:
             raise ValueError(f"num_rows must be >= 1, got num_rows={self.num_rows}")

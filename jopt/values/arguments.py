@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import re
 from collections.abc import Callable, Collection, Iterable
 from itertools import pairwise
 from numbers import Real
@@ -28,7 +29,7 @@ def _require(
         value = known(value)
         # NaN fails every comparison, so it is rejected too.
         if value is not None and not allowed(value):
-            raise ValueError(f"{name} must be {wanted}, got {name}={value!r}")
+            raise ValueError(f"{name} must be {wanted}, got {name}={text_of(value)}")
 
 
 def known(value: Any) -> Any:
@@ -65,7 +66,9 @@ def nonnegative(**arguments: Any) -> None:
 def some_positive(**arguments: Any) -> None:
     """Raise if all numbers are zero."""
     if all(known(value) == 0 for value in arguments.values()):
-        shown = " and ".join(f"{name}={value!r}" for name, value in arguments.items())
+        shown = " and ".join(
+            f"{name}={text_of(value)}" for name, value in arguments.items()
+        )
         raise ValueError(
             f"{shown} cannot all be zero: a zero gradient would be divided by zero"
         )
@@ -96,13 +99,15 @@ def one_of(allowed: Collection[Any], **arguments: Any) -> None:
     for name, value in arguments.items():
         if value not in allowed:
             options = ", ".join(map(repr, allowed))
-            raise ValueError(f"{name} must be one of {options}, got {name}={value!r}")
+            raise ValueError(
+                f"{name} must be one of {options}, got {name}={text_of(value)}"
+            )
 
 
 def whole(name: str, value: Any) -> int:
     """The argument as an int; raise unless it is a whole number."""
     if not is_number(value) or not math.isfinite(value) or value != int(value):
-        raise TypeError(f"{name} must be a whole number, got {name}={value!r}")
+        raise TypeError(f"{name} must be a whole number, got {name}={text_of(value)}")
     return int(value)
 
 
@@ -141,7 +146,7 @@ def increasing(name: str, values: Iterable[Any]) -> list[int]:
 def flag(name: str, value: Any) -> bool:
     """The argument; raise unless it is True or False."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {name}={value!r}")
+        raise TypeError(f"{name} must be True or False, got {name}={text_of(value)}")
     return value
 
 
@@ -154,13 +159,13 @@ def storage_dtype(name: str, value: Any) -> str:
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(
             f"{name} must be a floating point dtype such as 'bfloat16', got "
-            f"{name}={value!r}"
+            f"{name}={text_of(value)}"
         )
     if dtype.itemsize < 2:
         raise ValueError(
             f"{name} must have 16 bits or more: without a scale, {dtype.name} cannot "
             "hold numbers as different as gradients are. Use 'bfloat16', got "
-            f"{name}={value!r}"
+            f"{name}={text_of(value)}"
         )
     return dtype.name
 
@@ -175,8 +180,8 @@ def function_of_step(name: str, value: Any) -> None:
         )
     if not callable(value):
         raise TypeError(
-            f"{name} must be a function of the step, got {name}={value!r}. For a "
-            "number, use jopt.constant_schedule(number)."
+            f"{name} must be a function of the step, got {name}={text_of(value)}. For "
+            "a number, use jopt.constant_schedule(number)."
         )
     try:
         signature = inspect.signature(value)
@@ -219,10 +224,22 @@ def suggestion(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f" Did you mean {by_lower_case[close[0]]!r}?" if close else ""
 
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def text_of(value: Any) -> str:
+    """The repr of a value, without addresses, which differ in every run.
+
+    >>> text_of([text_of, object()])
+    '[<function text_of>, <object object>]'
+    """
+    return _ADDRESS.sub("", repr(value))
+
+
 def abbreviated(value: Any) -> str:
     """A short repr for a message."""
     traced = isinstance(value, Tracer)
-    text = str(jax.typeof(value)) if traced else " ".join(repr(value).split())
+    text = str(jax.typeof(value)) if traced else " ".join(text_of(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

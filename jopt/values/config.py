@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from jopt.values import registry
-from jopt.values.arguments import abbreviated
+from jopt.values.arguments import abbreviated, text_of
 from jopt.values.limits import inside_data, limited
 from jopt.values.numbers import Tunable, tunable
 from jopt.values.recipe import Recorded, spread
@@ -42,8 +42,8 @@ def to_config(value: Any) -> dict[str, Any]:
     """
     if not isinstance(value, Recorded) or value.recipe is None:
         raise TypeError(
-            f"{value!r} has no config, because it was not made by a factory decorated "
-            "with @jopt.transformation or @jopt.schedule"
+            f"{text_of(value)} has no config, because it was not made by a factory "
+            "decorated with @jopt.transformation or @jopt.schedule"
         )
     return _encode(value, "")
 
@@ -127,8 +127,9 @@ def _encode(value: Any, path: str) -> Any:
     if name := _function_name(value):
         return {"$function": name}
     raise TypeError(
-        f"argument {path!r} cannot be written to a config: {value!r}. Use a regular "
-        "expression, a decorated factory, or a function at the top level of a module."
+        f"argument {path!r} cannot be written to a config: {text_of(value)}. Use a "
+        "regular expression, a decorated factory, or a function at the top level of a "
+        "module."
     )
 
 

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jopt.values.arguments import text_of
+
 
 class Recipe:
     """A factory, with the arguments of its call that differ from the defaults."""
@@ -71,7 +73,9 @@ class Recorded:
     recipe: Recipe | None = None
 
     def __repr__(self) -> str:
-        return object.__repr__(self) if self.recipe is None else repr(self.recipe)
+        if self.recipe is None:
+            return f"<{type(self).__name__} without a recipe>"
+        return repr(self.recipe)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Recorded) or self.recipe is None:
@@ -112,7 +116,7 @@ def _show(value: Any) -> str:
         return str(value)
     if type(value) is tuple:
         return f"({', '.join(map(_show, value))}{',' * (len(value) == 1)})"
-    return repr(value)
+    return text_of(value)
 
 
 def freeze(value: Any) -> Hashable:

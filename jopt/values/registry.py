@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Literal, TypeVar, get_args
 
 from jopt.values import arguments
-from jopt.values.arguments import suggestion
+from jopt.values.arguments import suggestion, text_of
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -77,7 +77,7 @@ def config_function(function: F) -> F:
     if not inspect.isfunction(given) or not name.isidentifier():
         raise TypeError(
             "config_function decorates a function that def has given a name, got "
-            f"{function!r}"
+            f"{text_of(function)}"
         )
     _add(_functions, function, "function")
     return function
@@ -128,8 +128,8 @@ def unknown(name: Any) -> ValueError:
     known = names()
     hint = suggestion(name, known) if isinstance(name, str) else ""
     return ValueError(
-        f"there is no factory {name!r}.{hint} jopt.names() lists all {len(known)}; "
-        "your own module has to be imported first"
+        f"there is no factory {text_of(name)}.{hint} jopt.names() lists all "
+        f"{len(known)}; your own module has to be imported first"
     )
 
 

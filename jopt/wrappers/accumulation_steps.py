@@ -12,7 +12,7 @@ from jopt import tree
 from jopt.core.changing_numbers import scheduled
 from jopt.core.transformation import Updates
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated
+from jopt.values.arguments import abbreviated, text_of
 from jopt.values.registry import config_function
 
 
@@ -77,7 +77,7 @@ def check_skip(f: Any) -> None:
     if f is not None and not callable(f):
         raise TypeError(
             "should_skip_update_fn must be a function of (updates, gradient_step, "
-            f"params), such as jopt.skip_not_finite, got {f!r}"
+            f"params), such as jopt.skip_not_finite, got {text_of(f)}"
         )
 
 

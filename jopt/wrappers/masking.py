@@ -1,7 +1,7 @@
 """Transformations for some of the leaves: ``masked``, ``partition``.
 
 The inner transformation sees None in place of every other leaf and keeps no state for
-it.
+it. So it does in extra arguments that are trees like the updates, such as ``grad``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
             masks.only(updates, selected),
             state.inner_state,
             masks.only(params, selected),
-            **extra,
+            **masks.only_in(extra, updates, selected),
         )
         return _merge(updates, [(selected, new)]), MaskedState(inner_state)
 
@@ -141,7 +141,7 @@ def partition(
                 masks.only(updates, selected),
                 state[name],
                 masks.only(params, selected),
-                **arguments,
+                **masks.only_in(arguments, updates, selected),
             )
             parts.append((selected, new))
         return _merge(updates, parts), new_state

@@ -121,3 +121,12 @@ def test_wrong_numbers_are_errors() -> None:
         jopt.dpsgd(0.1, 1.0, -1.0, 0)
     with pytest.raises(ValueError, match="key must be one key"):
         jopt.dpsgd(0.1, 1.0, 1.0, jax.random.split(jax.random.key(0), 2))
+
+
+def test_every_leaf_needs_the_same_number_of_examples() -> None:
+    tx = jopt.differentially_private_aggregate(1.0, 0.0, 0)
+    # The two leaves have one path.
+    params = {"a": {"b": jnp.zeros(1)}, "a/b": jnp.zeros(1)}
+    grads = {"a": {"b": jnp.zeros((3, 1))}, "a/b": jnp.zeros((2, 1))}
+    with pytest.raises(ValueError, match="the examples along the first axis"):
+        tx.update(grads, tx.init(params), params)

@@ -12,11 +12,12 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 import jopt
-from jopt import tree
+from jopt import checkpoint, tree
 from jopt.core import masks
 
 
@@ -223,3 +224,121 @@ def test_masks_of_one_chain_are_independent() -> None:
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = tx.update(zeros, tx.init(params), params)
     chex.assert_trees_all_equal(updates, in_dicts(10 * BIAS, KERNEL, 100 * OUT))
+
+
+# Two leaves with one path: a key has a slash in it.
+
+
+ONE_PATH = {"a": {"b": jnp.zeros(1)}, "a/b": jnp.zeros(1)}
+OF_ONE_PATH: list[tuple[Any, list[bool]]] = [
+    ({"a": {"b": True}, "a/b": False}, [True, False]),
+    ({"a": {"b": False}, "a/b": True}, [False, True]),
+    ({"a": False, "a/b": True}, [False, True]),
+    (flax.core.freeze({"a": {"b": True}, "a/b": False}), [True, False]),
+    (lambda params: {"a": {"b": True}, "a/b": False}, [True, False]),
+    ("a/b", [True, True]),  # an expression is about the path
+]
+
+
+@pytest.mark.parametrize(("mask", "chosen"), OF_ONE_PATH)
+def test_a_mask_tree_tells_leaves_with_one_path_apart(mask: Any, chosen: Any) -> None:
+    assert masks.select(mask, ONE_PATH) == chosen
+    tx = jopt.masked(jopt.set_to_zero(), mask)
+    ones = jax.tree.map(jnp.ones_like, ONE_PATH)
+    updates, _ = tx.update(ones, tx.init(ONE_PATH), ONE_PATH)
+    assert [not u.any() for u in jax.tree.leaves(updates)] == chosen
+
+
+def test_labels_and_multiples_tell_leaves_with_one_path_apart() -> None:
+    labels = {"a": {"b": "x"}, "a/b": "y"}
+    assert masks.labels(labels, ONE_PATH) == ["x", "y"]
+    assert masks.multiples({"a": {"b": 0.5}, "a/b": 2}, ONE_PATH) == [0.5, 2.0]
+    rules = jopt.rules(({"a": {"b": False}, "a/b": True}, 1), ("", 2))
+    assert rules(ONE_PATH) == {"a": {"b": 2}, "a/b": 1}
+
+
+def test_an_entry_with_slashes_names_a_leaf_by_its_path() -> None:
+    nested, flat = {"a": {"b": 0.0}}, {"a/b": 0.0}
+    for mask in (nested, flat):
+        mask = jax.tree.map(lambda _: True, mask)
+        assert masks.select(mask, nested) == masks.select(mask, flat) == [True]
+    assert masks.select({"a": True}, flat) == [True]
+
+
+@pytest.mark.parametrize(
+    ("mask", "params", "message"),
+    [
+        ({"a/b": True}, ONE_PATH, "says nothing about leaf 'a/b'"),
+        ({"a": True}, ONE_PATH, "says nothing about leaf 'a/b'"),
+        ({"a/b": True, "a": {"b": True}}, {"a/b": 0.0}, r"match no leaf: \['a/b'\]"),
+        (
+            {"a/b": {"c": True}, "a": {"b/c": True}},
+            {"a": {"b": {"c": 0.0}}},
+            "2 entries with the path 'a/b/c'; rename one of them",
+        ),
+    ],
+)
+def test_a_mask_tree_that_is_ambiguous_is_an_error(
+    mask: Any, params: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        masks.select(mask, params)
+
+
+def _lookups(params: Any) -> Any:
+    grad = jopt.sparse_value_and_grad(
+        lambda p: jnp.sum(p["a"]["b"]), lambda: {"a/b": jnp.array([0])}
+    )
+    return grad(params)
+
+
+# Everything that finds leaves by their path.
+BY_PATH: dict[str, Callable[[Any], Any]] = {
+    "state_dict": lambda p: jopt.state_dict(jopt.adam(0.1).init(p)),
+    "load_state_dict": lambda p: jopt.load_state_dict(jopt.adam(0.1), p, {}),
+    "sparse_value_and_grad": _lookups,
+    "torch": lambda p: jopt.interop.torch.state_dict(
+        jopt.adam(0.1),
+        jopt.adam(0.1).init(p),
+        p,
+        {"state": {}, "param_groups": [{"params": [0, 1]}]},
+        order=["a/b", "a/b"],
+    ),
+    "keras": lambda p: jopt.interop.keras.get_weights(
+        jopt.adam(0.1), jopt.adam(0.1).init(p), p, order=["a/b", "a/b"]
+    ),
+    "optax": lambda p: jopt.interop.optax.from_optax_state(
+        jopt.adam(0.1), p, optax.adam(0.1).init(p)
+    ),
+}
+
+
+@pytest.mark.parametrize("call", BY_PATH.values(), ids=BY_PATH)
+def test_what_finds_leaves_by_path_refuses_two_with_one_path(call: Any) -> None:
+    with pytest.raises(ValueError, match=r"two leaves have the path '.*a/b'; rename"):
+        call(ONE_PATH)
+
+
+def test_a_checkpoint_is_not_restored_into_two_leaves_with_one_path(
+    tmp_path: Any,
+) -> None:
+    params = {"a": {"b": jnp.zeros(1)}}
+    checkpoint.save(tmp_path / "c.npz", params=params, opt_state={})
+    with pytest.raises(ValueError, match="two leaves have the path 'params/a/b'"):
+        checkpoint.restore(tmp_path / "c.npz", params=ONE_PATH)
+
+
+def test_hyperparams_and_metrics_refuse_two_numbers_with_one_path() -> None:
+    inner = jopt.chain(b=jopt.monitor(jopt.sgd(0.1), keep=True))
+    tx = jopt.partition(
+        {"a": inner, "a/b": jopt.monitor(jopt.sgd(0.2), keep=True)},
+        {"x": "a", "y": "a/b"},
+    )
+    state = tx.init({"x": jnp.ones(1), "y": jnp.ones(1)})
+    for call in (
+        jopt.hyperparams,
+        jopt.metrics,
+        lambda state: jopt.set_hyperparams(tx, state, learning_rate=1.0),
+    ):
+        with pytest.raises(ValueError, match=r"two leaves have the path 'a/b/.*rename"):
+            call(state)

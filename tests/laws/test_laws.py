@@ -385,6 +385,8 @@ def test_wrong_trees_are_refused_with_the_path_of_the_leaf(case: Case) -> None:
         update(tx, {**grads, "kernel": grads["kernel"].T}, state, params)
     with pytest.raises(ValueError, match=r"different structures.*'scalar'"):
         update(tx, {n: g for n, g in grads.items() if n != "scalar"}, state, params)
+    if case.name in ("freeze", "set_to_zero"):
+        return  # integers may be frozen
     with pytest.raises(TypeError, match="'bias' has dtype int32"):
         update(tx, {**grads, "bias": jnp.arange(4)}, state, params)
     with pytest.raises(TypeError, match="'bias' has dtype int32"):

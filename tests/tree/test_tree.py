@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 
 from jopt import tree
+from jopt.tree.paths import map_leaves
 
 
 RNG = np.random.default_rng(0)
@@ -608,3 +609,11 @@ def test_eight_bit_floats_can_be_computed_with() -> None:
         assert found["a"].dtype == jnp.float8_e4m3fn
         np.testing.assert_array_equal(found["a"].astype(jnp.float32), [2.0, 4.0])
     assert tree.sum(x) == 3
+
+
+def test_leaves_with_one_path_are_all_seen() -> None:
+    arrays = {"a": {"b": jnp.ones(1, jnp.bfloat16)}, "a/b": jnp.ones(1)}
+    with pytest.raises(ValueError, match=r"several dtypes: bfloat16 .*, float32 "):
+        tree.dtype(arrays)
+    with pytest.raises(ValueError, match=r"only in x: 'a/b' \(the keys 'a', 'b'\)$"):
+        map_leaves(lambda x, y: x, x={"a": {"b": 1}, "a/b": 2}, y={"a/b": 2})

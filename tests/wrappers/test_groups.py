@@ -178,6 +178,51 @@ def test_groups_nest() -> None:
     chex.assert_trees_all_close(updates, expected, rtol=1e-6)
 
 
+# Rules inside a group.
+
+
+MULTIPLES = jopt.rules((jopt.is_bias_or_norm, 0.0), ("embed", 0.5), ("", 1.0))
+
+
+def test_rules_hold_inside_a_group_that_lacks_some_of_their_leaves() -> None:
+    params = {"bias": LEAVES[0], "w": LEAVES[1], "embed": LEAVES[2]}
+    grads = [dict(zip(params, g, strict=True)) for g in GRADS]
+    tx = jopt.partition(
+        {
+            "slow": jopt.adamw(0.1, weight_decay=0.2, mask=MULTIPLES),
+            "fast": jopt.chain(
+                jopt.adamw(0.5, weight_decay=0.2, mask=MULTIPLES),
+                jopt.masked(jopt.scale_by_group(MULTIPLES), "w"),
+            ),
+        },
+        jopt.rules(("embed|bias", "slow"), ("", "fast")),
+    )
+    found, _ = run(tx, params, grads)  # in the order of the names
+    options = [(0, 0.1, 0.0), (2, 0.1, 0.1), (1, 0.5, 0.2)]
+    expected = [alone(jopt.adamw(r, weight_decay=wd), i) for i, r, wd in options]
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        # An expression is about paths, and those of masked leaves are known.
+        (
+            [("haed", 1), ("", 2)],
+            r"'haed' -> 1 chooses no leaf; the paths are 'bias' \(masked here\), "
+            r"'kernel' \(3, 4\)",
+        ),
+        ([("", 1), ("bias", 2)], "'bias' -> 2 chooses only leaves that earlier rules"),
+        ([("bias", 1)], r"no rule chooses 'kernel' \(3, 4\)"),
+    ],
+)
+def test_a_misspelt_rule_inside_a_group_is_an_error(rules: Any, message: str) -> None:
+    params = {"bias": jnp.ones(4), "kernel": jnp.ones((3, 4))}
+    tx = jopt.masked(jopt.scale_by_group(jopt.rules(*rules)), "kernel")
+    with pytest.raises(ValueError, match=message):
+        tx.init(params)
+
+
 # Rules are values, and say what is wrong with them.
 
 

@@ -31,7 +31,7 @@ import numpy as np
 from jopt.core.factory import Schedule
 from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated, suggestion
+from jopt.values.arguments import abbreviated, suggestion, text_of
 from jopt.values.numbers import Tunable, is_declared, normalize, number
 
 
@@ -281,7 +281,7 @@ def _normalized(name: str, value: Any, annotation: Any) -> Any:
         if kind is float:
             return number(name, value, "a number")
         if kind is str and not isinstance(value, str):
-            raise TypeError(f"{name} must be a string, got {name}={value!r}")
+            raise TypeError(f"{name} must be a string, got {name}={text_of(value)}")
     return list(value) if isinstance(value, list) or type(value) is tuple else value
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jopt.interop.shared.state_view import Member, View, joined
+from jopt.values.arguments import text_of
 
 
 # Called with a view and a place; returns the other library's value / jopt's value.
@@ -77,7 +78,7 @@ def argument(member: Member, name: str) -> float:
     if not isinstance(value, int | float):
         raise ValueError(
             f"{name} of {member.name} must be a constant to convert its state, got "
-            f"{value!r}"
+            f"{text_of(value)}"
         )
     return value
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from jopt import tree
 from jopt.core.transformation import Params
+from jopt.tree.paths import by_name
 from jopt.values.arguments import abbreviated
 
 
@@ -60,9 +61,10 @@ def in_order(params: Params, order: Sequence[str | Permuted] | None) -> list[Par
 
     Raises:
       TypeError: ``order`` is not a sequence of paths.
-      ValueError: ``order`` is missing, or does not name every parameter once.
+      ValueError: ``order`` is missing, or does not name every parameter once; or two
+        parameters have the same path.
     """
-    shapes = {n: jnp.shape(x) for n, x in tree.leaves_with_names(params)}
+    shapes = by_name((n, jnp.shape(x)) for n, x in tree.leaves_with_names(params))
     paths = list(shapes)
     if order is None:
         plain = isinstance(params, list | tuple) and not hasattr(params, "_fields")

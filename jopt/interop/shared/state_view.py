@@ -19,7 +19,7 @@ from jopt.core import masks
 from jopt.core.chain import as_transformation
 from jopt.core.transformation import GradientTransformation, OptState, Params
 from jopt.interop.shared.parameter_order import Permuted, in_order
-from jopt.tree.paths import difference
+from jopt.tree.paths import by_name, difference
 from jopt.tree.variables import with_variables, without_variables
 from jopt.values.arguments import abbreviated
 
@@ -110,7 +110,7 @@ class View:
         self.state = state
         self.members = list(members(tx, state))
         self.reach = dict(reached(tx, params))
-        self.flat = {n: x for n, x in tree.leaves_with_names(state) if x is not None}
+        self.flat = by_name(tree.leaves_with_names(state))
         self.parameters = in_order(params, order)
 
     def places(self, source: str, path: str) -> list[str]:

@@ -11,6 +11,7 @@ from jopt.interop.torch.groups import Groups, optimizer
 from jopt.interop.torch.shared import after, is_zero, times
 from jopt.schedules.inverse import inverse_time_decay
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -189,7 +190,7 @@ def Adafactor(
             "exponent; -0.8 is usual"
         )
     if not isinstance(eps, list | tuple) or len(eps) != 2:
-        raise TypeError(f"eps must be two numbers, got eps={eps!r}")
+        raise TypeError(f"eps must be two numbers, got eps={text_of(eps)}")
     arguments.positive(**{"eps[0]": eps[0], "eps[1]": eps[1]})
     decay = None
     if weight_decay and isinstance(lr, float):

@@ -27,6 +27,7 @@ from jopt.schedules.join import join_schedules
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -76,7 +77,7 @@ def SGD(
     if nesterov and (decay is None or damping is not None):
         raise ValueError(
             "nesterov needs a momentum > 0 and no dampening, got "
-            f"momentum={momentum!r}, dampening={dampening!r}"
+            f"momentum={text_of(momentum)}, dampening={text_of(dampening)}"
         )
     damping = damping if decay is not None else None
     tx = sgd(lr, decay, nesterov, dampening=damping)

@@ -10,6 +10,7 @@ from jopt.schedules.product import multiply_schedules
 from jopt.transforms.learning_rate import scale
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 from jopt.values.numbers import Tunable, normalize
 
 
@@ -36,7 +37,7 @@ def is_zero(value: Any) -> bool:
 def pair(name: str, value: Any) -> tuple[Any, Any]:
     """Check and return two hyperparameters."""
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise TypeError(f"{name} must be two numbers, got {name}={value!r}")
+        raise TypeError(f"{name} must be two numbers, got {name}={text_of(value)}")
     first, second = (normalize(f"{name}[{i}]", x) for i, x in enumerate(value))
     return first, second
 
@@ -53,6 +54,6 @@ def times(name: str, rate: Any, function: Any) -> Any:
     if isinstance(rate, Tunable):
         raise TypeError(
             f"{name} makes a schedule of lr, which cannot be tunable then, got "
-            f"lr={rate!r}"
+            f"lr={text_of(rate)}"
         )
     return multiply_schedules([rate, function])

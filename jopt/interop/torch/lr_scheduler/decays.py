@@ -18,7 +18,7 @@ from jopt.schedules.join import join_schedules
 from jopt.schedules.piecewise import piecewise_constant, piecewise_constant_schedule
 from jopt.schedules.product import multiplicative_schedule, multiply_schedules
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated
+from jopt.values.arguments import abbreviated, text_of
 
 
 # Schedules with the value ``lr`` times a factor, also in torch.
@@ -42,7 +42,8 @@ def LambdaLR(lr: float, lr_lambda: Callable[[Any], Any]) -> Schedule:
     """
     if not callable(lr_lambda):
         raise TypeError(
-            f"lr_lambda must be a function of the step, got lr_lambda={lr_lambda!r}"
+            f"lr_lambda must be a function of the step, got "
+            f"lr_lambda={text_of(lr_lambda)}"
         )
     return multiply_schedules([lr, lr_lambda])
 
@@ -93,7 +94,7 @@ def MultiStepLR(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Sch
     """
     if not isinstance(milestones, list | tuple):
         raise TypeError(
-            f"milestones must be a list of steps, got milestones={milestones!r}"
+            f"milestones must be a list of steps, got milestones={text_of(milestones)}"
         )
     steps = [arguments.whole("milestones", m) for m in milestones]
     times = {m: steps.count(m) for m in sorted(steps)}
