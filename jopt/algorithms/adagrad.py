@@ -51,7 +51,8 @@ def scale_by_rss(
         wider.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: ``initial_accumulator_value`` or ``eps`` is negative.
@@ -96,7 +97,8 @@ def adagrad(
       eps_in_sqrt, accumulator_dtype: See `scale_by_rss`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is negative.

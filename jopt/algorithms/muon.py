@@ -239,7 +239,8 @@ def muon(
       adam_eps_mode: ``eps_mode`` of `adamw`.
 
     Returns:
-      A `partition` into ``"muon"`` and ``"adam"``, which needs params.
+      A `partition` into ``"muon"`` and ``"adam"``, which needs params. A complex matrix
+      becomes unitary.
 
     Raises:
       ValueError: An argument is out of range, or a leaf of ``hidden`` is not a matrix.
