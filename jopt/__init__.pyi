@@ -305,6 +305,9 @@ from .wrappers.conditionally import (
     conditionally_mask as conditionally_mask,
     conditionally_transform as conditionally_transform,
 )
+from .wrappers.complex_leaves import (
+    split_real_and_imaginary as split_real_and_imaginary,
+)
 from .wrappers.monitor import monitor as monitor
 from .wrappers.catch_up import catch_up as catch_up, caught_up as caught_up
 

@@ -61,7 +61,8 @@ def scale_by_acprop(
       mu_dtype, nu_dtype: See `scale_by_adam`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
@@ -124,7 +125,8 @@ def acprop(
       mu_dtype, nu_dtype: See `scale_by_acprop`.
 
     Returns:
-      A transformation; it needs params if there is a weight decay.
+      A transformation; it needs params if there is a weight decay. A complex number
+      counts by its magnitude, see `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.

@@ -58,7 +58,8 @@ def scale_by_belief(
       nesterov, mu_dtype, nu_dtype: See `scale_by_adam`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
@@ -120,7 +121,8 @@ def adabelief(
       nesterov, mu_dtype, nu_dtype: See `scale_by_belief`.
 
     Returns:
-      A transformation; it needs params if there is a weight decay.
+      A transformation; it needs params if there is a weight decay. A complex number
+      counts by its magnitude, see `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.

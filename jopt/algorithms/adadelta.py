@@ -45,7 +45,8 @@ def scale_by_adadelta(
         keeps the divisor positive.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: ``rho`` is outside [0, 1), or ``eps`` is not positive.
@@ -94,7 +95,8 @@ def adadelta(
       weight_decay_mask: The leaves to decay, in any form of `jopt.Mask`.
 
     Returns:
-      A transformation; it needs params if there is a weight decay.
+      A transformation; it needs params if there is a weight decay. A complex number
+      counts by its magnitude, see `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range.

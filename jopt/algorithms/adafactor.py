@@ -127,7 +127,8 @@ def adafactor(
       factored_axes, eps_mode: See `scale_by_factored_rms`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation; it needs params. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or ``eps`` is None without

@@ -53,7 +53,8 @@ def scale_by_rss(
         wider.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: ``initial_accumulator_value`` or ``eps`` is negative.
@@ -103,7 +104,8 @@ def adagrad(
       eps_in_sqrt, accumulator_dtype: See `scale_by_rss`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is negative.

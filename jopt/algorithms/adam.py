@@ -74,7 +74,8 @@ def scale_by_adam(
         ``eps / sqrt(1 - b2^t)`` (Keras, TensorFlow, the paper's "epsilon hat").
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
@@ -166,7 +167,8 @@ def adam(
       nu_dtype, nesterov, eps_mode: See `scale_by_adam`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
@@ -221,7 +223,8 @@ def adamw(
       nu_dtype, nesterov, eps_mode: See `scale_by_adam`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation; it needs params. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.

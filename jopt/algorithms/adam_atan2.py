@@ -120,7 +120,8 @@ def adam_atan2(
       nu_dtype: See `scale_by_adam_atan2`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation; it needs params. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range.

@@ -58,7 +58,8 @@ def scale_by_adamax(
         False adds it to the divisor (Keras).
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: ``b1`` or ``b2`` is outside [0, 1), or ``eps`` is not positive.
@@ -113,7 +114,8 @@ def adamax(
       b1, b2, eps, mu_dtype, nu_dtype, eps_in_max: See `scale_by_adamax`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range.
@@ -157,7 +159,8 @@ def adamaxw(
       mu_dtype, nu_dtype, eps_in_max: See `scale_by_adamax`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation; it needs params. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range.

@@ -74,7 +74,8 @@ def scale_by_adan(
       g_dtype: Storage dtype of the last gradient; None means float32 or wider.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
@@ -149,7 +150,8 @@ def adan(
       m_dtype, v_dtype, n_dtype, g_dtype: See `scale_by_adan`.
 
     Returns:
-      A transformation; it needs params if there is a weight decay.
+      A transformation; it needs params if there is a weight decay. A complex number
+      counts by its magnitude, see `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.

@@ -76,7 +76,8 @@ def scale_by_ademamix(
       nu_dtype: See `scale_by_adam`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
@@ -169,7 +170,8 @@ def ademamix(
       b3_warmup, alpha_warmup, m2_dtype, nu_dtype: See `scale_by_ademamix`.
 
     Returns:
-      A transformation; it needs params if there is a weight decay.
+      A transformation; it needs params if there is a weight decay. A complex number
+      counts by its magnitude, see `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.

@@ -81,7 +81,8 @@ def scale_by_adopt(
       nu_dtype: See `scale_by_adam`.
 
     Returns:
-      A transformation. With clipping, complex leaves are an error.
+      A transformation. With clipping, complex leaves are an error; otherwise a complex
+      number counts by its magnitude, see `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range.
@@ -189,7 +190,8 @@ def adopt(
       nu_dtype: See `scale_by_adopt`.
 
     Returns:
-      A transformation; it needs params if there is a weight decay.
+      A transformation; it needs params if there is a weight decay. A complex number
+      counts by its magnitude, see `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range.

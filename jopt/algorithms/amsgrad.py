@@ -62,7 +62,8 @@ def scale_by_amsgrad(
       eps_mode: See `scale_by_adam`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
@@ -134,7 +135,8 @@ def amsgrad(
       nu_dtype, maximum, eps_mode: See `scale_by_amsgrad`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.

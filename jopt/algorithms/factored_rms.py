@@ -74,7 +74,8 @@ def scale_by_factored_rms(
         bounds mean(R) and the divisor from below by epsilon (torch).
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or ``epsilon`` is None without

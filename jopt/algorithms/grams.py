@@ -45,7 +45,8 @@ def grams(
       nu_dtype: See `scale_by_adam`.
 
     Returns:
-      A transformation; it needs params.
+      A transformation; it needs params. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.

@@ -96,7 +96,8 @@ def lamb(
         for other decays on other leaves, combine several ``lamb`` with `partition`.
 
     Returns:
-      A transformation that needs params.
+      A transformation that needs params. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or ``mask`` is given with

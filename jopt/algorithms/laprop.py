@@ -57,7 +57,8 @@ def scale_by_laprop(
         ``"before"`` adds it before (pytorch_optimizer, which has 1e-15 for both eps).
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
@@ -125,7 +126,8 @@ def laprop(
       nu_dtype, eps_mode: See `scale_by_laprop`.
 
     Returns:
-      A transformation that needs params if there is a weight decay.
+      A transformation that needs params if there is a weight decay. A complex number
+      counts by its magnitude, see `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.

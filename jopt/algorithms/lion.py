@@ -58,7 +58,7 @@ def scale_by_lion(
       smooth_beta: Slope of the hyperbolic tangent at zero, > 0; infinity is the sign.
 
     Returns:
-      A transformation.
+      A transformation. For complex ``g``, ``sign(g)`` is ``g / |g|``.
 
     Raises:
       ValueError: A number is out of range.
@@ -114,7 +114,7 @@ def lion(
       mode, smooth_beta: See `scale_by_lion`.
 
     Returns:
-      A transformation that needs params.
+      A transformation that needs params. For complex ``g``, ``sign(g)`` is ``g / |g|``.
 
     Raises:
       ValueError: A number is out of range.

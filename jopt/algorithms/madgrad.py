@@ -62,7 +62,8 @@ def scale_by_madgrad(
       x0_dtype: Storage dtype of ``x0``; None means float32 or wider.
 
     Returns:
-      A transformation that needs params and must be the last of a chain.
+      A transformation that needs params and must be the last of a chain. A complex
+      number counts by its magnitude, see `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range.
@@ -128,7 +129,8 @@ def madgrad(
       grad_sum_sq_dtype, s_dtype, x0_dtype: See `scale_by_madgrad`.
 
     Returns:
-      A transformation that needs params and must be the last of a chain.
+      A transformation that needs params and must be the last of a chain. A complex
+      number counts by its magnitude, see `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range.

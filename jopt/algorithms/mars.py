@@ -74,7 +74,8 @@ def scale_by_mars(
       eps_mode: See `scale_by_adam`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
@@ -149,7 +150,8 @@ def mars_adamw(
       previous_dtype, eps_mode: See `scale_by_mars`.
 
     Returns:
-      A transformation that needs params.
+      A transformation that needs params. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.

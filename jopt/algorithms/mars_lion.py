@@ -61,7 +61,7 @@ def scale_by_mars_lion(
         wider.
 
     Returns:
-      A transformation.
+      A transformation. For complex ``g``, ``sign(g)`` is ``g / |g|``.
 
     Raises:
       ValueError: A number is out of range.
@@ -114,7 +114,7 @@ def mars_lion(
       gamma, max_norm, matrices_only, previous_dtype: See `scale_by_mars_lion`.
 
     Returns:
-      A transformation that needs params.
+      A transformation that needs params. For complex ``g``, ``sign(g)`` is ``g / |g|``.
 
     Raises:
       ValueError: A number is out of range.

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jopt import tree
+from jopt.algorithms import layers
 from jopt.core import masks
 from jopt.values.arguments import text_of
 from jopt.values.registry import config_function
@@ -23,10 +24,12 @@ from jopt.values.registry import config_function
 # The layout of a leaf, one letter for each axis: "i" for inputs, "o" for outputs, "b"
 # for a batch of matrices. JAX's dense kernels are "io", torch's weights "oi",
 # convolutions "iio" and "iiio". In attention, queries (model, head, size) are "ioo" and
-# the output projection is "iio". A scan over layers puts "b" in front.
+# the output projection is "iio". A scan over layers puts "b" in front. "auto" is the
+# layout of Flax's or Equinox's layer, see `layers.layouts`, and "io" for every other
+# leaf of two axes.
 # Either one layout for all leaves, a tree of layouts (or a prefix of one), a function
-# (path, leaf) -> layout, or one of params -> tree of layouts. None takes the last axis
-# as outputs and all others as inputs.
+# (path, leaf) -> layout, or one of params -> tree of layouts, such as `jopt.rules`.
+# None is "auto" for all leaves.
 Axes: TypeAlias = str | Callable[..., Any] | Any
 
 ShapeScale: TypeAlias = Literal["kj", "match_rms_adamw", "spectral"]
@@ -43,17 +46,20 @@ def letters(axes: Axes, params: Any) -> list[Any]:
       One layout per leaf, Nones included, in the tree's order.
 
     Raises:
-      ValueError: A leaf has fewer than two axes, or its layout does not match them.
+      ValueError: A leaf has fewer than two axes, its layout does not match them, or it
+        has three or more and its layer is not known.
 
-    >>> letters(None, {"conv": np.ones((3, 3, 8, 16)), "dense": np.ones((8, 16))})
+    >>> letters(None, {"conv": {"kernel": np.ones((3, 3, 8, 4))}, "w": np.ones((8, 4))})
     ['iiio', 'io']
     """
     named = tree.leaves_with_names(params, none=True)
-    layouts: list[Any] = (
-        [None if x is None else "i" * (np.ndim(x) - 1) + "o" for _, x in named]
-        if axes is None
-        else masks.labels(axes, params)
-    )
+    given = masks.labels("auto" if axes is None else axes, params)
+    known = layers.layouts(params) if "auto" in given else given
+    layouts = [
+        auto if layout == "auto" else layout
+        for layout, auto in zip(given, known, strict=True)
+    ]
+    unknown = []
     for (path, leaf), layout in zip(named, layouts, strict=True):
         if leaf is None:
             continue
@@ -63,12 +69,50 @@ def letters(axes: Axes, params: Any) -> list[Any]:
                 f"leaf {path!r} has shape {shape}, but a matrix needs two or more "
                 "axes. jopt.muon gives all other leaves to AdamW"
             )
-        if len(layout) != len(shape) or not {*"io"} <= {*layout} <= {*"bio"}:
+        if layout is None:
+            unknown.append((path, leaf))
+        elif len(layout) != len(shape) or not {*"io"} <= {*layout} <= {*"bio"}:
             raise ValueError(
                 f"axes must have a letter 'b', 'i' or 'o' for each axis, and both 'i' "
                 f"and 'o', got {text_of(layout)} for leaf {path!r} of shape {shape}"
             )
+    if unknown:
+        has_more = len(unknown) < sum(leaf is not None for _, leaf in named)
+        raise ValueError(_ambiguous(unknown, has_more))
     return layouts
+
+
+def _ambiguous(unknown: list[tuple[str, Any]], has_more: bool) -> str:
+    """Return the error about leaves of three or more axes whose layers are not known.
+
+    Args:
+      unknown: The paths and leaves.
+      has_more: Whether the tree has other leaves.
+    """
+    path, leaf = unknown[0]
+    shape = np.shape(leaf)
+    n = len(shape)
+    stack, inputs, outputs = (
+        "b" * (n - 2) + "io",
+        "i" * (n - 1) + "o",
+        "i" + "o" * (n - 1),
+    )
+    pairs = [
+        (f"^{re.escape(p)}$", "b" * (np.ndim(x) - 2) + "io") for p, x in unknown[:3]
+    ]
+    if has_more or len(unknown) > 3:
+        pairs.append(("", "auto"))
+    # One array has no path to choose it by.
+    axes = f"jopt.rules({', '.join(map(str, pairs))})" if path else repr(stack)
+    more = f" (and {len(unknown) - 3} more such leaves)" if len(unknown) > 3 else ""
+    return (
+        f"leaf {path!r} of shape {shape} may be {math.prod(shape[:-2])} matrices "
+        f"{shape[-2:]}, one matrix {(math.prod(shape[:-1]), shape[-1])}, or one matrix "
+        f"{(shape[0], math.prod(shape[1:]))}, and its layer is not known. For a stack "
+        f"of matrices write axes={axes}{more}; {inputs!r} in place of {stack!r} is the "
+        f"second choice, {outputs!r} the third. For weights of (outputs, inputs), swap "
+        "the letters"
+    )
 
 
 def positions(axes: str, which: str) -> tuple[int, ...]:
@@ -125,11 +169,13 @@ def devices_along(mesh_axis: str | None) -> int:
     return mesh.shape[mesh_axis]
 
 
-# Names of input layers, output layers, and vectors. A scan over layers stacks vectors
-# to matrices, so the number of axes is not enough.
+# Names of input layers, output layers, vectors, and normalizations. A scan over layers
+# stacks vectors to matrices, so the number of axes is not enough.
 _NOT_HIDDEN = re.compile(
     r"embed|(^|[/_.])((wte|wpe|emb|head|classifier)(s|_?\d+)?([/_.]|$)|logit)"
-    r"|(^|[/_.])(bias|scale|gain|gamma|beta|norm)$",
+    r"|(^|[/_.])(bias(_\w+)?|scale|gain|gamma|beta|norm)$"
+    r"|(^|[/_.])(layer|batch|group|instance|rms)?_?(norm|ln|bn)s?(_?\d+|_[a-z]+)?"
+    r"/weight$",
     re.IGNORECASE,
 )
 
@@ -141,8 +187,9 @@ def is_hidden(path: str, leaf: Any) -> bool:
     The leaf has two or more axes, more than one input and more than one output. Its
     path contains neither ``embed`` nor ``logit``, nor one of the words ``wte``,
     ``wpe``, ``emb``, ``head`` and ``classifier``, and does not end in ``bias``,
-    ``scale``, ``gain``, ``gamma``, ``beta`` or ``norm``. An output layer with another
-    name counts as hidden.
+    ``bias_…``, ``scale``, ``gain``, ``gamma``, ``beta`` or ``norm``, or in the
+    ``weight`` of a norm, such as ``norm1/weight``. An output layer with another name
+    counts as hidden.
 
     >>> [is_hidden(x, np.ones((2, 2))) for x in ("mlp/kernel", "lm_head/kernel")]
     [True, False]

@@ -85,8 +85,10 @@ def scale_by_muon(
       mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
       nesterov: Whether to use Nesterov's look-ahead momentum.
       axes: The matrix layout of the leaves, see `matrices.Axes`: ``"io"`` is a dense
-        kernel, ``"bio"`` a stack of them. None takes the last axis as outputs and all
-        others as inputs, which is right for dense and convolution kernels.
+        kernel, ``"bio"`` a stack of them. None, or ``"auto"``, recognizes the layers of
+        Flax and Equinox, stacked or not, and takes every other leaf of two axes as
+        (inputs, outputs). For other leaves of three or more axes, give rules such as
+        ``jopt.rules(("blocks/.*/kernel", "bio"), ("", "auto"))``.
       shape_scale: The scale s. ``"kj"`` is sqrt(max(1, outputs / inputs)),
         ``"spectral"`` sqrt(outputs / inputs), ``"match_rms_adamw"`` 0.2
         sqrt(max(inputs, outputs)), and None 1.
@@ -103,7 +105,8 @@ def scale_by_muon(
       A transformation.
 
     Raises:
-      ValueError: An argument is out of range, or a leaf is not a matrix.
+      ValueError: An argument is out of range, a leaf is not a matrix, or ``axes`` does
+        not say how a leaf of three or more axes is one.
 
     Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
     Equal to Jordan's code and torch's; optax bias-corrects both parts of U, which
@@ -230,12 +233,14 @@ def muon(
       hidden: The leaves for Muon; see `jopt.Mask`. None selects by shape and name, with
         `matrices.is_hidden`.
       axes, shape_scale, ns_dtype, mesh_axis, equilibrate: See `scale_by_muon`.
-      after: A transformation of s O; `normalize_neurons` makes this NorMuon.
+      after: A transformation of s O; `normalize_neurons`, with the same ``axes``, makes
+        this NorMuon.
       adam_eps: ``eps`` of `adamw`.
       adam_eps_mode: ``eps_mode`` of `adamw`.
 
     Returns:
-      A `partition` into ``"muon"`` and ``"adam"``, which needs params.
+      A `partition` into ``"muon"`` and ``"adam"``, which needs params. A complex matrix
+      becomes unitary.
 
     Raises:
       ValueError: An argument is out of range, or a leaf of ``hidden`` is not a matrix.

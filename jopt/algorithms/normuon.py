@@ -14,14 +14,19 @@ State: 4 bytes per neuron beside Muon's 4 per float32 parameter. Use Muon's sett
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jopt import tree
-from jopt.algorithms.matrices import positions
+from jopt.algorithms.matrices import Axes, letters, positions
+from jopt.core import tree_checks
 from jopt.core.factory import StorageDtype, transformation
-from jopt.core.leafwise import leafwise, zeros
+from jopt.core.leafwise import zeros
+from jopt.core.leaves import Leaves
 from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -37,7 +42,7 @@ class NormalizeNeuronsState(NamedTuple):
 def normalize_neurons(
     b2: ScalarOrSchedule = 0.95,
     *,
-    axes: str | None = None,
+    axes: Axes = None,
     nu_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
     """Divide each neuron's updates by their running RMS, and keep the norm of the leaf.
@@ -48,15 +53,15 @@ def normalize_neurons(
 
     Args:
       b2: Decay of the second moment, in [0, 1); 0.9 to 0.95.
-      axes: The matrix layout of all leaves, such as ``"bio"``, see `matrices.Axes`;
-        None takes the last axis as outputs and all others as inputs.
+      axes: The matrix layout of the leaves, as for `scale_by_muon`.
       nu_dtype: Storage dtype of ``nu``; None means float32 or wider.
 
     Returns:
       A transformation.
 
     Raises:
-      ValueError: ``b2`` is outside [0, 1).
+      ValueError: ``b2`` is outside [0, 1), or ``axes`` does not say how a leaf of three
+        or more axes is a matrix.
 
     Li et al., "NorMuon: making Muon more efficient and scalable", 2025.
 
@@ -67,21 +72,59 @@ def normalize_neurons(
     Array([0.711, 0.711], dtype=float32)
     """
     arguments.decay_rate(b2=b2)
+    slot = zeros(nu_dtype, real=True, divides=True)
+    slot.check("nu")
 
-    def inputs(shape):
-        if len(shape) < 2:
-            return None
-        return positions(axes or "i" * (len(shape) - 1) + "o", "i")
+    def layouts(leaves):
+        matrices = leaves.each(lambda x: x if jnp.ndim(x) > 1 else None)
+        return letters(axes, leaves.tree(matrices))
 
-    def rule(o, nu):
-        if nu is None or not o.size:
-            return o, nu
-        squares = jnp.mean(tree.abs_sq(o), inputs(o.shape), keepdims=True)
-        nu = b2 * nu + (1 - b2) * squares
-        u = o / (jnp.sqrt(nu) + 1e-10)
-        matrix = positions(axes, "io") if axes else None
-        norm = jnp.maximum(tree.norm_along(u, matrix), jnp.finfo(nu.dtype).tiny)
-        return u * (tree.norm_along(o, matrix) / norm), nu
+    def per_output(layout):
+        return slot._replace(over=lambda _: positions(layout, "i"))
 
-    nu = zeros(nu_dtype, real=True, over=inputs, divides=True)
-    return leafwise(rule, state=NormalizeNeuronsState, nu=nu)
+    def init(params):
+        leaves = Leaves(params, "params")
+        nu = [
+            None if layout is None else per_output(layout).init(p)
+            for p, layout in zip(leaves.values, layouts(leaves), strict=True)
+        ]
+        return NormalizeNeuronsState(leaves.tree(nu))
+
+    def update(updates, state, params=None):
+        leaves = Leaves(updates)
+        if params is not None:
+            leaves.aligned(params, "params")
+        each = layouts(leaves)
+        slots = [
+            None if layout is None else jax.eval_shape(per_output(layout).init, o)
+            for o, layout in zip(leaves.values, each, strict=True)
+        ]
+        nu = tree_checks.aligned(
+            updates, slots, leaves.treedef, state.nu, "the state's nu"
+        )
+        new = leaves.values
+        for i, layout in enumerate(each):
+            if layout is not None and new[i].size:
+                tree_checks.dtypes(new[i], None, nu[i])
+                # `1 - b2` is formed here, while b2 may still be a Python double.
+                new[i], nu[i] = _normalized(new[i], nu[i], b2, 1 - b2, layout)
+        return leaves.tree(new), NormalizeNeuronsState(leaves.tree(nu))
+
+    return GradientTransformation(init, update)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _normalized(
+    o: jax.Array, nu: jax.Array, b2: Any, rest: Any, layout: str
+) -> tuple[jax.Array, jax.Array]:
+    wide = np.promote_types(tree.compute_dtype(o.dtype), nu.dtype)
+    real = jnp.finfo(wide).dtype
+    old, b2, rest = (jnp.asarray(x).astype(real) for x in (nu, b2, rest))
+    u = o.astype(wide)
+    squares = jnp.mean(tree.abs_sq(u), positions(layout, "i"), keepdims=True)
+    new = b2 * old + rest * squares
+    matrix = positions(layout, "io")
+    before = tree.norm_along(u, matrix)
+    u = u / (jnp.sqrt(new) + 1e-10)
+    norm = jnp.maximum(tree.norm_along(u, matrix), jnp.finfo(real).tiny)
+    return (u * (before / norm)).astype(o.dtype), new.astype(nu.dtype)

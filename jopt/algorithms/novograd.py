@@ -56,7 +56,8 @@ def scale_by_novograd(
       mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
 
     Returns:
-      A transformation that needs params.
+      A transformation that needs params. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
@@ -118,7 +119,8 @@ def novograd(
       b1, b2, eps, eps_root, weight_decay, mu_dtype: See `scale_by_novograd`.
 
     Returns:
-      A transformation that needs params.
+      A transformation that needs params. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.

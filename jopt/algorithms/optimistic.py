@@ -146,7 +146,8 @@ def optimistic_adam_v2(
       nu_dtype: See `scale_by_adam`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
@@ -192,7 +193,8 @@ def optimistic_adam(
       nesterov: See `optimistic_adam_v2`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.

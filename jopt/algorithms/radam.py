@@ -64,7 +64,8 @@ def scale_by_radam(
         adds it before (torch, the authors); see `scale_by_adam`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
@@ -166,7 +167,8 @@ def radam(
       mu_dtype, nu_dtype, eps_mode: See `scale_by_radam`.
 
     Returns:
-      A transformation that needs params if there is a weight decay.
+      A transformation that needs params if there is a weight decay. A complex number
+      counts by its magnitude, see `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.

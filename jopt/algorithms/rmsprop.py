@@ -57,7 +57,8 @@ def scale_by_rms(
       nu_dtype: Storage dtype of ``nu``; None means float32 or wider.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range.
@@ -113,7 +114,8 @@ def scale_by_stddev(
       nu_dtype: See `scale_by_rms`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range.
@@ -203,7 +205,8 @@ def rmsprop(
       nu_dtype: See `scale_by_rms`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, ``nesterov`` is set without ``momentum``, or

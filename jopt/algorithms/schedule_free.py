@@ -280,7 +280,8 @@ def schedule_free_adamw(
       nu_dtype: See `scale_by_rms`.
 
     Returns:
-      A transformation that needs params.
+      A transformation that needs params. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range.

@@ -32,7 +32,7 @@ def sign_sgd(learning_rate: ScalarOrSchedule) -> GradientTransformation:
       learning_rate: Step of every element, >= 0.
 
     Returns:
-      A transformation.
+      A transformation. For complex ``g``, ``sign(g)`` is ``g / |g|``.
 
     Raises:
       ValueError: ``learning_rate`` is negative.
@@ -65,7 +65,7 @@ def signum(
       accumulator_dtype: Storage dtype of the average; None means float32 or wider.
 
     Returns:
-      A transformation.
+      A transformation. For complex ``g``, ``sign(g)`` is ``g / |g|``.
 
     Raises:
       ValueError: A number is out of range.

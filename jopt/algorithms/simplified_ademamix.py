@@ -59,7 +59,8 @@ def scale_by_simplified_ademamix(
       n_dtype: Storage dtype of ``n``; None means float32 or wider.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
@@ -123,7 +124,8 @@ def simplified_ademamix(
       m_dtype, n_dtype: See `scale_by_simplified_ademamix`.
 
     Returns:
-      A transformation that needs params if there is a weight decay.
+      A transformation that needs params if there is a weight decay. A complex number
+      counts by its magnitude, see `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.

@@ -61,7 +61,8 @@ def scale_by_stable_adamw(
       nu_dtype: See `scale_by_adam`.
 
     Returns:
-      A transformation that needs params.
+      A transformation that needs params. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range.
@@ -135,7 +136,8 @@ def stable_adamw(
       nu_dtype: See `scale_by_stable_adamw`.
 
     Returns:
-      A transformation that needs params.
+      A transformation that needs params. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range.

@@ -66,7 +66,8 @@ def scale_by_yogi(
         adds it before (TensorFlow Addons); see `scale_by_adam`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or both ``eps`` and ``eps_root`` are zero.
@@ -139,7 +140,8 @@ def yogi(
       mu_dtype, nu_dtype, eps_mode: See `scale_by_yogi`.
 
     Returns:
-      A transformation.
+      A transformation. A complex number counts by its magnitude, see
+      `split_real_and_imaginary`.
 
     Raises:
       ValueError: A number is out of range, or ``eps`` is zero.

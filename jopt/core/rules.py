@@ -330,7 +330,8 @@ def layer_decay(decay: float, layers: Sequence[str]) -> LayerDecay:
     arguments.positive(decay=decay)
     if isinstance(layers, str) or not layers:
         raise ValueError(
-            f"layers must be a list of regular expressions, got layers={text_of(layers)}"
+            "layers must be a list of regular expressions, got layers="
+            f"{text_of(layers)}"
         )
     for layer in layers:
         masks.expression(layer)

@@ -429,11 +429,18 @@ def test_a_leaf_without_numbers_stays_as_it_is() -> None:
 # Which leaves are whose.
 
 HIDDEN = ["h0/attn/kernel", "MultiHeadAttention_0/query/kernel", "blocks/3/mlp/w"]
-HIDDEN += ["Conv_0/kernel", "token_mixing/Dense_0/kernel", "heading/kernel"]
+HIDDEN += [
+    "lora_b",
+    "blocks/normalized/weight",
+    "Conv_0/kernel",
+    "token_mixing/Dense_0/kernel",
+    "heading/kernel",
+]
 OTHERS = ["embed/embedding", "wte", "wpe/w", "pos_embedding", "patch_embed/kernel"]
 OTHERS += ["lm_head/kernel", "head/kernel", "heads_0/kernel", "Classifier/kernel"]
 OTHERS += ["logits/kernel", "logitdense/kernel", "emb/table", "model.lm_head.weight"]
 OTHERS += ["layers/bias", "layers/LayerNorm_0/scale"]  # under a scan over layers
+OTHERS += ["layers/norm1/weight", "layers/ln/weight", "cell/bias_n"]  # of Equinox
 
 
 @pytest.mark.parametrize("path", HIDDEN + OTHERS)
@@ -540,7 +547,9 @@ def test_equal_shapes_are_one_trace_and_few_calls() -> None:
 
 def test_turned_shapes_are_stacked_together() -> None:
     leaves = {"a": jnp.ones((4, 6)), "b": jnp.ones((6, 4)), "c": jnp.ones((2, 3, 4))}
-    names, _ = calls(jopt.scale_by_muon(), leaves)
+    names, _ = calls(
+        jopt.scale_by_muon(axes={"a": "io", "b": "io", "c": "iio"}), leaves
+    )
     assert names["_together"] == 1
 
 
@@ -555,7 +564,7 @@ def test_a_leaf_among_many_gets_what_it_gets_alone() -> None:
     rng = np.random.default_rng(0)
     shapes = [(4, 4)] * 20 + [(4, 6), (6, 4)] * 3 + [(2, 3, 4)]
     leaves = [jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes]
-    tx = jopt.scale_by_muon()
+    tx = jopt.scale_by_muon(axes=lambda _, x: "io" if x.ndim == 2 else "iio")
     together = jax.jit(lambda x: update(tx, x))(leaves)
     alone = [update(tx, x) for x in leaves]
     chex.assert_trees_all_close(together, alone, rtol=1e-4, atol=1e-5)

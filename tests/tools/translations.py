@@ -69,6 +69,8 @@ def own(factory: Any) -> list[inspect.Parameter]:
 
 def recipes(tx: Any) -> list[Any]:
     """The calls that make an optimizer: one, or those in a chain."""
+    if tx.recipe.name == "split_real_and_imaginary":  # about complex numbers only
+        return recipes(tx.recipe.arguments["inner"])
     if tx.recipe.name != "chain":
         return [tx.recipe]
     return [x for member in tx.recipe.arguments["members"] for x in recipes(member)]
@@ -140,7 +142,7 @@ def own_defaults(library: str, name: str) -> tuple[str, float] | None:
     In shares of the longest way that a parameter goes, in float64.
     """
     factory = {"keras": keras, "torch": torch}[library]
-    called = getattr(factory, name)().recipe.name
+    called = recipes(getattr(factory, name)())[0].name
     for row in rows_of(library):
         found = re.fullmatch(rf"{name}\((?:lr=|learning_rate=)?([\d.]+)\)", row.oracle)
         if found:

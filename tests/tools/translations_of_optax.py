@@ -32,7 +32,6 @@ REPLACED = {
     "safe_norm": "`tree.norm`, whose gradient at zero is zero",
     "schedule_free_eval_params": "`eval_params`",
     "snapshot": "`metrics`",
-    "split_real_and_imaginary": "not needed: complex leaves work as they are",
     "tree_map_params": "`tree.map_params`",
     "update_infinity_moment": "`tree.update_infinity_moment`",
     "update_moment": "`tree.update_moment`",

@@ -10,7 +10,7 @@ from jopt.algorithms.nadam import nadam, nadamw
 from jopt.algorithms.radam import radam
 from jopt.core.transformation import GradientTransformation
 from jopt.interop.torch.groups import Groups, optimizer
-from jopt.interop.torch.shared import Betas, after, decays, is_zero
+from jopt.interop.torch.shared import Betas, after, decays, in_pairs, is_zero
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.values import arguments
@@ -48,8 +48,8 @@ def Adam(
       ValueError: A number is out of range.
 
     >>> Adam(lr=3e-4, betas=(0.9, 0.95))
-    adam(learning_rate=0.0003, b2=0.95)
-    >>> Adam(weight_decay=0.1)
+    split_real_and_imaginary(inner=adam(learning_rate=0.0003, b2=0.95))
+    >>> Adam(weight_decay=0.1).recipe.arguments["inner"]
     chain(add_decayed_weights(weight_decay=0.1), adam(learning_rate=0.001))
     """
     del params
@@ -61,12 +61,12 @@ def Adam(
         tx = adam(lr, b1, b2, eps)
         if amsgrad:
             tx = _amsgrad(lr, b1, b2, eps, maximum="raw")
-        return after(maximize, l2, tx)
+        return in_pairs(maximize, l2, tx)
     if not amsgrad:
-        return after(maximize, l2, adamw(lr, b1, b2, eps, weight_decay=weight_decay))
+        return in_pairs(maximize, l2, adamw(lr, b1, b2, eps, weight_decay=weight_decay))
     direction = scale_by_amsgrad(b1, b2, eps, maximum="raw")
     decay, rate = add_decayed_weights(weight_decay), scale_by_learning_rate(lr)
-    return after(maximize, l2, direction, decay, rate)
+    return in_pairs(maximize, l2, direction, decay, rate)
 
 
 @optimizer
@@ -98,10 +98,11 @@ def AdamW(
       ValueError: A number is out of range.
 
     >>> AdamW()
-    adamw(learning_rate=0.001, weight_decay=0.01)
+    split_real_and_imaginary(inner=adamw(learning_rate=0.001, weight_decay=0.01))
     >>> AdamW([{"params": "bias$|scale$", "weight_decay": 0.0}, {"params": ""}], 3e-4)
-    partition(transforms={'group_0': adam(learning_rate=0.0003), 'group_1': \
-adamw(learning_rate=0.0003, weight_decay=0.01)}, \
+    partition(transforms={'group_0': \
+split_real_and_imaginary(inner=adam(learning_rate=0.0003)), 'group_1': \
+split_real_and_imaginary(inner=adamw(learning_rate=0.0003, weight_decay=0.01))}, \
 param_labels=rules(('bias$|scale$', 'group_0'), ('', 'group_1')))
     """
     del params
@@ -180,7 +181,7 @@ def NAdam(
       ValueError: A number is out of range.
 
     >>> NAdam()
-    nadam(learning_rate=0.002, momentum_decay=0.004)
+    split_real_and_imaginary(inner=nadam(learning_rate=0.002, momentum_decay=0.004))
     """
     del params
     arguments.nonnegative(
@@ -190,11 +191,11 @@ def NAdam(
     b1, b2 = decays(betas)
     if not decoupled_weight_decay:
         tx = nadam(lr, b1, b2, eps, momentum_decay=momentum_decay)
-        return after(maximize, weight_decay, tx)
+        return in_pairs(maximize, weight_decay, tx)
     tx = nadamw(
         lr, b1, b2, eps, weight_decay=weight_decay, momentum_decay=momentum_decay
     )
-    return after(maximize, 0.0, tx)
+    return in_pairs(maximize, 0.0, tx)
 
 
 @optimizer
@@ -226,7 +227,7 @@ def RAdam(
       ValueError: A number is out of range.
 
     >>> RAdam()
-    radam(learning_rate=0.001, eps_mode='before')
+    split_real_and_imaginary(inner=radam(learning_rate=0.001, eps_mode='before'))
     """
     del params
     arguments.nonnegative(lr=lr, weight_decay=weight_decay)
@@ -236,7 +237,7 @@ def RAdam(
     if decoupled_weight_decay:
         l2, decay = 0.0, weight_decay
     tx = radam(lr, b1, b2, eps, weight_decay=decay, eps_mode="before")
-    return after(maximize, l2, tx)
+    return in_pairs(maximize, l2, tx)
 
 
 @optimizer
@@ -266,9 +267,9 @@ def Adamax(
       ValueError: A number is out of range.
 
     >>> Adamax()
-    adamax(learning_rate=0.002)
+    split_real_and_imaginary(inner=adamax(learning_rate=0.002))
     """
     del params
     arguments.nonnegative(lr=lr, weight_decay=weight_decay)
     arguments.positive(eps=eps)
-    return after(maximize, weight_decay, adamax(lr, *decays(betas), eps))
+    return in_pairs(maximize, weight_decay, adamax(lr, *decays(betas), eps))

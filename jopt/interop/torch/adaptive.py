@@ -8,7 +8,7 @@ from jopt.algorithms.adagrad import adagrad
 from jopt.algorithms.rmsprop import rmsprop
 from jopt.core.transformation import GradientTransformation
 from jopt.interop.torch.groups import Groups, optimizer
-from jopt.interop.torch.shared import after, is_zero, times
+from jopt.interop.torch.shared import after, in_pairs, is_zero, times
 from jopt.schedules.inverse import inverse_time_decay
 from jopt.values import arguments
 from jopt.values.arguments import text_of
@@ -44,7 +44,7 @@ def Adagrad(
       TypeError: ``lr`` is tunable and ``lr_decay`` is not 0.
       ValueError: A number is out of range.
 
-    >>> Adagrad().recipe.arguments["eps_in_sqrt"]
+    >>> Adagrad().recipe.arguments["inner"].recipe.arguments["eps_in_sqrt"]
     False
     """
     del params
@@ -60,7 +60,7 @@ def Adagrad(
     elif lr_decay:
         lr = times("lr_decay", lr, inverse_time_decay(1.0, 1, lr_decay))
     tx = adagrad(lr, initial_accumulator_value, eps, eps_in_sqrt=False)
-    return after(maximize, weight_decay, tx)
+    return in_pairs(maximize, weight_decay, tx)
 
 
 @optimizer
@@ -90,12 +90,12 @@ def Adadelta(
       ValueError: A number is out of range.
 
     >>> Adadelta()
-    adadelta(learning_rate=1.0)
+    split_real_and_imaginary(inner=adadelta(learning_rate=1.0))
     """
     del params
     arguments.nonnegative(lr=lr, eps=eps, weight_decay=weight_decay)
     arguments.decay_rate(rho=rho)
-    return after(maximize, weight_decay, adadelta(lr, rho, eps))
+    return in_pairs(maximize, weight_decay, adadelta(lr, rho, eps))
 
 
 @optimizer
@@ -127,8 +127,8 @@ def RMSprop(
     Raises:
       ValueError: A number is out of range.
 
-    >>> RMSprop().recipe.arguments["decay"]
-    0.99
+    >>> RMSprop().recipe.arguments["inner"]
+    rmsprop(learning_rate=0.01, decay=0.99, eps_in_sqrt=False, lr_in_momentum=False)
     """
     del params
     arguments.nonnegative(lr=lr, eps=eps, weight_decay=weight_decay)
@@ -142,7 +142,7 @@ def RMSprop(
         momentum=None if is_zero(momentum) else momentum,
         lr_in_momentum=False,
     )
-    return after(maximize, weight_decay, tx)
+    return in_pairs(maximize, weight_decay, tx)
 
 
 @optimizer

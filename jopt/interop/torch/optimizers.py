@@ -5,8 +5,9 @@ parameter groups, see `groups.optimizer`. ``lr``, and every number that a schedu
 torch can change, is a number, a schedule such as those of ``lr_scheduler``, or
 `jopt.tunable`. ``weight_decay`` is a multiple of the parameters that is added to the
 gradient; decoupled weight decay subtracts ``lr weight_decay p`` from the parameters
-instead. ``maximize`` reverses the gradient. The second moment of a complex number is
-that of its magnitude here, while torch keeps one for each part.
+instead. ``maximize`` reverses the gradient. As in torch, complex numbers are pairs of
+real ones, see `jopt.split_real_and_imaginary`; torch has no SparseAdam, Adafactor and
+Muon for them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from jopt.algorithms.sgd import sgd
 from jopt.core.chain import chain
 from jopt.core.transformation import GradientTransformation
 from jopt.interop.torch.groups import Groups, optimizer
-from jopt.interop.torch.shared import Betas, after, is_zero, pair
+from jopt.interop.torch.shared import Betas, after, in_pairs, is_zero, pair
 from jopt.schedules.decay import constant_schedule
 from jopt.schedules.join import join_schedules
 from jopt.transforms.learning_rate import scale_by_learning_rate
@@ -110,7 +111,7 @@ def Rprop(
       ValueError: A number is out of range.
 
     >>> Rprop()
-    rprop(learning_rate=0.01)
+    split_real_and_imaginary(inner=rprop(learning_rate=0.01))
     """
     del params
     arguments.positive(lr=lr)
@@ -120,7 +121,7 @@ def Rprop(
             "etas must be below and above 1, and step_sizes in order, got "
             f"etas={etas}, step_sizes={step_sizes}"
         )
-    return after(maximize, 0.0, rprop(lr, *etas, *step_sizes))
+    return in_pairs(maximize, 0.0, rprop(lr, *etas, *step_sizes))
 
 
 @optimizer

@@ -12,6 +12,7 @@ from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.values import arguments
 from jopt.values.arguments import text_of
 from jopt.values.numbers import Tunable, normalize
+from jopt.wrappers.complex_leaves import split_real_and_imaginary
 
 
 Betas = tuple[Any, Any]  # two hyperparameters
@@ -27,6 +28,16 @@ def after(
         first.append(add_decayed_weights(l2))
     chained = [*first, *members]
     return chain(*chained) if len(chained) > 1 else chained[0]
+
+
+def in_pairs(
+    maximize: bool, l2: Any, *members: GradientTransformation
+) -> GradientTransformation:
+    """Chain as `after` does, for an optimizer that squares or compares gradients.
+
+    torch computes with the real and imaginary parts of a complex number.
+    """
+    return split_real_and_imaginary(after(maximize, l2, *members))
 
 
 def is_zero(value: Any) -> bool:

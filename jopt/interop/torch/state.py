@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jopt import tree
 from jopt.core.transformation import GradientTransformation, OptState, Params
 from jopt.interop.shared.parameter_order import Parameter, Permuted
 from jopt.interop.shared.state_view import View
@@ -79,6 +80,7 @@ def load_state_dict(
     view = View(tx, tx.init(params), params, order)
     row = row_of(view)
     _check_number(numbers, view)
+    _check_pairs(view, row, params)
     entries = [state_dict["state"].get(i, {}) for i in numbers]
     pairs = list(zip(view.parameters, entries, strict=True))
     for parameter, entry in pairs:
@@ -150,6 +152,7 @@ def state_dict(
     view = View(tx, state, params, _listed(groups, order))
     row = row_of(view)
     _check_number(numbers, view)
+    _check_pairs(view, row, params)
     count = _agreed(view.count(), count, "the state", abbreviated(tx))
     give_rates(view, groups)
     entries = {}
@@ -203,6 +206,22 @@ def _check_number(numbers: Sequence[Any], view: View) -> None:
             f"the state_dict has {len(numbers)} parameters, but params has "
             f"{len(view.parameters)}: {[p.path for p in view.parameters]}"
         )
+
+
+def _check_pairs(view: View, row: Row, params: Params) -> None:
+    """Raise if a slot of a complex parameter is that of its magnitude."""
+    leaves = dict(tree.leaves_with_names(params))
+    for parameter in view.parameters:
+        if not np.iscomplexobj(leaves[parameter.path]):
+            continue
+        for key, place in _places(view, row, parameter).items():
+            if not np.iscomplexobj(view.flat[place]):
+                raise ValueError(
+                    f"{parameter.path!r} is complex, and torch's {row.classes[0]} "
+                    f"keeps {key} for its real and imaginary parts, but {place} is "
+                    "that of the magnitude. Use the optimizer of jopt.interop.torch, "
+                    "or jopt.split_real_and_imaginary(…)"
+                )
 
 
 def _places(view: View, row: Row, parameter: Parameter) -> dict[str, str]:
