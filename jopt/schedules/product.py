@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jopt.core.changing_numbers import is_traceable
 from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.tree import scalar_dtype
@@ -79,7 +80,7 @@ def multiplicative_schedule(
 
     Args:
       init_value: The value at step 0.
-      factor_fn: A schedule, or any function of the integer step that JAX can trace.
+      factor_fn: A schedule, or any function of the integer step.
       total_steps: The last step with a factor, 1 to 10,000,000; the value then stays
         constant.
 
@@ -112,7 +113,11 @@ def multiplicative_schedule(
 
     # Concrete values even if the schedule is built inside a traced function.
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        factors = np.asarray(jax.vmap(factor)(jnp.arange(1, total_steps + 1)))
+        if is_traceable(factor):
+            factors = np.asarray(jax.vmap(factor)(jnp.arange(1, total_steps + 1)))
+        else:
+            steps = np.arange(1, total_steps + 1, dtype=np.int32)
+            factors = np.array([float(factor(step)) for step in steps])
     with np.errstate(all="ignore"):
         products = np.cumprod(factors, dtype=float)
     values = init_value * np.concatenate([[1.0], products])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import os
 from collections.abc import Callable, Collection, Iterable
 from itertools import pairwise
 from numbers import Real
@@ -224,6 +225,15 @@ def abbreviated(value: Any) -> str:
     traced = isinstance(value, Tracer)
     text = str(jax.typeof(value)) if traced else " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def shown_function(function: Any) -> str:
+    """A function for a message: its name, and where it is written."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:  # a schedule of the library, or an object that can be called
+        return abbreviated(function)
+    file = os.path.basename(code.co_filename)
+    return f"{function.__qualname__} ({file}, line {code.co_firstlineno})"
 
 
 def one_number(what: str, value: Any, kind: Any = jnp.number) -> None:

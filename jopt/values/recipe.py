@@ -99,6 +99,12 @@ class Recorded:
         return self
 
 
+def made_from(value: Any) -> list[Any]:
+    """The arrays, numbers, functions and values in the call that made a value."""
+    recipe = getattr(value, "recipe", None)
+    return [] if recipe is None else jax.tree.leaves(recipe.arguments)
+
+
 def _make(
     factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
