@@ -21,7 +21,7 @@ from jax.core import Tracer
 from jopt.tree import scalar
 from jopt.values import arguments
 from jopt.values.arguments import shown_function
-from jopt.values.recipe import made_from
+from jopt.values.recipe import is_traced, made_from
 
 
 # The state of a stateless transformation; a chain's state has no entry for it.
@@ -93,6 +93,9 @@ class ChangingNumbers:
         self.names = tuple(sources)
         self.sources = dict(sources)
         self.schedules = {n: f for n, f in sources.items() if callable(f)}
+        # A schedule of traced numbers belongs to their trace. In the key of a kernel it
+        # would keep the kernel of this trace alive and compile another for the next.
+        self.untraced = {n: f for n, f in self.schedules.items() if not is_traced(f)}
         self.arrays = {
             n: scalar(x) for n, x in sources.items() if isinstance(x, jax.Array)
         }

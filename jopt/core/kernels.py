@@ -1,9 +1,10 @@
 """Kernels: how neighbouring leafwise rules run, in one compiled call per leaf.
 
 One call per step, the prologue, computes the counts, hyperparameters and scalars of all
-neighbours. Schedules that cannot be compiled run before it. One call per leaf, the kernel, runs their rules one after the other in the
-compute dtype. Both are cached by the recipes of the rules, so equal optimizers share
-them, and leaves of one shape and dtype share a trace.
+neighbours; schedules that it cannot compile run before it. One call per leaf, the
+kernel, runs their rules one after the other in the compute dtype. Both are cached by
+the recipes of the rules, so equal optimizers share them, and leaves of one shape and
+dtype share a trace.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.tree import scalar_dtype
 from jopt.values import arguments
+from jopt.values.numbers import perhaps_traced
 
 
 @schedule
@@ -52,7 +53,7 @@ def multiply_schedules(
             functions.append(part)
         elif arguments.is_number(part):
             arguments.finite(**{name: part})
-            numbers.append(float(part))
+            numbers.append(perhaps_traced(name, part))
         else:
             raise TypeError(f"{name} must be a schedule or a number, got {part!r}")
     constant = ramp.constant(math.prod(numbers))
@@ -120,11 +121,15 @@ def multiplicative_schedule(
             factors = np.array([float(factor(step)) for step in steps])
     with np.errstate(all="ignore"):
         products = np.cumprod(factors, dtype=float)
-    values = init_value * np.concatenate([[1.0], products])
-    if not np.isfinite(values).all():
-        step = int(np.argmin(np.isfinite(values)))
+    products = np.concatenate([[1.0], products])
+    if arguments.known(init_value) is None:
+        values = init_value * jnp.asarray(products, scalar_dtype())
+    else:
+        values = products = init_value * products
+    if not np.isfinite(products).all():
+        step = int(np.argmin(np.isfinite(products)))
         raise ValueError(
-            f"factor_fn must have finite products, got {values[step]} at step {step}"
+            f"factor_fn must have finite products, got {products[step]} at step {step}"
         )
 
     def function(count):

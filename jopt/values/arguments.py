@@ -102,9 +102,21 @@ def one_of(allowed: Collection[Any], **arguments: Any) -> None:
 
 def whole(name: str, value: Any) -> int:
     """The argument as an int; raise unless it is a whole number."""
+    untraced(**{name: value})
     if not is_number(value) or not math.isfinite(value) or value != int(value):
         raise TypeError(f"{name} must be a whole number, got {name}={value!r}")
     return int(value)
+
+
+def untraced(**arguments: Any) -> None:
+    """Raise if a number that decides what is compiled is traced by jit or vmap."""
+    for name, value in arguments.items():
+        if isinstance(value, Tracer):
+            raise TypeError(
+                f"{name} must be a Python number, because it decides what is compiled; "
+                f"got {name}={abbreviated(value)}, which jit, vmap or another "
+                "transformation of JAX traces"
+            )
 
 
 def at_least(minimum: int, **arguments: int) -> None:

@@ -105,6 +105,11 @@ def made_from(value: Any) -> list[Any]:
     return [] if recipe is None else jax.tree.leaves(recipe.arguments)
 
 
+def is_traced(value: Any) -> bool:
+    """Whether a value is, or was made from, something that JAX traces."""
+    return isinstance(value, Tracer) or any(map(is_traced, made_from(value)))
+
+
 def _make(
     factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
