@@ -50,6 +50,7 @@ def apply_updates(params: P, updates: Updates) -> P:
             else:
                 new.append(p if u is None else _add(p, u))
     except Exception as error:
+        tree_checks.of_jax(updates=updates, params=params)
         tree_checks.note_leaf(error, updates, len(new))
         raise
     return treedef.unflatten(new)
@@ -110,7 +111,11 @@ def step(
         )
     functions = tuple((n, x) for n, x in sorted(extra.items()) if callable(x))
     arrays = {n: x for n, x in extra.items() if not callable(x)}
-    return _step(tx, functions, grads, state, params, arrays)
+    try:
+        return _step(tx, functions, grads, state, params, arrays)
+    except TypeError:
+        tree_checks.of_jax(grads=grads, params=params, state=state)
+        raise
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

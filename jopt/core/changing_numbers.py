@@ -125,7 +125,7 @@ class ChangingNumbers:
                 "the next step. Change that, or make it jopt.tunable."
             )
         if name in self.sources:
-            for x in _extremes(value):
+            for x in _extremes(name, value):
                 self.make(**(self.sources | {name: x}))  # checks its arguments
 
     def extended(self, base: Any) -> Any:
@@ -148,13 +148,13 @@ class ChangingNumbers:
         return base(*state[: len(base._fields)]) if base else NO_STATE, numbers
 
 
-def _extremes(value: Any) -> set[float]:
+def _extremes(name: str, value: Any) -> set[float]:
     """The least and the largest number, or NaN; none for what is traced.
 
     The allowed values of an argument are an interval, so these two decide for all.
     """
     if isinstance(value, Real):
-        return {float(value)}
+        return {arguments.float_of(name, value)}
     arrays = isinstance(value, jax.Array | np.ndarray) and np.size(value)
     if not arrays or isinstance(value, Tracer) or not arguments.is_real(value.dtype):
         return set()

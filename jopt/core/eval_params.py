@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from jopt.core import tree_checks
 from jopt.core.transformation import GradientTransformation, OptState, Params
 from jopt.values.recipe import Recorded
 
@@ -62,7 +63,11 @@ def eval_params(
         )
     for _, inner, inner_state in readouts:
         assert inner.readout is not None
-        return inner.readout(inner_state, params)
+        try:
+            return inner.readout(inner_state, params)
+        except TypeError:
+            tree_checks.of_jax(params=params)
+            raise
     if default is None:
         raise ValueError(
             f"{tx!r} keeps no parameters besides those that are trained. Evaluate with "

@@ -79,6 +79,7 @@ def run(
         for m, values in zip(members, fields, strict=True)
     ]
     inputs = frozenset[str]().union(*(m.declaration.inputs for m in members))
+    tree_checks.extra_arguments({n: x for n, x in extra.items() if n in inputs})
     trees = {"updates": treedef.unflatten(leaves), "params": params, **extra}
     trees = {name: x for name, x in trees.items() if name in inputs}
     slot_trees = [

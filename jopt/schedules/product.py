@@ -15,6 +15,7 @@ from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.tree import scalar_dtype
 from jopt.values import arguments
+from jopt.values.arguments import abbreviated
 from jopt.values.numbers import perhaps_traced
 
 
@@ -52,10 +53,11 @@ def multiply_schedules(
             arguments.function_of_step(name, part)
             functions.append(part)
         elif arguments.is_number(part):
-            arguments.finite(**{name: part})
             numbers.append(perhaps_traced(name, part))
+            arguments.finite(**{name: numbers[-1]})
         else:
-            raise TypeError(f"{name} must be a schedule or a number, got {part!r}")
+            shown = abbreviated(part)
+            raise TypeError(f"{name} must be a schedule or a number, got {shown}")
     constant = ramp.constant(math.prod(numbers))
 
     def function(count):

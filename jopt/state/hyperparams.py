@@ -30,6 +30,9 @@ def hyperparams(state: Any) -> dict[str, jax.Array]:
       Scalars: the tunable numbers, the last values of the scheduled ones, and the
       learning rate. Works inside jit.
 
+    Raises:
+      TypeError: ``state`` is not a state, but for example the parameters.
+
     >>> import jopt
     >>> state = jopt.sgd(jopt.exponential_decay(0.1, 10, 0.5)).init(jnp.ones(3))
     >>> jopt.hyperparams(state)
@@ -51,6 +54,13 @@ def _entries(state: Any) -> dict[str, tuple[str, jax.Array]]:
             prefix = tree.path_name(path)
             (value,) = jax.tree.leaves(getattr(holder, name))  # nnx wraps arrays
             entries.append((f"{prefix}/{name}" if prefix else name, name, value))
+    # A state has NamedTuples, or no arrays at all.
+    has_states = any(True for _ in holders(state, "hyperparameters", ()))
+    if not has_states and jax.tree.leaves(state):
+        raise TypeError(
+            "expected a state, as returned by init or update, but these are arrays "
+            f"without the state of a transformation: {abbreviated(state)}"
+        )
     names = collections.Counter(name for _, name, _ in entries)
     return {
         (name if names[name] == 1 else path): (path, value)

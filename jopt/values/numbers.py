@@ -154,7 +154,7 @@ def number(name: str, value: Any, wanted: str) -> float:
     """The argument as a float."""
     if arguments.is_number(value):
         arguments.untraced(**{name: value})
-        return float(value)
+        return arguments.float_of(name, value)
     raise TypeError(f"{name} must be {wanted}, got {name}={abbreviated(value)}")
 
 

@@ -123,7 +123,10 @@ def _guard(owner: str, inner: GradientTransformation) -> GradientTransformation:
 
     def update(updates, state, params=None, **extra):
         new, inner_state = inner.update(updates, state.inner_state, params, **extra)
-        finite = all_finite(updates, extra.get("value"))
+        value = extra.get("value")
+        if value is not None:
+            arguments.one_number("value", value)
+        finite = all_finite(updates, value)
         new, inner_state = select(finite, (new, inner_state), (None, state.inner_state))
         counts = bad_steps(finite, state.notfinite_count, state.total_notfinite)
         return new, ApplyIfFiniteState(counts[0], finite, counts[1], inner_state)
