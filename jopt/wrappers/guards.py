@@ -31,6 +31,7 @@ from jopt.core.transformation import (
 from jopt.tree.row_sparse import is_rows, touched
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
+from jopt.wrappers.in_place import zeros_like
 
 
 class ApplyIfFiniteState(NamedTuple):
@@ -204,7 +205,7 @@ def _select(
         return jax.lax.select(take, new, old)
 
     if old_updates is None:
-        old_updates = jax.tree.map(jnp.zeros_like, updates)
+        old_updates = jax.tree.map(zeros_like, updates)
     return (
         jax.tree.map(select_leaf, updates, old_updates),
         jax.tree.map(select_leaf, state, old_state),
