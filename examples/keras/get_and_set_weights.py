@@ -3,7 +3,8 @@
     python examples/keras/get_and_set_weights.py
 
 Keras's `get_weights()` and `set_weights(weights)` are functions of the state here.
-Keras takes the order of the parameters from the model; here it is an argument. After
+Keras takes the order of the parameters from the model; here it is an argument. Without
+layout="legacy", the list is that of Keras 3, which has the learning rate too. After
 one step of RMSprop on a Dense layer of ten units:
 
     3 weights: () int64, (20, 10) float32, (10,) float32
@@ -44,7 +45,7 @@ params = jopt.apply_updates(params, updates)
 
 # opt.get_weights()
 
-weights = get_weights(opt, state, params, order=order)
+weights = get_weights(opt, state, params, order=order, layout="legacy")
 kinds = ", ".join(f"{w.shape} {w.dtype}" for w in weights)
 print(f"{len(weights)} weights: {kinds}")
 print(f"iterations: {weights[0]}")
@@ -58,9 +59,8 @@ print(
     f"set: iterations {rms.count}, mean square of kernel {rms.nu['kernel'].mean()}, "
     f"of bias {rms.nu['bias'].mean()}"
 )
-for new, got in zip(
-    new_weights, get_weights(opt, state, params, order=order), strict=True
-):
+again = get_weights(opt, state, params, order=order, layout="legacy")
+for new, got in zip(new_weights, again, strict=True):
     np.testing.assert_array_equal(got, new)
 print("set, then got: the same numbers")
 

@@ -85,9 +85,9 @@ def sgd(
         return chain(heavy_ball, *decay, rate)
     if decay:
         raise ValueError(
-            f"weight_decay={text_of(weight_decay)} needs lr_in_momentum=False: the decay is "
-            "multiplied by the learning rate after the momentum. With a constant "
-            "learning rate, both settings of lr_in_momentum make the same steps"
+            f"weight_decay={text_of(weight_decay)} needs lr_in_momentum=False: the "
+            "decay is multiplied by the learning rate after the momentum. With a "
+            "constant learning rate, both settings of lr_in_momentum make the same steps"
         )
     return chain(rate, heavy_ball)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.sharding import Sharding
 
 from jopt import tree
@@ -22,6 +23,7 @@ from jopt.checkpoint.shardings import (
     sharding_of,
     state_shardings,
 )
+from jopt.core import tree_checks
 from jopt.core.transformation import GradientTransformation
 from jopt.state.state_dict import load_state_dict, schema, state_dict
 from jopt.tree.paths import by_name
@@ -56,6 +58,7 @@ def pack(
 ) -> tuple[Arrays, Index]:
     """Return the arrays and the index of a checkpoint."""
     check_json("metadata", metadata)
+    _check_values(params=params, opt_state=opt_state, rng=rng)
     step = None if step is None else arguments.whole("step", step)
     keys, kinds = _keys(rng)
     arrays: Arrays = {}
@@ -155,6 +158,26 @@ def check_json(path: str, value: Any) -> None:
             f"{path} must be plain JSON (dict, list, str, int, float, bool, None), "
             f"got {abbreviated(value)} of type {type(value).__name__}"
         )
+
+
+def _check_values(**parts: Any) -> None:
+    """Raise unless all arrays have values that can be written."""
+    tree_checks.of_jax(**parts)
+    for part, whole in parts.items():
+        for path, leaf in tree.leaves_with_names(whole):
+            name = f"{part}/{path}"
+            if isinstance(leaf, Tracer):
+                raise TypeError(
+                    f"{name} has no value: save was called inside jit, or another "
+                    "transformation of JAX. Return the parameters and the state from "
+                    "the compiled function, and save them outside"
+                )
+            if isinstance(leaf, jax.Array) and leaf.is_deleted():
+                raise ValueError(
+                    f"{name} has been deleted, for example by a compiled step with "
+                    "donate_argnums that took it. Save what that step returned, or "
+                    "save before it"
+                )
 
 
 def _check_name(name: str) -> None:

@@ -55,6 +55,7 @@ def apply_updates(params: P, updates: Updates) -> P:
             else:
                 new.append(p if u is None else _add(p, u))
     except Exception as error:
+        tree_checks.of_jax(updates=updates, params=params)
         tree_checks.note_leaf(error, updates, len(new))
         raise
     return treedef.unflatten(new)
@@ -206,7 +207,11 @@ def step(
     arrays = {n: x for n, x in extra.items() if not callable(x)}
     grads = tree_checks.without_float0(grads)
     moving = tree_checks.without_statics(params, grads)
-    new, state = _step(tx, functions, grads, state, moving, arrays)
+    try:
+        new, state = _step(tx, functions, grads, state, moving, arrays)
+    except TypeError:
+        tree_checks.of_jax(grads=grads, params=params, state=state)
+        raise
     return tree_checks.with_statics(new, params), state
 
 

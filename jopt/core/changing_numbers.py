@@ -20,18 +20,60 @@ from jax.core import Tracer
 
 from jopt.tree import scalar
 from jopt.values import arguments
-from jopt.values.arguments import text_of
+from jopt.values.arguments import shown_function, text_of
+from jopt.values.recipe import is_traced, made_from
 
 
 # The state of a stateless transformation; a chain's state has no entry for it.
 NO_STATE: Any = ()
 
 
+# What JAX raises where Python or NumPy needs the value of a traced step.
+NEEDS_A_VALUE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
 def scheduled(name: str, function: Callable[[Any], Any], count: jax.Array) -> jax.Array:
-    """The number of step ``count``."""
-    value = function(count)
+    """The number of step ``count``.
+
+    Raises:
+      TypeError: The function needs the value of a step that is traced, or does not
+        return one number.
+    """
+    try:
+        value = function(count)
+    except NEEDS_A_VALUE as error:
+        raise TypeError(
+            f"{shown_function(_culprit(function))}, in the schedule of {name}, needs "
+            "the value of the step, as an if, float(step), NumPy and the index of a "
+            "list do. It works outside jit; under jit and vmap the step is traced and "
+            "has no value. Write jnp.where(step < 100, a, b) instead of an if, jnp.exp "
+            "instead of np.exp, and jopt.piecewise_constant([100, 200], [a, b, c]) "
+            "instead of a list"
+        ) from error
     arguments.one_number(f"what the schedule of {name} returns", value)
     return scalar(value)
+
+
+def is_traceable(function: Callable[[Any], Any]) -> bool:
+    """Whether a schedule can be compiled; if not, it needs the value of the step."""
+    try:
+        jax.eval_shape(function, jax.ShapeDtypeStruct((), jnp.int32))
+    except NEEDS_A_VALUE:
+        return False
+    except Exception:  # it will be raised, with its context, where the schedule is used
+        return True
+    return True
+
+
+def _culprit(function: Any) -> Any:
+    """The function that cannot be traced, inside the schedules made of it."""
+    inside = filter(callable, made_from(function))
+    return next((_culprit(f) for f in inside if not is_traceable(f)), function)
 
 
 class ChangingNumbers:
@@ -51,6 +93,9 @@ class ChangingNumbers:
         self.names = tuple(sources)
         self.sources = dict(sources)
         self.schedules = {n: f for n, f in sources.items() if callable(f)}
+        # A schedule of traced numbers belongs to their trace. In the key of a kernel it
+        # would keep the kernel of this trace alive and compile another for the next.
+        self.untraced = {n: f for n, f in self.schedules.items() if not is_traced(f)}
         self.arrays = {
             n: scalar(x) for n, x in sources.items() if isinstance(x, jax.Array)
         }
@@ -82,7 +127,7 @@ class ChangingNumbers:
                 f"{factor if name == 'learning_rate' else ''}."
             )
         if name in self.sources:
-            for x in extremes(value):
+            for x in extremes(name, value):
                 self.make(**(self.sources | {name: x}))  # checks its arguments
 
     def extended(self, base: Any) -> Any:
@@ -105,13 +150,13 @@ class ChangingNumbers:
         return base(*state[: len(base._fields)]) if base else NO_STATE, numbers
 
 
-def extremes(value: Any) -> set[float]:
+def extremes(name: str, value: Any) -> set[float]:
     """The least and the largest number, or NaN; none for what is traced.
 
     The allowed values of an argument are an interval, so these two decide for all.
     """
     if isinstance(value, Real):
-        return {float(value)}
+        return {arguments.float_of(name, value)}
     arrays = isinstance(value, jax.Array | np.ndarray) and np.size(value)
     if not arrays or isinstance(value, Tracer) or not arguments.is_real(value.dtype):
         return set()

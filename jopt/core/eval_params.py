@@ -92,7 +92,11 @@ def eval_params(
     arrays = jax.tree.map(
         lambda p: p if hasattr(p, "dtype") or isinstance(p, float) else None, params
     )
-    averages = inner.readout(inner_state, arrays, *which)
+    try:
+        averages = inner.readout(inner_state, arrays, *which)
+    except TypeError:
+        tree_checks.of_jax(params=params)
+        raise
     return tree_checks.with_statics(averages, params)
 
 

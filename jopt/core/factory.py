@@ -31,7 +31,7 @@ from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments, registry
 from jopt.values.arguments import abbreviated, suggestion, text_of
 from jopt.values.docs import inherited, shown_signature
-from jopt.values.numbers import Linear, is_declared, normalize, number
+from jopt.values.numbers import Linear, is_declared, normalize, number, perhaps_traced
 from jopt.values.recipe import Recipe, Recorded, freeze
 from jopt.values.registry import Kind
 
@@ -178,6 +178,9 @@ def schedule(
 ) -> Callable[P, Schedule]:
     """Decorate a factory of schedules: its results are values.
 
+    Its ``float`` arguments may be traced, as in a ``vmap`` over peak values. Such a
+    number is the scalar that is traced, which no Python ``if`` can look at.
+
     Args:
       factory: A function that returns a function of the integer step (0-based).
 
@@ -225,7 +228,7 @@ def _recorded(factory: Any, kind: Kind | None = None, returns: str = "") -> Any:
 
     @functools.wraps(factory)
     def make(*args, **kwargs):
-        bound = bind(factory, signature, args, kwargs)
+        bound = bind(factory, signature, args, kwargs, traced=kind == "schedule")
         value = factory(*bound.args, **bound.kwargs)
         value.recipe = Recipe(make, bound.arguments)
         return value
@@ -262,6 +265,7 @@ def bind(
     signature: inspect.Signature,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    traced: bool = False,
 ) -> inspect.BoundArguments:
     """Bind the arguments of a call, with defaults, normalized by their annotations.
 
@@ -270,6 +274,7 @@ def bind(
       signature: Its signature, with evaluated annotations.
       args: The arguments by position.
       kwargs: The arguments by name.
+      traced: Whether arguments annotated as ``float`` may be traced.
 
     Raises:
       TypeError: An argument has an unknown name, or is missing, surplus or of another
@@ -293,7 +298,8 @@ def bind(
     for name, value in bound.arguments.items():
         parameter = signature.parameters[name]
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            bound.arguments[name] = _normalize(name, value, parameter.annotation)
+            annotation = parameter.annotation
+            bound.arguments[name] = _normalize(name, value, annotation, traced)
     return bound
 
 
@@ -304,7 +310,7 @@ def _shown(factory: Callable[..., Any], signature: inspect.Signature) -> str:
     return f"The call is {factory.__name__}{bare}."
 
 
-def _normalize(name: str, value: Any, annotation: Any) -> Any:
+def _normalize(name: str, value: Any, annotation: Any, traced: bool) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     value = _copied(value)
@@ -319,6 +325,8 @@ def _normalize(name: str, value: Any, annotation: Any) -> Any:
     if annotation in (int, int | None):
         return arguments.whole(name, value)
     if annotation in (float, float | None):
+        if traced:
+            return perhaps_traced(name, value)
         return number(name, value, "a number")
     _check_plain(name, value, annotation)
     return value

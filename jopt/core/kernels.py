@@ -1,9 +1,10 @@
 """Kernels: how neighbouring leafwise rules run, in one compiled call per leaf.
 
 One call per step, the prologue, computes the counts, hyperparameters and scalars of all
-neighbours. One call per leaf, the kernel, runs their rules one after the other in the
-compute dtype. Both are cached by the recipes of the rules, so equal optimizers share
-them, and leaves of one shape and dtype share a trace.
+neighbours; schedules that it cannot compile run before it. One call per leaf, the
+kernel, runs their rules one after the other in the compute dtype. Both are cached by
+the recipes of the rules, so equal optimizers share them, and leaves of one shape and
+dtype share a trace.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from jopt import tree
 from jopt.core import row_kernels, tree_checks
-from jopt.core.changing_numbers import NO_STATE, scheduled
+from jopt.core.changing_numbers import NO_STATE, is_traceable, scheduled
 from jopt.core.declaration import KernelKey, Member
 from jopt.core.transformation import UPDATE, OptState, Params, Updates
 from jopt.tree import scalar
@@ -76,9 +77,11 @@ def run(
     scalar_fields = [
         {name: x for name, x in values.items() if name not in m.declaration.slots}
         | (m.changing.arrays if m.changing else {})
+        | _scheduled_here(m, values)
         for m, values in zip(members, fields, strict=True)
     ]
     inputs = frozenset[str]().union(*(m.declaration.inputs for m in members))
+    tree_checks.extra_arguments({n: x for n, x in extra.items() if n in inputs})
     trees = {"updates": treedef.unflatten(leaves), "params": params, **extra}
     trees = {name: x for name, x in trees.items() if name in inputs}
     slot_trees = [
@@ -135,6 +138,27 @@ def run(
     return treedef.unflatten(leaves), new_states
 
 
+def _scheduled_here(member: Member, values: dict[str, Any]) -> dict[str, Any]:
+    """The numbers whose schedules do not run in the prologue, but on the actual step.
+
+    Outside jit that step has a value, which a schedule with an ``if`` needs.
+    """
+    if member.changing is None or not member.changing.schedules:
+        return {}
+    compiled = _compiled_schedules(member.kernel_key)
+    return {
+        name: scheduled(name, f, values["count"])
+        for name, f in member.changing.schedules.items()
+        if name not in compiled
+    }
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled_schedules(key: KernelKey) -> dict[str, Callable[[Any], Any]]:
+    """The schedules that the prologue runs, by the name of their number."""
+    return {name: f for name, f in key.schedules.items() if is_traceable(f)}
+
+
 def _with_multiple(scalars: dict[str, Any], multiple: Any) -> dict[str, Any]:
     # The multiple is an argument of the kernel, so that one kernel serves all
     # multiples. A multiple of 1 is left out: then the kernel does not multiply.
@@ -165,7 +189,7 @@ def _prologue(keys: tuple[KernelKey, ...]) -> Callable[..., Any]:
             tree_checks.state_numbers(key.name, values)
             numbers = {name: values[name] for name in key.numbers} | {
                 name: scheduled(name, f, values["count"])
-                for name, f in key.schedules.items()
+                for name, f in _compiled_schedules(key).items()
             }
             new = values | numbers
             declared = key.declare(**numbers)

@@ -113,8 +113,8 @@ class Leafwise(GradientTransformation):
             assert isinstance(tx, Leafwise)
             return tx.declaration
 
-        identity = (make, freeze(changing.schedules))
-        names, schedules = changing.names, changing.schedules
+        names, schedules = changing.names, changing.untraced
+        identity = (make, freeze(schedules))
         kernel_key = KernelKey(identity, changing.owner, declare, names, schedules)
         return Leafwise(self.declaration, kernel_key, changing=changing)
 

@@ -217,9 +217,12 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
             self.check_state(state)
             tree_checks.arrays(updates, "updates")
             chosen = needs.chosen(arguments)
-            if needs.third and "params" in chosen:
-                return update(updates, state, chosen.pop("params"), **chosen)
-            return update(updates, state, **chosen)
+            third = [chosen.pop("params")] if needs.third and "params" in chosen else []
+            try:
+                return update(updates, state, *third, **chosen)
+            except TypeError:
+                tree_checks.of_jax(updates=updates, params=params, state=state)
+                raise
 
         checked.__qualname__ = f"{name}.update"
         self = tuple.__new__(cls, (init, checked))

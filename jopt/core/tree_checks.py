@@ -120,6 +120,8 @@ def _row_sparse(name: str, path: str) -> str:
 
 
 def _problem(leaf: Any, real_only: Sequence[str]) -> str | None:
+    if hint := arguments.elsewhere(leaf):
+        return f"is not an array of JAX, but {hint}"
     dtype = (
         jnp.result_type(float) if type(leaf) is float else getattr(leaf, "dtype", None)
     )
@@ -194,6 +196,31 @@ def _check_pair(
             "broadcast: take gradients with respect to these params, and init with "
             "them."
         )
+
+
+def of_jax(**trees: Any) -> None:
+    """Raise if a leaf of one of the trees is an array of another library.
+
+    Called only after an error, because it looks at every leaf.
+    """
+    for name, whole in trees.items():
+        for path, leaf in tree.leaves_with_names(whole):
+            if arguments.elsewhere(leaf):
+                raise TypeError(f"{name} leaf {path!r} {_problem(leaf, ())}.")
+
+
+def extra_arguments(extra: Mapping[str, Any]) -> None:
+    """Raise unless the further arguments of an update are arrays, and a loss is one."""
+    for name, value in extra.items():
+        if name == "value":
+            arguments.one_number(name, value)
+        for leaf in jax.tree.leaves(value, is_leaf=is_rows):
+            is_array = hasattr(leaf, "dtype") or isinstance(leaf, Real) or is_rows(leaf)
+            if not is_array or arguments.elsewhere(leaf):
+                raise TypeError(
+                    f"{name} must be a number, an array or a tree of arrays, got "
+                    f"{abbreviated(leaf)}"
+                )
 
 
 def no_slot(updates: Any, i: int) -> NoReturn:

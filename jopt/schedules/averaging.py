@@ -111,11 +111,12 @@ def ema_warmup_schedule(
     arguments.decay_rate(decay=decay, init_value=init_value)
     arguments.at_least(1, transition_steps=transition_steps)
     arguments.positive(power=power)
+    log1p = jnp.log1p if arguments.known(init_value) is None else math.log1p
 
     def function(count):
         log_growth = jnp.log1p(ramp.to_float(ramp.since(count)) / transition_steps)
         # expm1, because 1 minus a power near 1 would cancel in the first steps.
-        value = -jnp.expm1(math.log1p(-init_value) - power * log_growth)
+        value = -jnp.expm1(log1p(-init_value) - power * log_growth)
         return jnp.minimum(decay, value)
 
     return function

@@ -95,6 +95,7 @@ def cosine_decay_restarts(
     """
     arguments.finite(init_value=init_value)
     arguments.at_least(1, first_decay_steps=first_decay_steps)
+    arguments.untraced(t_mul=t_mul)
     if not (t_mul == 1 or 1.001 <= t_mul < math.inf):
         raise ValueError(f"t_mul must be 1 or >= 1.001 and finite, got t_mul={t_mul}")
     arguments.nonnegative(m_mul=m_mul, alpha=alpha)

@@ -64,11 +64,12 @@ def cyclic_schedule(
     arguments.at_least(1, up_steps=up_steps, down_steps=down_steps)
     arguments.one_of(("triangular", "triangular2", "exp_range"), mode=mode)
     arguments.positive(gamma=gamma)
-    if gamma != 1 and mode != "exp_range":
+    if arguments.known(gamma) != 1 and mode != "exp_range":
         raise ValueError(f"gamma must be 1 with mode={mode!r}, got gamma={gamma}")
     shapes = {"linear": ramp.linear, "cosine": ramp.half_cosine}
     arguments.one_of(shapes, shape=shape)
 
+    log = jnp.log if arguments.known(gamma) is None else math.log
     length = up_steps + down_steps
     points = [(0, init_value), (up_steps, peak_value), (length, init_value)]
     cycle = ramp.path(points, shapes[shape])
@@ -82,7 +83,7 @@ def cyclic_schedule(
         base, x = (0.5, cycles) if mode == "triangular2" else (gamma, steps)
         x = ramp.to_float(x)
         # expm1, because 1 minus the height would cancel while the height is near 1.
-        shrinkage = -jnp.expm1(x * math.log(base))
+        shrinkage = -jnp.expm1(x * log(base))
         return init_value * shrinkage + value * ramp.power(base, x)
 
     return function

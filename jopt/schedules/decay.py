@@ -197,15 +197,15 @@ def exponential_decay(
     arguments.finite(init_value=init_value)
     arguments.positive(decay_rate=decay_rate)
     _check_transition(transition_steps, transition_begin)
-    falls = decay_rate < 1
-    if end_value is not None and (
-        end_value > init_value if falls else end_value < init_value
-    ):
-        raise ValueError(
-            f"end_value must be {'<=' if falls else '>='} init_value with "
-            f"decay_rate={decay_rate}, got end_value={end_value}, "
-            f"init_value={init_value}"
-        )
+    rate, first, last = map(arguments.known, (decay_rate, init_value, end_value))
+    if None not in (rate, first, last):
+        falls = rate < 1
+        if last > first if falls else last < first:
+            raise ValueError(
+                f"end_value must be {'<=' if falls else '>='} init_value with "
+                f"decay_rate={decay_rate}, got end_value={end_value}, "
+                f"init_value={init_value}"
+            )
 
     def function(count):
         t = ramp.since(count, transition_begin)
@@ -217,7 +217,8 @@ def exponential_decay(
             value = value * ramp.power(decay_rate, x)
         if end_value is None:
             return value
-        return (jnp.maximum if falls else jnp.minimum)(value, end_value)
+        above, below = jnp.maximum(value, end_value), jnp.minimum(value, end_value)
+        return jnp.where(decay_rate < 1, above, below)
 
     return function
 

@@ -130,6 +130,7 @@ def _line_and_wave(
     """Return the line from 1 to 0, and the cosine wave from 1 to 0 and back."""
     arguments.finite(init_value=init_value)
     arguments.at_least(1, decay_steps=decay_steps)
+    arguments.untraced(num_periods=num_periods)
     arguments.positive(num_periods=num_periods)
     arguments.at_most(10_000, num_periods=num_periods)
     arguments.nonnegative(alpha=alpha, beta=beta)

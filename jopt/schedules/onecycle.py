@@ -86,6 +86,7 @@ def linear_onecycle_schedule(
     _check_cycle(
         peak_value, div_factor, final_div_factor, transition_steps=transition_steps
     )
+    arguments.untraced(pct_start=pct_start, pct_final=pct_final)
     arguments.fraction(pct_start=pct_start, pct_final=pct_final)
     if pct_start >= pct_final:
         raise ValueError(
@@ -133,6 +134,7 @@ def cosine_onecycle_schedule(
     _check_cycle(
         peak_value, div_factor, final_div_factor, transition_steps=transition_steps
     )
+    arguments.untraced(pct_start=pct_start)
     arguments.fraction(pct_start=pct_start)
     return piecewise_interpolate_schedule(
         "cosine",
@@ -186,6 +188,7 @@ def onecycle_schedule(
     _check_cycle(peak_value, div_factor, final_div_factor, total_steps=total_steps)
     shapes = {"cos": ramp.half_cosine, "linear": ramp.linear}
     arguments.one_of(shapes, anneal_strategy=anneal_strategy)
+    arguments.untraced(pct_start=pct_start)
     arguments.fraction(pct_start=pct_start)
     if three_phase and pct_start > 0.5:
         raise ValueError(

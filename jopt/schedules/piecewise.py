@@ -12,7 +12,7 @@ from jopt.schedules import ramp
 from jopt.tree import scalar_dtype
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated, text_of
-from jopt.values.numbers import number
+from jopt.values.numbers import perhaps_traced
 
 
 @schedule
@@ -80,7 +80,7 @@ def piecewise_constant(
             f"{len(boundaries)} boundaries"
         )
     levels = {f"values[{i}]": x for i, x in enumerate(values)}
-    levels = {name: number(name, x, "a number") for name, x in levels.items()}
+    levels = {name: perhaps_traced(name, x) for name, x in levels.items()}
     arguments.finite(**levels)
     steps = arguments.increasing("boundaries", boundaries)
     return _stairs(steps, list(levels.values()), switch)
@@ -106,7 +106,7 @@ def scaled(
             )
     for boundary in sorted(scales):
         name = f"boundaries_and_scales[{text_of(boundary)}]"
-        scale = number(name, scales[boundary], "a number")
+        scale = perhaps_traced(name, scales[boundary])
         arguments.nonnegative(**{name: scale})
         values.append(values[-1] * scale)
     return arguments.increasing("boundaries", sorted(scales)), values

@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jopt.core.changing_numbers import is_traceable
 from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.tree import scalar_dtype
 from jopt.values import arguments
-from jopt.values.arguments import text_of
+from jopt.values.arguments import abbreviated
+from jopt.values.numbers import perhaps_traced
 
 
 @schedule
@@ -51,12 +53,11 @@ def multiply_schedules(
             arguments.function_of_step(name, part)
             functions.append(part)
         elif arguments.is_number(part):
-            arguments.finite(**{name: part})
-            numbers.append(float(part))
+            numbers.append(perhaps_traced(name, part))
+            arguments.finite(**{name: numbers[-1]})
         else:
-            raise TypeError(
-                f"{name} must be a schedule or a number, got {text_of(part)}"
-            )
+            shown = abbreviated(part)
+            raise TypeError(f"{name} must be a schedule or a number, got {shown}")
     constant = ramp.constant(math.prod(numbers))
 
     def function(count):
@@ -82,7 +83,7 @@ def multiplicative_schedule(
 
     Args:
       init_value: The value at step 0.
-      factor_fn: A schedule, or any function of the integer step that JAX can trace.
+      factor_fn: A schedule, or any function of the integer step.
       total_steps: The last step with a factor, 1 to 10,000,000; the value then stays
         constant.
 
@@ -115,14 +116,22 @@ def multiplicative_schedule(
 
     # Concrete values even if the schedule is built inside a traced function.
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        factors = np.asarray(jax.vmap(factor)(jnp.arange(1, total_steps + 1)))
+        if is_traceable(factor):
+            factors = np.asarray(jax.vmap(factor)(jnp.arange(1, total_steps + 1)))
+        else:
+            steps = np.arange(1, total_steps + 1, dtype=np.int32)
+            factors = np.array([float(factor(step)) for step in steps])
     with np.errstate(all="ignore"):
         products = np.cumprod(factors, dtype=float)
-    values = init_value * np.concatenate([[1.0], products])
-    if not np.isfinite(values).all():
-        step = int(np.argmin(np.isfinite(values)))
+    products = np.concatenate([[1.0], products])
+    if arguments.known(init_value) is None:
+        values = init_value * jnp.asarray(products, scalar_dtype())
+    else:
+        values = products = init_value * products
+    if not np.isfinite(products).all():
+        step = int(np.argmin(np.isfinite(products)))
         raise ValueError(
-            f"factor_fn must have finite products, got {values[step]} at step {step}"
+            f"factor_fn must have finite products, got {products[step]} at step {step}"
         )
 
     def function(count):

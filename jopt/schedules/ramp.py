@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt.tree import scalar_dtype
+from jopt.values import arguments
 
 
 Function = Callable[[jax.Array], Any]
@@ -111,7 +112,7 @@ def polynomial(exponent: float) -> Shape:
         log = jnp.where(elapsed < 0.5, jnp.log1p(-elapsed), jnp.log(remaining))
         return remaining**exponent, -jnp.expm1(exponent * log)
 
-    return linear if exponent == 1 else shape
+    return linear if arguments.known(exponent) == 1 else shape
 
 
 def half_cosine(remaining: jax.Array, elapsed: jax.Array) -> Shares:
@@ -132,7 +133,7 @@ def cosine(exponent: float) -> Shape:
         weight = half_cosine(remaining, elapsed)[0] ** exponent
         return weight, 1 - weight
 
-    return half_cosine if exponent == 1 else shape
+    return half_cosine if arguments.known(exponent) == 1 else shape
 
 
 def one_minus_sqrt(remaining: jax.Array, elapsed: jax.Array) -> Shares:
@@ -201,11 +202,13 @@ def path(points: Sequence[tuple[float, float]], shape: Shape = linear) -> Functi
 
 
 def power(base: float, exponent: jax.Array) -> jax.Array:
-    """Return ``base^exponent`` for a Python number.
+    """Return ``base^exponent``.
 
-    Rounding the base to float32 changes it by up to 6e-8, and its power by ``exponent``
-    times as much. A second factor corrects that.
+    Rounding a Python number to float32 changes it by up to 6e-8, and its power by
+    ``exponent`` times as much. A second factor corrects that.
     """
+    if arguments.known(base) is None:  # traced: it is rounded already
+        return base**exponent
     rounded = float(np.asarray(base, scalar_dtype()))
     if rounded in (0, base):
         return rounded**exponent

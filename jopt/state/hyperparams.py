@@ -61,6 +61,7 @@ def hyperparams(state: Any) -> dict[str, jax.Array]:
       name for several numbers that may differ gives NaN if they do.
 
     Raises:
+      TypeError: ``state`` is not a state, but for example the parameters.
       KeyError: When the result is read: nothing has this name, or the numbers that it
         stands for differ. The message lists them.
 
@@ -232,6 +233,13 @@ def _entries(state: Any) -> dict[str, _Entry]:
             entries.append(_Entry(keys, name, getattr(holder, name)))
             if name == multiple:
                 multiples.append(entries[-1])
+    # A state has NamedTuples, or no arrays at all.
+    has_states = any(True for _ in holders(state, "hyperparameters", ()))
+    if not has_states and jax.tree.leaves(state):
+        raise TypeError(
+            "expected a state, as returned by init or update, but these are arrays "
+            f"without the state of a transformation: {abbreviated(state)}"
+        )
     entries += _effective_rates(entries, multiples)
     by_name((x.path, x.value) for x in entries)  # raise if two are the same
     names = collections.Counter(entry.name for entry in entries)
@@ -328,7 +336,9 @@ def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
             if changing is not None:
                 changing.check(entry.name, value)
             if entry.name == SCALE and SCALE not in getattr(changing, "names", ()):
-                for x in extremes(value):  # of reduce_on_plateau, which has no argument
+                for x in extremes(
+                    entry.name, value
+                ):  # of reduce_on_plateau, which has no argument
                     arguments.fraction(scale=x)
             changed[entry.path] = _like(name, value, entry.value)
 

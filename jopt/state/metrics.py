@@ -51,6 +51,7 @@ def metrics(state: OptState) -> dict[str, jax.Array]:
       The names are the same after every step.
 
     Raises:
+      TypeError: ``state`` is not a state, but for example the parameters.
       ValueError: A monitor has no numbers, because it was updated in another compiled
         function or not at all.
 

@@ -129,7 +129,6 @@ def reduce_on_plateau(
     def scalars(
         value, scale, best_value, plateau_count, cooldown_count, avg_count, avg_value
     ):
-        arguments.one_number("value", value)
         # A running mean, not a sum: the sum of a long epoch would lose digits.
         share = 1 / (avg_count + 1)
         mean = (1 - share) * avg_value + share * scalar(value)

@@ -26,7 +26,7 @@ def safe_increment(count: jax.Array) -> jax.Array:
     2147483647
     """
     largest = jnp.iinfo(count.dtype).max
-    return jnp.where(count < largest, count + jnp.ones_like(count), count)
+    return count + (count < largest).astype(count.dtype)
 
 
 def one_minus_power(decay: float | jax.Array, t: jax.Array) -> jax.Array:

@@ -7,8 +7,10 @@ its value, and says what is allowed. ``core/tree_checks.py`` checks trees.
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
+import os
 import re
 from collections.abc import Callable, Collection, Iterable
 from itertools import pairwise
@@ -40,8 +42,43 @@ def known(value: Any) -> Any:
     return value if isinstance(value, Real) else None
 
 
+@functools.cache
+def _library(class_: type) -> str:
+    return class_.__module__.partition(".")[0]
+
+
+# How to convert the arrays of libraries whose arrays JAX does not take.
+_CONVERSIONS = {
+    "torch": "jnp.asarray(x.detach().cpu().numpy())",
+    "tensorflow": "jnp.asarray(x.numpy())",
+}
+
+
+def elsewhere(value: Any) -> str:
+    """For an array that JAX does not take, its library and what to pass; or nothing."""
+    library = _library(type(value))
+    if library not in _CONVERSIONS:
+        return ""
+    is_scalar = tuple(getattr(value, "shape", (0,))) == ()
+    call = "float(x)" if is_scalar else _CONVERSIONS[library]
+    return f"of {library}; pass {call}"
+
+
+def float_of(name: str, value: Any) -> float:
+    """A number as a float; raise if a float cannot hold it."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{name} must be below 1.8e308, the largest float, in magnitude, got "
+            f"{name}={abbreviated(value)}"
+        ) from None
+
+
 def is_number(value: Any) -> bool:
     """Whether a value is one real number, perhaps traced; bools do not count."""
+    if elsewhere(value):
+        return False
     dtype = getattr(value, "dtype", None)
     if dtype is None or isinstance(value, np.generic):
         return isinstance(value, Real) and not isinstance(value, bool)
@@ -106,9 +143,24 @@ def one_of(allowed: Collection[Any], **arguments: Any) -> None:
 
 def whole(name: str, value: Any) -> int:
     """The argument as an int; raise unless it is a whole number."""
-    if not is_number(value) or not math.isfinite(value) or value != int(value):
-        raise TypeError(f"{name} must be a whole number, got {name}={text_of(value)}")
+    untraced(**{name: value})
+    is_whole = is_number(value) and math.isfinite(float_of(name, value))
+    if not is_whole or value != int(value):
+        raise TypeError(
+            f"{name} must be a whole number, got {name}={abbreviated(value)}"
+        )
     return int(value)
+
+
+def untraced(**arguments: Any) -> None:
+    """Raise if a number that decides what is compiled is traced by jit or vmap."""
+    for name, value in arguments.items():
+        if isinstance(value, Tracer):
+            raise TypeError(
+                f"{name} must be a Python number, because it decides what is compiled; "
+                f"got {name}={abbreviated(value)}, which jit, vmap or another "
+                "transformation of JAX traces"
+            )
 
 
 def at_least(minimum: int, **arguments: int) -> None:
@@ -240,12 +292,28 @@ def abbreviated(value: Any) -> str:
     """A short repr for a message."""
     traced = isinstance(value, Tracer)
     text = str(jax.typeof(value)) if traced else " ".join(text_of(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    hint = f" ({hint})" if (hint := elsewhere(value)) else ""
+    return (text if len(text) <= 80 else f"{text[:77]}...") + hint
+
+
+def shown_function(function: Any) -> str:
+    """A function for a message: its name, and where it is written."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:  # a schedule of the library, or an object that can be called
+        return abbreviated(function)
+    file = os.path.basename(code.co_filename)
+    return f"{function.__qualname__} ({file}, line {code.co_firstlineno})"
 
 
 def one_number(what: str, value: Any, kind: Any = jnp.number) -> None:
     """Raise unless a value is a scalar; it may be traced."""
     shape = getattr(value, "shape", () if isinstance(value, Real) else None)
-    if shape != () or not jnp.issubdtype(jnp.result_type(value), kind):
+    if shape == () and isinstance(value, Real):
+        float_of(what, value)
+    if (
+        shape != ()
+        or elsewhere(value)
+        or not jnp.issubdtype(jnp.result_type(value), kind)
+    ):
         allowed = "one whole number" if kind is jnp.integer else "one number"
         raise TypeError(f"{what} must be {allowed}, got {abbreviated(value)}")

@@ -15,6 +15,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -68,15 +69,15 @@ class Linear(Recorded):
     __pow__ = __rpow__ = __rtruediv__ = __mod__ = __floordiv__ = _unsupported
     __abs__ = __lt__ = __le__ = __gt__ = __ge__ = __float__ = _unsupported
 
-    def _number(self, operator: str, other: Any) -> float:
-        if isinstance(other, Tracer) or not arguments.is_number(other):
+    def _number(self, operator: str, other: Any) -> Any:
+        if not arguments.is_number(other):
             raise TypeError(
-                f"{self!r} {operator} {abbreviated(other)}: the other must be a Python "
+                f"{self!r} {operator} {abbreviated(other)}: the other must be one "
                 "number. For a product of schedules, use jopt.multiply_schedules([…]); "
                 "for a product with a tunable number, add "
                 "jopt.scale(jopt.tunable(number)) to the chain"
             )
-        return float(other)
+        return perhaps_traced("number", other)
 
 
 class Tunable(Linear):
@@ -152,8 +153,16 @@ def normalize(name: str, value: Any) -> Any:
 def number(name: str, value: Any, wanted: str) -> float:
     """The argument as a float."""
     if arguments.is_number(value):
-        return float(value)
+        arguments.untraced(**{name: value})
+        return arguments.float_of(name, value)
     raise TypeError(f"{name} must be {wanted}, got {name}={abbreviated(value)}")
+
+
+def perhaps_traced(name: str, value: Any) -> Any:
+    """The argument as a float, or as a traced scalar."""
+    if isinstance(value, Tracer) and arguments.is_number(value):
+        return jnp.asarray(value, float)
+    return number(name, value, "a number")
 
 
 def inject_hyperparams(

@@ -103,6 +103,17 @@ class Recorded:
         return self
 
 
+def made_from(value: Any) -> list[Any]:
+    """The arrays, numbers, functions and values in the call that made a value."""
+    recipe = getattr(value, "recipe", None)
+    return [] if recipe is None else jax.tree.leaves(recipe.arguments)
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value is, or was made from, something that JAX traces."""
+    return isinstance(value, Tracer) or any(map(is_traced, made_from(value)))
+
+
 def _make(
     factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:

@@ -107,6 +107,7 @@ class CatchUp(GradientTransformation):
             check_member(member)
 
         def init(params):
+            inner_state = inner.init(params)
             named = tree.leaves_with_names(params, none=True)
             chosen = masks.select(tables, params)
             last = [
@@ -115,7 +116,7 @@ class CatchUp(GradientTransformation):
             ]
             treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
             zero = jnp.zeros((), jnp.int32)
-            return CatchUpState(zero, treedef.unflatten(last), inner.init(params))
+            return CatchUpState(zero, treedef.unflatten(last), inner_state)
 
         def update(updates, state, params):
             leaves = Leaves(updates, row_sparse=True)

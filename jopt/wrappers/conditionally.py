@@ -30,6 +30,7 @@ from jopt.core.transformation import (
 )
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
+from jopt.wrappers.in_place import either, zeros_like
 
 
 class ConditionallyTransformState(NamedTuple):
@@ -125,7 +126,7 @@ def conditionally_mask(
         as_transformation(inner, "conditionally_mask: inner"),
         should_transform_fn,
         forward_extra_args,
-        lambda updates: jax.tree.map(jnp.zeros_like, updates),
+        lambda updates: jax.tree.map(zeros_like, updates),
     )
 
 
@@ -156,7 +157,7 @@ def _conditional(
         def leave(updates, inner_state):
             return otherwise(updates), inner_state
 
-        updates, inner_state = jax.lax.cond(
+        updates, inner_state = either(
             decision, transform, leave, updates, state.inner_state
         )
         count = tree.safe_increment(state.step)

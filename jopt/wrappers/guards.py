@@ -31,6 +31,7 @@ from jopt.core.transformation import (
 from jopt.tree.row_sparse import is_rows, touched
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
+from jopt.wrappers.in_place import zeros_like
 
 
 class ApplyIfFiniteState(NamedTuple):
@@ -123,7 +124,10 @@ def _guard(owner: str, inner: GradientTransformation) -> GradientTransformation:
 
     def update(updates, state, params=None, **extra):
         new, inner_state = inner.update(updates, state.inner_state, params, **extra)
-        finite = all_finite(updates, extra.get("value"))
+        value = extra.get("value")
+        if value is not None:
+            arguments.one_number("value", value)
+        finite = all_finite(updates, value)
         new, inner_state = select(finite, (new, inner_state), (None, state.inner_state))
         counts = bad_steps(finite, state.notfinite_count, state.total_notfinite)
         return new, ApplyIfFiniteState(counts[0], finite, counts[1], inner_state)
@@ -201,7 +205,7 @@ def _select(
         return jax.lax.select(take, new, old)
 
     if old_updates is None:
-        old_updates = jax.tree.map(jnp.zeros_like, updates)
+        old_updates = jax.tree.map(zeros_like, updates)
     return (
         jax.tree.map(select_leaf, updates, old_updates),
         jax.tree.map(select_leaf, state, old_state),

@@ -33,6 +33,7 @@ from jopt.core.transformation import (
 )
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
+from jopt.wrappers.in_place import either
 
 
 class LookaheadState(NamedTuple):
@@ -128,7 +129,7 @@ def lookahead(
                 fresh = inner.init(apply_updates(params, new))
                 return _with_hyperparameters(inner, fast_state, fresh)
 
-            fast_state = jax.lax.cond(due, reset, lambda x: x, fast_state)
+            fast_state = either(due, reset, lambda x: x, fast_state)
         return new, LookaheadState(fast_state, jnp.where(due, 0, count), slow)
 
     def readout(state, params):

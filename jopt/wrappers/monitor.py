@@ -96,12 +96,13 @@ def monitor(
         return numbers
 
     def init(params):
+        inner_state = inner.init(params)
         if not keep:
-            return MonitorState(inner.init(params), Seen())
+            return MonitorState(inner_state, Seen())
         # Every step has to return the structure that init made.
         names = jax.eval_shape(lambda: measure(params, params, params))
         nan = {name: jnp.full((), jnp.nan, x.dtype) for name, x in names.items()}
-        return MonitorState(inner.init(params), nan)
+        return MonitorState(inner_state, nan)
 
     def update(updates, state, params=None, **extra):
         new, inner_state = inner.update(updates, state.inner_state, params, **extra)

@@ -90,7 +90,7 @@ def dumped(row, tx, state, params, kept, step):
     """What the library would hold; ``kept`` is for the groups of torch."""
     order = order_of(row)
     if row.library == "keras":
-        found = keras.get_weights(tx, state, params, order=order, layout="keras3")
+        found = keras.get_weights(tx, state, params, order=order)
         return {str(i): w for i, w in enumerate(found)}
     count = step if row.oracle.startswith("Rprop") else None
     like = nested(kept, row)
@@ -224,7 +224,9 @@ def test_optax_states_that_do_not_fit_say_what_does_not():
 
 def test_the_example_of_keras_2_works_as_it_is_printed():
     opt = jopt.rmsprop(1e-3, eps=1e-7)
-    weights = keras.get_weights(opt, opt.init(LAYER), LAYER, order=ORDER)
+    weights = keras.get_weights(
+        opt, opt.init(LAYER), LAYER, order=ORDER, layout="legacy"
+    )
     assert len(weights) == 3
     assert [w.shape for w in weights] == [(), (20, 10), (10,)]
     assert weights[0].dtype == np.int64
@@ -265,7 +267,8 @@ def test_each_layout_of_keras_is_read_and_written():
         keras.set_weights(tx, tx.init(params), ADAM["legacy"], params)
     # Keras 2.11 has a momentum that is not used.
     tx, zeros = jopt.sgd(0.1), [np.zeros(2)] * 2
-    assert len(keras.get_weights(tx, tx.init(params), params)) == 1
+    weights = keras.get_weights(tx, tx.init(params), params, layout="legacy")
+    assert len(weights) == 1
     weights = keras.get_weights(tx, tx.init(params), params, layout="keras2.11")
     np.testing.assert_array_equal(weights[1:], zeros)
     keras.set_weights(tx, tx.init(params), weights, params)
@@ -320,7 +323,7 @@ def test_a_loss_scale_of_keras_comes_before_its_optimizer():
     for x, y in zip(again, weights, strict=True):
         np.testing.assert_array_equal(x, y)
     with pytest.raises(ValueError, match=r"'legacy' has no place for .*growth_count"):
-        keras.get_weights(tx, state, params)
+        keras.get_weights(tx, state, params, layout="legacy")
 
 
 def test_weights_of_keras_that_do_not_fit_show_both_numbers_and_shapes():

@@ -286,7 +286,5 @@ def test_a_missing_value_or_one_that_is_no_number_is_an_error():
     state = tx.init(params)
     with pytest.raises(TypeError, match="reduce_on_plateau needs the argument 'value'"):
         tx.update(params, state, params)
-    with pytest.raises(
-        TypeError, match=r"value must be one number, got .*float32\[2\]"
-    ):
+    with pytest.raises(TypeError, match=r"value must be one number, got Array"):
         tx.update(params, state, params, value=jnp.ones(2))

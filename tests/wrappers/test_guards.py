@@ -337,8 +337,8 @@ def test_a_guard_adds_a_test_and_a_choice_per_array_and_no_branch() -> None:
     more = added - plain
     n, scalars = len(PARAMS), 3  # the two counts of adamw and its learning rate
     assert more.pop("is_finite") == more.pop("reduce_and") == n
-    # An update and two moments per leaf; two counters, each bounded and reset.
-    assert more.pop("select_n") == 3 * n + scalars + 4
+    # An update and two moments per leaf; two counters, each reset.
+    assert more.pop("select_n") == 3 * n + scalars + 2
     assert more.keys() <= {
         "and",
         "add",

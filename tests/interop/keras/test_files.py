@@ -163,8 +163,8 @@ def test_weights_of_a_multi_optimizer_that_do_not_fit_say_whose_they_are():
     params = {n: jnp.asarray(p, jnp.float32) for n, p in PARAMS.items()}
     state, order = tx.init(params), list(PARAMS)
     with pytest.raises(ValueError, match=r"give layout='keras3', got layout='legacy'"):
-        keras.get_weights(tx, state, params, order=order)
-    weights = keras.get_weights(tx, state, params, order=order, layout="keras3")
+        keras.get_weights(tx, state, params, order=order, layout="legacy")
+    weights = keras.get_weights(tx, state, params, order=order)
     with pytest.raises(ValueError, match=r"give layout='keras3', got layout='keras2"):
         keras.set_weights(tx, state, weights, params, order=order, layout="keras2.11")
     message = r"are 8 weights.* has 9: its own \['iteration', 'learning_rate'\], then "

@@ -48,7 +48,7 @@ def scheduler(build: Callable[P, Value]) -> Callable[P, Value]:
             )
         for name in HINTS.keys() & kwargs.keys():
             raise TypeError(f"{build.__name__} has no argument {name!r}. {HINTS[name]}")
-        bound = bind(build, signature, args, kwargs)
+        bound = bind(build, signature, args, kwargs, traced=True)
         values = bound.arguments
         arguments.nonnegative(**{n: values[n] for n in RATES if n in values})
         lengths = {n: values[n] for n in LENGTHS if values.get(n) is not None}

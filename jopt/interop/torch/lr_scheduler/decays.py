@@ -34,8 +34,8 @@ def LambdaLR(lr: float, lr_lambda: Callable[[Any], Any]) -> Schedule:
 
     Args:
       lr: The learning rate.
-      lr_lambda: A schedule, or another function of the integer step that JAX can trace,
-        with ``jnp.where`` in place of ``if``.
+      lr_lambda: A schedule, or another function of the integer step; under ``jit`` it
+        needs ``jnp.where`` in place of ``if``.
 
     >>> float(LambdaLR(0.5, lambda step: 1 / (1 + step))(3))
     0.125
