@@ -7,7 +7,8 @@ and the user's metadata.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,10 +29,13 @@ from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 
 
+VERSION = 1  # of the index
+
 Arrays = dict[str, Any]
 Index = dict[str, Any]
-# Reads arrays by name, each onto its sharding; None reads it as a NumPy array.
-Read = Callable[[Mapping[str, Sharding | None]], Arrays]
+# Reads arrays by name, each onto its sharding; None is the default device. The memory
+# of an array may be used again when the next one is taken.
+Read = Callable[[Mapping[str, Sharding | None]], Iterable[tuple[str, Any]]]
 
 
 class Restored(NamedTuple):
@@ -65,7 +69,7 @@ def pack(
         _check_name(name)
     sums = checksums(arrays)
     index = {
-        "version": 1,
+        "version": VERSION,
         "step": step,
         "value": value,
         "metadata": metadata,
@@ -117,6 +121,44 @@ def unpack(
         )
     rng = _unpack_keys(_part("rng", arrays), index["rng"])
     return Restored(restored, opt_state, index["step"], rng, index["metadata"])
+
+
+def parsed(where: Any, text: str | bytes) -> Index:
+    """Return the index that is written in a checkpoint.
+
+    Raises:
+      ValueError: It is not one that `pack` has made.
+    """
+    try:
+        index = json.loads(text)
+        version = index["version"]
+        if version == VERSION:
+            _check_index(index)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{where} is damaged or not written by jopt.checkpoint: its index does not "
+            f"have the right form ({type(error).__name__}: {error})"
+        ) from error
+    if version != VERSION:
+        raise ValueError(
+            f"the checkpoint {where} has version {abbreviated(version)}, and this jopt "
+            f"reads version {VERSION}: update jopt"
+        )
+    return index
+
+
+def _check_index(index: Index) -> None:
+    for name, entry in index["entries"].items():
+        shape, dtype = entry["shape"], entry["dtype"]
+        if not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f"{name} has the shape {abbreviated(shape)}")
+        if jnp.dtype(dtype).name != dtype or jnp.dtype(dtype).hasobject:
+            raise ValueError(f"{name} has the dtype {abbreviated(dtype)}")
+        entry["checksum"]
+    for name in index["rng"] or {}:
+        index["entries"][f"rng/{name}"]
+    for key in ("step", "value", "metadata", "schema"):
+        index[key]
 
 
 def _as_leaf(like: Any, x: jax.Array) -> jax.Array:
@@ -193,18 +235,22 @@ def _raw_type(leaf: Any) -> tuple[tuple[int, ...], str]:
     return tuple(leaf.shape), leaf.dtype.name
 
 
-def _checked(where: Any, arrays: Arrays, entries: Mapping) -> Arrays:
+def _checked(
+    where: Any, arrays: Iterable[tuple[str, Any]], entries: Mapping[str, Any]
+) -> Arrays:
     """Copy the arrays to new buffers; raise if a checksum is wrong."""
-    # pop releases each array once it is copied, so they are not all in memory twice.
-    pairs = {name: copied(arrays.pop(name)) for name in list(arrays)}
-    actual = digits({name: sums for name, (_, sums) in pairs.items()})
+    copies: Arrays = {}
+    sums: Arrays = {}
+    for name, x in arrays:
+        copies[name], sums[name] = copied(x)
+    actual = digits(sums)
     wrong = [name for name in actual if actual[name] != entries[name]["checksum"]]
     if wrong:
         raise ValueError(
             f"the checkpoint {where} is damaged: the bits of {', '.join(wrong)} differ "
             "from those that were saved. Restore another checkpoint."
         )
-    return {name: x for name, (x, _) in pairs.items()}
+    return copies
 
 
 # Random keys.

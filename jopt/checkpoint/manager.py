@@ -225,17 +225,17 @@ class Checkpointer:
                 f"{steps}"
             )
         path = self.directory / str(chosen)
-        index, read = folders.read(path)
-        return unpack(
-            path,
-            index,
-            read,
-            params,
-            tx,
-            strict=strict,
-            migrate=migrate,
-            hyperparams=hyperparams,
-        )
+        with folders.opened(path) as (index, read):
+            return unpack(
+                path,
+                index,
+                read,
+                params,
+                tx,
+                strict=strict,
+                migrate=migrate,
+                hyperparams=hyperparams,
+            )
 
     def wait(self) -> None:
         """Wait for a save that is running; raise its error if it failed."""

@@ -111,17 +111,18 @@ def restore(
       params/w is float32[4], was saved as float32[3]
     """
     path = _absolute(path)
-    index, read = (files if path.suffix else folders).read(path)
-    return unpack(
-        path,
-        index,
-        read,
-        params,
-        tx,
-        strict=strict,
-        migrate=migrate,
-        hyperparams=hyperparams,
-    )
+    form = files if path.suffix else folders
+    with form.opened(path) as (index, read):
+        return unpack(
+            path,
+            index,
+            read,
+            params,
+            tx,
+            strict=strict,
+            migrate=migrate,
+            hyperparams=hyperparams,
+        )
 
 
 def _absolute(path: str | Path) -> Path:

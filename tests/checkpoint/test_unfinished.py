@@ -51,12 +51,13 @@ def test_two_programs_may_save_to_one_path(tmp_path: Path, form: str) -> None:
 def test_a_save_that_fails_leaves_nothing(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, data: bytes) -> None:
-        path.write_bytes(data[:10])
+    def full(path: Path, *_: Any) -> None:
+        path.touch()
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(seal, "write", full)
+        patch.setattr(seal, "seal_file", full)
         with pytest.raises(OSError, match="no space left"):
             save(tmp_path / form, **GIVEN)
         assert not os.listdir(tmp_path)
