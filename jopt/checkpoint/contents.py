@@ -8,7 +8,7 @@ and the user's metadata.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Sharding
 
 from jopt import tree
+from jopt.checkpoint import parameters
 from jopt.checkpoint.checksum import checksums, copied, digits
 from jopt.checkpoint.shardings import (
     as_global,
@@ -24,6 +25,7 @@ from jopt.checkpoint.shardings import (
     state_shardings,
 )
 from jopt.core.transformation import GradientTransformation
+from jopt.state.migration import cast, check_match, without_match
 from jopt.state.state_dict import load_state_dict, schema, state_dict
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
@@ -93,16 +95,21 @@ def unpack(
     read: Read,
     params: Any,
     tx: GradientTransformation | None,
+    *,
+    strict: bool,
+    migrate: Sequence[Any],
     **options: Any,
 ) -> Restored:
     """Read a checkpoint into the structures of ``params`` and ``tx.init(params)``."""
     entries = index["entries"]
     named = tree.leaves_with_names(params)
     templates = {f"params/{name}": leaf for name, leaf in named}
-    _check_params(where, templates, entries)
-    shardings = {name: sharding_of(leaf) for name, leaf in templates.items()}
+    rules = tuple(migrate)
+    of_state = _rules_of_state(rules, entries, templates, tx, params)
+    sources, given = parameters.sources(where, entries, templates, rules, strict)
+    shardings = {x.name: sharding_of(templates[name]) for name, x in sources.items()}
     # Entries that migration rules rename have no known sharding before they are loaded.
-    default = replicated(shardings.values())
+    default = replicated(map(sharding_of, templates.values()))
     in_state = {} if tx is None or default is None else state_shardings(tx, params)
     for name in entries:
         if name.startswith("opt_state/") and tx is not None:
@@ -111,16 +118,44 @@ def unpack(
             shardings[name] = default
     arrays = _checked(where, read(shardings), entries)
 
-    leaves = [_as_leaf(leaf, arrays[f"params/{name}"]) for name, leaf in named]
+    for name, source in sources.items():
+        given[name] = cast(name, arrays[source.name], source.casts)
+    leaves = [parameters.as_leaf(x, given[name]) for name, x in templates.items()]
     restored = jax.tree.structure(params).unflatten(leaves)
     opt_state = None
     if tx is not None:
-        flat = _part("opt_state", arrays)
         opt_state = load_state_dict(
-            tx, restored, flat, schema=index["schema"], **options
+            tx,
+            restored,
+            _part("opt_state", arrays),
+            schema=index["schema"],
+            strict=strict,
+            migrate=of_state,
+            **options,
         )
     rng = _unpack_keys(_part("rng", arrays), index["rng"])
     return Restored(restored, opt_state, index["step"], rng, index["metadata"])
+
+
+def _rules_of_state(
+    rules: Sequence[Any],
+    entries: Mapping[str, Any],
+    templates: Mapping[str, Any],
+    tx: GradientTransformation | None,
+    params: Any,
+) -> list[Any]:
+    """Return the rules that match in the state.
+
+    Raises:
+      ValueError: A rule matches neither in the state nor in the parameters.
+    """
+    saved = list(_part("opt_state", entries))
+    wanted = saved if tx is None else list(state_dict(jax.eval_shape(tx.init, params)))
+    in_params = [name for name in entries if name.startswith("params/")]
+    not_in_state = without_match(rules, saved, wanted)
+    for i in sorted(not_in_state & without_match(rules, in_params, templates)):
+        check_match(rules[i], [*in_params, *saved], [*templates, *wanted])
+    return [rule for i, rule in enumerate(rules) if i not in not_in_state]
 
 
 def parsed(where: Any, text: str | bytes) -> Index:
@@ -161,17 +196,7 @@ def _check_index(index: Index) -> None:
         index[key]
 
 
-def _as_leaf(like: Any, x: jax.Array) -> jax.Array:
-    """Return the array, as a random key if ``like`` is one."""
-    if not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        return x
-    impl = (
-        jax.random.key_impl(like) if isinstance(like, jax.Array) else like.dtype._impl
-    )
-    return jax.random.wrap_key_data(x, impl=impl)
-
-
-def _part(part: str, arrays: Arrays) -> Arrays:
+def _part(part: str, arrays: Mapping[str, Any]) -> Arrays:
     prefix = f"{part}/"
     return {
         n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)
@@ -206,33 +231,6 @@ def _check_name(name: str) -> None:
             f"the name {name!r} is not valid Unicode, so no file can hold it: rename "
             "the parameter"
         ) from None
-
-
-def _check_params(where: Any, templates: Mapping[str, Any], entries: Mapping) -> None:
-    """Raise, listing all differences, unless the parameters are like the saved ones."""
-    problems = []
-    saved = {name for name in entries if name.startswith("params/")}
-    for name in sorted(saved - templates.keys()):
-        problems.append(f"{name} is only in the checkpoint")
-    for name, leaf in templates.items():
-        if name not in saved:
-            problems.append(f"{name} is not in the checkpoint")
-            continue
-        shape, dtype = _raw_type(leaf)
-        entry = tuple(entries[name]["shape"]), entries[name]["dtype"]
-        if entry != (shape, dtype):
-            saved_as = f"{entry[1]}{list(entry[0])}"
-            problems.append(f"{name} is {dtype}{list(shape)}, was saved as {saved_as}")
-    if problems:
-        raise ValueError(
-            f"params do not fit the checkpoint {where}:\n  " + "\n  ".join(problems)
-        )
-
-
-def _raw_type(leaf: Any) -> tuple[tuple[int, ...], str]:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.eval_shape(jax.random.key_data, leaf)
-    return tuple(leaf.shape), leaf.dtype.name
 
 
 def _checked(

@@ -278,6 +278,12 @@ def test_parameters_that_do_not_fit_are_all_listed(tmp_path: Path, form: str) ->
         "  params/dense/weight is not in the checkpoint",
         "  params/half is float32[8], was saved as bfloat16[8]",
         "  params/wave is complex64[4], was saved as complex64[3]",
+        "Did you mean migrate=[jopt.Cast('^params/half$', 'float32'), "
+        "jopt.Reset(pattern='/wave$')]?",
+        "With jopt.Reset a parameter keeps the value it has in params.",
+        "With strict=False, missing parameters keep the values they have in params and "
+        "unexpected ones are ignored. To do so for single ones, use jopt.Rename, "
+        "jopt.Reset and jopt.Drop in migrate.",
     ]
 
 
