@@ -63,7 +63,7 @@ def start(path: Path, arrays: Arrays, index: Index) -> Callable[[], None]:
             index["files"] = _checksums(partial, _files(partial))
             seal.write(partial / INDEX, seal.json_bytes(index))
             # The contents must be on disk before the rename makes them visible.
-            seal.sync_folder(partial)
+            seal.sync_all(partial)
             place.publish(path)
 
     return finish

@@ -102,8 +102,15 @@ def write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def sync_folder(path: Path) -> None:
-    """Flush the entries of a folder to disk, so that a rename in it is permanent."""
+def sync_all(folder: Path) -> None:
+    """Flush all files and folders in a folder, and the folder itself, to disk."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Flush a file to disk, or the names in a folder, so that a rename stays."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
