@@ -87,7 +87,7 @@ def sgd(
         raise ValueError(
             f"weight_decay={text_of(weight_decay)} needs lr_in_momentum=False: the "
             "decay is multiplied by the learning rate after the momentum. With a "
-            "constant learning rate, both settings of lr_in_momentum make the same steps"
+            "constant learning rate, both values of lr_in_momentum make the same steps"
         )
     return chain(rate, heavy_ball)
 

@@ -7,7 +7,8 @@ and the user's metadata.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from jax.core import Tracer
 from jax.sharding import Sharding
 
 from jopt import tree
+from jopt.checkpoint import parameters
 from jopt.checkpoint.checksum import checksums, copied, digits
 from jopt.checkpoint.shardings import (
     as_global,
@@ -25,16 +27,20 @@ from jopt.checkpoint.shardings import (
 )
 from jopt.core import tree_checks
 from jopt.core.transformation import GradientTransformation
+from jopt.state.migration import cast, check_match, without_match
 from jopt.state.state_dict import load_state_dict, schema, state_dict
 from jopt.tree.paths import by_name
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated, text_of
 
 
+VERSION = 1  # of the index
+
 Arrays = dict[str, Any]
 Index = dict[str, Any]
-# Reads arrays by name, each onto its sharding; None reads it as a NumPy array.
-Read = Callable[[Mapping[str, Sharding | None]], Arrays]
+# Reads arrays by name, each onto its sharding; None is the default device. The memory
+# of an array may be used again when the next one is taken.
+Read = Callable[[Mapping[str, Sharding | None]], Iterable[tuple[str, Any]]]
 
 
 class Restored(NamedTuple):
@@ -69,7 +75,7 @@ def pack(
         _check_name(name)
     sums = checksums(arrays)
     index = {
-        "version": 1,
+        "version": VERSION,
         "step": step,
         "value": value,
         "metadata": metadata,
@@ -93,16 +99,21 @@ def unpack(
     read: Read,
     params: Any,
     tx: GradientTransformation | None,
+    *,
+    strict: bool,
+    migrate: Sequence[Any],
     **options: Any,
 ) -> Restored:
     """Read a checkpoint into the structures of ``params`` and ``tx.init(params)``."""
     entries = index["entries"]
     named = tree.leaves_with_names(params)
     templates = by_name((f"params/{name}", leaf) for name, leaf in named)
-    _check_params(where, templates, entries)
-    shardings = {name: sharding_of(leaf) for name, leaf in templates.items()}
+    rules = tuple(migrate)
+    of_state = _rules_of_state(rules, entries, templates, tx, params)
+    sources, given = parameters.sources(where, entries, templates, rules, strict)
+    shardings = {x.name: sharding_of(templates[name]) for name, x in sources.items()}
     # Entries that migration rules rename have no known sharding before they are loaded.
-    default = replicated(shardings.values())
+    default = replicated(map(sharding_of, templates.values()))
     in_state = {} if tx is None or default is None else state_shardings(tx, params)
     for name in entries:
         if name.startswith("opt_state/") and tx is not None:
@@ -111,29 +122,85 @@ def unpack(
             shardings[name] = default
     arrays = _checked(where, read(shardings), entries)
 
-    leaves = [_as_leaf(leaf, arrays[f"params/{name}"]) for name, leaf in named]
+    for name, source in sources.items():
+        given[name] = cast(name, arrays[source.name], source.casts)
+    leaves = [parameters.as_leaf(x, given[name]) for name, x in templates.items()]
     restored = jax.tree.structure(params).unflatten(leaves)
     opt_state = None
     if tx is not None:
-        flat = _part("opt_state", arrays)
         opt_state = load_state_dict(
-            tx, restored, flat, schema=index["schema"], **options
+            tx,
+            restored,
+            _part("opt_state", arrays),
+            schema=index["schema"],
+            strict=strict,
+            migrate=of_state,
+            **options,
         )
     rng = _unpack_keys(_part("rng", arrays), index["rng"])
     return Restored(restored, opt_state, index["step"], rng, index["metadata"])
 
 
-def _as_leaf(like: Any, x: jax.Array) -> jax.Array:
-    """Return the array, as a random key if ``like`` is one."""
-    if not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        return x
-    impl = (
-        jax.random.key_impl(like) if isinstance(like, jax.Array) else like.dtype._impl
-    )
-    return jax.random.wrap_key_data(x, impl=impl)
+def _rules_of_state(
+    rules: Sequence[Any],
+    entries: Mapping[str, Any],
+    templates: Mapping[str, Any],
+    tx: GradientTransformation | None,
+    params: Any,
+) -> list[Any]:
+    """Return the rules that match in the state.
+
+    Raises:
+      ValueError: A rule matches neither in the state nor in the parameters.
+    """
+    saved = list(_part("opt_state", entries))
+    wanted = saved if tx is None else list(state_dict(jax.eval_shape(tx.init, params)))
+    in_params = [name for name in entries if name.startswith("params/")]
+    not_in_state = without_match(rules, saved, wanted)
+    for i in sorted(not_in_state & without_match(rules, in_params, templates)):
+        check_match(rules[i], [*in_params, *saved], [*templates, *wanted])
+    return [rule for i, rule in enumerate(rules) if i not in not_in_state]
 
 
-def _part(part: str, arrays: Arrays) -> Arrays:
+def parsed(where: Any, text: str | bytes) -> Index:
+    """Return the index that is written in a checkpoint.
+
+    Raises:
+      ValueError: It is not one that `pack` has made.
+    """
+    try:
+        index = json.loads(text)
+        version = index["version"]
+        if version == VERSION:
+            _check_index(index)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{where} is damaged or not written by jopt.checkpoint: its index does not "
+            f"have the right form ({type(error).__name__}: {error})"
+        ) from error
+    if version != VERSION:
+        raise ValueError(
+            f"the checkpoint {where} has version {abbreviated(version)}, and this jopt "
+            f"reads version {VERSION}: update jopt"
+        )
+    return index
+
+
+def _check_index(index: Index) -> None:
+    for name, entry in index["entries"].items():
+        shape, dtype = entry["shape"], entry["dtype"]
+        if not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f"{name} has the shape {abbreviated(shape)}")
+        if jnp.dtype(dtype).name != dtype or jnp.dtype(dtype).hasobject:
+            raise ValueError(f"{name} has the dtype {abbreviated(dtype)}")
+        entry["checksum"]
+    for name in index["rng"] or {}:
+        index["entries"][f"rng/{name}"]
+    for key in ("step", "value", "metadata", "schema"):
+        index[key]
+
+
+def _part(part: str, arrays: Mapping[str, Any]) -> Arrays:
     prefix = f"{part}/"
     return {
         n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)
@@ -190,45 +257,22 @@ def _check_name(name: str) -> None:
         ) from None
 
 
-def _check_params(where: Any, templates: Mapping[str, Any], entries: Mapping) -> None:
-    """Raise, listing all differences, unless the parameters are like the saved ones."""
-    problems = []
-    saved = {name for name in entries if name.startswith("params/")}
-    for name in sorted(saved - templates.keys()):
-        problems.append(f"{name} is only in the checkpoint")
-    for name, leaf in templates.items():
-        if name not in saved:
-            problems.append(f"{name} is not in the checkpoint")
-            continue
-        shape, dtype = _raw_type(leaf)
-        entry = tuple(entries[name]["shape"]), entries[name]["dtype"]
-        if entry != (shape, dtype):
-            saved_as = f"{entry[1]}{list(entry[0])}"
-            problems.append(f"{name} is {dtype}{list(shape)}, was saved as {saved_as}")
-    if problems:
-        raise ValueError(
-            f"params do not fit the checkpoint {where}:\n  " + "\n  ".join(problems)
-        )
-
-
-def _raw_type(leaf: Any) -> tuple[tuple[int, ...], str]:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.eval_shape(jax.random.key_data, leaf)
-    return tuple(leaf.shape), leaf.dtype.name
-
-
-def _checked(where: Any, arrays: Arrays, entries: Mapping) -> Arrays:
+def _checked(
+    where: Any, arrays: Iterable[tuple[str, Any]], entries: Mapping[str, Any]
+) -> Arrays:
     """Copy the arrays to new buffers; raise if a checksum is wrong."""
-    # pop releases each array once it is copied, so they are not all in memory twice.
-    pairs = {name: copied(arrays.pop(name)) for name in list(arrays)}
-    actual = digits({name: sums for name, (_, sums) in pairs.items()})
+    copies: Arrays = {}
+    sums: Arrays = {}
+    for name, x in arrays:
+        copies[name], sums[name] = copied(x)
+    actual = digits(sums)
     wrong = [name for name in actual if actual[name] != entries[name]["checksum"]]
     if wrong:
         raise ValueError(
             f"the checkpoint {where} is damaged: the bits of {', '.join(wrong)} differ "
             "from those that were saved. Restore another checkpoint."
         )
-    return {name: x for name, (x, _) in pairs.items()}
+    return copies
 
 
 # Random keys.

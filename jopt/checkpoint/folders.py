@@ -7,10 +7,10 @@ checkpoint is whole. Its ``checkpoint.json`` has the checksum of every other fil
 from __future__ import annotations
 
 import contextlib
-import json
+import io
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jopt.checkpoint import seal, together
-from jopt.checkpoint.contents import Arrays, Index, Read
+from jopt.checkpoint.contents import Arrays, Index, Read, parsed
 from jopt.checkpoint.places import plain, target
 from jopt.checkpoint.unfinished import Unfinished, unfinished_path
 from jopt.values.arguments import abbreviated
@@ -63,7 +63,7 @@ def start(path: Path, arrays: Arrays, index: Index) -> Callable[[], None]:
             index["files"] = _checksums(partial, _files(partial))
             seal.write(partial / INDEX, seal.json_bytes(index))
             # The contents must be on disk before the rename makes them visible.
-            seal.sync_folder(partial)
+            seal.sync_all(partial)
             place.publish(path)
 
     return finish
@@ -129,12 +129,13 @@ def index_of(path: Path) -> Index:
             f"{file} is missing: {path} is damaged or not written by jopt.checkpoint"
         )
     data = file.read_bytes()
-    seal.check(file, data)
-    return json.loads(data)
+    seal.check(file, io.BytesIO(data))
+    return parsed(file, data)
 
 
-def read(path: Path) -> tuple[Index, Read]:
-    """Return the index of the checkpoint in a folder, and a function to read arrays."""
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[Index, Read]]:
+    """Give the index of the checkpoint in a folder, and a function to read arrays."""
     index = index_of(path)
     _check_files(path, index["files"])
 
@@ -156,13 +157,12 @@ def read(path: Path) -> tuple[Index, Read]:
         context = ocp.Context()
         context.pytree.loading.partial_load = True  # without tx, no state is read
         with context, plain(path) as safe:
-            loaded = ocp.load(safe / ARRAYS, templates) if templates else {}
-        for name, x in loaded.items():
-            dtype = index["entries"][name]["dtype"]
-            arrays[name] = x.astype(dtype) if dtype in AS_BYTES else x
-        return arrays
+            arrays |= ocp.load(safe / ARRAYS, templates) if templates else {}
+        for name in shardings:  # not all in memory twice, once they are copied
+            x, dtype = arrays.pop(name), index["entries"][name]["dtype"]
+            yield name, x.astype(dtype) if dtype in AS_BYTES else x
 
-    return index, load
+    yield index, load
 
 
 def _stored(x: Any) -> Any:

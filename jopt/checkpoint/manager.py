@@ -193,8 +193,8 @@ class Checkpointer:
             smallest value.
           params: Arrays or shapes with the structure, dtypes and shardings to return.
           tx: The optimizer; None skips its state.
-          strict: Whether every slot must be both in the checkpoint and in the state.
-          migrate: Rules that adapt the checkpoint, as for `jopt.load_state_dict`.
+          strict: Whether all must be both in the checkpoint and in what is restored.
+          migrate: Rules that adapt the checkpoint and its parameters, as for `restore`.
           hyperparams: Whose numbers to use where they differ, ``"checkpoint"`` or
             ``"recipe"``.
 
@@ -225,17 +225,17 @@ class Checkpointer:
                 f"{steps}"
             )
         path = self.directory / str(chosen)
-        index, read = folders.read(path)
-        return unpack(
-            path,
-            index,
-            read,
-            params,
-            tx,
-            strict=strict,
-            migrate=migrate,
-            hyperparams=hyperparams,
-        )
+        with folders.opened(path) as (index, read):
+            return unpack(
+                path,
+                index,
+                read,
+                params,
+                tx,
+                strict=strict,
+                migrate=migrate,
+                hyperparams=hyperparams,
+            )
 
     def wait(self) -> None:
         """Wait for a save that is running; raise its error if it failed."""

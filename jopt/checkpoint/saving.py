@@ -84,10 +84,13 @@ def restore(
         structure, dtypes and shardings to return. The optimizer state gets the
         shardings of the compiled ``tx.init``.
       tx: The optimizer; None skips its state.
-      strict: Whether every slot must be both in the checkpoint and in the state; see
-        `jopt.load_state_dict`.
-      migrate: Rules that adapt the checkpoint to the optimizer; see
-        `jopt.load_state_dict`.
+      strict: If True, every parameter and every slot must be both in the checkpoint and
+        in what is restored. If False, missing parameters keep the values they have in
+        ``params``, missing slots start from ``init``, what is only in the checkpoint is
+        ignored, and warnings list all of it.
+      migrate: Rules `jopt.Rename`, `jopt.Drop`, `jopt.Reset` and `jopt.Cast`, in the
+        order of application. They see slots as in `jopt.state_dict`, and parameters as
+        ``params/…``. They do not change ``metadata``, which no template describes.
       hyperparams: Whose hyperparameters to use where they differ, ``"checkpoint"`` or
         ``"recipe"``.
 
@@ -109,19 +112,25 @@ def restore(
     Traceback (most recent call last):
     ValueError: params do not fit the checkpoint ...run.safetensors:
       params/w is float32[4], was saved as float32[3]
+    Did you mean migrate=[jopt.Reset(pattern='/w$')]?
+    ...
+    >>> found = restore(path, params=longer, tx=tx, migrate=[jopt.Reset("/w$")])
+    >>> found.params["w"]
+    Array([1., 1., 1., 1.], dtype=float32)
     """
     path = _absolute(path)
-    index, read = (files if path.suffix else folders).read(path)
-    return unpack(
-        path,
-        index,
-        read,
-        params,
-        tx,
-        strict=strict,
-        migrate=migrate,
-        hyperparams=hyperparams,
-    )
+    form = files if path.suffix else folders
+    with form.opened(path) as (index, read):
+        return unpack(
+            path,
+            index,
+            read,
+            params,
+            tx,
+            strict=strict,
+            migrate=migrate,
+            hyperparams=hyperparams,
+        )
 
 
 def _absolute(path: str | Path) -> Path:

@@ -68,7 +68,7 @@ class Unfinished:
                 f"another program has written to {path} meanwhile: give each program "
                 "a path of its own"
             ) from error
-        seal.sync_folder(path.parent)
+        seal.sync(path.parent)
 
     def close(self) -> None:
         """Remove what has not been published."""

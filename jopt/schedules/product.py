@@ -15,7 +15,7 @@ from jopt.core.factory import schedule
 from jopt.schedules import ramp
 from jopt.tree import scalar_dtype
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated
+from jopt.values.arguments import abbreviated, text_of
 from jopt.values.numbers import perhaps_traced
 
 

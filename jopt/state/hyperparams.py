@@ -336,9 +336,8 @@ def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
             if changing is not None:
                 changing.check(entry.name, value)
             if entry.name == SCALE and SCALE not in getattr(changing, "names", ()):
-                for x in extremes(
-                    entry.name, value
-                ):  # of reduce_on_plateau, which has no argument
+                # That of reduce_on_plateau, which has no argument for it.
+                for x in extremes(SCALE, value):
                     arguments.fraction(scale=x)
             changed[entry.path] = _like(name, value, entry.value)
 

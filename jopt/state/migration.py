@@ -3,14 +3,19 @@
 A pattern is a regular expression that is searched for in an entry's path, as in a mask:
 ``"^scale_by_adam/nu/"`` matches a whole slot, ``"/head/"`` one layer in every slot.
 Anchor the pattern: ``"nu"`` also matches the slots of a parameter named ``menu``.
+
+When a checkpoint with parameters is restored, the rules see these as ``params/…``, so
+``"/head/"`` matches the layer's parameters too. `Reset` and `Cast` change only
+parameters that do not fit otherwise, unless the pattern begins with ``^params/``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +32,9 @@ from jopt.values.arguments import abbreviated, text_of
 @dataclasses.dataclass(frozen=True)
 class Rename:
     """Rename entries by ``re.sub(old, new, path)``.
+
+    A parameter stays as it is where its new path would not begin with ``params/``. A
+    rule that matches nothing is an error, unless the new names are there already.
 
     Args:
       old: A regular expression; ``"^"`` prepends ``new`` to every path.
@@ -66,6 +74,9 @@ class Drop:
 class Reset:
     """Start entries of the state from ``init``, whatever the checkpoint holds.
 
+    Parameters that do not fit keep the values that `jopt.checkpoint.restore` is given,
+    as do all that match a pattern that begins with ``^params/``.
+
     The rule applies every time a checkpoint is loaded with it. To initialize only the
     entries that a checkpoint does not have yet, use ``strict=False`` of
     `load_state_dict`.
@@ -84,6 +95,10 @@ class Reset:
 class Cast:
     """Round entries to another storage dtype.
 
+    Parameters are rounded where they do not have the dtype that is asked for, and all
+    that match a pattern that begins with ``^params/``. A rule that matches nothing is
+    an error.
+
     ``Cast("", "float32")`` converts a whole checkpoint that was written under x64.
 
     Args:
@@ -101,6 +116,10 @@ class Cast:
 
 
 Rule = Rename | Drop | Reset | Cast
+Type = tuple[tuple[int, ...], str]  # a shape and the name of a dtype
+
+
+PARAMS = "params/"  # what the paths of parameters begin with
 
 
 def _check_pattern(rule: Any, pattern: Any) -> None:
@@ -124,9 +143,8 @@ def migrated(
       The entries, and the paths of the state that start from ``init``.
 
     Raises:
-      ValueError: A `Rename` gives two entries the same name, a `Reset` matches nothing
-        in the state, or a `Cast` is to a dtype that cannot hold a number.
-      TypeError: ``rules`` contains something other than rules.
+      ValueError: A `Rename` gives two entries the same name, or a `Cast` is to a dtype
+        that cannot hold a number.
     """
     flat, fresh = dict(flat), set()
     for rule in rules:
@@ -141,20 +159,71 @@ def migrated(
                     for n, x in flat.items()
                 }
             case Reset(pattern):
-                matches = {n for n in paths if re.search(pattern, n)}
-                if not matches:
-                    raise ValueError(
-                        f"{rule} matches nothing in the state, which has "
-                        f"{', '.join(map(repr, paths))}"
-                    )
-                fresh |= matches
+                fresh |= {n for n in paths if re.search(pattern, n)}
                 flat = {n: x for n, x in flat.items() if not re.search(pattern, n)}
-            case _:
-                raise TypeError(
-                    "migrate must be a sequence of the rules jopt.Rename, jopt.Drop, "
-                    f"jopt.Reset and jopt.Cast, got {abbreviated(rule)} in it"
-                )
     return flat, fresh
+
+
+def without_match(
+    rules: Sequence[Rule], names: Iterable[str], wanted: Iterable[str]
+) -> set[int]:
+    """Return the positions of the rules that match nothing.
+
+    Args:
+      rules: The rules in the order of application.
+      names: The paths in the checkpoint.
+      wanted: The paths to be restored, which a `Reset` is for.
+
+    Raises:
+      TypeError: ``rules`` contains something other than rules.
+    """
+    current, result = dict.fromkeys(names), set()
+    for i, rule in enumerate(rules):
+        if not isinstance(rule, Rule):
+            raise TypeError(
+                "migrate must be a sequence of the rules jopt.Rename, jopt.Drop, "
+                f"jopt.Reset and jopt.Cast, got {abbreviated(rule)} in it"
+            )
+        pattern = rule.old if isinstance(rule, Rename) else rule.pattern
+        searched = wanted if isinstance(rule, Reset) else current
+        if not any(re.search(pattern, name) for name in searched):
+            result.add(i)
+        elif isinstance(rule, Rename):
+            current = _renamed(current, rule, re.compile(pattern), rule.new)
+        elif not isinstance(rule, Cast):
+            current = {n: None for n in current if not re.search(pattern, n)}
+    return result
+
+
+def check_match(rule: Rule, names: Iterable[str], wanted: Iterable[str]) -> None:
+    """Raise, for a rule that matches nothing, unless that is as it should be.
+
+    Args:
+      rule: The rule.
+      names: The paths in the checkpoint.
+      wanted: The paths to be restored.
+
+    Raises:
+      ValueError: The message shows paths that are similar to the pattern.
+    """
+    if isinstance(rule, Drop):
+        return
+    if isinstance(rule, Rename):
+        new = re.split(r"\\(?:\d+|g<\w+>)", rule.new)
+        if any(all(part in name for part in new) for name in names):
+            return  # a newer checkpoint, which has the new names
+    pattern = rule.old if isinstance(rule, Rename) else rule.pattern
+    where, searched = "the checkpoint", list(names)
+    if isinstance(rule, Reset):
+        where, searched = "the state", list(wanted)
+        if any(name.startswith(PARAMS) for name in searched):
+            where = "the state and the parameters"
+    plain = re.sub(r"\\(.)|[$^()?*+|]", r"\1", pattern)
+    close = difflib.get_close_matches(plain, searched, n=3, cutoff=0) or ["no entries"]
+    raise ValueError(
+        f"{rule} matches nothing in {where}. The most similar paths there are "
+        f"{', '.join(map(repr, close))}"
+    )
 
 
 def _renamed(
@@ -163,6 +232,8 @@ def _renamed(
     result, old_names = {}, {}
     for name, value in flat.items():
         new_name = old.sub(new, name)
+        if name.startswith(PARAMS) and not new_name.startswith(PARAMS):
+            new_name = name  # a rule for the state, such as for a wrapper around it
         if new_name in result:
             raise ValueError(
                 f"{rule} gives two entries of the checkpoint the same name: "
@@ -187,6 +258,73 @@ def _cast(rule: Cast, name: str, value: Any, dtype: Any) -> Any:
     if not numpy.all(fits):
         raise ValueError(f"{rule}: {name!r} has numbers that {dtype} cannot hold")
     return new
+
+
+class Source(NamedTuple):
+    """Where a parameter comes from."""
+
+    name: str  # in the checkpoint
+    casts: list[Cast]  # to apply to it
+
+
+def migrated_params(
+    saved: Mapping[str, Type], rules: Sequence[Rule], wanted: Mapping[str, Type]
+) -> tuple[dict[str, Source], set[str], dict[str, Type]]:
+    """Find out, before any array is read, where each parameter comes from.
+
+    Args:
+      saved: Shapes and dtypes of the parameters in the checkpoint.
+      rules: The rules in the order of application.
+      wanted: Shapes and dtypes of the parameters to be restored.
+
+    Returns:
+      The sources by the new names of what the checkpoint has, the names that keep the
+      values they were given, and the shapes and dtypes that the sources give.
+
+    Raises:
+      ValueError: A `Rename` gives two entries the same name.
+    """
+    names = {name: name for name in saved}
+    casts: dict[str, list[Cast]] = {name: [] for name in saved}
+    resets = [rule.pattern for rule in rules if isinstance(rule, Reset)]
+    for rule in rules:
+        match rule:
+            case Rename(old, new):
+                names = _renamed(names, rule, re.compile(old), new)
+            case Drop(pattern):
+                names = {n: x for n, x in names.items() if not re.search(pattern, n)}
+            case Cast(pattern, _):
+                for name, old_name in names.items():
+                    if re.search(pattern, name):
+                        casts[old_name].append(rule)
+    sources: dict[str, Source] = {}
+    types: dict[str, Type] = {}
+    for name, old_name in names.items():
+        (shape, dtype), needed, done = saved[old_name], wanted.get(name), []
+        for cast in casts[old_name]:
+            fits = needed is None or needed[1] == dtype
+            if _kind(jnp.dtype(dtype)) != _kind(cast.dtype):
+                continue
+            if cast.pattern.startswith(f"^{PARAMS}") or not fits:
+                dtype = jnp.dtype(cast.dtype).name
+                done.append(cast)
+        sources[name], types[name] = Source(old_name, done), (shape, dtype)
+    kept = set()
+    for pattern in resets:
+        always = pattern.startswith(f"^{PARAMS}")
+        for name in {*wanted, *sources}:
+            fits = types.get(name) == wanted.get(name)
+            if re.search(pattern, name) and (always or not fits):
+                sources.pop(name, None)
+                kept |= {name} & wanted.keys()
+    return sources, kept, types
+
+
+def cast(name: str, value: Any, casts: Sequence[Cast]) -> Any:
+    """Apply casts to an array; the name is for errors."""
+    for rule in casts:
+        value = _cast(rule, name, value, rule.dtype)
+    return value
 
 
 def _kind(dtype: Any) -> Any:

@@ -8,6 +8,7 @@ the error lists every entry that does not fit.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -20,7 +21,16 @@ from jopt import tree
 from jopt._version import __version__
 from jopt.core.chain import as_transformation
 from jopt.core.transformation import GradientTransformation, OptState, Params
-from jopt.state.migration import Rule, likely, migrated, moved, new_chains
+from jopt.state.migration import (
+    Reset,
+    Rule,
+    check_match,
+    likely,
+    migrated,
+    moved,
+    new_chains,
+    without_match,
+)
 from jopt.state.placing import assembled, is_abstract, is_key
 from jopt.state.recipe_differences import declared, differing
 from jopt.tree.paths import by_name
@@ -162,7 +172,10 @@ def load_state_dict(
     flat = _checked(flat, schema)
     template = jax.eval_shape(tx.init, params)
     expected = state_dict(template)
-    flat, fresh = migrated(flat, tuple(migrate), expected)
+    rules = tuple(migrate)
+    for i in sorted(without_match(rules, flat, expected)):
+        check_match(rules[i], flat, expected)
+    flat, fresh = migrated(flat, rules, expected)
     lacking = [n for n in expected if n not in flat]
     if prefixes := new_chains(tx, lacking, [n for n in flat if n not in expected]):
         flat = moved(flat, prefixes, expected)
@@ -172,11 +185,11 @@ def load_state_dict(
             schema = {**schema, "hyperparams": numbers}
     missing = [n for n in expected if n not in flat and n not in fresh]
     unexpected = [n for n in flat if n not in expected]
-    values, wrong = {}, []
+    values, wrong = {}, {}
     for name, like in expected.items():
         if name in flat:
             values[name], problem = _fitted(name, flat[name], like)
-            wrong += [problem] if problem else []
+            wrong |= {name: problem} if problem else {}
     if wrong or (strict and (missing or unexpected)):
         raise _misfit(missing if strict else [], unexpected if strict else [], wrong)
     fresh |= set(missing)
@@ -254,11 +267,13 @@ def _fitted(name: str, value: Any, like: Any) -> tuple[Any, str]:
     return value, f"{name!r} is {value.dtype}, not {like.dtype}"
 
 
-def _misfit(missing: list[str], unexpected: list[str], wrong: list[str]) -> ValueError:
+def _misfit(
+    missing: list[str], unexpected: list[str], wrong: dict[str, str]
+) -> ValueError:
     lines = ["the checkpoint does not fit the state of this transformation:"]
     lines += [f"  missing: {name!r}" for name in missing]
     lines += [f"  unexpected: {name!r}" for name in unexpected]
-    lines += [f"  wrong: {problem}" for problem in wrong]
+    lines += [f"  wrong: {problem}" for problem in wrong.values()]
     if (rule := likely(missing, unexpected)) and not wrong:
         lines.append(f"Did you mean migrate=[jopt.{rule}]?")
     if missing or unexpected:
@@ -268,9 +283,10 @@ def _misfit(missing: list[str], unexpected: list[str], wrong: list[str]) -> Valu
             "jopt.Drop in migrate."
         )
     if wrong:
+        reset = Reset(f"^{re.escape(next(iter(wrong)))}$")
         lines.append(
             "In migrate, jopt.Cast(path, dtype) rounds to another dtype, and "
-            "jopt.Reset(path) starts the entry from init."
+            f"jopt.{reset} starts the entry from init."
         )
     return ValueError("\n".join(lines))
 

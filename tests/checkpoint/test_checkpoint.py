@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -16,11 +17,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors
 from jax.sharding import AxisType, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 import jopt
-from jopt.checkpoint import Checkpointer, checksum, files, folders, restore, save, seal
+from jopt.checkpoint import (
+    Checkpointer,
+    checksum,
+    folders,
+    restore,
+    safetensors_file,
+    save,
+    seal,
+)
 from tests.laws.problem import types
 
 
@@ -113,7 +123,7 @@ def test_keys_in_the_parameters_and_no_parameters_at_all(
 def test_narrow_dtypes_come_back(tmp_path: Path, form: str, dtype: str) -> None:
     params = {"codes": jnp.arange(5).astype(dtype)}
     names = {"path": tmp_path / form, "params": params, "opt_state": {}}
-    if form == "run.safetensors" and dtype not in files.SAFETENSORS:
+    if form == "run.safetensors" and dtype not in safetensors_file.DTYPES:
         with pytest.raises(
             TypeError, match=f"no dtype {dtype}, the dtype of params/codes"
         ):
@@ -133,8 +143,7 @@ def test_other_libraries_read_the_files(tmp_path: Path) -> None:
     data = (tmp_path / "run.msgpack").read_bytes()
     found = flax.serialization.msgpack_restore(data)
     np.testing.assert_array_equal(found["arrays"][name], kernel)
-    library = pytest.importorskip("safetensors")
-    with library.safe_open(tmp_path / "run.safetensors", framework="numpy") as file:
+    with safetensors.safe_open(tmp_path / "run.safetensors", framework="numpy") as file:
         np.testing.assert_array_equal(file.get_tensor(name), kernel)
         index = json.loads(file.metadata()["checkpoint.json"])
     assert index["schema"]["recipe"] == jopt.to_config(TX)
@@ -188,22 +197,26 @@ def test_no_file_can_be_damaged_unnoticed(tmp_path: Path, form: str) -> None:
 def test_no_byte_of_a_file_can_change_unnoticed(tmp_path: Path, form: str) -> None:
     written(tmp_path / form)
     data = bytearray((tmp_path / form).read_bytes())
-    seal.check(tmp_path / form, bytes(data))
+    seal.check(tmp_path / form, io.BytesIO(data))
     for at in range(len(data)):
         data[at] ^= 1 << at % 8
         with pytest.raises(ValueError, match="is damaged"):
-            seal.check(tmp_path / form, bytes(data))
+            seal.check(tmp_path / form, io.BytesIO(data))
         data[at] ^= 1 << at % 8
 
 
 def test_each_array_has_a_checksum_besides(tmp_path: Path) -> None:
     """As if memory, not the file, had lost a bit before the file was written."""
-    path = tmp_path / "run.npz"
-    params, _ = written(path)
-    arrays, index = files._from_npz(path.read_bytes())
+    path = tmp_path / "run.msgpack"
+    params, state = written(path)
     name = "opt_state/scale_by_adam/mu/dense/kernel"
-    arrays[name].view(np.uint32)[3, 2] ^= 1 << 20
-    path.write_bytes(seal.seal(files._to_npz(arrays, index)))
+    right = np.asarray(state["scale_by_adam"].mu["dense"]["kernel"])
+    wrong = right.copy()
+    wrong.view(np.uint32)[3, 2] ^= 1 << 20
+    data = path.read_bytes()
+    assert data.count(right.tobytes()) == 1
+    path.write_bytes(data.replace(right.tobytes(), wrong.tobytes()))
+    seal.seal_file(path)
     with pytest.raises(ValueError, match=f"damaged: the bits of {name} differ"):
         restore(path, params=params, tx=TX)
     restore(path, params=params)  # these are whole
@@ -265,6 +278,12 @@ def test_parameters_that_do_not_fit_are_all_listed(tmp_path: Path, form: str) ->
         "  params/dense/weight is not in the checkpoint",
         "  params/half is float32[8], was saved as bfloat16[8]",
         "  params/wave is complex64[4], was saved as complex64[3]",
+        "Did you mean migrate=[jopt.Cast('^params/half$', 'float32'), "
+        "jopt.Reset(pattern='/wave$')]?",
+        "With jopt.Reset a parameter keeps the value it has in params.",
+        "With strict=False, missing parameters keep the values they have in params and "
+        "unexpected ones are ignored. To do so for single ones, use jopt.Rename, "
+        "jopt.Reset and jopt.Drop in migrate.",
     ]
 
 
@@ -482,15 +501,19 @@ def test_a_program_that_ends_at_once_finishes_its_save(tmp_path: Path) -> None:
     assert found.step == 1
 
 
-def test_without_orbax_or_flax_the_error_says_what_to_install(
+def test_without_a_library_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "orbax", None)
-    monkeypatch.setitem(sys.modules, "flax.serialization", None)
+    monkeypatch.setitem(sys.modules, "msgpack", None)
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     with pytest.raises(ImportError, match=r"orbax 0\.12\.8 or newer: pip install"):
         written(tmp_path / "run")
-    with pytest.raises(ImportError, match=r"pip install flax, or save as \.npz"):
-        written(tmp_path / "run.msgpack")
+    for library in ("msgpack", "safetensors"):
+        with pytest.raises(
+            ImportError, match=rf"pip install {library}, or save as \.npz"
+        ):
+            written(tmp_path / f"run.{library}")
     assert not list(tmp_path.iterdir())
 
 

@@ -44,6 +44,49 @@ def test_two_programs_may_save_to_one_path(tmp_path: Path, form: str) -> None:
     assert not list(tmp_path.glob(".jopt-*"))
 
 
+# A power failure.
+
+
+def content(path: Path) -> Any:
+    """The bytes of a file, or the names in a folder."""
+    return path.read_bytes() if path.is_file() else sorted(os.listdir(path))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names open files")
+@pytest.mark.parametrize("form", [*FORMS, "1"])
+def test_everything_is_on_disk_before_it_becomes_visible_and_then_its_name(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded is what files and folders hold when they are flushed."""
+    on_disk: dict[Path, Any] = {}
+    visible: list[dict[Path, Any]] = []
+    fsync, replace, goal = os.fsync, os.replace, tmp_path / form
+
+    def flush(file: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        on_disk[path] = content(path)
+        fsync(file)
+
+    def rename(old: Any, new: Any) -> None:
+        if new == goal:
+            all_of_it = [old, *old.rglob("*")]
+            assert {path: on_disk.get(path) for path in all_of_it} == {
+                path: content(path) for path in all_of_it
+            }
+            visible.append(dict(on_disk))
+            on_disk.clear()
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", rename)
+    if form == "1":
+        Checkpointer(tmp_path).save(1, **GIVEN)
+    else:
+        save(goal, **GIVEN)
+    assert len(visible) == 1
+    assert form in on_disk[tmp_path]
+
+
 # What a save leaves.
 
 
@@ -51,12 +94,13 @@ def test_two_programs_may_save_to_one_path(tmp_path: Path, form: str) -> None:
 def test_a_save_that_fails_leaves_nothing(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, data: bytes) -> None:
-        path.write_bytes(data[:10])
+    def full(path: Path, *_: Any) -> None:
+        path.touch()
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(seal, "write", full)
+        patch.setattr(seal, "seal_file", full)
         with pytest.raises(OSError, match="no space left"):
             save(tmp_path / form, **GIVEN)
         assert not os.listdir(tmp_path)
