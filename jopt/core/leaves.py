@@ -100,7 +100,8 @@ class Leaves:
 def densified(updates: Any) -> Any:
     """The updates with row-sparse leaves made dense, for what works on all rows.
 
-    >>> g = RowSparse(jnp.array([1]), jnp.ones((1, 1)), num_rows=2)
+    >>> import jopt
+    >>> g = jopt.RowSparse(jnp.array([1]), jnp.ones((1, 1)), num_rows=2)
     >>> densified({"table": g})["table"].ravel()
     Array([0., 1.], dtype=float32)
     """

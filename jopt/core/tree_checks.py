@@ -47,9 +47,15 @@ def leaves(
 
 def arrays(whole: Any, name: str) -> None:
     """Raise unless every leaf is an array or a number."""
-    values = jax.tree.leaves(whole, is_leaf=is_rows)
-    if not all(hasattr(x, "dtype") or isinstance(x, Number) for x in values):
-        leaves(values, whole, name)
+
+    def is_array(x):
+        known = hasattr(x, "dtype") or isinstance(x, Number)
+        return known and not arguments.elsewhere(x)
+
+    if not all(map(is_array, jax.tree.leaves(whole, is_leaf=is_rows))):
+        for path, x in tree.leaves_with_names(whole):
+            if not is_array(x):
+                raise TypeError(f"{name} leaf {path!r} {_problem(x, ())}.")
 
 
 def without_float0(updates: Any) -> Any:
@@ -105,7 +111,10 @@ def can_move(leaf: Any) -> bool:
 
 @functools.lru_cache
 def _is_inexact(dtype: Any) -> bool:
-    return jnp.issubdtype(dtype, jnp.inexact)
+    try:
+        return jnp.issubdtype(dtype, jnp.inexact)
+    except TypeError:  # of another library
+        return False
 
 
 def _is_leaf(x: Any) -> bool:
