@@ -15,7 +15,12 @@ from tests.docs.test_examples import ENVIRONMENT, PAGES, ROOT
 BOSTON = ROOT / "examples" / "boston_housing.py"
 EXAMPLES = ROOT / "examples" / "keras"
 # Those that take longer than five seconds at their own settings show a bar.
-SLOW = {BOSTON}
+SLOW = {
+    BOSTON,
+    EXAMPLES / "custom_training_loop.py",
+    EXAMPLES / "name_dict_object.py",
+    EXAMPLES / "three_learning_rates.py",
+}
 # Many small programs: most of the time is for compiling them.
 QUICK = {**ENVIRONMENT, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
@@ -66,10 +71,13 @@ def test_an_optimizer_is_chosen_by_name_by_dict_and_as_an_object() -> None:
     assert accuracies[1] == accuracies[2] < accuracies[0]  # three epochs: too slow
     assert min(accuracies[3:]) > 80
     assert "optimizers: 5, compilations of the training step: 4" in output
-    table = dict(re.findall(r"^'(\w+)' is (\w+)\(", output, re.M))
+    pattern = r"^(\w+) +keras\.[\w.]+\.(\w+)\n +(\w+)\("
+    table = {name: rest for name, *rest in re.findall(pattern, output, re.M)}
     assert len(table) == 15
-    assert table["experimentalsgd"] == "sgd" and table["ftrl"] == "ftrl"
-    assert table["lossscaleoptimizerv1"] == "dynamic_loss_scale"
+    assert table["experimentalsgd"] == ["SGD", "sgd"]
+    assert table["ftrl"] == ["Ftrl", "ftrl"]
+    assert table["lossscaleoptimizer"] == ["LossScaleOptimizerV3", "dynamic_loss_scale"]
+    assert not re.search(r"\d\.\d{8}", output)  # such as 0.0010000000474974513
 
 
 def test_a_training_loop_of_ones_own_clips_as_by_hand() -> None:
@@ -150,12 +158,15 @@ def test_the_weights_of_rmsprop_are_got_and_set_as_in_keras() -> None:
     ]
 
 
-def test_a_lower_learning_rate_is_not_a_better_one() -> None:
-    output = run(EXAMPLES / "three_learning_rates.py", "--epochs", 5, "--seeds", 1)
+def test_a_lower_learning_rate_is_not_a_better_one(tmp_path: Any) -> None:
+    small = "--epochs", 5, "--seeds", 1, "--out", tmp_path
+    output = run(EXAMPLES / "three_learning_rates.py", *small)
     found = re.findall(r"([\d.]+)% \([\d.]+% to [\d.]+%\) in test", output)
     high, middle, low = map(float, found)
     assert high > middle > low
     assert high > 90
+    picture = tmp_path / "three_learning_rates.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_four_methods_of_keras_and_two_of_ours_give_the_same_adam() -> None:
