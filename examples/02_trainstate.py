@@ -27,6 +27,7 @@ import numpy as np
 from flax.training import train_state
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from tqdm import tqdm
 
 import jopt
 from jopt.interop.flax import TrainState
@@ -92,7 +93,7 @@ state = train_state.TrainState.create(
     params=initial_params(),
     tx=jopt.adamw(3e-3, weight_decay=0.01, mask="kernel"),
 )
-for epoch in range(args.epochs):
+for epoch in tqdm(range(args.epochs), unit="epoch"):
     state = train_epoch(state, epoch)
 rate = jopt.hyperparams(state.opt_state)["learning_rate"]
 _, accuracy = evaluate(state, test_x, test_y)
@@ -107,7 +108,7 @@ state = TrainState.create(
 )
 compiled_before = train_step._cache_size()
 best, best_epoch = np.inf, 0
-for epoch in range(args.epochs):
+for epoch in tqdm(range(args.epochs), unit="epoch"):
     state = train_epoch(state, epoch)
     loss, _ = evaluate(state, valid_x, valid_y)
     if loss < best:
@@ -115,7 +116,9 @@ for epoch in range(args.epochs):
     elif epoch - best_epoch >= 2:
         state = state.set_hyperparams(learning_rate=state.learning_rate / 2)
         best_epoch = epoch
-        print(f"epoch {epoch + 1}: the learning rate is now {state.learning_rate:.2e}")
+        tqdm.write(
+            f"epoch {epoch + 1}: the learning rate is now {state.learning_rate:.2e}"
+        )
 _, accuracy = evaluate(state, test_x, test_y)
 print(f"jopt's TrainState: {state.step} steps, test accuracy {accuracy:.2%}")
 print(f"compilations of its step: {train_step._cache_size() - compiled_before}")

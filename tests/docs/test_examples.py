@@ -41,11 +41,16 @@ def start(name, *arguments):
     )
 
 
+# Those that take longer than five seconds at their own settings show a bar.
+SLOW = ("01_quickstart.py", "02_trainstate.py", "03_nnx.py")
+
+
 def run(name, *arguments):
     """What an example prints."""
     process = start(name, *arguments)
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
+    assert ("%|" in errors) == (name in SLOW), errors
     return output
 
 

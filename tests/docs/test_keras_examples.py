@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.docs.test_examples import ENVIRONMENT, ROOT
+from tests.docs.test_examples import ENVIRONMENT, PAGES, ROOT
 
 
 BOSTON = ROOT / "examples" / "boston_housing.py"
 EXAMPLES = ROOT / "examples" / "keras"
+# Those that take longer than five seconds at their own settings show a bar.
+SLOW = {
+    BOSTON,
+    EXAMPLES / "custom_training_loop.py",
+    EXAMPLES / "name_dict_object.py",
+    EXAMPLES / "three_learning_rates.py",
+}
 # Many small programs: most of the time is for compiling them.
 QUICK = {**ENVIRONMENT, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
@@ -28,6 +35,7 @@ def run(*command: Any) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert ("%|" in done.stderr) == bool(SLOW & set(command)), done.stderr
     return done.stdout
 
 
@@ -63,10 +71,13 @@ def test_an_optimizer_is_chosen_by_name_by_dict_and_as_an_object() -> None:
     assert accuracies[1] == accuracies[2] < accuracies[0]  # three epochs: too slow
     assert min(accuracies[3:]) > 80
     assert "optimizers: 5, compilations of the training step: 4" in output
-    table = dict(re.findall(r"^'(\w+)' is (\w+)\(", output, re.M))
+    pattern = r"^(\w+) +keras\.[\w.]+\.(\w+)\n +(\w+)\("
+    table = {name: rest for name, *rest in re.findall(pattern, output, re.M)}
     assert len(table) == 15
-    assert table["experimentalsgd"] == "sgd" and table["ftrl"] == "ftrl"
-    assert table["lossscaleoptimizerv1"] == "dynamic_loss_scale"
+    assert table["experimentalsgd"] == ["SGD", "sgd"]
+    assert table["ftrl"] == ["Ftrl", "ftrl"]
+    assert table["lossscaleoptimizer"] == ["LossScaleOptimizerV3", "dynamic_loss_scale"]
+    assert not re.search(r"\d\.\d{8}", output)  # such as 0.0010000000474974513
 
 
 def test_a_training_loop_of_ones_own_clips_as_by_hand() -> None:
@@ -147,12 +158,15 @@ def test_the_weights_of_rmsprop_are_got_and_set_as_in_keras() -> None:
     ]
 
 
-def test_a_lower_learning_rate_is_not_a_better_one() -> None:
-    output = run(EXAMPLES / "three_learning_rates.py", "--epochs", 5, "--seeds", 1)
+def test_a_lower_learning_rate_is_not_a_better_one(tmp_path: Any) -> None:
+    small = "--epochs", 5, "--seeds", 1, "--out", tmp_path
+    output = run(EXAMPLES / "three_learning_rates.py", *small)
     found = re.findall(r"([\d.]+)% \([\d.]+% to [\d.]+%\) in test", output)
     high, middle, low = map(float, found)
     assert high > middle > low
     assert high > 90
+    picture = tmp_path / "three_learning_rates.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_four_methods_of_keras_and_two_of_ours_give_the_same_adam() -> None:
@@ -175,9 +189,11 @@ jax, np = script["jax"], script["np"]
 key = jax.random.key(1)
 found = {"params": script["init"](jax.random.split(key)[0])}
 for name in ("clipped", "momentum", "clipped_adam"):
-    settings = {"epochs": 25, "every": 1, "batch_size": None}
-    train = jax.jit(lambda: script["train"](script[name], key, 0.05, **settings)[0])
-    found[name] = train()
+    def record(carry, keys):
+        return script["train"](script[name], None, carry, keys)
+    carry, keys = script["begin"](script[name], (25, 1), key, 0.05)
+    _, records = jax.lax.scan(record, carry, keys)
+    found[name] = np.stack([records["train"], records["test"]], 1)
 found["data"] = [script[n] for n in ("x_train", "y_train", "x_test", "y_test")]
 print(json.dumps(jax.tree.map(lambda a: np.asarray(a).tolist(), found)))
 """
@@ -193,16 +209,72 @@ def boston(tmp_path_factory: Any) -> Any:
     return out, "\n".join(words), json.loads(numbers)
 
 
+LOSSES = r" +([\d.]+)" * 7
+COUNTS = r" +(\d+)" * 3
+# The lowest test losses that the chapter printed, to two digits.
+CHAPTER = [83.24, 97.06, 444.85, 71.76, 85.04, 616.28, 216.57]
+CHAPTER += [49.35, 30.62, 29.12, 28.04, 29.34]
+
+
+def rows(words: str) -> Any:
+    """The chapter's loss, six quartiles and three counts of each run."""
+    found = re.findall(rf"^ *\S.*?{LOSSES}{COUNTS}$", words, re.M)
+    return np.array(found, float)
+
+
+def claims(words: str) -> str:
+    """The summary of a run, on one line."""
+    return " ".join(words[words.index("In short, ") :].split("\n\n")[0].split())
+
+
 def test_the_chapter_prints_its_table_and_findings_and_draws_its_pictures(
     boston: Any,
 ) -> None:
     out, words, _ = boston
-    rows = re.findall(r"^\s*\S.*? 1e-0\d .*[\d.]+ +[\d.]+ +\d+ +\d+$", words, re.M)
-    assert len(rows) == 12
+    table = rows(words)
+    assert list(table[:, 0]) == CHAPTER
     assert len(re.findall(r"^ +[012] of 2: ", words, re.M)) == 13
     assert "at 1e-3, the network collapses to its last bias" in words
     for name in ("sweep", "clipnorm", "mini_batches", "momentum", "adam"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG"), name
+
+
+def test_the_chapters_summary_has_the_counts_of_its_table(boston: Any) -> None:
+    _, words, _ = boston
+    lower, _, dead = rows(words)[:, -3:].T
+    pattern = r"(\d) networks end dead without clipping, (\d) with it"
+    assert printed(pattern, claims(words)) == [dead[0], dead[7]]
+    assert printed(r"(\d) of its networks end dead", claims(words)) == [dead[9]]
+    reached = printed(r"is reached with (\d), (\d), (\d), (\d), (\d)", claims(words))
+    assert reached == list(lower[7:])
+
+
+def test_the_page_claims_what_the_chapter_printed(boston: Any) -> None:
+    record = BOSTON.with_suffix(".txt").read_text()
+    page = PAGES["from_keras"].replace("\n> ", " ")
+    assert claims(record) in page
+
+    def words_of(text):
+        text = text[: text.index("Wrote five pictures")]
+        return re.sub(r"[-.\d]*\d[-.,%e\d]*", "#", " ".join(text.split()))
+
+    assert words_of(record) == words_of(boston[1])  # else record it again
+
+
+def test_the_chapters_dead_network_is_a_bias_that_learns_alone(boston: Any) -> None:
+    _, words, numbers = boston
+    _, y_train, _, y_test = map(np.array, numbers["data"])
+    lines = re.findall(r"^  (1e-0\d) +([\d.]+) +([\d.]+)$", words, re.M)
+    assert len(lines) == 7
+    for line, theirs in zip(lines, CHAPTER, strict=False):
+        rate, loss, chapter = map(float, line)
+        bias = 0.0
+        for _ in range(100):
+            bias -= rate * 2 * np.mean(bias - y_train)
+        assert loss == pytest.approx(np.mean((y_test - bias) ** 2), abs=0.006)
+        assert chapter == theirs
+    assert re.search(r"in the chapter +22\.3946$", words, re.M)
+    assert re.search(rf"mean of the training set +{y_train.mean():.4f}$", words, re.M)
 
 
 def test_the_chapter_has_the_data_of_keras(boston: Any) -> None:
