@@ -171,6 +171,11 @@ def test_an_argument_of_another_structure_passes_as_it_is() -> None:
         assert {n: found[n] for n in extra} == extra
         assert not jax.tree.leaves(found["grad"])
 
+    # Beside a bare array, its shape tells what is like it; every loss is a scalar.
+    for params, extra in ((jnp.ones(3), jnp.ones(2)), (jnp.ones(()), jnp.ones(()))):
+        tx.update(params, tx.init(params), params, extra=extra)
+        assert found["extra"] is extra
+
 
 @pytest.mark.parametrize("mask", ["w", {"b": False, "w": True}])
 def test_lbfgs_of_optax_on_some_leaves_is_that_of_optax(mask: Any) -> None:
