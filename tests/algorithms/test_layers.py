@@ -239,6 +239,7 @@ KERNELS: dict[str, tuple[dict[str, tuple[int, ...]], list[str | None]]] = {
         {"out/kernel": (2, 5, 6), "query/kernel": (6, 2, 5)},
         ["iio", "ioo"],
     ),
+    "a name that the shape contradicts": ({"conv2d/kernel": (3, 4, 8)}, [None]),
     "stacks of two lengths": (
         {"out/kernel": (4, 2, 5, 6), "query/kernel": (3, 6, 2, 5)},
         [None, None],

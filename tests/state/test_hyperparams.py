@@ -333,7 +333,8 @@ def test_a_number_has_the_name_of_its_group_even_if_it_is_the_only_one() -> None
         assert float(jopt.hyperparams(state)[name]) == np.float32(0.1)
         changed = jopt.set_hyperparams(tx, state, **{name: 0.5})
         assert values(changed) == {"learning_rate": 0.5}
-    for name in ("vector/learning_rate", "vector/*", "rate", "matrix"):
+    backwards = "scale_by_learning_rate/matrix/learning_rate"
+    for name in ("vector/learning_rate", "vector/*", "rate", "matrix", backwards):
         assert name not in jopt.hyperparams(state)
         with pytest.raises(KeyError, match="no hyperparameter"):
             jopt.set_hyperparams(tx, state, **{name: 0.5})
