@@ -277,7 +277,7 @@ def test_data_that_are_too_few_for_their_shape_are_refused_before_they_are_read(
         path.write_bytes(larger(path.read_bytes()))
     seal.seal_file(path)
     monkeypatch.setattr(files, "_aligned", None)  # where data are read to
-    with pytest.raises(ValueError, match="24 bytes of data for .*9, 3"):
+    with pytest.raises(ValueError, match=r"24 bytes of data for .*9, 3"):
         restore(path, params=PARAMS | {"a": jnp.ones((9, 3))})
 
 
@@ -290,6 +290,18 @@ def test_a_mark_across_two_blocks_is_found(tmp_path: Path, cut: int) -> None:
     with path.open("rb") as file:
         seal.check(path, file)
     assert seal.EMPTY not in path.read_bytes()
+
+
+@each_form
+def test_damage_is_reported_and_not_what_follows_from_it(
+    tmp_path: Path, form: str
+) -> None:
+    path = saved(tmp_path / form)
+    data = bytearray(path.read_bytes())
+    data[data.index(np.asarray(PARAMS["a"]).tobytes()) + 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"is damaged .*do not match its checksum"):
+        restore(path, params=PARAMS | {"a": jnp.ones(7)})
 
 
 def test_compressed_arrays_are_refused(tmp_path: Path) -> None:
