@@ -571,3 +571,8 @@ def test_an_array_that_is_not_like_the_number_is_refused(value: Any) -> None:
     tx = jopt.sgd(0.1)
     with pytest.raises(TypeError, match=r"must be a number like the state's float32"):
         jopt.set_hyperparams(tx, tx.init(PARAMS), learning_rate=value)
+
+
+def test_a_pattern_for_every_path_is_for_a_number_at_the_top_too() -> None:
+    state = jopt.scale_by_adam(b1=jopt.tunable(0.5)).init(PARAMS)
+    assert jopt.hyperparams(state)["*/b1"] == 0.5
