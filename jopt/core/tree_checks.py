@@ -106,7 +106,8 @@ def with_statics(new: Any, params: Any) -> Any:
 def can_move(leaf: Any) -> bool:
     """Whether a leaf is an array of floating point or complex numbers."""
     dtype = getattr(leaf, "dtype", None)
-    return dtype is not None and _is_inexact(dtype)
+    # A tensor of torch has a dtype too, which JAX cannot interpret.
+    return isinstance(dtype, np.dtype) and _is_inexact(dtype)
 
 
 @functools.lru_cache

@@ -215,6 +215,49 @@ def gradients(params: Any) -> Any:
 
 
 @pytest.mark.parametrize("row", LAYERS)
+def test_the_layout_of_each_leaf_is_that_of_its_layer(row: str) -> None:
+    params, expected = params_of(row), LAYERS[row][1]
+    named = jopt.tree.leaves_with_names(params, none=True)
+    found = {path: x for (path, _), x in zip(named, layouts(params), strict=True)}
+    assert expected.items() <= found.items()
+
+
+class Head(eqx.nn.Linear):
+    """A layer of the user's."""
+
+
+def test_layers_of_equinox_are_known_when_they_are_inherited_from() -> None:
+    head, cell = Head(4, 6, key=KEY), eqx.nn.LSTMCell(3, 4, key=KEY)
+    assert layouts(of_equinox(head))[0] == "oi"
+    assert layouts(of_equinox(cell))[:2] == ["oi", "oi"]
+
+
+KERNELS: dict[str, tuple[dict[str, tuple[int, ...]], list[str | None]]] = {
+    "a convolution of Haiku": ({"conv2_d/w": (3, 3, 4, 8)}, ["iiio"]),
+    "a name in lower case": ({"my_conv/kernel": (3, 4, 8)}, ["iio"]),
+    "queries and an output alone": (
+        {"out/kernel": (2, 5, 6), "query/kernel": (6, 2, 5)},
+        ["iio", "ioo"],
+    ),
+    "a name that the shape contradicts": ({"conv2d/kernel": (3, 4, 8)}, [None]),
+    "stacks of two lengths": (
+        {"out/kernel": (4, 2, 5, 6), "query/kernel": (3, 6, 2, 5)},
+        [None, None],
+    ),
+    "an output without heads": (
+        {"out/kernel": (2, 5), "query/kernel": (6, 2, 5)},
+        ["io", None],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+def test_names_and_shapes_tell_the_layout(kind: str) -> None:
+    shapes, expected = KERNELS[kind]
+    assert layouts({path: np.ones(shape) for path, shape in shapes.items()}) == expected
+
+
+@pytest.mark.parametrize("row", LAYERS)
 def test_every_matrix_of_a_layer_becomes_orthogonal_by_itself(row: str) -> None:
     params, expected = params_of(row), LAYERS[row][1]
     grads = gradients(params)

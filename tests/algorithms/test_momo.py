@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jopt
 from tests.laws.case import Case
@@ -115,6 +116,34 @@ ROWS = (
         f"momo_adam({COSINE}, 0.8, 0.95, 1e-6, 0.5, adapt_lower_bound=True)",
     ),
 )
+
+
+@pytest.mark.parametrize("twin", [momo, momo_adam])
+def test_a_bound_that_is_too_high_falls_and_then_rises(twin: Any) -> None:
+    def f(p: Any) -> Any:
+        return 3.0 + sum((x**2).sum() for x in p.values())
+
+    options: dict[str, Any] = {
+        "learning_rate": 1.0,
+        "weight_decay": 0.1,
+        "lower_bound": 1.5,
+        "adapt_lower_bound": True,
+    }
+    with jax.enable_x64(True):
+        tx = getattr(jopt, twin.__name__)(**options)
+        params = {"w": jnp.array([1.0, -2.0, 3.0])}
+        state, bounds = tx.init(params), []
+        # The twin takes each gradient when it is at the point of the step before.
+        grads = (jax.grad(f)(params) for _ in range(30))
+        for expected in twin(params, grads, value=f, **options):
+            g, value = jax.grad(f)(params), f(params)
+            params, state = jopt.step(tx, g, state, params, value=value)
+            close = {"rtol": 1e-12, "atol": 1e-14}
+            np.testing.assert_allclose(params["w"], expected["w"], **close)
+            bounds.append(float(state[twin.__name__].lb))
+    least = bounds.index(min(bounds))
+    assert least > 0 and bounds[:least] == sorted(bounds[:least], reverse=True)
+    assert bounds[-1] > bounds[least] + 0.1
 
 
 def test_momo_finds_a_lower_bound_of_its_own() -> None:

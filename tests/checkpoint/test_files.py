@@ -256,6 +256,54 @@ def test_shapes_are_compared_before_data_are_read(
         restore(path, params=PARAMS | {"a": jnp.ones(7)}, tx=TX)
 
 
+@pytest.mark.parametrize("form", ["run.npz", "run.msgpack"])
+def test_data_that_are_too_few_for_their_shape_are_refused_before_they_are_read(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def larger(data: bytes) -> bytes:
+        for old in (b"[2, 3]", b"(2, 3)", b"\x92\x02\x03"):
+            data = data.replace(old, old.replace(b"2", b"9").replace(b"\x02", b"\x09"))
+        return data
+
+    path = saved(tmp_path / form)
+    if form == "run.npz":
+        with zipfile.ZipFile(path) as file:
+            members = {name: larger(file.read(name)) for name in file.namelist()}
+        with zipfile.ZipFile(path, "w") as file:
+            for name, data in members.items():
+                file.writestr(name, data)
+            file.comment = seal.EMPTY
+    else:
+        path.write_bytes(larger(path.read_bytes()))
+    seal.seal_file(path)
+    monkeypatch.setattr(files, "_aligned", None)  # where data are read to
+    with pytest.raises(ValueError, match=r"24 bytes of data for .*9, 3"):
+        restore(path, params=PARAMS | {"a": jnp.ones((9, 3))})
+
+
+@pytest.mark.parametrize("cut", [1, len(seal.MARK) - 1])
+def test_a_mark_across_two_blocks_is_found(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "file"
+    after = seal.BLOCK + cut - len(seal.EMPTY)
+    path.write_bytes(b"before" + seal.EMPTY + after * b"x")
+    seal.seal_file(path)
+    with path.open("rb") as file:
+        seal.check(path, file)
+    assert seal.EMPTY not in path.read_bytes()
+
+
+@each_form
+def test_damage_is_reported_and_not_what_follows_from_it(
+    tmp_path: Path, form: str
+) -> None:
+    path = saved(tmp_path / form)
+    data = bytearray(path.read_bytes())
+    data[data.index(np.asarray(PARAMS["a"]).tobytes()) + 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"is damaged .*do not match its checksum"):
+        restore(path, params=PARAMS | {"a": jnp.ones(7)})
+
+
 def test_compressed_arrays_are_refused(tmp_path: Path) -> None:
     """A small file could fill the memory."""
     path = saved(tmp_path / "run.npz")

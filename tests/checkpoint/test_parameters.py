@@ -225,6 +225,13 @@ def test_a_random_key_may_be_kept_as_given(tmp_path: Path) -> None:
     assert_is(found["w"], jnp.ones(2))
 
 
+def test_a_random_key_has_the_kind_of_the_shape_that_is_given(tmp_path: Path) -> None:
+    key = jax.random.key(7, impl="rbg")
+    path = save(tmp_path / "run.npz", params={"key": key}, opt_state={})
+    like = jax.eval_shape(lambda: {"key": jax.random.key(0, impl="rbg")})
+    assert restore(path, params=like).params["key"] == key
+
+
 def test_a_rule_is_offered_only_for_the_parameter_that_does_not_fit(
     tmp_path: Path,
 ) -> None:

@@ -91,6 +91,14 @@ def test_a_parameter_whose_update_is_none_stays_what_it_is() -> None:
     assert after["b"]["count"] is count
 
 
+def test_the_gradient_of_integers_that_jax_gives_leaves_them_as_they_are() -> None:
+    params = {"codes": jnp.arange(3), "w": jnp.ones(2)}
+    grads = jax.grad(lambda p: p["w"].sum(), allow_int=True)(params)
+    assert grads["codes"].dtype == jax.dtypes.float0
+    after = jopt.apply_updates(params, grads)
+    chex.assert_trees_all_equal(after, params | {"w": jnp.full(2, 2.0)})
+
+
 CONTAINERS = [
     jnp.ones(3),
     [jnp.ones(3), (jnp.ones(()), {})],
@@ -207,6 +215,12 @@ def test_a_target_network_is_replaced_in_every_nth_step() -> None:
     assert [bool(jnp.isnan(replace(t))) for t in range(7)] == [
         t % 3 == 0 for t in range(7)
     ]
+    old = {"w": jnp.zeros(1, jnp.bfloat16), "frozen": jnp.zeros(1)}
+    new = {"w": jnp.array([0.5]), "frozen": None}
+    for t, expected in ((0, 0.5), (1, 0.0)):
+        found = jopt.periodic_update(new, old, t, 3)
+        assert found["w"].dtype == jnp.bfloat16
+        assert (float(found["w"][0]), float(found["frozen"][0])) == (expected, 0.0)
 
 
 @pytest.mark.parametrize(

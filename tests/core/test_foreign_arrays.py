@@ -132,10 +132,11 @@ def test_a_value_that_is_not_one_number_is_blamed_itself(name, value):
 
 def test_another_argument_that_is_not_an_array_is_named():
     tx = jopt.leafwise(lambda g, *, hessian: g, lambda hessian: {"hessian": hessian})
-    with pytest.raises(
-        TypeError, match=r"^hessian must be a number, an array or a tree"
-    ):
-        tx.update(jnp.ones(2), tx.init(jnp.ones(2)), hessian="exact")
+    for wrong in ("exact", Tensor((2,)), {"w": Tensor((2,))}):
+        with pytest.raises(
+            TypeError, match=r"^hessian must be a number, an array or a tree"
+        ):
+            tx.update(jnp.ones(2), tx.init(jnp.ones(2)), hessian=wrong)
 
 
 @pytest.mark.parametrize("read", [jopt.hyperparams, jopt.metrics])

@@ -166,6 +166,12 @@ def test_a_missing_leaf_is_not_chosen_and_need_not_be_named(mask: Any) -> None:
     assert not jnp.any(updates["out"])
 
 
+@pytest.mark.parametrize("layer", [True, {"bias": True, "kernel": False}])
+def test_a_missing_layer_may_be_named_as_a_whole_or_by_its_leaves(layer: Any) -> None:
+    params = {"dense": None, "out": OUT}
+    assert masks.select({"dense": layer, "out": True}, params) == [False, True]
+
+
 def test_a_mask_is_shown_the_parameters_and_not_their_gradients() -> None:
     params = in_dicts(*(x.astype(jnp.bfloat16) for x in (BIAS, KERNEL, OUT)))
     grads = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
@@ -263,6 +269,9 @@ def test_an_entry_with_slashes_names_a_leaf_by_its_path() -> None:
         mask = jax.tree.map(lambda _: True, mask)
         assert masks.select(mask, nested) == masks.select(mask, flat) == [True]
     assert masks.select({"a": True}, flat) == [True]
+    # The entry with the longest path is for the leaf, the other for its siblings.
+    both = {"layer/a": True, "layer/a/b": False}
+    assert masks.select(both, {"layer": {"a": {"b": 0.0, "c": 0.0}}}) == [False, True]
 
 
 @pytest.mark.parametrize(

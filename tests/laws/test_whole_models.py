@@ -117,6 +117,24 @@ def test_a_mask_function_does_not_see_what_is_not_an_array() -> None:
     chex.assert_trees_all_equal({n: updates[n] for n in alone}, alone)
 
 
+def test_an_array_without_a_gradient_stays_visible_beside_what_is_not_an_array() -> (
+    None
+):
+    tx = jopt.monitor(jopt.sgd(0.1), keep=True)
+    params = {"f": jax.nn.relu, "frozen": jnp.full(1, 3.0), "w": jnp.full(1, 4.0)}
+    grads = {"f": None, "frozen": None, "w": jnp.ones(1)}
+    _, state = tx.update(grads, tx.init(params | {"f": None}), params)
+    assert jopt.metrics(state)["param_norm"] == 5.0
+
+
+@pytest.mark.parametrize("grads", [{"f": None, "layer": None}, {"f": None}])
+def test_other_structures_are_an_error_beside_what_is_not_an_array(grads: Any) -> None:
+    params = {"f": jax.nn.relu, "layer": {"w": jnp.ones(1)}}
+    tx = jopt.adamw(0.1)
+    with pytest.raises(ValueError, match="updates and params have different struct"):
+        tx.update(grads, tx.init(grads), params)
+
+
 def test_a_norm_names_the_leaf_that_is_not_an_array() -> None:
     with pytest.raises(TypeError, match="leaf 'a/f' is <function "):
         jopt.tree.norm({"a": {"f": update}, "b": jnp.ones(2)})

@@ -333,7 +333,8 @@ def test_a_number_has_the_name_of_its_group_even_if_it_is_the_only_one() -> None
         assert float(jopt.hyperparams(state)[name]) == np.float32(0.1)
         changed = jopt.set_hyperparams(tx, state, **{name: 0.5})
         assert values(changed) == {"learning_rate": 0.5}
-    for name in ("vector/learning_rate", "vector/*", "rate", "matrix"):
+    backwards = "scale_by_learning_rate/matrix/learning_rate"
+    for name in ("vector/learning_rate", "vector/*", "rate", "matrix", backwards):
         assert name not in jopt.hyperparams(state)
         with pytest.raises(KeyError, match="no hyperparameter"):
             jopt.set_hyperparams(tx, state, **{name: 0.5})
@@ -551,3 +552,27 @@ def test_one_bad_number_among_those_of_a_vmapped_state_is_refused(bad: float) ->
         jopt.set_hyperparams(tx, states, learning_rate=jnp.array([0.1, bad, 0.3]))
     changed = jopt.set_hyperparams(tx, states, learning_rate=2 * RATES)
     np.testing.assert_array_equal(jopt.hyperparams(changed)["learning_rate"], 2 * RATES)
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1])
+def test_the_least_and_the_largest_of_several_numbers_are_in_the_interval(
+    bad: float,
+) -> None:
+    tx = jopt.adam(0.1, b1=jopt.tunable(0.5))
+    states = jax.vmap(lambda rate: tx.init(PARAMS))(RATES)
+    with pytest.raises(ValueError, match=rf"b1 must be in \[0, 1\), got b1={bad}"):
+        jopt.set_hyperparams(tx, states, b1=jnp.array([0.5, bad, 0.6]))
+    after = jopt.set_hyperparams(tx, states, b1=jnp.array([0.5, 0.0, 0.6]))
+    assert jopt.hyperparams(after)["b1"].shape == (3,)
+
+
+@pytest.mark.parametrize("value", [jnp.array(1j), jnp.array(True), jnp.ones(2)])
+def test_an_array_that_is_not_like_the_number_is_refused(value: Any) -> None:
+    tx = jopt.sgd(0.1)
+    with pytest.raises(TypeError, match=r"must be a number like the state's float32"):
+        jopt.set_hyperparams(tx, tx.init(PARAMS), learning_rate=value)
+
+
+def test_a_pattern_for_every_path_is_for_a_number_at_the_top_too() -> None:
+    state = jopt.scale_by_adam(b1=jopt.tunable(0.5)).init(PARAMS)
+    assert jopt.hyperparams(state)["*/b1"] == 0.5

@@ -46,6 +46,13 @@ def test_a_monitor_measures_what_goes_in_and_what_comes_out() -> None:
         chex.assert_trees_all_close(dict(found), expected, rtol=1e-6)
 
 
+def test_a_wrapper_with_a_tunable_number_has_its_metrics() -> None:
+    plain = jopt.metrics(jopt.skip_spikes(jopt.sgd(0.1)).init(PARAMS))
+    tx = jopt.skip_spikes(jopt.sgd(0.1), decay=jopt.tunable(0.9))
+    found = jopt.metrics(tx.init(PARAMS))
+    assert "total_skipped" in plain and plain.keys() <= found.keys()
+
+
 def test_groups_are_measured_one_by_one() -> None:
     labels = jopt.rules(("kernel", "matrix"), ("", "rest"))
     tx = jopt.monitor(jopt.sgd(0.1), groups=labels)

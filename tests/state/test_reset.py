@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -197,6 +197,8 @@ COUNTED = [
         jopt.accumulate(jopt.adam(0.1), 2),
         jopt.params_ema(0.9, each_gradient=True)), 1),
     (jopt.chain(jopt.ema(0.9), jopt.accumulate(jopt.trace(0.9), 2)), 1),
+    # The learning rate is after the sum, and is used for each gradient.
+    (jopt.chain(jopt.accumulate(jopt.trace(0.9), 2), jopt.sgd(0.1)), 3),
     (jopt.conditionally_transform(jopt.adam(0.1), lambda step: step != 1), 2),
     (jopt.chain(jopt.trace(0.9), optax.scale_by_adam()), 3),
     (jopt.chain(jopt.accumulate(jopt.sgd(0.1), 2), optax.scale_by_adam()), 1),
@@ -214,6 +216,21 @@ def test_steps_are_counted_where_the_learning_rate_is_used(tx: Any, steps: int) 
     together = jax.tree.map(lambda x: jnp.stack([x, x]), state)
     np.testing.assert_array_equal(jopt.iterations(together), [steps] * 2)
     assert jopt.iterations(jopt.set_counts(state, 9)) == 9
+
+
+class Foreign(NamedTuple):
+    """A state of another library, whose step is a length."""
+
+    step: Any
+
+
+def test_a_field_that_is_called_step_and_is_not_whole_is_no_count() -> None:
+    state = {"a": jopt.adam(0.1).init(PARAMS), "b": Foreign(jnp.float32(0.5))}
+    after = jopt.set_counts(state, 7)
+    assert after["b"].step == 0.5
+    assert jopt.iterations(after) == 7
+    with pytest.raises(KeyError, match="the state counts no steps"):
+        jopt.iterations(state["b"])
 
 
 def test_a_skipped_step_is_not_counted() -> None:

@@ -276,3 +276,35 @@ def test_averages_without_a_name_are_numbered() -> None:
     plain = jopt.sgd(0.1)
     default = jopt.eval_params(plain, plain.init(p), p, name="slow", default=p)
     assert default is p
+
+
+def test_an_average_inside_a_wrapper_has_its_own_name() -> None:
+    params, grads = as_dtype(PARAMS, jnp.float32), as_dtype(GRADS, jnp.float32)
+    masked = jopt.masked(jopt.params_mean(), "kernel")
+    tx = jopt.chain(jopt.sgd(0.5), masked, slow=SLOW)
+    p, state = run(tx, params, grads)[-1]
+    found = jopt.eval_params(tx, state, p, name="params_mean")
+    alone = jopt.chain(jopt.sgd(0.5), masked)
+    q, own = run(alone, params, grads)[-1]
+    chex.assert_trees_all_close(found, jopt.eval_params(alone, own, q), rtol=1e-6)
+
+
+def test_a_group_without_the_average_of_this_name_is_evaluated_as_it_is() -> None:
+    params, grads = as_dtype(PARAMS, jnp.float32), as_dtype(GRADS, jnp.float32)
+    both = jopt.chain(jopt.sgd(0.5), fast=FAST, slow=SLOW)
+    one = jopt.chain(jopt.sgd(0.5), slow=SLOW)
+    labels = {"kernel": "both", "bias": "one", "scalar": "one"}
+    tx = jopt.partition({"both": both, "one": one}, labels)
+    p, state = run(tx, params, grads)[-1]
+    found = jopt.eval_params(tx, state, p, name="fast")
+    chex.assert_trees_all_equal(found["bias"], p["bias"])
+    assert not jnp.allclose(found["kernel"], p["kernel"])
+    assert not jnp.allclose(
+        jopt.eval_params(tx, state, p, name="slow")["bias"], p["bias"]
+    )
+
+
+def test_a_parameter_may_be_a_number_of_python() -> None:
+    tx, params = jopt.chain(jopt.sgd(1.0), jopt.params_mean()), {"w": 3.0}
+    _, state = tx.update({"w": jnp.ones(())}, tx.init(params), params)
+    assert jopt.eval_params(tx, state, params)["w"] == 2.0

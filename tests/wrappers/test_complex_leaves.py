@@ -218,7 +218,8 @@ def test_a_second_moment_of_magnitudes_is_nothing_for_torch() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_an_average_inside_is_one_of_complex_numbers(steps: int) -> None:
-    average = jopt.chain(jopt.sgd(0.5), fast=jopt.params_ema(0.5))
+    averages = {"fast": jopt.params_ema(0.5), "slow": jopt.params_ema(0.9)}
+    average = jopt.chain(jopt.sgd(0.5), **averages)
     inner = jopt.accumulate(average, steps)
     params, grads = drawn()
     results = []
@@ -229,3 +230,23 @@ def test_an_average_inside_is_one_of_complex_numbers(steps: int) -> None:
             p = jopt.apply_updates(p, updates)
         results.append(jopt.eval_params(tx, state, p, name="fast"))
     chex.assert_trees_all_close(*results, rtol=1e-6)
+
+
+def test_what_others_know_of_the_inner_transformation_they_know_of_the_whole() -> None:
+    params = {"w": jnp.ones(2)}
+    found = []
+    for split in (lambda tx: tx, jopt.split_real_and_imaginary):
+        clip = split(jopt.clip_by_global_norm(jopt.tunable(0.5)))
+        with pytest.raises(ValueError, match="max_norm must be >"):
+            jopt.set_hyperparams(clip, clip.init(params), max_norm=-1.0)
+        measured = jopt.monitor(clip, keep=True)
+        _, state = measured.update(params, measured.init(params), params)
+        # An average beside it is one of its steps, not of its gradients.
+        tx = jopt.chain(split(jopt.accumulate(jopt.sgd(0.5), 2)), jopt.params_ema(0.5))
+        p, own = params, tx.init(params)
+        for _ in range(4):
+            updates, own = tx.update(params, own, p)
+            p = jopt.apply_updates(p, updates)
+        found.append((dict(jopt.metrics(state)), jopt.eval_params(tx, own, p)))
+    assert "clip_factor" in found[0][0]
+    chex.assert_trees_all_close(*found)

@@ -367,3 +367,11 @@ def test_layer_decay_checks_its_arguments() -> None:
         jopt.layer_decay(1.5, LAYERS)
     with pytest.raises(ValueError, match="layers must be a list"):
         jopt.layer_decay(0.5, "embed")
+    with pytest.raises(ValueError, match=r"'block_\(' is not a regular expression"):
+        jopt.layer_decay(0.5, ["block_("])
+
+
+def test_a_masked_leaf_has_no_layer() -> None:
+    factors = jopt.layer_decay(0.5, ["embed", "head"])
+    params = {"embed": jnp.ones(1), "head": jnp.ones(1), "other": None}
+    assert factors(params) == {"embed": 0.5, "head": 1.0, "other": None}

@@ -207,8 +207,26 @@ def test_slow_parameters_are_wide_and_extra_arguments_reach_the_optimizer() -> N
     assert state.steps_since_sync.tolist() == [1, 0] * 6
     with pytest.raises(TypeError, match=r"polyak.* needs the argument 'value'"):
         tx.update(grads[0], tx.init(params), params)
-    narrower = jopt.lookahead(jopt.sgd(0.5), 2, slow_dtype=jnp.bfloat16)
-    assert narrower.init(narrow()[0]).slow["kernel"].dtype == jnp.bfloat16
+
+
+def test_slow_parameters_stay_in_the_dtype_that_is_chosen() -> None:
+    params, grads = narrow()
+    pull = {"sync_period": 2, "slow_step_size": 0.3}
+    tx = jopt.lookahead(jopt.sgd(0.5), slow_dtype=jnp.bfloat16, **pull)
+    assert tx.init(params).slow["kernel"].dtype == jnp.bfloat16
+    found, slows, state = run(tx, params, grads)
+    assert state.slow["kernel"].dtype == jnp.bfloat16
+    assert slows["kernel"].dtype == found["kernel"].dtype == jnp.float32
+    # By hand: each pull is computed in float32 and only then rounded.
+    p, slow = params["kernel"], params["kernel"].astype(jnp.bfloat16)
+    for t, g in enumerate(grads, start=1):
+        p = p - 0.5 * g["kernel"]
+        if t % 2 == 0:
+            old = slow.astype(jnp.float32)
+            p = old + 0.3 * (p - old)
+            slow = p.astype(jnp.bfloat16)
+        np.testing.assert_allclose(found["kernel"][t - 1], p, rtol=1e-6)
+        np.testing.assert_array_equal(state.slow["kernel"][t - 1], slow)
 
 
 # The latest parameters.

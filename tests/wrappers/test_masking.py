@@ -112,6 +112,23 @@ def test_a_label_that_is_no_string_is_an_error() -> None:
         tx.init(as_dtype(PARAMS, jnp.float32))
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [
+        jopt.masked(jopt.sgd(1.0), "bias"),
+        jopt.partition(
+            {"sgd": jopt.sgd(1.0), "rest": jopt.identity()},
+            {"bias": "sgd", "kernel": "rest", "scalar": "rest"},
+        ),
+    ],
+    ids=str,
+)
+def test_parameters_that_nothing_inside_needs_may_be_left_out(tx: Any) -> None:
+    grads = as_dtype(GRADS[0], jnp.float32)
+    updates, _ = tx.update(grads, tx.init(as_dtype(PARAMS, jnp.float32)))
+    chex.assert_trees_all_equal(updates, grads | {"bias": -grads["bias"]})
+
+
 # Extra arguments that are trees like the parameters.
 
 
@@ -170,6 +187,11 @@ def test_an_argument_of_another_structure_passes_as_it_is() -> None:
         tx.update(params, tx.init(params), params, grad=params, **extra)
         assert {n: found[n] for n in extra} == extra
         assert not jax.tree.leaves(found["grad"])
+
+    # Beside a bare array, its shape tells what is like it; every loss is a scalar.
+    for params, extra in ((jnp.ones(3), jnp.ones(2)), (jnp.ones(()), jnp.ones(()))):
+        tx.update(params, tx.init(params), params, extra=extra)
+        assert found["extra"] is extra
 
 
 @pytest.mark.parametrize("mask", ["w", {"b": False, "w": True}])
