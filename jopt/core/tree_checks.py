@@ -112,10 +112,7 @@ def can_move(leaf: Any) -> bool:
 
 @functools.lru_cache
 def _is_inexact(dtype: Any) -> bool:
-    try:
-        return jnp.issubdtype(dtype, jnp.inexact)
-    except TypeError:  # of another library
-        return False
+    return jnp.issubdtype(dtype, jnp.inexact)
 
 
 def _is_leaf(x: Any) -> bool:
