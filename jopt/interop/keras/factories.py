@@ -32,6 +32,7 @@ from jopt.core.factory import Schedule
 from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated, suggestion, text_of
+from jopt.values.config import readers
 from jopt.values.numbers import Tunable, is_declared, normalize, number
 
 
@@ -218,8 +219,18 @@ class Factory(Generic[P, Value]):
         """Return the Keras call with these values of all arguments."""
         return Spec(self, self.class_name, dict(values), self.module)
 
-    def from_config(self, config: Mapping[str, Any]) -> Value:
+    def from_config(
+        self,
+        config: Mapping[str, Any],
+        custom_objects: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> Value:
         """Make the value of Keras's ``get_config()``; missing keys take defaults.
+
+        Args:
+          config: A dict of arguments, with configs for optimizers and schedules inside
+            it; it is not modified.
+          custom_objects: Functions that return a custom optimizer or schedule, by the
+            name in the config.
 
         Raises:
           ValueError: A key is unknown, or a value is invalid.
@@ -229,8 +240,9 @@ class Factory(Generic[P, Value]):
                 f"the config of {self.class_name} must be a dict of its arguments, got "
                 f"{abbreviated(config)}"
             )
+        values = decoded(dict(config), custom_objects)
         try:
-            return self(**dict(config))  # type: ignore[call-arg]
+            return self(**values)  # type: ignore[call-arg]
         except TypeError as error:
             raise ValueError(f"the config of {self.class_name}: {error}") from None
 
@@ -308,6 +320,27 @@ def written(name: str, value: Any, legacy: bool = False) -> Any:
         "a schedule of jopt.interop.keras, or write the transformation with "
         "jopt.to_config"
     )
+
+
+def decoded(value: Any, custom_objects: Any) -> Any:
+    """Return a value of a config with the configs inside it replaced by their objects.
+
+    Raises:
+      ValueError: A config inside it is unknown, or contains code.
+    """
+    if isinstance(value, list):
+        return [decoded(x, custom_objects) for x in value]
+    if not isinstance(value, Mapping) or isinstance(value, Remembered):
+        return value
+    if "class_name" not in value:
+        return {n: decoded(x, custom_objects) for n, x in value.items()}
+    if value["class_name"] == "__lambda__":
+        raise ValueError(
+            "the config contains the code of a function, which is not run: use a "
+            "schedule"
+        )
+    # That is `deserialize`, whose module imports this one.
+    return readers["class_name"](value, custom_objects)
 
 
 def snake_case(name: str) -> str:

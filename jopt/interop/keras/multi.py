@@ -10,7 +10,7 @@ from typing import Any
 from jopt.core.chain import chain
 from jopt.core.masks import expression
 from jopt.core.transformation import GradientTransformation
-from jopt.interop.keras.factories import Remembered, Spec
+from jopt.interop.keras.factories import Remembered, Spec, decoded
 from jopt.interop.keras.loss_scale import WrapperFactory, with_factor
 from jopt.transforms.learning_rate import scale
 from jopt.values import arguments
@@ -63,10 +63,15 @@ class OptimizerMap(Remembered):
         self.spec = Spec(type(self), "OptimizerMap", values, self.module)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> OptimizerMap:
-        """Make the map of Keras's ``get_config()``."""
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        custom_objects: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> OptimizerMap:
+        """Make the map of Keras's ``get_config()``; see `Factory.from_config`."""
+        values = decoded(dict(config), custom_objects)
         try:
-            return cls(**config)
+            return cls(**values)
         except TypeError as error:
             raise ValueError(f"the config of OptimizerMap: {error}") from None
 

@@ -73,6 +73,42 @@ def test_configs_of_keras_go_through_get_and_back(text):
     assert own.get_config() == config["config"]
 
 
+@pytest.mark.parametrize("text", dict.fromkeys(TEXTS))
+def test_the_config_of_an_instance_makes_it_again(text):
+    # With all that is inside it: schedules, the inner optimizer, the map.
+    config = golden()["configs"][text]["config"]
+    given = copy.deepcopy(config)
+    factory = made(text).spec.factory
+    value = factory.from_config(given)
+    assert given == config and value.get_config() == config
+    assert factory.from_config(value.get_config()) == value
+    assert value == keras.deserialize(golden()["configs"][text])
+
+
+def test_a_config_may_have_custom_objects_inside():
+    def Rate(value):
+        return jopt.constant_schedule(value)
+
+    objects = {"Rate": Rate}
+    rate = {"class_name": "Rate", "config": {"value": 0.5}}
+    tx = keras.SGD.from_config({"learning_rate": rate}, objects)
+    assert tx == keras.SGD(jopt.constant_schedule(0.5))
+    scaled = keras.LossScaleOptimizer(tx)
+    grouped = keras.MultiOptimizer(keras.OptimizerMap(keras.Adam(0.5), {"head": tx}))
+    for outer in (scaled, grouped):
+        again = outer.spec.factory.from_config(outer.get_config(), objects)
+        assert again == outer and again.get_config() == outer.get_config()
+        with keras.custom_object_scope(objects):
+            assert outer.spec.factory.from_config(outer.get_config()) == outer
+    inner = grouped.spec.arguments["optimizer_map"]
+    assert keras.OptimizerMap.from_config(inner.get_config(), objects) == inner
+    old = keras.legacy.LossScaleOptimizer(keras.legacy.Adam(0.5, decay=0.5))
+    assert keras.legacy.LossScaleOptimizer.from_config(old.get_config()) == old
+    code = {"class_name": "__lambda__", "config": {"value": "YQ=="}}
+    with pytest.raises(ValueError, match="is not run"):
+        keras.SGD.from_config({"learning_rate": code})
+
+
 @pytest.mark.parametrize("name", [*OPTIMIZERS, *SCHEDULES])
 def test_arguments_and_defaults_are_those_of_keras(name):
     if name in ("LinearCosineDecay", "NoisyLinearCosineDecay"):
