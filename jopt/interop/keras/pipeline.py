@@ -14,7 +14,9 @@ from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypedDict, cast, get_type_hints
 
 from jopt.core.chain import chain
+from jopt.core.factory import recorded
 from jopt.core.masks import Mask, expression
+from jopt.core.rules import Predicate
 from jopt.core.transformation import GradientTransformation
 from jopt.interop.keras.average import params_ema_of_gradients
 from jopt.interop.keras.decay import decayed_first
@@ -81,8 +83,9 @@ TEXTS = {
     "step; None means that every gradient makes a step.",
     "name": "Name in the config; None means the name of the class in snake case.",
     "exclude_from_weight_decay": "Regular expressions: a leaf does not decay if one is "
-    "found in its path. This is a method in Keras; like Keras, `serialize` does not "
-    "write it.",
+    "found in its name, the last step of its path: ``kernel`` in ``norm/kernel``. The "
+    "``mask`` of `jopt.adamw` goes by paths. This is a method in Keras; like Keras, "
+    "`serialize` does not write it.",
 }
 OPTIONS = {n: Option(x, TYPES[n], TEXTS[n]) for n, x in DEFAULTS.items()}
 HINTS = {
@@ -199,7 +202,7 @@ def average(options: dict[str, Any], steps: int | None) -> GradientTransformatio
     return params_ema(decay, each_gradient=True)
 
 
-def excluding(values: dict[str, Any]) -> str | None:
+def excluding(values: dict[str, Any]) -> Predicate | None:
     """Return a mask of the leaves that ``exclude_from_weight_decay`` leaves over."""
     patterns = values["exclude_from_weight_decay"]
     if not patterns:
@@ -209,10 +212,38 @@ def excluding(values: dict[str, Any]) -> str | None:
             "exclude_from_weight_decay must be a list of regular expressions, got "
             f"exclude_from_weight_decay={abbreviated(patterns)}"
         )
-    for pattern in patterns:
-        expression(pattern)
-    # A mask is an expression for the leaves that it chooses, so this negates.
-    return f"^(?!.*(?:{'|'.join(patterns)}))"
+    return unless_named(*patterns)
+
+
+@recorded
+def unless_named(*patterns: str) -> Predicate:
+    """Choose the leaves whose name has no match of these regular expressions.
+
+    The name is the last step of the path, as is ``variable.name`` in Keras 3. Keras
+    joins the expressions with ``|``, where flags such as ``(?i)`` hold for all of them;
+    here each is on its own.
+
+    Args:
+      *patterns: The regular expressions.
+
+    Returns:
+      A function ``(path, leaf) -> bool``, which may choose no leaf at all.
+
+    Raises:
+      ValueError: One of them is not a regular expression.
+
+    >>> decays = unless_named("^b", "(?i)NORM")
+    >>> [decays(x, 0.0) for x in ("norm/kernel", "dense/bias", "dense/norm_1")]
+    [True, False, False]
+    """
+    found = [expression(x) for x in patterns]
+
+    def decays(path, leaf):
+        del leaf
+        name = path.rpartition("/")[2]
+        return not any(x.search(name) for x in found)
+
+    return Predicate(decays)
 
 
 def optimizer(build: Callable[P, Rule]) -> OptimizerFactory[P]:

@@ -1,5 +1,6 @@
 """Keras's optimizers and schedules by its own names; golden configs of the real one."""
 
+import contextlib
 import contextvars
 import copy
 import functools
@@ -180,6 +181,59 @@ def test_options_together_have_the_numbers_of_keras(text):
     np.testing.assert_allclose(actual, expected, 3e-6, 3e-6)
     again = pickle.loads(pickle.dumps(tx))
     assert again == tx and hash(again) == hash(tx) and again.spec == tx.spec
+
+
+# Paths of variables in Keras, whose name is the last step.
+NAMED = ("norm_dense/kernel", "dense/bias", "bias_net/Kernel", "gamma")
+
+
+def decaying(names):
+    """The variables that decay here, but for these names; the gradients are zero."""
+    tx = keras.SGD(1.0, weight_decay=0.5, exclude_from_weight_decay=names)
+    params = {path: jnp.ones(1) for path in NAMED}
+    zeros = {path: jnp.zeros(1) for path in NAMED}
+    updates, _ = tx.update(zeros, tx.init(params), params)
+    assert jopt.from_config(jopt.to_config(tx)) == tx == pickle.loads(pickle.dumps(tx))
+    return {path for path in NAMED if float(updates[path][0]) == -0.5}
+
+
+EXCLUDED = {
+    ("norm",): set(NAMED),
+    ("^bias",): {*NAMED} - {"dense/bias"},
+    ("(?i)^KERNEL$",): {"dense/bias", "gamma"},
+    ("kernel", "gamma"): {"dense/bias", "bias_net/Kernel"},
+    ("/",): set(NAMED),
+    ("",): set(),
+    (".",): set(),
+}
+
+
+@pytest.mark.parametrize("names", EXCLUDED)
+def test_weight_decay_excludes_by_the_name_of_a_variable_not_by_its_path(names):
+    assert decaying(list(names)) == EXCLUDED[names]
+
+
+def test_flags_are_those_of_one_expression():
+    # Keras joins them in any order, and Python takes flags at the start only.
+    assert decaying(["bias", "(?i)^kernel"]) == {"gamma"}
+    assert decaying(["BIAS", "(?i)^kernel"]) == {"dense/bias", "gamma"}
+
+
+@pytest.mark.parametrize("names", EXCLUDED)
+def test_the_installed_keras_excludes_the_same_variables(names, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    real = pytest.importorskip("keras")
+    optimizer = real.optimizers.SGD(1.0, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=list(names))
+    variables = []
+    for path in NAMED:
+        *scopes, name = path.split("/")
+        with real.name_scope(scopes[0]) if scopes else contextlib.nullcontext():
+            variables.append(real.Variable([1.0], name=name))
+    assert [x.path for x in variables] == list(NAMED)
+    optimizer.apply([real.ops.zeros(1) for _ in variables], variables)
+    left = zip(NAMED, variables, strict=True)
+    assert {path for path, x in left if float(x[0]) == 0.5} == EXCLUDED[names]
 
 
 def test_legacy_configs_are_told_apart():
