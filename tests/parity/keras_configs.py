@@ -73,6 +73,18 @@ STEPPED = [
     "SGD(0.05, use_ema=True, ema_momentum=0.9, gradient_accumulation_steps=3)",
     "SGD(0.05, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=2, "
     "gradient_accumulation_steps=3)",
+    # Decays of 1, where Keras does not divide zero by zero.
+    "SGD(0.01, momentum=1.0, nesterov=True)",
+    "RMSprop(0.0001, rho=1.0, momentum=0.5)",
+    "RMSprop(0.01, momentum=1.0, centered=True)",
+    "Adadelta(1.0, rho=1.0)",
+    "Adamax(0.05, beta_2=1.0)",
+    "Lion(0.01, beta_1=1.0, beta_2=0.9)",
+    "Lion(0.01, beta_2=1.0, weight_decay=0.5)",
+    "ScheduleFreeAdamW(0.05, beta_1=1.0)",
+    "SGD(0.05, use_ema=True, ema_momentum=1.0)",
+    "SGD(0.05, use_ema=True, ema_momentum=1.0, ema_overwrite_frequency=2, "
+    "gradient_accumulation_steps=3)",
     f"Adam({DECAY}, weight_decay=0.5, clipnorm=0.01, gradient_accumulation_steps=3, "
     "loss_scale_factor=8.0)",
 ]

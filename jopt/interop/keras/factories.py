@@ -34,6 +34,7 @@ from jopt.values import arguments
 from jopt.values.arguments import abbreviated, suggestion, text_of
 from jopt.values.config import readers
 from jopt.values.numbers import Tunable, is_declared, normalize, number
+from jopt.wrappers.loss_scale import scale_loss
 
 
 P = ParamSpec("P")
@@ -44,6 +45,10 @@ Value = TypeVar("Value")
 KERAS3 = {"loss_scale_factor", "gradient_accumulation_steps"}
 # Never written to a config: the first is a method in Keras, the second an older name.
 UNWRITTEN = ("exclude_from_weight_decay", "lr")
+
+
+class ArgumentError(TypeError, ValueError):
+    """An argument of the wrong kind: a TypeError in Python, in Keras a ValueError."""
 
 
 class Spec(NamedTuple):
@@ -110,6 +115,32 @@ class KerasOptimizer(Remembered, GradientTransformation):
 
     def arguments(self) -> dict[str, Any]:
         return super().arguments() | {"spec": self.spec, "plain": self.plain}
+
+    def scale_loss(self, loss: Any, state: Any = None) -> Any:
+        """Multiply a loss by the loss scale, to differentiate it, as in Keras.
+
+        Args:
+          loss: The loss.
+          state: The state, which holds the scale of a LossScaleOptimizer; others need
+            none.
+
+        Returns:
+          The loss times ``loss_scale_factor``, or the loss itself where that is None.
+
+        Raises:
+          TypeError: The scale is in the state, and ``state`` is None.
+        """
+        arguments = self.spec.arguments
+        is_dynamic = "inner_optimizer" in arguments and arguments.get("dynamic", True)
+        if is_dynamic and state is None:
+            raise TypeError(
+                f"the loss scale of {self.spec.class_name} is in its state: call "
+                "scale_loss(loss, state)"
+            )
+        if is_dynamic:
+            return scale_loss(state, loss)
+        factor = arguments.get("loss_scale_factor", arguments.get("initial_scale"))
+        return loss if factor is None else factor * loss
 
 
 class KerasSchedule(Remembered, Schedule):
@@ -247,7 +278,17 @@ class Factory(Generic[P, Value]):
             raise ValueError(f"the config of {self.class_name}: {error}") from None
 
     def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return all arguments of a call by name, normalized by their annotations."""
+        """Return all arguments of a call by name, normalized by their annotations.
+
+        Raises:
+          ArgumentError: An argument is unknown, missing or of the wrong kind.
+        """
+        try:
+            return self._bound(args, kwargs)
+        except TypeError as error:
+            raise ArgumentError(*error.args) from None
+
+    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         for name in kwargs:
             if name not in self.parameters:
                 hint = (self.hints or {}).get(name)

@@ -31,6 +31,7 @@ from jopt.interop.keras import (
 from jopt.interop.keras.custom import custom_of
 from jopt.interop.keras.factories import (
     KERAS3,
+    ArgumentError,
     Factory,
     KerasOptimizer,
     KerasSchedule,
@@ -73,8 +74,8 @@ def get(
       A transformation, or None.
 
     Raises:
-      ValueError: The name is unknown, or the dict is not the config of an optimizer.
-      TypeError: ``identifier`` has another type.
+      ValueError: The name is unknown, the dict is not the config of an optimizer, or
+        ``identifier`` has another type; that error is a TypeError, too.
 
     >>> get("RMSProp")
     rmsprop(learning_rate=0.001, eps=1e-07)
@@ -94,11 +95,11 @@ def get(
             "optimizer as learning_rate"
         )
     if isinstance(identifier, Factory):
-        raise TypeError(
+        raise ArgumentError(
             f"{identifier.__name__} is a function that makes an optimizer: call it, "
             f"{identifier.__name__}(…)"
         )
-    raise TypeError(
+    raise ArgumentError(
         "an optimizer must be a name such as 'adam', a dict {'class_name': …, "
         f"'config': …}} or a transformation, got {abbreviated(identifier)}. "
         f"{_all(OPTIMIZERS)}"

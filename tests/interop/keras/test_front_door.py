@@ -754,7 +754,8 @@ BAD = [
     ("Adam(clipnorm=1.0, clipvalue=1.0)", ValueError, "clipvalue and clipnorm"),
     ("Adam(clipnorm=-1.0)", ValueError, "clipnorm must be >= 0"),
     ("Adam(weight_decay=-1.0)", ValueError, "weight_decay must be >= 0"),
-    ("AdamW(weight_decay=None)", TypeError, "weight_decay must be a number"),
+    ("AdamW(weight_decay=None)", ValueError, "weight_decay must be a number"),
+    ("Lion(beta_1=0.0)", ValueError, r"beta_1 must be in \(0, 1\]"),
     ("Adam(use_ema=True, ema_momentum=2.0)", ValueError, "ema_momentum must be in"),
     (
         "Adam(gradient_accumulation_steps=1)",
@@ -820,6 +821,111 @@ BAD = [
         "one name for each of the 1 variables",
     ),
 ]
+
+
+REFUSED = [
+    "get(3)",
+    "get('nothing')",
+    "Adam('0.1')",
+    "Adam([0.1])",
+    "Adam(beta1=0.5)",
+    "AdamW(weight_decay=None)",
+    "Lion(beta_1=0.0)",
+    "Lion(beta_1=1.5)",
+    "SGD(momentum=-0.1)",
+    "SGD(momentum=1.5)",
+    "SGD(momentum='0.9')",
+    "SGD(clipnorm=1.0, clipvalue=0.0)",
+    "SGD(gradient_accumulation_steps=1)",
+    "SGD(use_ema=True, ema_momentum=1.5)",
+    "SGD(use_ema=True, ema_overwrite_frequency=-1)",
+    "SGD(use_ema=True, ema_overwrite_frequency=2.5)",
+    "Ftrl(initial_accumulator_value=-1.0)",
+    "Ftrl(learning_rate_power=0.5)",
+    "Ftrl(l1_regularization_strength=-1.0)",
+    "Ftrl(l2_regularization_strength=-1.0)",
+    "Ftrl(l2_shrinkage_regularization_strength=-1.0)",
+    "LossScaleOptimizer(SGD(), clipnorm=1.0)",
+    "LossScaleOptimizer(SGD(), dynamic=False)",
+    "LossScaleOptimizer(SGD(), foo=1)",
+    "ExponentialDecay(0.1, 0, 0.9)",
+    "PolynomialDecay(0.1, 0)",
+    "InverseTimeDecay(0.1, 0, 0.5)",
+    "CosineDecay(0.1, 0)",
+    "CosineDecayRestarts(0.1, 0)",
+    "PiecewiseConstantDecay([5], [0.1])",
+]
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_where_keras_raises_a_value_error_so_does_this(text):
+    with pytest.raises(
+        ValueError, match=r"must be|has no|always dynamic|one way|more v"
+    ):
+        eval(text, public(keras))
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_the_installed_keras_raises_a_value_error(text, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    real = pytest.importorskip("keras").optimizers
+    with pytest.raises(ValueError, match=r"\w"):
+        eval(text, vars(real) | vars(real.schedules))
+
+
+def test_a_wrong_argument_is_a_type_error_too():
+    for text in (
+        "get(3)",
+        "Adam('0.1')",
+        "Adam(beta1=0.5)",
+        "AdamW(weight_decay=None)",
+    ):
+        with pytest.raises(TypeError, match=r"must be|has no"):
+            eval(text, public(keras))
+
+
+def rate_of_nothing():
+    """A learning rate that does not depend on the step."""
+    return 0.5
+
+
+def test_a_learning_rate_may_be_a_function_of_nothing():
+    tx = keras.SGD(rate_of_nothing, momentum=0.9, gradient_accumulation_steps=2)
+    assert tx == keras.SGD(
+        learning_rate=rate_of_nothing, momentum=0.9, gradient_accumulation_steps=2
+    )
+    assert tx == pickle.loads(pickle.dumps(tx))
+    params, state = jnp.zeros(1), tx.init(jnp.zeros(1))
+    for _ in range(4):
+        params, state = jopt.step(tx, jnp.ones(1), state, params)
+    np.testing.assert_allclose(params, -0.5 - 0.95, 1e-6)
+    assert float(jopt.hyperparams(state)["learning_rate"]) == 0.5
+    with pytest.raises(TypeError, match="learning_rate has no form in Keras's configs"):
+        tx.get_config()
+    with pytest.raises(TypeError, match="learning_rate must be a number or a function"):
+        keras.SGD(lambda a, b: 0.1)
+    with pytest.raises(TypeError, match="must be a number or a schedule, got the fac"):
+        keras.SGD(jopt.adam)
+
+
+def test_an_optimizer_scales_the_loss_by_its_own_factor():
+    loss = jnp.float32(3.0)
+    assert keras.SGD().scale_loss(loss) is loss
+    for tx in (
+        keras.SGD(loss_scale_factor=4.0),
+        keras.MultiOptimizer(keras.OptimizerMap(keras.SGD()), loss_scale_factor=4.0),
+        keras.legacy.LossScaleOptimizer(keras.SGD(), False, 4.0),
+    ):
+        assert float(tx.scale_loss(loss)) == 12.0
+    params = {"w": jnp.ones(1)}
+    for factory in (keras.LossScaleOptimizer, keras.legacy.LossScaleOptimizer):
+        dynamic = factory(keras.SGD(loss_scale_factor=4.0), initial_scale=8.0)
+        state = dynamic.init(params)
+        assert float(dynamic.scale_loss(loss, state)) == 24.0
+        with pytest.raises(
+            TypeError, match=r"is in its state: call scale_loss\(loss, s"
+        ):
+            dynamic.scale_loss(loss)
 
 
 @pytest.mark.parametrize(("text", "error", "message"), BAD, ids=[b[0] for b in BAD])
