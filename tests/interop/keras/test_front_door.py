@@ -236,6 +236,68 @@ def test_the_installed_keras_excludes_the_same_variables(names, monkeypatch):
     assert {path for path, x in left if float(x[0]) == 0.5} == EXCLUDED[names]
 
 
+def test_a_map_of_optimizers_is_filled_and_read_like_a_dict():
+    sgd, adam = keras.SGD(0.5), keras.Adam(0.25)
+    groups = keras.OptimizerMap(sgd)
+    assert len(groups) == 0 and list(groups) == []
+    groups["encoder/.*"] = adam
+    groups["encoder/head"] = sgd
+    assert groups == keras.OptimizerMap(sgd, {"encoder/.*": adam, "encoder/head": sgd})
+    paths = ("encoder/kernel", "encoder/head", "decoder/kernel", "encoder")
+    assert [groups[x] for x in paths] == [adam, sgd, sgd, sgd]
+    assert list(groups) == ["encoder/.*", "encoder/head"]
+    assert "encoder/.*" in groups and "encoder/kernel" not in groups
+    assert [x.spec.class_name for x in groups.values()] == ["Adam", "SGD"]
+    made = keras.MultiOptimizer(groups)
+    config = groups.get_config()
+    assert list(config["optimizer_map"]) == ["encoder/.*", "encoder/head"]
+    assert keras.deserialize(keras.serialize(groups)) == groups
+    assert keras.MultiOptimizer.from_config(made.get_config()) == made
+    assert pickle.loads(pickle.dumps(groups)) == groups
+    del groups["encoder/head"]
+    assert list(groups) == ["encoder/.*"] and groups["encoder/head"] == adam
+    # What was made of the map before does not change with it.
+    assert list(made.get_config()["optimizer_map"]["config"]["optimizer_map"]) == [
+        "encoder/.*",
+        "encoder/head",
+    ]
+    groups[".*/kernel"] = sgd
+    with pytest.raises(ValueError, match=r"'encoder/kernel' matches \['encoder/"):
+        groups["encoder/kernel"]
+    assert groups["a/kernel"] == sgd
+    for key, tx, message in (
+        ("encoder/.*", sgd, r"has an optimizer already, .* del groups\['encoder/"),
+        (3, sgd, "a key must be a path or an expression for paths, got 3"),
+        ("a", 3, "optimizer of 'a' must be a transformation, got 3"),
+        ("a", keras.LossScaleOptimizer(sgd), "cannot be a LossScaleOptimizer"),
+        ("a", made, "cannot be a MultiOptimizer"),
+        ("(", sgd, "is not a regular expression"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            groups[key] = tx
+    assert list(groups) == ["encoder/.*", ".*/kernel"]
+    with pytest.raises(KeyError):
+        del groups["a"]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_the_installed_keras_chooses_the_same_optimizers(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    real = pytest.importorskip("keras").optimizers
+    paths = ("a/b", "a/b/c", "b", "a", "b/kernel")
+    chosen = []
+    for module in (real, keras):
+        groups = module.OptimizerMap(module.SGD(0.5))
+        for i, key in enumerate(("a/.*", "a/b", "b")):
+            groups[key] = module.SGD(float(i))
+        configs = [groups[path].get_config() for path in paths]
+        chosen.append([config["learning_rate"] for config in configs])
+        for key, value in (("b", module.SGD()), (3, module.SGD()), ("c", 3)):
+            with pytest.raises(ValueError, match=r"must be|already"):
+                groups[key] = value
+    assert chosen[0] == chosen[1] == [1.0, 0.0, 2.0, 0.5, 0.5]
+
+
 def test_legacy_configs_are_told_apart():
     old = {
         "class_name": "RMSprop",
