@@ -71,7 +71,10 @@ def reduce_on_plateau(
     count epochs.
 
     Keras's ReduceLROnPlateau is ``rtol=0.0, atol=1e-4, rule="keras"``, and torch's is
-    ``rule="torch", eps=1e-8 / learning_rate``, each with its own other defaults.
+    ``rule="torch", eps=1e-8 / learning_rate``, each with its own other defaults. Keras
+    changes the learning rate itself. Where a momentum contains the rate, as in Keras's
+    SGD, a scale of the updates is not the same: use
+    `jopt.interop.keras.ReduceLROnPlateau`.
     ``min_lr`` is ``min_scale=min_lr / learning_rate``, torch's ``threshold`` is
     ``rtol``, or ``atol`` with ``rtol=0.0``, and Keras's ``min_delta`` is ``atol``.
 

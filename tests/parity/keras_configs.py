@@ -65,10 +65,25 @@ STEPPED = [
     "excluded(SGD(0.05, weight_decay=0.5), ['bias'])",
     f"excluded(Lamb({DECAY}, weight_decay=0.5), ['bias', 'scale'])",
     "excluded(AdamW(0.01, weight_decay=0.5), ['bias'])",
+    "excluded(AdamW(0.01, weight_decay=0.5), ['(?i)BIAS'])",
+    "excluded(SGD(0.05, momentum=0.5, weight_decay=0.5), [''])",
+    f"excluded(Muon({DECAY}, weight_decay=0.5), ['kernel', 'bias', 'scale'])",
     f"excluded(Muon({DECAY}, weight_decay=0.5, adam_weight_decay=0.2), ['bias'])",
     f"Muon({DECAY}, exclude_layers=['ker.*'], adam_lr_ratio=0.5, momentum=0.8)",
     "SGD(0.05, use_ema=True, ema_momentum=0.9, gradient_accumulation_steps=3)",
     "SGD(0.05, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=2, "
+    "gradient_accumulation_steps=3)",
+    # Decays of 1, where Keras does not divide zero by zero.
+    "SGD(0.01, momentum=1.0, nesterov=True)",
+    "RMSprop(0.0001, rho=1.0, momentum=0.5)",
+    "RMSprop(0.01, momentum=1.0, centered=True)",
+    "Adadelta(1.0, rho=1.0)",
+    "Adamax(0.05, beta_2=1.0)",
+    "Lion(0.01, beta_1=1.0, beta_2=0.9)",
+    "Lion(0.01, beta_2=1.0, weight_decay=0.5)",
+    "ScheduleFreeAdamW(0.05, beta_1=1.0)",
+    "SGD(0.05, use_ema=True, ema_momentum=1.0)",
+    "SGD(0.05, use_ema=True, ema_momentum=1.0, ema_overwrite_frequency=2, "
     "gradient_accumulation_steps=3)",
     f"Adam({DECAY}, weight_decay=0.5, clipnorm=0.01, gradient_accumulation_steps=3, "
     "loss_scale_factor=8.0)",

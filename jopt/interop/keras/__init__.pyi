@@ -32,6 +32,7 @@ from .layouts import Layout as Layout
 from .loss_scale import LossScaleOptimizer as LossScaleOptimizer
 from .multi import MultiOptimizer as MultiOptimizer, OptimizerMap as OptimizerMap
 from .muon import Muon as Muon
+from .plateau import ReduceLROnPlateau as ReduceLROnPlateau
 from .weights import Permuted as Permuted
 from .stepping import apply_gradients as apply_gradients
 from .custom import (

@@ -20,6 +20,7 @@ from jopt.interop.keras.pipeline import (
     Rate,
     Rule,
     between,
+    decay,
     optimizer,
 )
 from jopt.values import arguments
@@ -111,17 +112,18 @@ def Adamax(
     Args:
       learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
       beta_1: Decay of the first moment, in [0, 1).
-      beta_2: Decay of the maximum of the magnitudes, in [0, 1).
+      beta_2: Decay of the maximum of the magnitudes, in [0, 1].
       epsilon: Added to the maximum, > 0.
       **options: The options of every optimizer.
 
     >>> Adamax()
     adamax(learning_rate=0.001, eps=1e-07, eps_in_max=False)
     """
-    arguments.decay_rate(beta_1=beta_1, beta_2=beta_2)
+    arguments.decay_rate(beta_1=beta_1)
     arguments.positive(epsilon=epsilon)
-    direction = scale_by_adamax(beta_1, beta_2, epsilon, eps_in_max=False)
-    whole = adamax(learning_rate, beta_1, beta_2, epsilon, eps_in_max=False)
+    b2 = decay(beta_2=beta_2)
+    direction = scale_by_adamax(beta_1, b2, epsilon, eps_in_max=False)
+    whole = adamax(learning_rate, beta_1, b2, epsilon, eps_in_max=False)
     return Rule(whole, between(learning_rate, direction))
 
 
@@ -199,7 +201,7 @@ def ScheduleFreeAdamW(
 
     Args:
       learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
-      beta_1: Share of the average in the point where gradients are taken, in (0, 1).
+      beta_1: Share of the average in the point where gradients are taken, in (0, 1].
       beta_2: Decay of the second moment, in [0, 1).
       epsilon: > 0.
       warmup_steps: Number of steps over which the learning rate rises from zero.
@@ -208,13 +210,13 @@ def ScheduleFreeAdamW(
     >>> ScheduleFreeAdamW(0.01)
     schedule_free_adamw(learning_rate=0.01, weight_lr_power=0.0)
     """
-    arguments.decay_rate(beta_1=beta_1, beta_2=beta_2)
+    arguments.decay_rate(beta_2=beta_2)
     arguments.positive(epsilon=epsilon)
     arguments.at_least(0, warmup_steps=warmup_steps)
     whole = schedule_free_adamw(
         learning_rate,
         warmup_steps or None,
-        beta_1,
+        decay(beta_1=beta_1),
         beta_2,
         epsilon,
         weight_lr_power=0.0,

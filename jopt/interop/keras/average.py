@@ -26,7 +26,7 @@ def params_ema_of_gradients(
     """Average the parameters as `params_ema` does, once for every accumulated gradient.
 
     Args:
-      decay: Decay of the average, in [0, 1).
+      decay: Decay of the average, in [0, 1].
       steps: Number of gradients per step, >= 1.
       overwrite_every: Every so many steps, >= 1, the average replaces the parameters.
 
@@ -45,7 +45,7 @@ def params_ema_of_gradients(
     >>> p  # the average of -1 and -2 replaces -2
     Array([-1.5], dtype=float32)
     """
-    arguments.decay_rate(decay=decay)
+    arguments.fraction(decay=decay)
     arguments.at_least(1, steps=steps, overwrite_every=overwrite_every)
 
     def scalars(count):

@@ -32,7 +32,9 @@ from jopt.core.factory import Schedule
 from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated, suggestion, text_of
+from jopt.values.config import readers
 from jopt.values.numbers import Tunable, is_declared, normalize, number
+from jopt.wrappers.loss_scale import scale_loss
 
 
 P = ParamSpec("P")
@@ -43,6 +45,10 @@ Value = TypeVar("Value")
 KERAS3 = {"loss_scale_factor", "gradient_accumulation_steps"}
 # Never written to a config: the first is a method in Keras, the second an older name.
 UNWRITTEN = ("exclude_from_weight_decay", "lr")
+
+
+class ArgumentError(TypeError, ValueError):
+    """An argument of the wrong kind: a TypeError in Python, in Keras a ValueError."""
 
 
 class Spec(NamedTuple):
@@ -109,6 +115,32 @@ class KerasOptimizer(Remembered, GradientTransformation):
 
     def arguments(self) -> dict[str, Any]:
         return super().arguments() | {"spec": self.spec, "plain": self.plain}
+
+    def scale_loss(self, loss: Any, state: Any = None) -> Any:
+        """Multiply a loss by the loss scale, to differentiate it, as in Keras.
+
+        Args:
+          loss: The loss.
+          state: The state, which holds the scale of a LossScaleOptimizer; others need
+            none.
+
+        Returns:
+          The loss times ``loss_scale_factor``, or the loss itself where that is None.
+
+        Raises:
+          TypeError: The scale is in the state, and ``state`` is None.
+        """
+        arguments = self.spec.arguments
+        is_dynamic = "inner_optimizer" in arguments and arguments.get("dynamic", True)
+        if is_dynamic and state is None:
+            raise TypeError(
+                f"the loss scale of {self.spec.class_name} is in its state: call "
+                "scale_loss(loss, state)"
+            )
+        if is_dynamic:
+            return scale_loss(state, loss)
+        factor = arguments.get("loss_scale_factor", arguments.get("initial_scale"))
+        return loss if factor is None else factor * loss
 
 
 class KerasSchedule(Remembered, Schedule):
@@ -218,8 +250,18 @@ class Factory(Generic[P, Value]):
         """Return the Keras call with these values of all arguments."""
         return Spec(self, self.class_name, dict(values), self.module)
 
-    def from_config(self, config: Mapping[str, Any]) -> Value:
+    def from_config(
+        self,
+        config: Mapping[str, Any],
+        custom_objects: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> Value:
         """Make the value of Keras's ``get_config()``; missing keys take defaults.
+
+        Args:
+          config: A dict of arguments, with configs for optimizers and schedules inside
+            it; it is not modified.
+          custom_objects: Functions that return a custom optimizer or schedule, by the
+            name in the config.
 
         Raises:
           ValueError: A key is unknown, or a value is invalid.
@@ -229,13 +271,24 @@ class Factory(Generic[P, Value]):
                 f"the config of {self.class_name} must be a dict of its arguments, got "
                 f"{abbreviated(config)}"
             )
+        values = decoded(dict(config), custom_objects)
         try:
-            return self(**dict(config))  # type: ignore[call-arg]
+            return self(**values)  # type: ignore[call-arg]
         except TypeError as error:
             raise ValueError(f"the config of {self.class_name}: {error}") from None
 
     def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return all arguments of a call by name, normalized by their annotations."""
+        """Return all arguments of a call by name, normalized by their annotations.
+
+        Raises:
+          ArgumentError: An argument is unknown, missing or of the wrong kind.
+        """
+        try:
+            return self._bound(args, kwargs)
+        except TypeError as error:
+            raise ArgumentError(*error.args) from None
+
+    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         for name in kwargs:
             if name not in self.parameters:
                 hint = (self.hints or {}).get(name)
@@ -308,6 +361,27 @@ def written(name: str, value: Any, legacy: bool = False) -> Any:
         "a schedule of jopt.interop.keras, or write the transformation with "
         "jopt.to_config"
     )
+
+
+def decoded(value: Any, custom_objects: Any) -> Any:
+    """Return a value of a config with the configs inside it replaced by their objects.
+
+    Raises:
+      ValueError: A config inside it is unknown, or contains code.
+    """
+    if isinstance(value, list):
+        return [decoded(x, custom_objects) for x in value]
+    if not isinstance(value, Mapping) or isinstance(value, Remembered):
+        return value
+    if "class_name" not in value:
+        return {n: decoded(x, custom_objects) for n, x in value.items()}
+    if value["class_name"] == "__lambda__":
+        raise ValueError(
+            "the config contains the code of a function, which is not run: use a "
+            "schedule"
+        )
+    # That is `deserialize`, whose module imports this one.
+    return readers["class_name"](value, custom_objects)
 
 
 def snake_case(name: str) -> str:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 from jopt.core.chain import chain
 from jopt.core.masks import expression
 from jopt.core.transformation import GradientTransformation
-from jopt.interop.keras.factories import Remembered, Spec
+from jopt.interop.keras.factories import ArgumentError, Remembered, Spec, decoded
 from jopt.interop.keras.loss_scale import WrapperFactory, with_factor
 from jopt.transforms.learning_rate import scale
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated
+from jopt.values.arguments import abbreviated, text_of
 from jopt.wrappers.masking import partition
 
 
-class OptimizerMap(Remembered):
-    """An assignment of optimizers to variables.
+class OptimizerMap(Remembered, MutableMapping[str, GradientTransformation]):
+    """An assignment of optimizers to variables, as a dict of those that it names.
+
+        groups = OptimizerMap(SGD())
+        groups["encoder/.*"] = Adam()
+
+    ``groups[path]`` is the optimizer of a path. `MultiOptimizer` takes the map as it
+    is at the call: a later change has no effect on it.
 
     Args:
       default_optimizer: The optimizer of variables that no key matches.
@@ -28,13 +34,15 @@ class OptimizerMap(Remembered):
         with separate states, as after Keras has read its config.
 
     Raises:
-      TypeError: A value is not a transformation.
-      ValueError: An optimizer is a LossScaleOptimizer or a MultiOptimizer.
+      ArgumentError: A value is not a transformation, or a key is not a string.
+      ValueError: An optimizer is a LossScaleOptimizer or a MultiOptimizer, or a key is
+        not a regular expression. When an item is set: the map has the key already. When
+        an item is read: two keys match.
 
     >>> from jopt.interop.keras import SGD, Adam
     >>> groups = OptimizerMap(SGD(), {"encoder/.*": Adam()})
-    >>> list(groups.get_config())
-    ['default_optimizer', 'optimizer_map']
+    >>> groups["encoder/kernel"] == Adam(), groups["head/kernel"] == SGD(), len(groups)
+    (True, True, 1)
     """
 
     module = "keras.optimizers"
@@ -45,17 +53,15 @@ class OptimizerMap(Remembered):
         optimizer_map: Mapping[str, GradientTransformation] | None = None,
     ):
         if optimizer_map is not None and not isinstance(optimizer_map, Mapping):
-            raise TypeError(
+            raise ArgumentError(
                 "optimizer_map must be a dict of optimizers by path, got "
                 f"{abbreviated(optimizer_map)}"
             )
+        _check("default_optimizer", default_optimizer)
         self.default_optimizer = default_optimizer
-        self.optimizer_map = dict(optimizer_map or {})
-        named = {**self.optimizer_map, "default_optimizer": default_optimizer}
-        for name, tx in named.items():
-            _check(name, tx)
-        for pattern in self.optimizer_map:
-            expression(pattern)
+        self.optimizer_map: dict[str, GradientTransformation] = {}
+        for name, tx in (optimizer_map or {}).items():
+            self[name] = tx
         values = {
             "default_optimizer": default_optimizer,
             "optimizer_map": self.optimizer_map,
@@ -63,12 +69,47 @@ class OptimizerMap(Remembered):
         self.spec = Spec(type(self), "OptimizerMap", values, self.module)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> OptimizerMap:
-        """Make the map of Keras's ``get_config()``."""
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        custom_objects: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> OptimizerMap:
+        """Make the map of Keras's ``get_config()``; see `Factory.from_config`."""
+        values = decoded(dict(config), custom_objects)
         try:
-            return cls(**config)
+            return cls(**values)
         except TypeError as error:
             raise ValueError(f"the config of OptimizerMap: {error}") from None
+
+    def __getitem__(self, path: str) -> GradientTransformation:
+        key = match(path, self.optimizer_map)
+        return self.default_optimizer if key is None else self.optimizer_map[key]
+
+    def __setitem__(self, key: str, tx: GradientTransformation) -> None:
+        if not isinstance(key, str):
+            raise ArgumentError(
+                f"a key must be a path or an expression for paths, got {text_of(key)}"
+            )
+        if key in self.optimizer_map:
+            raise ValueError(
+                f"{key!r} has an optimizer already, {abbreviated(self[key])}. To "
+                f"replace it, delete it first: del groups[{key!r}]"
+            )
+        _check(key, tx)
+        expression(key)
+        self.optimizer_map[key] = tx
+
+    def __delitem__(self, key: str) -> None:
+        del self.optimizer_map[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.optimizer_map
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.optimizer_map)
+
+    def __len__(self) -> int:
+        return len(self.optimizer_map)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, OptimizerMap):
@@ -82,9 +123,26 @@ class OptimizerMap(Remembered):
         return type(self), (self.default_optimizer, self.optimizer_map)
 
 
+def match(path: str, patterns: Collection[str]) -> str | None:
+    """Return the one expression that matches a path, None if there is none.
+
+    Raises:
+      ValueError: Several do, and none of them is the path itself.
+    """
+    # As in Keras, an exact path takes precedence over expressions.
+    if path in patterns:
+        return path
+    matches = [x for x in patterns if re.fullmatch(x, path)]
+    if len(matches) > 1:
+        raise ValueError(
+            f"{path!r} matches {matches}: Keras takes one optimizer for each variable"
+        )
+    return matches[0] if matches else None
+
+
 def _check(name: str, tx: Any) -> None:
     if not isinstance(tx, GradientTransformation):
-        raise TypeError(
+        raise ArgumentError(
             f"the optimizer of {name!r} must be a transformation, got "
             f"{abbreviated(tx)}; get('adam') makes one"
         )
@@ -133,16 +191,8 @@ class Groups:
 
     def __call__(self, path: str, leaf: Any) -> str:
         del leaf
-        # As in Keras, an exact path takes precedence over expressions.
-        if path in self.patterns:
-            return f"group_{self.patterns.index(path)}"
-        matches = [i for i, x in enumerate(self.patterns) if re.fullmatch(x, path)]
-        if len(matches) > 1:
-            raise ValueError(
-                f"{path!r} matches {[self.patterns[i] for i in matches]}: Keras takes "
-                "one optimizer for each variable"
-            )
-        return f"group_{matches[0]}" if matches else "default"
+        pattern = match(path, self.patterns)
+        return "default" if pattern is None else f"group_{self.patterns.index(pattern)}"
 
 
 @multi

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from jopt.algorithms.muon import muon
 from jopt.core.chain import chain
 from jopt.core.masks import expression
+from jopt.core.rules import Predicate
 from jopt.interop.keras.decay import decayed_first
 from jopt.interop.keras.pipeline import (
     Rate,
@@ -34,10 +35,10 @@ class ForMuon:
     exclude_embeddings: bool
     muon: Any = True
     adam: Any = False
-    decaying: str | None = None  # an expression; leaves without a match get False
+    decaying: Predicate | None = None  # the leaves that it does not choose get False
 
     def __call__(self, path: str, leaf: Any) -> Any:
-        if self.decaying and not re.search(self.decaying, path):
+        if self.decaying and not self.decaying(path, leaf):
             return False
         embedding = self.exclude_embeddings and "embedding" in path.lower()
         excluded = any(re.search(x, path) for x in self.exclude_layers)
@@ -90,8 +91,8 @@ def Muon(
       rms_rate: Root mean square of the updates of matrices, before the learning rate;
         None means that they are not rescaled.
       exclude_from_weight_decay: Regular expressions: a leaf does not decay if one is
-        found in its path. This is a method in Keras; like Keras, `serialize` does not
-        write it.
+        found in its name, the last step of its path: ``kernel`` in ``norm/kernel``.
+        This is a method in Keras; like Keras, `serialize` does not write it.
       **options: The options of every optimizer.
 
     >>> Muon(0.02, exclude_layers=["head"]).get_config()["exclude_layers"]

@@ -31,11 +31,13 @@ from jopt.interop.keras import (
 from jopt.interop.keras.custom import custom_of
 from jopt.interop.keras.factories import (
     KERAS3,
+    ArgumentError,
     Factory,
     KerasOptimizer,
     KerasSchedule,
     Remembered,
     Spec,
+    decoded,
     with_spec,
 )
 from jopt.interop.keras.legacy_loss_scale import since_2_4
@@ -72,8 +74,8 @@ def get(
       A transformation, or None.
 
     Raises:
-      ValueError: The name is unknown, or the dict is not the config of an optimizer.
-      TypeError: ``identifier`` has another type.
+      ValueError: The name is unknown, the dict is not the config of an optimizer, or
+        ``identifier`` has another type; that error is a TypeError, too.
 
     >>> get("RMSProp")
     rmsprop(learning_rate=0.001, eps=1e-07)
@@ -93,11 +95,11 @@ def get(
             "optimizer as learning_rate"
         )
     if isinstance(identifier, Factory):
-        raise TypeError(
+        raise ArgumentError(
             f"{identifier.__name__} is a function that makes an optimizer: call it, "
             f"{identifier.__name__}(…)"
         )
-    raise TypeError(
+    raise ArgumentError(
         "an optimizer must be a name such as 'adam', a dict {'class_name': …, "
         f"'config': …}} or a transformation, got {abbreviated(identifier)}. "
         f"{_all(OPTIMIZERS)}"
@@ -162,15 +164,14 @@ def deserialize(
         )
     if "loss_scale" in inner and _plain_name(name) == "lossscaleoptimizer":
         inner = since_2_4(inner)
-    inner = {n: _decoded(x, custom_objects) for n, x in inner.items()}
     custom = custom_of(config, custom_objects)
     if custom is not None:
-        return custom.from_config(inner)
+        return custom.from_config(inner, custom_objects)
     if name.lower() == "optimizermap":
-        return multi.OptimizerMap.from_config(inner)
+        return multi.OptimizerMap.from_config(inner, custom_objects)
     if name in SCHEDULES:
-        return SCHEDULES[name].from_config(inner)
-    return _builtin(config, name, inner)
+        return SCHEDULES[name].from_config(inner, custom_objects)
+    return _builtin(config, name, decoded(dict(inner), custom_objects))
 
 
 def _plain_name(name: str) -> str:
@@ -220,22 +221,6 @@ def _is_legacy(config: Mapping[str, Any], inner: Mapping[str, Any]) -> bool:
     if "is_legacy_optimizer" in inner:
         return bool(inner["is_legacy_optimizer"])
     return bool(BEFORE & inner.keys()) and "jit_compile" not in inner
-
-
-def _decoded(value: Any, custom_objects: Any) -> Any:
-    """Return a value of a config with inner configs replaced by their objects."""
-    if isinstance(value, list):
-        return [_decoded(x, custom_objects) for x in value]
-    if not isinstance(value, Mapping):
-        return value
-    if "class_name" not in value:
-        return {n: _decoded(x, custom_objects) for n, x in value.items()}
-    if value["class_name"] == "__lambda__":
-        raise ValueError(
-            "the config contains the code of a function, which is not run: use a "
-            "schedule"
-        )
-    return deserialize(value, custom_objects)
 
 
 def _unknown(config: Mapping[str, Any], name: str) -> ValueError:

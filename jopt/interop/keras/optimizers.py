@@ -17,7 +17,14 @@ from jopt.algorithms.ftrl import ftrl
 from jopt.algorithms.lion import lion
 from jopt.algorithms.rmsprop import rmsprop, scale_by_rms, scale_by_stddev
 from jopt.algorithms.sgd import sgd
-from jopt.interop.keras.pipeline import Options, Rate, Rule, between, optimizer
+from jopt.interop.keras.pipeline import (
+    Options,
+    Rate,
+    Rule,
+    between,
+    decay,
+    optimizer,
+)
 from jopt.values import arguments
 
 
@@ -32,16 +39,16 @@ def SGD(
 
     Args:
       learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
-      momentum: Decay of the momentum, in [0, 1).
+      momentum: Decay of the momentum, in [0, 1].
       nesterov: Whether to use Nesterov's look-ahead momentum.
       **options: The options of every optimizer.
 
     >>> SGD(0.1, momentum=0.9)
     sgd(learning_rate=0.1, momentum=0.9, lr_in_momentum=True)
     """
-    arguments.decay_rate(momentum=momentum)
-    if momentum:
-        return Rule(sgd(learning_rate, momentum, nesterov, lr_in_momentum=True))
+    heavy = decay(momentum=momentum)
+    if heavy:
+        return Rule(sgd(learning_rate, heavy, nesterov, lr_in_momentum=True))
     return Rule(sgd(learning_rate), between(learning_rate))
 
 
@@ -58,8 +65,8 @@ def RMSprop(
 
     Args:
       learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
-      rho: Decay of the mean square, in [0, 1).
-      momentum: Decay of a momentum of the steps, in [0, 1); 0 means none.
+      rho: Decay of the mean square, in [0, 1].
+      momentum: Decay of a momentum of the steps, in [0, 1]; 0 means none.
       epsilon: Added to the mean square, > 0.
       centered: Whether to divide by the standard deviation instead.
       **options: The options of every optimizer.
@@ -67,9 +74,8 @@ def RMSprop(
     >>> RMSprop()
     rmsprop(learning_rate=0.001, eps=1e-07)
     """
-    arguments.decay_rate(rho=rho, momentum=momentum)
+    rho, heavy = decay(rho=rho), decay(momentum=momentum) or None
     arguments.positive(epsilon=epsilon)
-    heavy = momentum or None
     whole = rmsprop(learning_rate, rho, epsilon, centered=centered, momentum=heavy)
     if heavy:
         return Rule(whole)
@@ -88,14 +94,14 @@ def Adadelta(
 
     Args:
       learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
-      rho: Decay of both mean squares, in [0, 1).
+      rho: Decay of both mean squares, in [0, 1].
       epsilon: Added to both mean squares, > 0.
       **options: The options of every optimizer.
 
     >>> Adadelta(1.0)
     adadelta(learning_rate=1.0, rho=0.95, eps=1e-07)
     """
-    arguments.decay_rate(rho=rho)
+    rho = decay(rho=rho)
     arguments.positive(epsilon=epsilon)
     direction = scale_by_adadelta(rho, epsilon)
     whole = adadelta(learning_rate, rho, epsilon)
@@ -186,17 +192,22 @@ def Lion(
 
     Args:
       learning_rate: The step size: a number, a schedule, or `jopt.tunable`.
-      beta_1: Share of the momentum in the update, in [0, 1).
-      beta_2: Decay of the momentum, in [0, 1).
+      beta_1: Share of the momentum in the update, in (0, 1].
+      beta_2: Decay of the momentum, in [0, 1].
       **options: The options of every optimizer.
 
     >>> Lion(1e-4, weight_decay=0.1)
     lion(learning_rate=0.0001, weight_decay=0.1)
     """
-    arguments.decay_rate(beta_1=beta_1, beta_2=beta_2)
+    if beta_1 == 0:
+        raise ValueError(
+            f"beta_1 must be in (0, 1], got beta_1={beta_1}: the update would be the "
+            "sign of the gradient, without momentum"
+        )
+    b1, b2 = decay(beta_1=beta_1), decay(beta_2=beta_2)
 
     def decayed(weight_decay, mask):
-        return lion(learning_rate, beta_1, beta_2, weight_decay=weight_decay, mask=mask)
+        return lion(learning_rate, b1, b2, weight_decay=weight_decay, mask=mask)
 
     return Rule(decayed(0.0, None), decayed)
 

@@ -10,15 +10,20 @@ avg <- average of p
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypedDict, cast, get_type_hints
 
 from jopt.core.chain import chain
+from jopt.core.factory import Schedule, recorded
 from jopt.core.masks import Mask, expression
+from jopt.core.rules import Predicate
 from jopt.core.transformation import GradientTransformation
 from jopt.interop.keras.average import params_ema_of_gradients
 from jopt.interop.keras.decay import decayed_first
 from jopt.interop.keras.factories import Factory, KerasOptimizer, Option, P
+from jopt.schedules.decay import constant_schedule
 from jopt.schedules.micro_steps import micro_step_schedule
 from jopt.schedules.piecewise import piecewise_constant
 from jopt.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
@@ -72,17 +77,19 @@ TEXTS = {
     "bound.",
     "use_ema": "Whether to keep an exponential moving average of the parameters; "
     "`jopt.eval_params` returns it.",
-    "ema_momentum": "Decay of that average, in [0, 1).",
+    "ema_momentum": "Decay of that average, in [0, 1].",
     "ema_overwrite_frequency": "Every so many steps, >= 1, the average replaces the "
     "parameters; None means never.",
     "loss_scale_factor": "Factor > 0 that the loss was multiplied by; gradients are "
     "divided by it. None means 1.",
     "gradient_accumulation_steps": "Number of gradients, >= 2, whose mean makes one "
     "step; None means that every gradient makes a step.",
-    "name": "Name in the config; None means the name of the class in snake case.",
+    "name": "Name in the config; None means the name of the class in snake case. Keras "
+    "numbers these names, here the configs of equal calls are equal.",
     "exclude_from_weight_decay": "Regular expressions: a leaf does not decay if one is "
-    "found in its path. This is a method in Keras; like Keras, `serialize` does not "
-    "write it.",
+    "found in its name, the last step of its path: ``kernel`` in ``norm/kernel``. The "
+    "``mask`` of `jopt.adamw` goes by paths. This is a method in Keras; like Keras, "
+    "`serialize` does not write it.",
 }
 OPTIONS = {n: Option(x, TYPES[n], TEXTS[n]) for n, x in DEFAULTS.items()}
 HINTS = {
@@ -115,6 +122,40 @@ def between(learning_rate: Any, *direction: GradientTransformation) -> Any:
     return decayed
 
 
+@dataclass(frozen=True)
+class WithoutStep:
+    """A schedule that does not depend on the step, made of a function of nothing."""
+
+    function: Callable[[], Any]
+
+    def __call__(self, step: Any) -> Any:
+        del step
+        return self.function()
+
+
+def takes_nothing(value: Any) -> bool:
+    """Whether a value is a function without parameters, which Keras takes as a rate."""
+    if not callable(value) or isinstance(value, Schedule | type):
+        return False
+    try:
+        return not inspect.signature(value).parameters
+    except ValueError:  # of some built-in functions
+        return False
+
+
+def decay(**values: float) -> Any:
+    """Return a decay in [0, 1] in a form that jopt's factories take.
+
+    They refuse a constant of 1, so it becomes a schedule and a number of the state.
+
+    Raises:
+      ValueError: It is not in this range.
+    """
+    arguments.fraction(**values)
+    (value,) = values.values()
+    return constant_schedule(1.0) if value == 1 else value
+
+
 class OptimizerFactory(Factory[P, Any], Generic[P]):
     """A factory with the arguments and numbers of a Keras 3 optimizer."""
 
@@ -124,6 +165,14 @@ class OptimizerFactory(Factory[P, Any], Generic[P]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> KerasOptimizer:
         """Make a transformation that stands for Keras's optimizer."""
         return cast(KerasOptimizer, super().__call__(*args, **kwargs))
+
+    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return all arguments of a call; the learning rate may be a function of ()."""
+        if args and takes_nothing(args[0]):
+            args = (WithoutStep(args[0]), *args[1:])
+        if takes_nothing(kwargs.get("learning_rate")):
+            kwargs = kwargs | {"learning_rate": WithoutStep(kwargs["learning_rate"])}
+        return super().bound(args, kwargs)
 
     def plain(self, values: dict[str, Any]) -> GradientTransformation:
         """Make the bare transformation from the values of all arguments."""
@@ -163,13 +212,13 @@ def check_options(values: dict[str, Any]) -> dict[str, Any]:
       ValueError: An option is out of range, or two options exclude each other.
     """
     options = {name: values[name] for name in DEFAULTS}
-    if len(clips := [n for n in CLIPS if options[n]]) > 1:
+    if len(clips := [n for n in CLIPS if options[n] is not None]) > 1:
         raise ValueError(
             f"Keras 3 clips in one way only, got {' and '.join(clips)}: give one of "
             f"{', '.join(CLIPS)}, or chain the others before the optimizer"
         )
     arguments.nonnegative(**{n: options[n] for n in (*CLIPS, "weight_decay")})
-    arguments.decay_rate(ema_momentum=options["ema_momentum"])
+    arguments.fraction(ema_momentum=options["ema_momentum"])
     arguments.positive(loss_scale_factor=options["loss_scale_factor"])
     for name, least in (
         ("gradient_accumulation_steps", 2),
@@ -190,6 +239,9 @@ def clipping(**norms: float | None) -> list[GradientTransformation]:
 def average(options: dict[str, Any], steps: int | None) -> GradientTransformation:
     """Return the average of the parameters, which counts gradients in Keras."""
     every, momentum = options["ema_overwrite_frequency"], options["ema_momentum"]
+    if steps is None and momentum == 1:
+        # Keras copies the parameters after the first step, also then.
+        return params_ema(piecewise_constant([1], [0.0, 1.0]), overwrite_every=every)
     if steps is None:
         return params_ema(momentum, overwrite_every=every)
     if every is not None:
@@ -199,7 +251,7 @@ def average(options: dict[str, Any], steps: int | None) -> GradientTransformatio
     return params_ema(decay, each_gradient=True)
 
 
-def excluding(values: dict[str, Any]) -> str | None:
+def excluding(values: dict[str, Any]) -> Predicate | None:
     """Return a mask of the leaves that ``exclude_from_weight_decay`` leaves over."""
     patterns = values["exclude_from_weight_decay"]
     if not patterns:
@@ -209,10 +261,38 @@ def excluding(values: dict[str, Any]) -> str | None:
             "exclude_from_weight_decay must be a list of regular expressions, got "
             f"exclude_from_weight_decay={abbreviated(patterns)}"
         )
-    for pattern in patterns:
-        expression(pattern)
-    # A mask is an expression for the leaves that it chooses, so this negates.
-    return f"^(?!.*(?:{'|'.join(patterns)}))"
+    return unless_named(*patterns)
+
+
+@recorded
+def unless_named(*patterns: str) -> Predicate:
+    """Choose the leaves whose name has no match of these regular expressions.
+
+    The name is the last step of the path, as is ``variable.name`` in Keras 3. Keras
+    joins the expressions with ``|``, where flags such as ``(?i)`` hold for all of them;
+    here each is on its own.
+
+    Args:
+      *patterns: The regular expressions.
+
+    Returns:
+      A function ``(path, leaf) -> bool``, which may choose no leaf at all.
+
+    Raises:
+      ValueError: One of them is not a regular expression.
+
+    >>> decays = unless_named("^b", "(?i)NORM")
+    >>> [decays(x, 0.0) for x in ("norm/kernel", "dense/bias", "dense/norm_1")]
+    [True, False, False]
+    """
+    found = [expression(x) for x in patterns]
+
+    def decays(path, leaf):
+        del leaf
+        name = path.rpartition("/")[2]
+        return not any(x.search(name) for x in found)
+
+    return Predicate(decays)
 
 
 def optimizer(build: Callable[P, Rule]) -> OptimizerFactory[P]:

@@ -172,8 +172,10 @@ LINES = {
         "ReduceLROnPlateau by three rules",
         "Keras, torch, optax",
         (
-            "test_plateau: test_every_learning_rate_equals_the_library",
-            "test_plateau: test_the_rules_differ_by_one_value",
+            "transforms/test_plateau: test_every_learning_rate_equals_the_library",
+            "transforms/test_plateau: test_the_rules_differ_by_one_value",
+            "keras/test_plateau: test_it_sets_the_rates_of_keras",
+            "keras/test_plateau: test_training_goes_as_with_the_callback_of_keras",
         ),
     ),
     22: Line(

@@ -1,5 +1,6 @@
 """Keras's optimizers and schedules by its own names; golden configs of the real one."""
 
+import contextlib
 import contextvars
 import copy
 import functools
@@ -73,6 +74,42 @@ def test_configs_of_keras_go_through_get_and_back(text):
     assert own.get_config() == config["config"]
 
 
+@pytest.mark.parametrize("text", dict.fromkeys(TEXTS))
+def test_the_config_of_an_instance_makes_it_again(text):
+    # With all that is inside it: schedules, the inner optimizer, the map.
+    config = golden()["configs"][text]["config"]
+    given = copy.deepcopy(config)
+    factory = made(text).spec.factory
+    value = factory.from_config(given)
+    assert given == config and value.get_config() == config
+    assert factory.from_config(value.get_config()) == value
+    assert value == keras.deserialize(golden()["configs"][text])
+
+
+def test_a_config_may_have_custom_objects_inside():
+    def Rate(value):
+        return jopt.constant_schedule(value)
+
+    objects = {"Rate": Rate}
+    rate = {"class_name": "Rate", "config": {"value": 0.5}}
+    tx = keras.SGD.from_config({"learning_rate": rate}, objects)
+    assert tx == keras.SGD(jopt.constant_schedule(0.5))
+    scaled = keras.LossScaleOptimizer(tx)
+    grouped = keras.MultiOptimizer(keras.OptimizerMap(keras.Adam(0.5), {"head": tx}))
+    for outer in (scaled, grouped):
+        again = outer.spec.factory.from_config(outer.get_config(), objects)
+        assert again == outer and again.get_config() == outer.get_config()
+        with keras.custom_object_scope(objects):
+            assert outer.spec.factory.from_config(outer.get_config()) == outer
+    inner = grouped.spec.arguments["optimizer_map"]
+    assert keras.OptimizerMap.from_config(inner.get_config(), objects) == inner
+    old = keras.legacy.LossScaleOptimizer(keras.legacy.Adam(0.5, decay=0.5))
+    assert keras.legacy.LossScaleOptimizer.from_config(old.get_config()) == old
+    code = {"class_name": "__lambda__", "config": {"value": "YQ=="}}
+    with pytest.raises(ValueError, match="is not run"):
+        keras.SGD.from_config({"learning_rate": code})
+
+
 @pytest.mark.parametrize("name", [*OPTIMIZERS, *SCHEDULES])
 def test_arguments_and_defaults_are_those_of_keras(name):
     if name in ("LinearCosineDecay", "NoisyLinearCosineDecay"):
@@ -144,6 +181,121 @@ def test_options_together_have_the_numbers_of_keras(text):
     np.testing.assert_allclose(actual, expected, 3e-6, 3e-6)
     again = pickle.loads(pickle.dumps(tx))
     assert again == tx and hash(again) == hash(tx) and again.spec == tx.spec
+
+
+# Paths of variables in Keras, whose name is the last step.
+NAMED = ("norm_dense/kernel", "dense/bias", "bias_net/Kernel", "gamma")
+
+
+def decaying(names):
+    """The variables that decay here, but for these names; the gradients are zero."""
+    tx = keras.SGD(1.0, weight_decay=0.5, exclude_from_weight_decay=names)
+    params = {path: jnp.ones(1) for path in NAMED}
+    zeros = {path: jnp.zeros(1) for path in NAMED}
+    updates, _ = tx.update(zeros, tx.init(params), params)
+    assert jopt.from_config(jopt.to_config(tx)) == tx == pickle.loads(pickle.dumps(tx))
+    return {path for path in NAMED if float(updates[path][0]) == -0.5}
+
+
+EXCLUDED = {
+    ("norm",): set(NAMED),
+    ("^bias",): {*NAMED} - {"dense/bias"},
+    ("(?i)^KERNEL$",): {"dense/bias", "gamma"},
+    ("kernel", "gamma"): {"dense/bias", "bias_net/Kernel"},
+    ("/",): set(NAMED),
+    ("",): set(),
+    (".",): set(),
+}
+
+
+@pytest.mark.parametrize("names", EXCLUDED)
+def test_weight_decay_excludes_by_the_name_of_a_variable_not_by_its_path(names):
+    assert decaying(list(names)) == EXCLUDED[names]
+
+
+def test_flags_are_those_of_one_expression():
+    # Keras joins them in any order, and Python takes flags at the start only.
+    assert decaying(["bias", "(?i)^kernel"]) == {"gamma"}
+    assert decaying(["BIAS", "(?i)^kernel"]) == {"dense/bias", "gamma"}
+
+
+@pytest.mark.parametrize("names", EXCLUDED)
+def test_the_installed_keras_excludes_the_same_variables(names, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    real = pytest.importorskip("keras")
+    optimizer = real.optimizers.SGD(1.0, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=list(names))
+    variables = []
+    for path in NAMED:
+        *scopes, name = path.split("/")
+        with real.name_scope(scopes[0]) if scopes else contextlib.nullcontext():
+            variables.append(real.Variable([1.0], name=name))
+    assert [x.path for x in variables] == list(NAMED)
+    optimizer.apply([real.ops.zeros(1) for _ in variables], variables)
+    left = zip(NAMED, variables, strict=True)
+    assert {path for path, x in left if float(x[0]) == 0.5} == EXCLUDED[names]
+
+
+def test_a_map_of_optimizers_is_filled_and_read_like_a_dict():
+    sgd, adam = keras.SGD(0.5), keras.Adam(0.25)
+    groups = keras.OptimizerMap(sgd)
+    assert len(groups) == 0 and list(groups) == []
+    groups["encoder/.*"] = adam
+    groups["encoder/head"] = sgd
+    assert groups == keras.OptimizerMap(sgd, {"encoder/.*": adam, "encoder/head": sgd})
+    paths = ("encoder/kernel", "encoder/head", "decoder/kernel", "encoder")
+    assert [groups[x] for x in paths] == [adam, sgd, sgd, sgd]
+    assert list(groups) == ["encoder/.*", "encoder/head"]
+    assert "encoder/.*" in groups and "encoder/kernel" not in groups
+    assert [x.spec.class_name for x in groups.values()] == ["Adam", "SGD"]
+    made = keras.MultiOptimizer(groups)
+    config = groups.get_config()
+    assert list(config["optimizer_map"]) == ["encoder/.*", "encoder/head"]
+    assert keras.deserialize(keras.serialize(groups)) == groups
+    assert keras.MultiOptimizer.from_config(made.get_config()) == made
+    assert pickle.loads(pickle.dumps(groups)) == groups
+    del groups["encoder/head"]
+    assert list(groups) == ["encoder/.*"] and groups["encoder/head"] == adam
+    # What was made of the map before does not change with it.
+    assert list(made.get_config()["optimizer_map"]["config"]["optimizer_map"]) == [
+        "encoder/.*",
+        "encoder/head",
+    ]
+    groups[".*/kernel"] = sgd
+    with pytest.raises(ValueError, match=r"'encoder/kernel' matches \['encoder/"):
+        groups["encoder/kernel"]
+    assert groups["a/kernel"] == sgd
+    for key, tx, message in (
+        ("encoder/.*", sgd, r"has an optimizer already, .* del groups\['encoder/"),
+        (3, sgd, "a key must be a path or an expression for paths, got 3"),
+        ("a", 3, "optimizer of 'a' must be a transformation, got 3"),
+        ("a", keras.LossScaleOptimizer(sgd), "cannot be a LossScaleOptimizer"),
+        ("a", made, "cannot be a MultiOptimizer"),
+        ("(", sgd, "is not a regular expression"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            groups[key] = tx
+    assert list(groups) == ["encoder/.*", ".*/kernel"]
+    with pytest.raises(KeyError):
+        del groups["a"]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_the_installed_keras_chooses_the_same_optimizers(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    real = pytest.importorskip("keras").optimizers
+    paths = ("a/b", "a/b/c", "b", "a", "b/kernel")
+    chosen = []
+    for module in (real, keras):
+        groups = module.OptimizerMap(module.SGD(0.5))
+        for i, key in enumerate(("a/.*", "a/b", "b")):
+            groups[key] = module.SGD(float(i))
+        configs = [groups[path].get_config() for path in paths]
+        chosen.append([config["learning_rate"] for config in configs])
+        for key, value in (("b", module.SGD()), (3, module.SGD()), ("c", 3)):
+            with pytest.raises(ValueError, match=r"must be|already"):
+                groups[key] = value
+    assert chosen[0] == chosen[1] == [1.0, 0.0, 2.0, 0.5, 0.5]
 
 
 def test_legacy_configs_are_told_apart():
@@ -664,7 +816,8 @@ BAD = [
     ("Adam(clipnorm=1.0, clipvalue=1.0)", ValueError, "clipvalue and clipnorm"),
     ("Adam(clipnorm=-1.0)", ValueError, "clipnorm must be >= 0"),
     ("Adam(weight_decay=-1.0)", ValueError, "weight_decay must be >= 0"),
-    ("AdamW(weight_decay=None)", TypeError, "weight_decay must be a number"),
+    ("AdamW(weight_decay=None)", ValueError, "weight_decay must be a number"),
+    ("Lion(beta_1=0.0)", ValueError, r"beta_1 must be in \(0, 1\]"),
     ("Adam(use_ema=True, ema_momentum=2.0)", ValueError, "ema_momentum must be in"),
     (
         "Adam(gradient_accumulation_steps=1)",
@@ -730,6 +883,111 @@ BAD = [
         "one name for each of the 1 variables",
     ),
 ]
+
+
+REFUSED = [
+    "get(3)",
+    "get('nothing')",
+    "Adam('0.1')",
+    "Adam([0.1])",
+    "Adam(beta1=0.5)",
+    "AdamW(weight_decay=None)",
+    "Lion(beta_1=0.0)",
+    "Lion(beta_1=1.5)",
+    "SGD(momentum=-0.1)",
+    "SGD(momentum=1.5)",
+    "SGD(momentum='0.9')",
+    "SGD(clipnorm=1.0, clipvalue=0.0)",
+    "SGD(gradient_accumulation_steps=1)",
+    "SGD(use_ema=True, ema_momentum=1.5)",
+    "SGD(use_ema=True, ema_overwrite_frequency=-1)",
+    "SGD(use_ema=True, ema_overwrite_frequency=2.5)",
+    "Ftrl(initial_accumulator_value=-1.0)",
+    "Ftrl(learning_rate_power=0.5)",
+    "Ftrl(l1_regularization_strength=-1.0)",
+    "Ftrl(l2_regularization_strength=-1.0)",
+    "Ftrl(l2_shrinkage_regularization_strength=-1.0)",
+    "LossScaleOptimizer(SGD(), clipnorm=1.0)",
+    "LossScaleOptimizer(SGD(), dynamic=False)",
+    "LossScaleOptimizer(SGD(), foo=1)",
+    "ExponentialDecay(0.1, 0, 0.9)",
+    "PolynomialDecay(0.1, 0)",
+    "InverseTimeDecay(0.1, 0, 0.5)",
+    "CosineDecay(0.1, 0)",
+    "CosineDecayRestarts(0.1, 0)",
+    "PiecewiseConstantDecay([5], [0.1])",
+]
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_where_keras_raises_a_value_error_so_does_this(text):
+    with pytest.raises(
+        ValueError, match=r"must be|has no|always dynamic|one way|more v"
+    ):
+        eval(text, public(keras))
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_the_installed_keras_raises_a_value_error(text, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    real = pytest.importorskip("keras").optimizers
+    with pytest.raises(ValueError, match=r"\w"):
+        eval(text, vars(real) | vars(real.schedules))
+
+
+def test_a_wrong_argument_is_a_type_error_too():
+    for text in (
+        "get(3)",
+        "Adam('0.1')",
+        "Adam(beta1=0.5)",
+        "AdamW(weight_decay=None)",
+    ):
+        with pytest.raises(TypeError, match=r"must be|has no"):
+            eval(text, public(keras))
+
+
+def rate_of_nothing():
+    """A learning rate that does not depend on the step."""
+    return 0.5
+
+
+def test_a_learning_rate_may_be_a_function_of_nothing():
+    tx = keras.SGD(rate_of_nothing, momentum=0.9, gradient_accumulation_steps=2)
+    assert tx == keras.SGD(
+        learning_rate=rate_of_nothing, momentum=0.9, gradient_accumulation_steps=2
+    )
+    assert tx == pickle.loads(pickle.dumps(tx))
+    params, state = jnp.zeros(1), tx.init(jnp.zeros(1))
+    for _ in range(4):
+        params, state = jopt.step(tx, jnp.ones(1), state, params)
+    np.testing.assert_allclose(params, -0.5 - 0.95, 1e-6)
+    assert float(jopt.hyperparams(state)["learning_rate"]) == 0.5
+    with pytest.raises(TypeError, match="learning_rate has no form in Keras's configs"):
+        tx.get_config()
+    with pytest.raises(TypeError, match="learning_rate must be a number or a function"):
+        keras.SGD(lambda a, b: 0.1)
+    with pytest.raises(TypeError, match="must be a number or a schedule, got the fac"):
+        keras.SGD(jopt.adam)
+
+
+def test_an_optimizer_scales_the_loss_by_its_own_factor():
+    loss = jnp.float32(3.0)
+    assert keras.SGD().scale_loss(loss) is loss
+    for tx in (
+        keras.SGD(loss_scale_factor=4.0),
+        keras.MultiOptimizer(keras.OptimizerMap(keras.SGD()), loss_scale_factor=4.0),
+        keras.legacy.LossScaleOptimizer(keras.SGD(), False, 4.0),
+    ):
+        assert float(tx.scale_loss(loss)) == 12.0
+    params = {"w": jnp.ones(1)}
+    for factory in (keras.LossScaleOptimizer, keras.legacy.LossScaleOptimizer):
+        dynamic = factory(keras.SGD(loss_scale_factor=4.0), initial_scale=8.0)
+        state = dynamic.init(params)
+        assert float(dynamic.scale_loss(loss, state)) == 24.0
+        with pytest.raises(
+            TypeError, match=r"is in its state: call scale_loss\(loss, s"
+        ):
+            dynamic.scale_loss(loss)
 
 
 @pytest.mark.parametrize(("text", "error", "message"), BAD, ids=[b[0] for b in BAD])
