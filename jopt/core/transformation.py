@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ OptState = Any
 
 U = TypeVar("U")
 S = TypeVar("S")
+T = TypeVar("T")
 
 
 class InitFn(Protocol):
@@ -133,7 +134,24 @@ class Place(NamedTuple):
 ANYWHERE = Place()
 
 
-class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
+class FromElements(type):
+    """A class of pairs that can be made again from the elements of one.
+
+    Keras tracks the attributes of models, layers and optimizers, and replaces a tuple
+    by ``type(x)(list(x))``. For a transformation, that is the same one.
+    """
+
+    def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
+        """Make a transformation, or return the one whose elements these are."""
+        if len(args) == 1 and not kwargs and isinstance(args[0], list | tuple):
+            owners = [getattr(x, "transformation", None) for x in args[0]]
+            # Only the second element, the update, knows its transformation.
+            if len(owners) == 2 and isinstance(owners[1], cls):
+                return owners[1]
+        return super().__call__(*args, **kwargs)  # type: ignore[misc]
+
+
+class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromElements):
     """The pair ``(init, update)``, equal to any other made by an equal call.
 
     The signature of ``update`` declares its needs: ``params`` without a default is
@@ -231,6 +249,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn]):
         self.readout, self.changing = readout, changing
         self.gain, self.place = gain, place
         self.fixed_name, self.recipe = fixed_name, recipe
+        cast(Any, checked).transformation = self  # see FromElements
         return self
 
     @property

@@ -322,7 +322,7 @@ def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
     {'learning_rate': Array(0.0003, dtype=float32)}
     """
     entries = _entries(state)
-    changing_numbers = dict(_changing_numbers(tx))
+    changing_numbers = dict(changing_numbers_of(tx))
     changed = {}
     for name, value in values.items():
         if name.rpartition("/")[2] == EFFECTIVE:
@@ -387,10 +387,10 @@ def _like(name: str, value: Any, old: Any) -> Any:
     return value
 
 
-def _changing_numbers(tx: Any, prefix: str = "") -> Any:
+def changing_numbers_of(tx: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield ``(prefix of the state's paths, ChangingNumbers)`` of every member."""
     changing = getattr(tx, "changing", None)
     if changing is not None:
         yield prefix, changing
     for name, inner in getattr(tx, "children", {}).items():
-        yield from _changing_numbers(inner, f"{prefix}{name}/")
+        yield from changing_numbers_of(inner, f"{prefix}{name}/")

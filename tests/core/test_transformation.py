@@ -194,6 +194,27 @@ def test_what_comes_back_from_a_pickle_does_the_same(tx: Any) -> None:
     chex.assert_trees_all_equal(pickle.loads(pickle.dumps(state)), state)
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [
+        *VALUES[:-2],
+        jopt.accumulate(jopt.sgd(0.1), 2),
+        jopt.catch_up(jopt.sgd(0.1), "table"),
+        jopt.interop.keras.Adam(clipnorm=1.0),
+        jopt.GradientTransformation(lambda p: (), lambda u, s, p: (u, s)),
+    ],
+    ids=lambda tx: type(tx).__name__,
+)
+def test_a_class_called_with_the_elements_of_a_transformation_returns_it(
+    tx: Any,
+) -> None:
+    # Keras does so with every tuple that becomes an attribute of a model.
+    assert type(tx)(list(tx)) is tx
+    assert jopt.GradientTransformation(tuple(tx)) is tx
+    with pytest.raises(TypeError):
+        jopt.GradientTransformation([tx.update, tx.init])  # type: ignore
+
+
 def test_a_transformation_is_static_to_jax() -> None:
     for tx in (jopt.adam(0.1), scale_by_shift(), scale_by_largest(2), jopt.chain()):
         assert jax.tree.leaves({"tx": tx}) == []

@@ -35,6 +35,7 @@ from .muon import Muon as Muon
 from .plateau import ReduceLROnPlateau as ReduceLROnPlateau
 from .weights import Permuted as Permuted
 from .stepping import apply_gradients as apply_gradients
+from .models import as_optimizer as as_optimizer
 from .custom import (
     custom_object_scope as custom_object_scope,
     register_keras_serializable as register_keras_serializable,

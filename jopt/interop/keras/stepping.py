@@ -7,7 +7,7 @@ jopt    variables, state = apply_gradients(tx, zip(gradients, variables), state)
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -76,18 +76,43 @@ def apply_gradients(
             UserWarning,
             stacklevel=2,
         )
-    filled = [
-        jnp.zeros_like(p) if g is None else g
-        for g, p in zip(grads, variables, strict=True)
-    ]
 
     def as_tree(leaves):
         return leaves if names is None else dict(zip(paths, leaves, strict=True))
 
-    params: Any = as_tree(variables)
+    return stepped(tx, grads, variables, state, as_tree)
+
+
+def stepped(
+    tx: GradientTransformation,
+    grads: Sequence[Any],
+    variables: Sequence[Any],
+    state: OptState,
+    as_tree: Callable[[list[Any]], Any],
+) -> tuple[list[Any], OptState]:
+    """Make one step; a variable whose gradient is None and its part of the state stay.
+
+    Args:
+      tx: A transformation.
+      grads: The gradients.
+      variables: The variables.
+      state: ``tx.init(as_tree(variables))``.
+      as_tree: Makes the tree of parameters from its leaves: a list, or a dict.
+
+    Returns:
+      The new variables in the same order, and the new state.
+    """
+    absent = [i for i, g in enumerate(grads) if g is None]
+    filled = [
+        jnp.zeros_like(p) if g is None else g
+        for g, p in zip(grads, variables, strict=True)
+    ]
+    params: Any = as_tree(list(variables))
     updates, new = tx.update(as_tree(filled), state, params)
-    stepped = apply_updates(params, updates)
-    result = stepped if names is None else [stepped[path] for path in paths]
+    leaves = jax.tree.leaves(apply_updates(params, updates))
+    order = jax.tree.leaves(as_tree(list(range(len(variables)))))  # JAX sorts dicts
+    by_index = dict(zip(order, leaves, strict=True))
+    result = [by_index[i] for i in range(len(variables))]
     if absent:
         result = [
             p if i in absent else q
