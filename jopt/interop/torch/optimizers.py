@@ -17,7 +17,7 @@ update is 0 instead of NaN.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from jopt.algorithms.asgd import asgd
 from jopt.algorithms.matrices import Axes
@@ -28,8 +28,6 @@ from jopt.core.chain import chain
 from jopt.core.transformation import GradientTransformation
 from jopt.interop.torch.groups import Groups, optimizer
 from jopt.interop.torch.shared import Betas, after, in_pairs, is_zero, pair, unrefused
-from jopt.schedules.decay import constant_schedule
-from jopt.schedules.join import join_schedules
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
 from jopt.values import arguments
@@ -145,7 +143,7 @@ def ASGD(
 ) -> GradientTransformation:
     """torch's ASGD; `jopt.eval_params` returns the averages.
 
-    A schedule takes effect one step late, as in torch.
+    A new learning rate takes effect one step late, as in torch.
 
     Args:
       params: Parameter groups; None means one group of all parameters.
@@ -163,15 +161,12 @@ def ASGD(
       ValueError: A number is out of range.
 
     >>> ASGD()
-    asgd(learning_rate=0.01)
+    asgd(learning_rate=0.01, late_rate=True)
     """
     del params
     arguments.nonnegative(lr=lr, weight_decay=weight_decay)
-    if callable(lr):
-        # torch computes a step's rate in the step before, with the lr it has then.
-        first: Any = lr(0)
-        lr = join_schedules([constant_schedule(float(first)), lr], [1])
-    return after(maximize, weight_decay, asgd(lr, lambd, alpha, t0))
+    tx = asgd(lr, lambd, alpha, t0, late_rate=True)
+    return after(maximize, weight_decay, tx)
 
 
 @optimizer()

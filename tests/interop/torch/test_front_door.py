@@ -83,9 +83,9 @@ def test_a_factory_is_the_recipe_of_the_parity_rows_or_has_their_numbers():
             tx = tx.recipe.arguments["inner"]
         if tx != eval(row.jopt, public(jopt)):
             others.append((row, tx))
-    # Weight decay in front, a first rate in float32, and matrices only.
+    # Weight decay in front, rates that act one step late, and matrices only.
     assert {row.name for row, _ in others} == {
-        *("adadelta-l2", "asgd-schedule"),
+        *("adadelta-l2", "asgd", "asgd-decay", "asgd-schedule"),
         *("muon", "muon-match-rms", "muon-no-nesterov"),
     }
     for row, tx in others:
