@@ -25,6 +25,7 @@ from jopt.algorithms.muon import scale_by_muon
 from jopt.algorithms.rprop import rprop
 from jopt.algorithms.sgd import sgd
 from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype
 from jopt.core.transformation import GradientTransformation
 from jopt.interop.torch.groups import Groups, optimizer
 from jopt.interop.torch.shared import Betas, after, in_pairs, is_zero, pair, unrefused
@@ -182,13 +183,15 @@ def Muon(
     adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = None,
     *,
     axes: Axes = None,
+    ns_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
     """torch's Muon, for matrices only; give other leaves another optimizer.
 
         partition({"matrix": Muon(), "rest": AdamW()}, labels)
 
-    The iteration runs in float32. torch always runs it in bfloat16, so the numbers
-    agree only to that precision.
+    The iteration runs in float32. torch always runs it in bfloat16, which moves every
+    step by about 1 %. ``ns_dtype="bfloat16"`` gives torch's numbers, up to the order in
+    which a matrix product adds.
 
     Args:
       params: Parameter groups; None means one group of all parameters.
@@ -197,13 +200,14 @@ def Muon(
       momentum: Decay of the momentum, >= 0.
       nesterov: Whether to use Nesterov's look-ahead momentum.
       ns_coefficients: Coefficients of the Newton-Schulz iteration.
-      eps: Has no effect. In torch it bounds the norm of a matrix from below; here
-        updates do not depend on the magnitude of the gradients.
+      eps: Lower bound of the norm of a matrix, with ``ns_dtype``. Without, it has no
+        effect: updates do not depend on the magnitude of the gradients.
       ns_steps: Number of Newton-Schulz iterations.
       adjust_lr_fn: Scale of the updates by shape: ``"original"`` or
         ``"match_rms_adamw"``; None means ``"original"``.
       axes: ``"oi"`` for weights of shape (outputs, inputs), as in torch; None means
         (inputs, outputs), as in Flax.
+      ns_dtype: ``"bfloat16"`` rounds where torch does; None means float32 or wider.
 
     Returns:
       A transformation; it needs params.
@@ -224,8 +228,11 @@ def Muon(
         ns_coefficients,
         ns_steps,
         momentum,
+        eps=0.0 if ns_dtype is None else eps,
         nesterov=nesterov,
         axes=axes,
+        ns_dtype=ns_dtype,
+        ns_start="divide" if ns_dtype is None else "round",
         shape_scale="kj" if adjust == "original" else "match_rms_adamw",
     )
     rate = scale_by_learning_rate(lr)
