@@ -35,6 +35,14 @@ class AsgdState(NamedTuple):
     ax: Any  # average of the parameters, like params
 
 
+class LateAsgdState(NamedTuple):
+    """State of `asgd` with ``late_rate``."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    ax: Any  # average of the parameters, like params
+    eta: jax.Array  # float scalar, step size of the next update, unless it is the first
+
+
 @optimizer
 def asgd(
     learning_rate: ScalarOrSchedule,
@@ -43,6 +51,7 @@ def asgd(
     t0: ScalarOrSchedule = 1e6,
     *,
     ax_dtype: StorageDtype | None = None,
+    late_rate: bool = False,
 ) -> GradientTransformation:
     """Averaged stochastic gradient descent; ``ax`` in the state is the average.
 
@@ -55,6 +64,9 @@ def asgd(
         latest parameters.
       ax_dtype: Storage dtype of ``ax``; None means float32 or wider. In bfloat16, an
         average over more than 256 steps stops changing.
+      late_rate: Whether a new learning rate, from a schedule or set in the state, takes
+        effect one step late. In torch it does, because a step computes the step size of
+        the next one, which is then part of the state.
 
     Returns:
       A transformation; it needs params. Put it last in a chain, because the average
@@ -65,7 +77,7 @@ def asgd(
 
     Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
     Matches torch, whose ``weight_decay`` is ``chain(add_decayed_weights(…), asgd(…))``,
-    except with a schedule: torch uses the previous step's learning rate.
+    with ``late_rate=True`` if the learning rate changes.
 
     >>> import jopt
     >>> tx, params = jopt.asgd(0.5, t0=0), jnp.array([1.0])
@@ -75,12 +87,21 @@ def asgd(
     """
     arguments.nonnegative(learning_rate=learning_rate, lambd=lambd, alpha=alpha, t0=t0)
 
-    def scalars(t):
-        eta = learning_rate / (1 + lambd * learning_rate * (t - 1)) ** alpha
-        return {"eta": eta, "mu": 1 / jnp.maximum(1, t - 1 - t0)}
+    def decayed(steps):
+        return learning_rate / (1 + lambd * learning_rate * steps) ** alpha
 
-    def rule(g, ax, *, p, eta, mu):
-        u = -eta * (g + lambd * p)
+    def share(t):
+        return 1 / jnp.maximum(1, t - 1 - t0)
+
+    def scalars(t):
+        return {"step_size": decayed(t - 1), "mu": share(t)}
+
+    def late_scalars(t, eta):
+        now = jnp.where(t == 1, learning_rate, eta)
+        return {"step_size": now, "mu": share(t), "eta": decayed(t)}
+
+    def rule(g, ax, *, p, step_size, mu):
+        u = -step_size * (g + lambd * p)
         # Exactly p + u at mu = 1, where ax + mu (p + u - ax) would round.
         return u, (1 - mu) * ax + mu * (p + u)
 
@@ -88,4 +109,9 @@ def asgd(
         del p
         return ax
 
-    return leafwise(rule, scalars, AsgdState, readout=readout, ax=copied(ax_dtype))
+    slot = copied(ax_dtype)
+    if not late_rate:
+        return leafwise(rule, scalars, AsgdState, readout=readout, ax=slot)
+    return leafwise(
+        rule, late_scalars, LateAsgdState, carry={"eta": 0.0}, readout=readout, ax=slot
+    )

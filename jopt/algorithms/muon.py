@@ -32,7 +32,12 @@ import numpy as np
 from jopt import tree
 from jopt.algorithms.adam import EpsMode, adamw
 from jopt.algorithms.matrices import Axes, ShapeScale, is_hidden, letters, shape_factor
-from jopt.algorithms.polar import CoefficientsName, coefficients, orthogonalize
+from jopt.algorithms.polar import (
+    CoefficientsName,
+    Start,
+    coefficients,
+    orthogonalize,
+)
 from jopt.core import masks, tree_checks
 from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
@@ -71,6 +76,7 @@ def scale_by_muon(
     ns_dtype: StorageDtype | None = None,
     mesh_axis: str | None = None,
     equilibrate: bool = False,
+    ns_start: Start = "divide",
 ) -> GradientTransformation:
     """Orthogonalize the momentum: ``u <- s O``; for matrices only.
 
@@ -100,6 +106,9 @@ def scale_by_muon(
         spread over it, so that each device iterates on whole matrices. This takes two
         exchanges between devices; parameters sharded over devices need many otherwise.
       equilibrate: Whether to first give all outputs of U the same norm (MuonEq, 2026).
+      ns_start: What comes before the iteration first: ``"divide"`` divides by the norm
+        and then rounds to ``ns_dtype``; ``"round"`` also rounds before, and the norm,
+        which ``eps`` then bounds from below. The latter is what torch does.
 
     Returns:
       A transformation.
@@ -109,8 +118,9 @@ def scale_by_muon(
         not say how a leaf of three or more axes is one.
 
     Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
-    Equal to Jordan's code and torch's; optax bias-corrects both parts of U, which
-    changes its direction.
+    Equal to Jordan's code and torch's, which iterate in bfloat16: for that precision
+    ``ns_dtype="bfloat16", ns_start="round", eps=1e-7``. optax bias-corrects both parts
+    of U, which changes its direction.
 
     >>> import jopt
     >>> tx, g = jopt.scale_by_muon("polar_express", 8), jnp.array([[3.0, 0], [0, 0.01]])
@@ -125,6 +135,7 @@ def scale_by_muon(
         ("kj", "match_rms_adamw", "spectral", None), shape_scale=shape_scale
     )
     arguments.nonnegative(consistent_rms=consistent_rms)
+    arguments.one_of(("divide", "round"), ns_start=ns_start)
 
     def init(params):
         Leaves(params, "params")
@@ -152,6 +163,7 @@ def scale_by_muon(
             dtype=ns_dtype,
             mesh_axis=mesh_axis,
             equilibrate=equilibrate,
+            start=ns_start,
         )
         for i, o in zip(present, results, strict=True):
             scale = shape_factor(layouts[i], o.shape, shape_scale, consistent_rms)

@@ -31,6 +31,7 @@ from jopt.values.arguments import abbreviated, suggestion, text_of
 
 
 Triple: TypeAlias = tuple[float, float, float]
+Start: TypeAlias = Literal["divide", "round"]
 
 _SIMPLE = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ = (2.0, -1.5, 0.5)
@@ -207,6 +208,7 @@ def orthogonalize(
     dtype: Any = None,
     mesh_axis: str | None = None,
     equilibrate: bool = False,
+    start: Start = "divide",
 ) -> list[jax.Array]:
     """Return the polar factors of the matrices in all leaves.
 
@@ -218,6 +220,8 @@ def orthogonalize(
       dtype: Dtype of the iteration; None means each leaf's. Complex leaves keep theirs.
       mesh_axis: Name of a mesh axis over which to spread the matrices.
       equilibrate: Whether to first give all outputs of a matrix the same norm.
+      start: Whether to divide by the norm first, or to round to ``dtype`` first. The
+        norm is then rounded too, and ``eps`` is its lower bound.
 
     Returns:
       Arrays like the leaves.
@@ -229,6 +233,7 @@ def orthogonalize(
         dtype=dtype,
         mesh_axis=mesh_axis,
         equilibrate=equilibrate,
+        start=start,
     )
     shardings = [jax.typeof(x).sharding for x in leaves]
     if any(sharding.mesh.explicit_axes for sharding in shardings):
@@ -248,6 +253,7 @@ def _orthogonalize(
     dtype: str | None,
     mesh_axis: str | None,
     equilibrate: bool,
+    start: Start,
 ) -> list[jax.Array]:
     results = list(leaves)  # leaves of size 0 stay as they are
     groups = collections.defaultdict(list)
@@ -259,7 +265,7 @@ def _orthogonalize(
     for group in groups.values():
         for stack in _stacks(group, devices):
             xs = [x for _, x in stack]
-            factors = _together(xs, eps, triples, dtype, mesh_axis)
+            factors = _together(xs, eps, triples, dtype, mesh_axis, start)
             for (i, _), o in zip(stack, factors, strict=True):
                 results[i] = _as_leaf(o, axes[i], leaves[i].shape)
     return results
@@ -287,21 +293,28 @@ def _divided(x: jax.Array, norm: jax.Array) -> jax.Array:
     return x / jnp.maximum(norm, jnp.finfo(x.dtype).tiny).astype(x.dtype)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
 def _together(
     xs: list[jax.Array],
     eps: jax.Array,
     triples: tuple[Triple, ...],
     dtype: str | None,
     mesh_axis: str | None,
+    start: Start,
 ) -> list[jax.Array]:
     wide, count = xs[0].dtype, len(xs[0])
     low = wide if dtype is None or jnp.iscomplexobj(xs[0]) else jnp.dtype(dtype)
     x = jnp.concatenate(xs)
     if mesh_axis is not None:
         x = lax.with_sharding_constraint(x, PartitionSpec(mesh_axis))
-    norm = tree.norm_along(x, (-2, -1))
-    x = newton_schulz(_divided(x, norm + eps.astype(norm.dtype)), triples, low)
+    if start == "round":
+        x = x.astype(low).astype(wide)
+        norm = tree.norm_along(x, (-2, -1)).astype(low)
+        norm = jnp.maximum(norm, eps.astype(low)).astype(wide)
+    else:
+        norm = tree.norm_along(x, (-2, -1))
+        norm += eps.astype(norm.dtype)
+    x = newton_schulz(_divided(x, norm), triples, low)
     return [x[i * count : (i + 1) * count] for i in range(len(xs))]
 
 

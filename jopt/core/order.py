@@ -5,7 +5,7 @@ Where several gradients make a step, an average runs once per step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ def check_order(members: Mapping[str, GradientTransformation]) -> None:
                         f"chain: {_where(inside, name)} has to come before {other!r}. "
                         f"Put {inside.name} first in the chain"
                     )
+        _check_frozen(name, tx, [members[other] for other in earlier])
         # Of two readouts `eval_params` takes neither, so nothing is wrong silently. In
         # Keras, an average that overwrites the parameters may follow Schedule-Free.
         is_average = tx.readout is not None and not tx.children
@@ -45,6 +46,44 @@ def check_order(members: Mapping[str, GradientTransformation]) -> None:
                     f"follow from the final updates. Put {inside.name} after {name!r}"
                     f"{_instead(inside)}"
                 )
+
+
+def _check_frozen(
+    name: str, tx: GradientTransformation, earlier: Sequence[GradientTransformation]
+) -> None:
+    """Raise if a weight decay moves what an earlier member has frozen.
+
+    A decay with a mask may leave out the frozen leaves, which only `init` would show.
+    """
+    frozen = next(filter(None, map(_freezes, earlier)), None)
+    if frozen is not None and (decay := _decays(tx)) is not None:
+        raise ValueError(
+            f"chain: the weight decay of {_where(decay, name)} moves the leaves that "
+            f"{frozen.name} before it has frozen. Put {frozen.name} last, or write "
+            "selective_transform(optimizer, freeze_mask=…), which keeps no state for "
+            "frozen leaves"
+        )
+
+
+def _freezes(tx: GradientTransformation) -> GradientTransformation | None:
+    """What makes updates zero inside a transformation, if anything."""
+    if tx.name in ("freeze", "set_to_zero"):
+        return tx
+    return next(filter(None, map(_freezes, tx.children.values())), None)
+
+
+def _decays(tx: GradientTransformation) -> GradientTransformation | None:
+    """What has a weight decay without a mask inside a transformation, if anything."""
+    given = tx.recipe.arguments if tx.recipe else {}
+    strengths = [given.get(n) for n in ("weight_decay", "weight_decay_rate")]
+    masks = [given.get(n) for n in ("mask", "weight_decay_mask")]
+    # Only a constant can be 0 for good: others are traced, scheduled or tunable.
+    acts = [x for x in strengths if x is not None and not (type(x) is float and x == 0)]
+    if acts and masks == [None, None]:
+        return tx
+    # A wrapper that chooses leaves may leave out the frozen ones too.
+    inside = [] if tx.reach else tx.children.values()
+    return next(filter(None, map(_decays, inside)), None)
 
 
 def _before(name: str, members: Mapping[str, GradientTransformation]) -> list[str]:

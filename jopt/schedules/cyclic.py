@@ -8,12 +8,14 @@ the bounds. A half cycle takes 2 to 10 epochs.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax.numpy as jnp
 
 from jopt.core.factory import schedule
 from jopt.schedules import ramp
+from jopt.tree import scalar_dtype
 from jopt.values import arguments
 
 
@@ -27,6 +29,8 @@ def cyclic_schedule(
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     gamma: float = 1.0,
     shape: Literal["linear", "cosine"] = "linear",
+    scale_fn: Callable[[Any], Any] | None = None,
+    scale_mode: Literal["cycle", "iterations"] = "cycle",
 ) -> ramp.Function:
     """Cycle between two values, torch's CyclicLR.
 
@@ -34,7 +38,7 @@ def cyclic_schedule(
 
     ``s`` goes from 0 to 1 in ``up_steps`` and back in ``down_steps``; ``h`` is 1
     (``"triangular"``), ``2^-i`` after ``i`` whole cycles (``"triangular2"``), or
-    ``gamma^t`` (``"exp_range"``).
+    ``gamma^t`` (``"exp_range"``). A function ``scale_fn`` replaces these three.
 
     torch also cycles the momentum, against the rate: ``cyclic_schedule(0.9, 0.8, …)``.
     torch's CosineAnnealingLR, which rises again after ``T_max`` steps, is
@@ -48,12 +52,17 @@ def cyclic_schedule(
       mode: How the height ``h`` changes, see above.
       gamma: Factor per step, > 0; only for mode ``"exp_range"``.
       shape: ``"linear"``, or ``"cosine"`` for half cosines.
+      scale_fn: The height ``h`` as a function of the cycle, 1, 2, …, or of the step;
+        ``mode`` then has no effect.
+      scale_mode: What ``scale_fn`` is a function of: ``"cycle"``, or ``"iterations"``
+        for the step.
 
     Returns:
       A schedule.
 
     Raises:
       ValueError: An argument is out of range, or ``gamma`` is given with another mode.
+      TypeError: ``scale_fn`` is not a function of one number.
 
     >>> import jopt
     >>> jopt.cyclic_schedule(0.0, 1.0, 2, mode="triangular2")(jnp.arange(8))
@@ -64,6 +73,9 @@ def cyclic_schedule(
     arguments.at_least(1, up_steps=up_steps, down_steps=down_steps)
     arguments.one_of(("triangular", "triangular2", "exp_range"), mode=mode)
     arguments.positive(gamma=gamma)
+    arguments.one_of(("cycle", "iterations"), scale_mode=scale_mode)
+    if scale_fn is not None:
+        arguments.function_of_step("scale_fn", scale_fn)
     if arguments.known(gamma) != 1 and mode != "exp_range":
         raise ValueError(f"gamma must be 1 with mode={mode!r}, got gamma={gamma}")
     shapes = {"linear": ramp.linear, "cosine": ramp.half_cosine}
@@ -78,6 +90,10 @@ def cyclic_schedule(
         steps = ramp.whole_steps(count)
         cycles, offset, _ = ramp.periods(steps, length)
         value = cycle(offset)
+        if scale_fn is not None:
+            x = cycles + 1 if scale_mode == "cycle" else steps
+            height = jnp.asarray(scale_fn(x.astype(jnp.int32)), scalar_dtype())
+            return init_value + (value - init_value) * height
         if mode == "triangular":
             return value
         base, x = (0.5, cycles) if mode == "triangular2" else (gamma, steps)

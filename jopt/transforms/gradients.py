@@ -152,8 +152,9 @@ def set_to_zero() -> GradientTransformation:
 def freeze(mask: Mask) -> GradientTransformation:
     """Make the updates of some leaves zero; pass the others unchanged.
 
-    Earlier transformations in a chain still keep state for the frozen leaves; use
-    `selective_transform` to avoid that.
+    Put it last in a chain: a weight decay after it would move the frozen leaves, and is
+    an error unless it has a mask. Earlier transformations still keep state for the
+    frozen leaves; use `selective_transform` to avoid that.
 
     Args:
       mask: The leaves to freeze; see `jopt.Mask`.

@@ -79,7 +79,8 @@ def reduce_on_plateau(
     ``rtol``, or ``atol`` with ``rtol=0.0``, and Keras's ``min_delta`` is ``atol``.
 
     Args:
-      factor: Factor of the scale at each reduction, in (0, 1).
+      factor: Factor of the scale at each reduction, in [0, 1). With 0 the first one
+        goes to ``min_scale``.
       patience: Number of consecutive values without improvement, >= 0; see ``rule``.
       rtol: Minimum improvement relative to the best value, in [0, 1). Use it only for
         values > 0.
@@ -110,7 +111,6 @@ def reduce_on_plateau(
     >>> updates, state["plateau"].scale
     (Array([-0.5], dtype=float32), Array(0.5, dtype=float32))
     """
-    arguments.positive(factor=factor)
     arguments.decay_rate(factor=factor, rtol=rtol)
     arguments.nonnegative(atol=atol, eps=eps)
     arguments.at_least(0, patience=patience, cooldown=cooldown)

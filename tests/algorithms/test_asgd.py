@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterable, Iterator
 
 import chex
+import jax.numpy as jnp
 import numpy as np
 
 import jopt
@@ -73,3 +74,17 @@ def test_asgd_averages_the_parameters_after_t0_and_shows_the_average() -> None:
             shown = jopt.eval_params(outer, state, params)
             chex.assert_trees_all_equal(shown, state["asgd"].ax)
     assert not np.allclose(state["asgd"].ax, params)
+
+
+def test_a_late_rate_acts_on_the_step_after_the_next():
+    """torch: eta is computed at the end of a step, with the rate it has then."""
+    for late, expected in ((True, [0.9, 0.8, 0.7, 0.69]), (False, [0.9, 0.8, 0.79])):
+        tx = jopt.asgd(0.1, lambd=0.0, late_rate=late)
+        params, steps = jnp.array([1.0]), []
+        state = tx.init(params)
+        for step in range(len(expected)):
+            if step == 2:
+                state = jopt.set_hyperparams(tx, state, learning_rate=0.01)
+            params, state = jopt.step(tx, jnp.ones(1), state, params)
+            steps.append(float(params[0]))
+        np.testing.assert_allclose(steps, expected, 1e-6)

@@ -137,3 +137,43 @@ def test_the_message_names_both_members_and_where_they_are() -> None:
         r"aggregate first in the chain$",
     ):
         jopt.chain(jopt.clip(1.0), jopt.masked(jopt.aggregate("data"), "w"))
+
+
+@pytest.mark.parametrize(
+    "frozen",
+    [
+        jopt.freeze("bias"),
+        jopt.masked(jopt.set_to_zero(), "bias"),
+        jopt.selective_transform(jopt.sgd(0.1), freeze_mask="bias"),
+    ],
+    ids=["freeze", "masked", "selective"],
+)
+@pytest.mark.parametrize(
+    "decays",
+    [
+        jopt.adamw(0.1),
+        jopt.add_decayed_weights(0.1),
+        jopt.add_decayed_weights(jopt.tunable(0.1)),
+        jopt.skip_nonfinite(jopt.lion(0.1, weight_decay=0.1)),
+        jopt.adafactor(0.1, weight_decay_rate=0.1),
+        jopt.independent_weight_decay(0.1, 0.1),
+    ],
+    ids=["adamw", "decay", "tunable", "lion in a guard", "adafactor", "independent"],
+)
+def test_a_weight_decay_after_freezing_is_an_error(frozen, decays):
+    name = "freeze" if frozen.name == "freeze" else "set_to_zero"
+    with pytest.raises(ValueError, match=f"that {name} before it has frozen. Put"):
+        jopt.chain(frozen, jopt.clip(1.0), decays)
+
+
+def test_what_does_not_decay_frozen_leaves_may_follow_freeze():
+    params = {"bias": jnp.ones(2), "kernel": jnp.ones(2)}
+    for tx in (
+        jopt.chain(jopt.freeze("bias"), jopt.adam(0.1)),
+        jopt.chain(jopt.freeze("bias"), jopt.adamw(0.1, weight_decay=0.0)),
+        jopt.chain(jopt.freeze("bias"), jopt.adamw(0.1, mask="kernel")),
+        jopt.chain(jopt.freeze("bias"), jopt.masked(jopt.adamw(0.1), "kernel")),
+        jopt.chain(jopt.adamw(0.1), jopt.freeze("bias")),
+    ):
+        updates, _ = tx.update(params, tx.init(params), params)
+        assert not updates["bias"].any() and updates["kernel"].all()

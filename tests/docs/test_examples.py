@@ -261,7 +261,11 @@ def recipe(tx):
 
 # What no row has with just these numbers: Keras's own eps makes Adafactor NaN on their
 # problem; the others are in the tests of the front doors and of sparse gradients.
-ELSEWHERE = {"keras": {"Adafactor", "Adam"}, "torch": {"Muon", "RMSprop", "SparseAdam"}}
+# torch's ASGD, whose rate acts late, is in tests/interop/torch/test_asgd.py.
+ELSEWHERE = {
+    "keras": {"Adafactor", "Adam"},
+    "torch": {"ASGD", "Muon", "RMSprop", "SparseAdam"},
+}
 
 
 @pytest.mark.parametrize("library", ["keras", "torch"])

@@ -256,8 +256,7 @@ def test_relative_to_a_negative_value_it_never_reduces_and_absolutely_it_does():
 
 MISUSE = {
     "factor=1.0": "factor must be in [0, 1), got factor=1.0",
-    "factor=0.0": "factor must be > 0 and finite, got factor=0.0",
-    "factor=-0.5": "factor must be > 0 and finite, got factor=-0.5",
+    "factor=-0.5": "factor must be in [0, 1), got factor=-0.5",
     "patience=-1": "patience must be >= 0, got patience=-1",
     "patience=2.5": "patience must be a whole number, got patience=2.5",
     "rtol=1.0": "rtol must be in [0, 1), got rtol=1.0",

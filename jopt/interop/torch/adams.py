@@ -10,14 +10,21 @@ from jopt.algorithms.nadam import nadam, nadamw
 from jopt.algorithms.radam import radam
 from jopt.core.transformation import GradientTransformation
 from jopt.interop.torch.groups import Groups, optimizer
-from jopt.interop.torch.shared import Betas, after, decays, in_pairs, is_zero
+from jopt.interop.torch.shared import (
+    Betas,
+    after,
+    decays,
+    in_pairs,
+    is_zero,
+    unrefused,
+)
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
 
-@optimizer
+@optimizer("foreach", "capturable", "differentiable", "fused")
 def Adam(
     params: Groups = None,
     lr: ScalarOrSchedule = 1e-3,
@@ -35,7 +42,7 @@ def Adam(
       params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
       betas: Decays of the first and second moment, each in [0, 1).
-      eps: Added to the root of the second moment, > 0.
+      eps: Added to the root of the second moment, >= 0.
       weight_decay: Multiple of the parameters added to the gradient, >= 0.
       amsgrad: Whether to divide by the root of the largest second moment so far.
       maximize: Whether to maximize instead of minimize.
@@ -54,7 +61,8 @@ def Adam(
     """
     del params
     arguments.nonnegative(lr=lr, weight_decay=weight_decay)
-    arguments.positive(eps=eps)
+    arguments.nonnegative(eps=eps)
+    eps = unrefused(arguments.positive, eps=eps)
     b1, b2 = decays(betas)
     l2 = 0.0 if decoupled_weight_decay else weight_decay
     if not decoupled_weight_decay or is_zero(weight_decay):
@@ -69,7 +77,7 @@ def Adam(
     return in_pairs(maximize, l2, direction, decay, rate)
 
 
-@optimizer
+@optimizer("foreach", "capturable", "differentiable", "fused")
 def AdamW(
     params: Groups = None,
     lr: ScalarOrSchedule = 1e-3,
@@ -86,7 +94,7 @@ def AdamW(
       params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
       betas: Decays of the first and second moment, each in [0, 1).
-      eps: Added to the root of the second moment, > 0.
+      eps: Added to the root of the second moment, >= 0.
       weight_decay: Decoupled weight decay, >= 0, multiplied by the learning rate.
       amsgrad: Whether to divide by the root of the largest second moment so far.
       maximize: Whether to maximize instead of minimize.
@@ -118,7 +126,7 @@ param_labels=rules(('bias$|scale$', 'group_0'), ('', 'group_1')))
     )
 
 
-@optimizer
+@optimizer()
 def SparseAdam(
     params: Groups = None,
     lr: ScalarOrSchedule = 1e-3,
@@ -130,7 +138,7 @@ def SparseAdam(
 
     Args:
       params: Parameter groups; None means one group of all parameters.
-      lr: The learning rate, >= 0.
+      lr: The learning rate, > 0.
       betas: Decays of the first and second moment, each in [0, 1).
       eps: Added to the root of the second moment before bias correction, > 0.
       maximize: Whether to maximize instead of minimize.
@@ -145,12 +153,11 @@ def SparseAdam(
     adam(learning_rate=0.1, eps_mode='before')
     """
     del params
-    arguments.nonnegative(lr=lr)
-    arguments.positive(eps=eps)
+    arguments.positive(lr=lr, eps=eps)
     return after(maximize, 0.0, adam(lr, *decays(betas), eps, eps_mode="before"))
 
 
-@optimizer
+@optimizer("foreach", "capturable", "differentiable")
 def NAdam(
     params: Groups = None,
     lr: ScalarOrSchedule = 2e-3,
@@ -168,7 +175,7 @@ def NAdam(
       params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
       betas: Decays of the first and second moment, each in [0, 1).
-      eps: Added to the root of the second moment, > 0.
+      eps: Added to the root of the second moment, >= 0.
       weight_decay: Multiple of the parameters added to the gradient, >= 0.
       momentum_decay: How fast the momentum warms up, >= 0.
       decoupled_weight_decay: Whether the decay bypasses the gradient, as in `AdamW`.
@@ -187,7 +194,8 @@ def NAdam(
     arguments.nonnegative(
         lr=lr, weight_decay=weight_decay, momentum_decay=momentum_decay
     )
-    arguments.positive(eps=eps)
+    arguments.nonnegative(eps=eps)
+    eps = unrefused(arguments.positive, eps=eps)
     b1, b2 = decays(betas)
     if not decoupled_weight_decay:
         tx = nadam(lr, b1, b2, eps, momentum_decay=momentum_decay)
@@ -198,7 +206,7 @@ def NAdam(
     return in_pairs(maximize, 0.0, tx)
 
 
-@optimizer
+@optimizer("foreach", "capturable", "differentiable")
 def RAdam(
     params: Groups = None,
     lr: ScalarOrSchedule = 1e-3,
@@ -215,7 +223,7 @@ def RAdam(
       params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
       betas: Decays of the first and second moment, each in [0, 1).
-      eps: Added to the root of the second moment, > 0.
+      eps: Added to the root of the second moment, >= 0.
       weight_decay: Multiple of the parameters added to the gradient, >= 0.
       decoupled_weight_decay: Whether the decay bypasses the gradient, as in `AdamW`.
       maximize: Whether to maximize instead of minimize.
@@ -231,7 +239,8 @@ def RAdam(
     """
     del params
     arguments.nonnegative(lr=lr, weight_decay=weight_decay)
-    arguments.positive(eps=eps)
+    arguments.nonnegative(eps=eps)
+    eps = unrefused(arguments.positive, eps=eps)
     b1, b2 = decays(betas)
     l2, decay = weight_decay, 0.0
     if decoupled_weight_decay:
@@ -240,7 +249,7 @@ def RAdam(
     return in_pairs(maximize, l2, tx)
 
 
-@optimizer
+@optimizer("foreach", "capturable", "differentiable")
 def Adamax(
     params: Groups = None,
     lr: ScalarOrSchedule = 2e-3,
@@ -256,7 +265,7 @@ def Adamax(
       params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
       betas: Decays of the mean and of the largest magnitude, each in [0, 1).
-      eps: Added to every magnitude, > 0.
+      eps: Added to every magnitude, >= 0.
       weight_decay: Multiple of the parameters added to the gradient, >= 0.
       maximize: Whether to maximize instead of minimize.
 
@@ -271,5 +280,6 @@ def Adamax(
     """
     del params
     arguments.nonnegative(lr=lr, weight_decay=weight_decay)
-    arguments.positive(eps=eps)
+    arguments.nonnegative(eps=eps)
+    eps = unrefused(arguments.positive, eps=eps)
     return in_pairs(maximize, weight_decay, adamax(lr, *decays(betas), eps))

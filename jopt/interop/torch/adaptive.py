@@ -8,14 +8,14 @@ from jopt.algorithms.adagrad import adagrad
 from jopt.algorithms.rmsprop import rmsprop
 from jopt.core.transformation import GradientTransformation
 from jopt.interop.torch.groups import Groups, optimizer
-from jopt.interop.torch.shared import after, in_pairs, is_zero, times
+from jopt.interop.torch.shared import after, in_pairs, is_zero, times, unrefused
 from jopt.schedules.inverse import inverse_time_decay
 from jopt.values import arguments
 from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
-@optimizer
+@optimizer("foreach", "differentiable", "fused")
 def Adagrad(
     params: Groups = None,
     lr: ScalarOrSchedule = 1e-2,
@@ -63,7 +63,7 @@ def Adagrad(
     return in_pairs(maximize, weight_decay, tx)
 
 
-@optimizer
+@optimizer("foreach", "capturable", "differentiable")
 def Adadelta(
     params: Groups = None,
     lr: ScalarOrSchedule = 1.0,
@@ -78,8 +78,8 @@ def Adadelta(
     Args:
       params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
-      rho: Decay of both mean squares, in [0, 1).
-      eps: Added to both mean squares, > 0.
+      rho: Decay of both mean squares, in [0, 1].
+      eps: Added to both mean squares, >= 0.
       weight_decay: Multiple of the parameters added to the gradient, >= 0.
       maximize: Whether to maximize instead of minimize.
 
@@ -94,11 +94,13 @@ def Adadelta(
     """
     del params
     arguments.nonnegative(lr=lr, eps=eps, weight_decay=weight_decay)
-    arguments.decay_rate(rho=rho)
+    arguments.fraction(rho=rho)
+    rho = unrefused(arguments.decay_rate, rho=rho)
+    eps = unrefused(arguments.positive, eps=eps)
     return in_pairs(maximize, weight_decay, adadelta(lr, rho, eps))
 
 
-@optimizer
+@optimizer("foreach", "capturable", "differentiable")
 def RMSprop(
     params: Groups = None,
     lr: ScalarOrSchedule = 1e-2,
@@ -107,6 +109,7 @@ def RMSprop(
     weight_decay: ScalarOrSchedule = 0.0,
     momentum: ScalarOrSchedule = 0.0,
     centered: bool = False,
+    *,
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch's RMSprop: ``eps`` is outside the root, the rate outside the momentum.
@@ -114,10 +117,10 @@ def RMSprop(
     Args:
       params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
-      alpha: Decay of the mean square, in [0, 1).
+      alpha: Decay of the mean square, >= 0; from 1 on it is no mean.
       eps: Added to the root of the mean square, >= 0.
       weight_decay: Multiple of the parameters added to the gradient, >= 0.
-      momentum: Decay of a momentum of the steps, in [0, 1); 0 means none.
+      momentum: Decay of a momentum of the steps, >= 0; 0 means none.
       centered: Whether to divide by the standard deviation instead.
       maximize: Whether to maximize instead of minimize.
 
@@ -131,8 +134,12 @@ def RMSprop(
     rmsprop(learning_rate=0.01, decay=0.99, eps_in_sqrt=False, lr_in_momentum=False)
     """
     del params
-    arguments.nonnegative(lr=lr, eps=eps, weight_decay=weight_decay)
-    arguments.decay_rate(alpha=alpha, momentum=momentum)
+    arguments.nonnegative(
+        lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum
+    )
+    alpha = unrefused(arguments.decay_rate, alpha=alpha)
+    momentum = unrefused(arguments.decay_rate, momentum=momentum)
+    eps = unrefused(arguments.positive, eps=eps)
     tx = rmsprop(
         lr,
         alpha,
@@ -145,7 +152,7 @@ def RMSprop(
     return in_pairs(maximize, weight_decay, tx)
 
 
-@optimizer
+@optimizer("foreach")
 def Adafactor(
     params: Groups = None,
     lr: ScalarOrSchedule = 1e-2,
@@ -162,10 +169,10 @@ def Adafactor(
       params: Parameter groups; None means one group of all parameters.
       lr: The largest relative step size, >= 0. Early steps use ``1 / sqrt(t)`` if that
         is smaller.
-      beta2_decay: Exponent < 0: the second moment decays by ``1 - t^beta2_decay``.
+      beta2_decay: Exponent <= 0: the second moment decays by ``1 - t^beta2_decay``.
       eps: Two lower bounds: on the mean square of a gradient (None means the precision
         of the dtype), and on the root mean square of a parameter.
-      d: Bound on the root mean square of an update, > 0.
+      d: Bound on the root mean square of an update, >= 1.
       weight_decay: Decoupled weight decay, >= 0, multiplied by this ``lr`` even after
         another learning rate is set in the state.
       maximize: Whether to maximize instead of minimize.
@@ -183,15 +190,16 @@ def Adafactor(
     """
     del params
     arguments.nonnegative(lr=lr, weight_decay=weight_decay)
-    arguments.positive(d=d)
-    if beta2_decay >= 0:
+    if not d >= 1:
+        raise ValueError(f"d must be >= 1, got d={d}")
+    if beta2_decay > 0:
         raise ValueError(
-            f"beta2_decay must be < 0, got beta2_decay={beta2_decay}: it is an "
+            f"beta2_decay must be <= 0, got beta2_decay={beta2_decay}: it is an "
             "exponent; -0.8 is usual"
         )
     if not isinstance(eps, list | tuple) or len(eps) != 2:
         raise TypeError(f"eps must be two numbers, got eps={text_of(eps)}")
-    arguments.positive(**{"eps[0]": eps[0], "eps[1]": eps[1]})
+    arguments.nonnegative(**{"eps[0]": eps[0], "eps[1]": eps[1]})
     decay = None
     if weight_decay and isinstance(lr, float):
         decay = lr * weight_decay
@@ -200,10 +208,10 @@ def Adafactor(
     tx = adafactor(
         lr,
         min_dim_size_to_factor=1,
-        decay_rate=-beta2_decay,
+        decay_rate=unrefused(arguments.positive, decay_rate=-beta2_decay),
         clipping_threshold=d,
         weight_decay_rate=decay,
-        eps=eps[0],
+        eps=unrefused(arguments.positive, eps=eps[0]),
         relative_step=True,
         min_scale=eps[1],
         factored_axes="last",

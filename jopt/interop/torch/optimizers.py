@@ -8,11 +8,16 @@ gradient; decoupled weight decay subtracts ``lr weight_decay p`` from the parame
 instead. ``maximize`` reverses the gradient. As in torch, complex numbers are pairs of
 real ones, see `jopt.split_real_and_imaginary`; torch has no SparseAdam, Adafactor and
 Muon for them.
+
+``foreach``, ``fused``, ``capturable`` and ``differentiable`` are accepted where torch
+has them. They change no number, and have no effect here. A tensor of torch with one
+element is read once, as a number. Where ``eps=0`` makes torch divide zero by zero, the
+update is 0 instead of NaN.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from jopt.algorithms.asgd import asgd
 from jopt.algorithms.matrices import Axes
@@ -20,11 +25,10 @@ from jopt.algorithms.muon import scale_by_muon
 from jopt.algorithms.rprop import rprop
 from jopt.algorithms.sgd import sgd
 from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype
 from jopt.core.transformation import GradientTransformation
 from jopt.interop.torch.groups import Groups, optimizer
-from jopt.interop.torch.shared import Betas, after, in_pairs, is_zero, pair
-from jopt.schedules.decay import constant_schedule
-from jopt.schedules.join import join_schedules
+from jopt.interop.torch.shared import Betas, after, in_pairs, is_zero, pair, unrefused
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import decoupled_decay
 from jopt.values import arguments
@@ -32,7 +36,7 @@ from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
-@optimizer
+@optimizer("foreach", "differentiable", "fused")
 def SGD(
     params: Groups = None,
     lr: ScalarOrSchedule = 1e-3,
@@ -48,7 +52,7 @@ def SGD(
     Args:
       params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
-      momentum: Decay of the momentum, in [0, 1); 0 means none.
+      momentum: Decay of the momentum, >= 0; 0 means none.
       dampening: Fraction by which gradients after the first are damped.
       weight_decay: Multiple of the parameters added to the gradient, >= 0.
       nesterov: Whether to use Nesterov's look-ahead momentum. It needs a momentum and
@@ -70,8 +74,9 @@ def SGD(
     {'bias': Array([-0.02], dtype=float32), 'kernel': Array([-0.1], dtype=float32)}
     """
     del params
-    arguments.nonnegative(lr=lr, weight_decay=weight_decay)
-    arguments.decay_rate(momentum=momentum)
+    arguments.nonnegative(lr=lr, momentum=momentum, weight_decay=weight_decay)
+    momentum = unrefused(arguments.decay_rate, momentum=momentum)
+    dampening = unrefused(arguments.fraction, dampening=dampening)
     # A schedule may start at 0, so only the constant 0 saves the state of a momentum.
     decay = None if is_zero(momentum) else momentum
     damping = None if is_zero(dampening) else dampening
@@ -85,7 +90,7 @@ def SGD(
     return after(maximize, weight_decay, tx)
 
 
-@optimizer
+@optimizer("foreach", "capturable", "differentiable")
 def Rprop(
     params: Groups = None,
     lr: float = 1e-2,
@@ -98,7 +103,7 @@ def Rprop(
 
     Args:
       params: Parameter groups; None means one group of all parameters.
-      lr: The first step size, > 0.
+      lr: The first step size, >= 0; at least the smallest one.
       etas: Factors of a step size where the sign of the gradient changes, in (0, 1),
         and where it stays, > 1.
       step_sizes: Smallest and largest step size, > 0.
@@ -114,17 +119,19 @@ def Rprop(
     split_real_and_imaginary(inner=rprop(learning_rate=0.01))
     """
     del params
-    arguments.positive(lr=lr)
+    arguments.nonnegative(lr=lr)
     etas, step_sizes = pair("etas", etas), pair("step_sizes", step_sizes)
     if not 0 < etas[0] < 1 < etas[1] or not 0 < step_sizes[0] <= step_sizes[1]:
         raise ValueError(
             "etas must be below and above 1, and step_sizes in order, got "
             f"etas={etas}, step_sizes={step_sizes}"
         )
+    # Every step size is at least the smallest, the first one too.
+    lr = lr or step_sizes[0]
     return in_pairs(maximize, 0.0, rprop(lr, *etas, *step_sizes))
 
 
-@optimizer
+@optimizer("foreach", "capturable", "differentiable")
 def ASGD(
     params: Groups = None,
     lr: ScalarOrSchedule = 1e-2,
@@ -132,11 +139,12 @@ def ASGD(
     alpha: float = 0.75,
     t0: float = 1e6,
     weight_decay: ScalarOrSchedule = 0.0,
+    *,
     maximize: bool = False,
 ) -> GradientTransformation:
     """torch's ASGD; `jopt.eval_params` returns the averages.
 
-    A schedule takes effect one step late, as in torch.
+    A new learning rate takes effect one step late, as in torch.
 
     Args:
       params: Parameter groups; None means one group of all parameters.
@@ -154,18 +162,15 @@ def ASGD(
       ValueError: A number is out of range.
 
     >>> ASGD()
-    asgd(learning_rate=0.01)
+    asgd(learning_rate=0.01, late_rate=True)
     """
     del params
     arguments.nonnegative(lr=lr, weight_decay=weight_decay)
-    if callable(lr):
-        # torch computes a step's rate in the step before, with the lr it has then.
-        first: Any = lr(0)
-        lr = join_schedules([constant_schedule(float(first)), lr], [1])
-    return after(maximize, weight_decay, asgd(lr, lambd, alpha, t0))
+    tx = asgd(lr, lambd, alpha, t0, late_rate=True)
+    return after(maximize, weight_decay, tx)
 
 
-@optimizer
+@optimizer()
 def Muon(
     params: Groups = None,
     lr: ScalarOrSchedule = 1e-3,
@@ -178,28 +183,31 @@ def Muon(
     adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = None,
     *,
     axes: Axes = None,
+    ns_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
     """torch's Muon, for matrices only; give other leaves another optimizer.
 
         partition({"matrix": Muon(), "rest": AdamW()}, labels)
 
-    The iteration runs in float32. torch always runs it in bfloat16, so the numbers
-    agree only to that precision.
+    The iteration runs in float32. torch always runs it in bfloat16, which moves every
+    step by about 1 %. ``ns_dtype="bfloat16"`` gives torch's numbers, up to the order in
+    which a matrix product adds.
 
     Args:
       params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
       weight_decay: Decoupled weight decay, >= 0, multiplied by the learning rate.
-      momentum: Decay of the momentum, in [0, 1).
+      momentum: Decay of the momentum, >= 0.
       nesterov: Whether to use Nesterov's look-ahead momentum.
       ns_coefficients: Coefficients of the Newton-Schulz iteration.
-      eps: Has no effect. In torch it bounds the norm of a matrix from below; here
-        updates do not depend on the magnitude of the gradients.
+      eps: Lower bound of the norm of a matrix, with ``ns_dtype``. Without, it has no
+        effect: updates do not depend on the magnitude of the gradients.
       ns_steps: Number of Newton-Schulz iterations.
       adjust_lr_fn: Scale of the updates by shape: ``"original"`` or
         ``"match_rms_adamw"``; None means ``"original"``.
       axes: ``"oi"`` for weights of shape (outputs, inputs), as in torch; None means
         (inputs, outputs), as in Flax.
+      ns_dtype: ``"bfloat16"`` rounds where torch does; None means float32 or wider.
 
     Returns:
       A transformation; it needs params.
@@ -212,16 +220,19 @@ def Muon(
     ['scale_by_muon', 'scale_by_learning_rate']
     """
     del params
-    arguments.nonnegative(lr=lr, weight_decay=weight_decay, eps=eps)
-    arguments.decay_rate(momentum=momentum)
+    arguments.nonnegative(lr=lr, weight_decay=weight_decay, momentum=momentum, eps=eps)
+    momentum = unrefused(arguments.decay_rate, momentum=momentum)
     adjust = adjust_lr_fn or "original"
     arguments.one_of(("original", "match_rms_adamw"), adjust_lr_fn=adjust)
     direction = scale_by_muon(
         ns_coefficients,
         ns_steps,
         momentum,
+        eps=0.0 if ns_dtype is None else eps,
         nesterov=nesterov,
         axes=axes,
+        ns_dtype=ns_dtype,
+        ns_start="divide" if ns_dtype is None else "round",
         shape_scale="kj" if adjust == "original" else "match_rms_adamw",
     )
     rate = scale_by_learning_rate(lr)

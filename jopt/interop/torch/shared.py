@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from jopt.core.chain import chain
 from jopt.core.transformation import GradientTransformation
+from jopt.schedules.decay import constant_schedule
 from jopt.schedules.product import multiply_schedules
 from jopt.transforms.learning_rate import scale
 from jopt.transforms.weight_decay import add_decayed_weights
@@ -38,6 +40,29 @@ def in_pairs(
     torch computes with the real and imaginary parts of a complex number.
     """
     return split_real_and_imaginary(after(maximize, l2, *members))
+
+
+def number_of(value: Any) -> Any:
+    """Return a tensor of torch with one element as a number, also within a pair."""
+    if isinstance(value, tuple):
+        return tuple(map(number_of, value))
+    is_tensor = hasattr(value, "detach") and hasattr(value, "numel")
+    return value.item() if is_tensor and value.numel() == 1 else value
+
+
+def unrefused(check: Callable[..., None], **values: Any) -> Any:
+    """Return a hyperparameter that torch allows, in a form that jopt's factories take.
+
+    Their checks are for constants. So a constant outside their range, such as a
+    momentum of 1 or an ``eps`` of 0, becomes a schedule and a number of the state.
+    """
+    (value,) = values.values()
+    if isinstance(value, float):
+        try:
+            check(**values)
+        except ValueError:
+            return constant_schedule(value)
+    return value
 
 
 def is_zero(value: Any) -> bool:

@@ -93,7 +93,7 @@ def load_state_dict(
     # The units of a momentum depend on the learning rate, so that goes in first.
     view = View(tx, view.replaced(values | taken_rates(view, groups)), params, order)
     values = {}
-    for key, source in row.scalars.items():
+    for key, source in row.kept(view).items():
         by_place: dict[str, list[Any]] = {}
         for pair in pairs:
             by_place.setdefault(view.scalar(source, pair[0].path)[0], []).append(pair)
@@ -160,11 +160,12 @@ def state_dict(
         places, path = _places(view, row, parameter), parameter.path
         if not places:  # it is frozen, or the optimizer keeps no arrays
             continue
-        arrays: dict[str, Any] = {"step": np.float32(count)} if row.counts else {}
-        for key, source in row.scalars.items():
+        # As in torch, where scalars are float64 if that is the default dtype.
+        arrays: dict[str, Any] = {"step": count} if row.counts else {}
+        arrays |= {key: f(view, count, path) for key, f in row.derived.items()}
+        arrays = {k: np.asarray(x, tree.scalar_dtype()) for k, x in arrays.items()}
+        for key, source in row.kept(view).items():
             arrays[key] = np.asarray(view.flat[view.scalar(source, path)[0]])
-        for key, f in row.derived.items():
-            arrays[key] = np.float32(f(view, count, path))
         for key, place in places.items():
             value = np.asarray(view.flat[place])
             factor = row.slots[key].factor(view, place)

@@ -26,9 +26,16 @@ class Row(NamedTuple):
     classes: tuple[str, ...]
     slots: dict[str, Slot]
     scalars: dict[str, str] = {}  # noqa: RUF012, key -> source, one for all parameters
-    # Keys that jopt does not keep: functions of the step count and a parameter's path.
+    # Keys that jopt does not keep: functions of the step count and a parameter's path;
+    # and the sources of those that some recipes keep.
     derived: dict[str, Callable[[View, int, str], float]] = {}  # noqa: RUF012
+    sometimes: dict[str, str] = {}  # noqa: RUF012
     counts: bool = True  # whether torch keeps the number of steps
+
+    def kept(self, view: View) -> dict[str, str]:
+        """Return the sources of the scalars that a state has, by torch's key."""
+        found = {k: s for k, s in self.sometimes.items() if view.scalars(s)}
+        return {**self.scalars, **found}
 
     @property
     def sources(self) -> list[str]:
@@ -100,7 +107,12 @@ ROWS = (
             "step_size": Slot(("scale_by_rprop/step_sizes",)),
         },
     ),
-    Row(("ASGD",), {"ax": Slot(("asgd/ax",))}, derived={"eta": _eta, "mu": _mu}),
+    Row(
+        ("ASGD",),
+        {"ax": Slot(("asgd/ax",))},
+        derived={"eta": _eta, "mu": _mu},
+        sometimes={"eta": "asgd/eta"},
+    ),
     Row(
         ("Adafactor",),
         {

@@ -55,11 +55,13 @@ def test_arguments_and_defaults_are_those_of_torch(name):
     theirs = json.loads(CALLS.read_text())[name]
     own = getattr(torch, name, None) or getattr(lr_scheduler, name)
     # What has no counterpart: how to run a step, where a schedule is, and functions.
-    gone = {*HOW_TO_RUN, "last_epoch", "scale_fn", "scale_mode", "cycle_momentum"}
+    gone = {*HOW_TO_RUN, "last_epoch", "cycle_momentum"}
     cycles = {"base_momentum", "max_momentum"}  # of CyclicMomentum, OneCycleMomentum
     wanted = [(n, x) for n, x in theirs if n not in gone | cycles]
     ours = [[n, list(x) if isinstance(x, tuple) else x] for n, x in own_calls(own)]
-    extra = {"axes", "total_steps", "steps_per_epoch", "lr"} - {n for n, _ in wanted}
+    extra = {"axes", "ns_dtype", "total_steps", "steps_per_epoch", "lr"} - {
+        n for n, _ in wanted
+    }
     ours = [(n, x) for n, x in ours if n not in extra]
     # The learning rate has the optimizer's place, where it is not told in another way.
     wanted = [(n, x) for n, x in wanted if n != "optimizer"]
@@ -83,9 +85,9 @@ def test_a_factory_is_the_recipe_of_the_parity_rows_or_has_their_numbers():
             tx = tx.recipe.arguments["inner"]
         if tx != eval(row.jopt, public(jopt)):
             others.append((row, tx))
-    # Weight decay in front, a first rate in float32, and matrices only.
+    # Weight decay in front, rates that act one step late, and matrices only.
     assert {row.name for row, _ in others} == {
-        *("adadelta-l2", "asgd-schedule"),
+        *("adadelta-l2", "asgd", "asgd-decay", "asgd-schedule"),
         *("muon", "muon-match-rms", "muon-no-nesterov"),
     }
     for row, tx in others:
@@ -392,13 +394,10 @@ BAD = [
     ("Adam(betas=(0.9, 1.0))", ValueError, r"betas\[1\] must be in \[0, 1\)"),
     ("Adam(betas=(0.9, '1'))", TypeError, r"betas\[1\] must be a number"),
     ("Adam(beta1=0.9)", TypeError, "has no argument 'beta1'. Did you mean 'betas'"),
-    ("Adam(foreach=True)", TypeError, "jax.jit compiles the step"),
-    ("Adam([{'params': '', 'fused': True}])", TypeError, "jax.jit compiles the step"),
     ("Adam(amsgrad=1)", TypeError, "amsgrad must be True or False"),
     ("Adam(weight_decay=-0.1)", ValueError, "weight_decay must be >= 0"),
     ("SGD(nesterov=True)", ValueError, "nesterov needs a momentum > 0"),
     ("SGD(momentum=0.9, dampening=0.1, nesterov=True)", ValueError, "no dampening"),
-    ("SGD(momentum=1.5)", ValueError, r"momentum must be in \[0, 1\)"),
     ("Adagrad(jopt.tunable(0.1))", TypeError, "list of parameter groups"),
     ("Adagrad(lr=jopt.tunable(0.1), lr_decay=0.1)", TypeError, "cannot be tunable"),
     ("Adafactor(beta2_decay=0.8)", ValueError, "-0.8 is usual"),
@@ -406,7 +405,6 @@ BAD = [
     ("Muon(adjust_lr_fn='kj')", ValueError, "adjust_lr_fn must be"),
     ("Muon().init(jnp.ones(3))", ValueError, "matri"),
     ("SparseAdam(eps=0.0)", ValueError, "eps must be > 0"),
-    ("Adam(eps=0.0)", ValueError, "eps must be > 0"),
     ("Rprop(step_sizes=(1.0, 0.1))", ValueError, "step_sizes in order"),
     ("Muon(eps=-1.0)", ValueError, "eps must be >= 0"),
     (
@@ -414,7 +412,7 @@ BAD = [
         TypeError,
         "weight_decay makes a schedule of lr",
     ),
-    ("lr_scheduler.ConstantLR(0.1, total_iters=0)", ValueError, "total_iters must"),
+    ("lr_scheduler.ConstantLR(0.1, total_iters=-1)", ValueError, "total_iters must"),
     ("lr_scheduler.ConstantLR(0.1, factor=-1.0)", ValueError, "factor must be >= 0"),
     ("lr_scheduler.LinearLR(0.1, 1.0, 5.0)", ValueError, "end_factor must be in"),
     ("lr_scheduler.StepLR(-0.1, 3)", ValueError, "lr must be >= 0"),
@@ -422,9 +420,9 @@ BAD = [
     ("lr_scheduler.OneCycleLR(0.1, None, -2, -5)", ValueError, "epochs must be >= 1"),
     ("lr_scheduler.CosineAnnealingLR(0.1, 0)", ValueError, "T_max must be >= 1"),
     (
-        "lr_scheduler.ChainedScheduler([lr_scheduler.CosineAnnealingLR(0.1, 5)], 0.1)",
+        "lr_scheduler.ChainedScheduler([lr_scheduler.SWALR(0.1, 0.5)], 0.1)",
         ValueError,
-        "takes schedulers that multiply",
+        "takes schedulers that multiply, move or set lr, got swa_schedule",
     ),
     ("lr_scheduler.ChainedScheduler([], 0.1)", ValueError, "at least one scheduler"),
     ("lr_scheduler.ReduceLROnPlateau(0.1, min_lr=1.0)", ValueError, "min_lr must be <"),
@@ -442,7 +440,7 @@ BAD = [
         "CyclicMomentum or OneCycleMomentum",
     ),
     ("lr_scheduler.OneCycleLR(0.1)", ValueError, "give total_steps, or epochs"),
-    ("lr_scheduler.OneCycleLR(0.1, 10, 2, 5)", ValueError, "give total_steps"),
+    ("lr_scheduler.OneCycleLR(0.1, None, 2)", ValueError, "give total_steps"),
     ("lr_scheduler.LambdaLR(0.1, 0.5)", TypeError, "lr_lambda"),
     (
         "lr_scheduler.CosineAnnealingWarmRestarts(0.1, 5, 1.5)",

@@ -2,7 +2,6 @@
 
 from .decays import (
     SWALR as SWALR,
-    ChainedScheduler as ChainedScheduler,
     ConstantLR as ConstantLR,
     ExponentialLR as ExponentialLR,
     LambdaLR as LambdaLR,
@@ -13,6 +12,7 @@ from .decays import (
     SequentialLR as SequentialLR,
     StepLR as StepLR,
 )
+from .chained import ChainedScheduler as ChainedScheduler
 from .cycles import (
     CosineAnnealingLR as CosineAnnealingLR,
     CosineAnnealingWarmRestarts as CosineAnnealingWarmRestarts,

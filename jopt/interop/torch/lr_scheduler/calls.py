@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 from jopt.core.factory import bind
 from jopt.core.transformation import GradientTransformation
+from jopt.interop.torch.shared import number_of
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 
@@ -17,8 +18,14 @@ P = ParamSpec("P")
 # Arguments checked to be >= 0, and to be >= 1, in every scheduler that has them.
 RATES = ("lr", "base_lr", "max_lr", "swa_lr", "eta_min", "min_lr", "factor", "gamma")
 LENGTHS = (
-    *("step_size", "total_iters", "total_steps", "T_max", "T_0", "T_mult"),
-    *("step_size_up", "step_size_down", "epochs", "steps_per_epoch", "anneal_epochs"),
+    *("step_size", "total_steps", "T_max", "T_0", "T_mult"),
+    *("step_size_up", "step_size_down", "epochs", "steps_per_epoch"),
+)
+MAYBE_ZERO = ("total_iters", "anneal_epochs")
+# Arguments that may be lists, with one value for each parameter group.
+PER_GROUP = (
+    *("lr", "base_lr", "max_lr", "swa_lr", "min_lr", "lr_lambda"),
+    *("base_momentum", "max_momentum"),
 )
 Value = TypeVar("Value")
 HINTS = {
@@ -32,6 +39,10 @@ HINTS = {
 
 def scheduler(build: Callable[P, Value]) -> Callable[P, Value]:
     """Check the arguments of a scheduler by their annotations and names.
+
+    The arguments `PER_GROUP` may be lists with one value for each parameter group. The
+    result is then a list of schedules, for ``lr`` or ``momentum`` of the optimizer with
+    these groups.
 
     Args:
       build: Makes the schedule.
@@ -48,11 +59,37 @@ def scheduler(build: Callable[P, Value]) -> Callable[P, Value]:
             )
         for name in HINTS.keys() & kwargs.keys():
             raise TypeError(f"{build.__name__} has no argument {name!r}. {HINTS[name]}")
+        args = tuple(number_of(x) for x in args)
+        kwargs = {n: number_of(x) for n, x in kwargs.items()}
+        by_name = dict(zip(signature.parameters, args, strict=False)) | kwargs
+        if lists := {n: x for n, x in by_name.items() if _is_per_group(n, x)}:
+            groups = _each(build.__name__, lists)
+            schedules: Any = [make(**{**by_name, **group}) for group in groups]
+            return schedules
         bound = bind(build, signature, args, kwargs, traced=True)
         values = bound.arguments
         arguments.nonnegative(**{n: values[n] for n in RATES if n in values})
         lengths = {n: values[n] for n in LENGTHS if values.get(n) is not None}
         arguments.at_least(1, **lengths)
+        arguments.at_least(0, **{n: values[n] for n in MAYBE_ZERO if n in values})
         return build(*bound.args, **bound.kwargs)
 
     return make
+
+
+def _is_per_group(name: str, value: Any) -> bool:
+    is_list = name in PER_GROUP and isinstance(value, list | tuple)
+    # The first argument of SequentialLR may be its list of schedules.
+    return is_list and not (name == "lr" and any(map(callable, value)))
+
+
+def _each(scheduler: str, lists: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the values of each group."""
+    lengths = {name: len(values) for name, values in lists.items()}
+    if len(set(lengths.values())) > 1 or 0 in lengths.values():
+        raise ValueError(
+            f"the lists of {scheduler} must have one value for each parameter group, "
+            f"got {', '.join(f'{n} values of {name}' for name, n in lengths.items())}"
+        )
+    columns = zip(*lists.values(), strict=True)
+    return [dict(zip(lists, values, strict=True)) for values in columns]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 from jopt.core.factory import Schedule
 from jopt.interop.torch.lr_scheduler.calls import scheduler
@@ -54,6 +55,8 @@ def CyclicLR(
     step_size_down: int | None = None,
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     gamma: float = 1.0,
+    scale_fn: Callable[[Any], Any] | None = None,
+    scale_mode: Literal["cycle", "iterations"] = "cycle",
 ) -> Schedule:
     """Triangular waves of the learning rate.
 
@@ -67,12 +70,22 @@ def CyclicLR(
       mode: ``"triangular"``; ``"triangular2"``, which halves the height at each wave;
         or ``"exp_range"``, which multiplies the height by ``gamma`` at each step.
       gamma: Factor for ``"exp_range"``, in (0, 1].
+      scale_fn: The height as a function of the cycle, 1, 2, …, in place of ``mode``.
+        Under ``jit`` it needs ``jnp.where`` in place of ``if``.
+      scale_mode: ``"cycle"``, or ``"iterations"`` if it is a function of the step.
 
     >>> [float(CyclicLR(0.0, 0.5, 2)(t)) for t in (0, 1, 2, 4)]
     [0.0, 0.25, 0.5, 0.0]
     """
     return cyclic_schedule(
-        base_lr, max_lr, step_size_up, step_size_down, mode=mode, gamma=gamma
+        base_lr,
+        max_lr,
+        step_size_up,
+        step_size_down,
+        mode=mode,
+        gamma=gamma,
+        scale_fn=scale_fn,
+        scale_mode=scale_mode,
     )
 
 
@@ -84,6 +97,8 @@ def CyclicMomentum(
     step_size_down: int | None = None,
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     gamma: float = 1.0,
+    scale_fn: Callable[[Any], Any] | None = None,
+    scale_mode: Literal["cycle", "iterations"] = "cycle",
 ) -> Schedule:
     """The momentum that torch's CyclicLR sets unless ``cycle_momentum=False``.
 
@@ -95,6 +110,9 @@ def CyclicMomentum(
       mode: ``"triangular"``; ``"triangular2"``, which halves the height at each wave;
         or ``"exp_range"``, which multiplies the height by ``gamma`` at each step.
       gamma: Factor for ``"exp_range"``, in (0, 1].
+      scale_fn: The height as a function of the cycle, 1, 2, …, in place of ``mode``.
+        Under ``jit`` it needs ``jnp.where`` in place of ``if``.
+      scale_mode: ``"cycle"``, or ``"iterations"`` if it is a function of the step.
 
     >>> [round(float(CyclicMomentum(step_size_up=2)(t)), 4) for t in (0, 1, 2)]
     [0.9, 0.85, 0.8]
@@ -106,6 +124,8 @@ def CyclicMomentum(
         step_size_down,
         mode=mode,
         gamma=gamma,
+        scale_fn=scale_fn,
+        scale_mode=scale_mode,
     )
 
 
@@ -129,7 +149,7 @@ def OneCycleLR(
     Args:
       max_lr: The highest learning rate.
       total_steps: Number of steps, > 0; None means ``epochs * steps_per_epoch``.
-      epochs: Number of epochs, > 0, in place of ``total_steps``.
+      epochs: Number of epochs, > 0, without ``total_steps``.
       steps_per_epoch: Number of steps per epoch, > 0.
       pct_start: Fraction of the steps in which the rate rises.
       anneal_strategy: Shape of the rise and fall: ``"cos"`` or ``"linear"``.
@@ -139,8 +159,8 @@ def OneCycleLR(
         last one; ``pct_start`` must then be at most 0.5.
 
     Raises:
-      ValueError: Neither or both of ``total_steps`` and the pair ``epochs``,
-        ``steps_per_epoch`` are given.
+      ValueError: Neither ``total_steps`` nor both of ``epochs`` and ``steps_per_epoch``
+        are given.
 
     >>> float(OneCycleLR(0.5, epochs=2, steps_per_epoch=10)(5))
     0.5
@@ -175,7 +195,7 @@ def OneCycleMomentum(
       base_momentum: The momentum at the highest learning rate, > 0.
       max_momentum: The momentum at the start and at the end, > 0.
       total_steps: Number of steps, > 0; None means ``epochs * steps_per_epoch``.
-      epochs: Number of epochs, > 0, in place of ``total_steps``.
+      epochs: Number of epochs, > 0, without ``total_steps``.
       steps_per_epoch: Number of steps per epoch, > 0.
       pct_start: Fraction of the steps in which the momentum falls.
       anneal_strategy: Shape of the fall and rise: ``"cos"`` or ``"linear"``.
@@ -183,8 +203,8 @@ def OneCycleMomentum(
         and then stays there.
 
     Raises:
-      ValueError: Neither or both of ``total_steps`` and the pair ``epochs``,
-        ``steps_per_epoch`` are given.
+      ValueError: Neither ``total_steps`` nor both of ``epochs`` and ``steps_per_epoch``
+        are given.
 
     >>> [round(float(OneCycleMomentum(total_steps=20)(t)), 4) for t in (0, 5, 19)]
     [0.95, 0.85, 0.95]
@@ -204,10 +224,10 @@ def OneCycleMomentum(
 def _total(
     total_steps: int | None, epochs: int | None, steps_per_epoch: int | None
 ) -> int:
-    """Return the number of steps from the one of two ways in which it is given."""
-    if total_steps is not None and epochs is None and steps_per_epoch is None:
+    """Return the number of steps from one of the two ways in which it is given."""
+    if total_steps is not None:  # as in torch, whatever the others are
         return total_steps
-    if total_steps is None and epochs is not None and steps_per_epoch is not None:
+    if epochs is not None and steps_per_epoch is not None:
         return epochs * steps_per_epoch
     raise ValueError(
         "give total_steps, or epochs and steps_per_epoch; got total_steps="

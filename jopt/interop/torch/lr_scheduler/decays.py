@@ -1,4 +1,4 @@
-"""torch's schedulers that decay the rate, and those that combine others."""
+"""torch's schedulers that decay the rate, and the one that joins others."""
 
 from __future__ import annotations
 
@@ -18,14 +18,7 @@ from jopt.schedules.join import join_schedules
 from jopt.schedules.piecewise import piecewise_constant, piecewise_constant_schedule
 from jopt.schedules.product import multiplicative_schedule, multiply_schedules
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated, text_of
-
-
-# Schedules with the value ``lr`` times a factor, also in torch.
-MULTIPLY = {
-    *("exponential_decay", "piecewise_constant", "piecewise_constant_schedule"),
-    *("linear_schedule", "polynomial_schedule", "multiplicative_schedule"),
-}
+from jopt.values.arguments import text_of
 
 
 @scheduler
@@ -50,16 +43,17 @@ def LambdaLR(lr: float, lr_lambda: Callable[[Any], Any]) -> Schedule:
 
 @scheduler
 def MultiplicativeLR(
-    lr: float, lr_lambda: Callable[[Any], Any], total_steps: int
+    lr: float, lr_lambda: Callable[[Any], Any], total_steps: int | None = None
 ) -> Schedule:
     """``lr`` times the product of a function at all steps so far.
 
     Args:
       lr: The learning rate.
       lr_lambda: The factor at each step, a function as for `LambdaLR`.
-      total_steps: The last step that multiplies, because the products are a table.
+      total_steps: The last step that multiplies, if there is one. It is needed if the
+        function cannot be compiled, and it is faster for more than 10,000 steps.
 
-    >>> float(MultiplicativeLR(0.5, lambda step: 0.5, total_steps=9)(2))
+    >>> float(MultiplicativeLR(0.5, lambda step: 0.5)(2))
     0.125
     """
     return multiplicative_schedule(lr, lr_lambda, total_steps)
@@ -72,11 +66,13 @@ def StepLR(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
     Args:
       lr: The learning rate at step 0.
       step_size: Number of steps between two drops, > 0.
-      gamma: Factor of each drop.
+      gamma: Factor of each drop, >= 0.
 
     >>> float(StepLR(0.5, 30, gamma=0.5)(60))
     0.125
     """
+    if gamma == 0:
+        return piecewise_constant([step_size], [lr, 0.0])
     return exponential_decay(lr, step_size, gamma, staircase=True)
 
 
@@ -107,12 +103,15 @@ def ConstantLR(lr: float, factor: float = 1 / 3, total_iters: int = 5) -> Schedu
 
     Args:
       lr: The learning rate.
-      factor: Factor of the first steps, >= 0.
-      total_iters: Number of steps with the factor, > 0.
+      factor: Factor of the first steps, in [0, 1].
+      total_iters: Number of steps with the factor; with 0 it stays, as in torch.
 
     >>> [float(ConstantLR(0.5, 0.5)(t)) for t in (4, 5)]
     [0.25, 0.5]
     """
+    arguments.fraction(factor=factor)
+    if not total_iters:
+        return constant_schedule(lr * factor)
     return piecewise_constant([total_iters], [lr * factor, lr])
 
 
@@ -127,14 +126,18 @@ def LinearLR(
 
     Args:
       lr: The learning rate.
-      start_factor: Factor at step 0, in [0, 1].
+      start_factor: Factor at step 0, in (0, 1].
       end_factor: Factor from step ``total_iters`` on, in [0, 1].
-      total_iters: Number of steps between them, > 0.
+      total_iters: Number of steps between them; with 0 the first factor stays, as in
+        torch.
 
     >>> [float(LinearLR(0.5, 0.5, total_iters=4)(t)) for t in (0, 2, 4)]
     [0.25, 0.375, 0.5]
     """
+    arguments.positive(start_factor=start_factor)
     arguments.fraction(start_factor=start_factor, end_factor=end_factor)
+    if not total_iters:
+        return constant_schedule(lr * start_factor)
     return linear_schedule(lr * start_factor, lr * end_factor, total_iters)
 
 
@@ -144,12 +147,12 @@ def ExponentialLR(lr: float, gamma: float) -> Schedule:
 
     Args:
       lr: The learning rate at step 0.
-      gamma: Factor of each step.
+      gamma: Factor of each step, >= 0.
 
     >>> float(ExponentialLR(0.5, 0.5)(2))
     0.125
     """
-    return exponential_decay(lr, 1, gamma)
+    return StepLR(lr, 1, gamma) if gamma == 0 else exponential_decay(lr, 1, gamma)
 
 
 @scheduler
@@ -158,12 +161,14 @@ def PolynomialLR(lr: float, total_iters: int = 5, power: float = 1.0) -> Schedul
 
     Args:
       lr: The learning rate at step 0.
-      total_iters: Number of steps until 0, > 0.
-      power: Exponent, > 0; 1 gives a straight line.
+      total_iters: Number of steps until 0; with 0 the rate stays, as in torch.
+      power: Exponent, >= 0; 1 gives a straight line, 0 a constant.
 
     >>> float(PolynomialLR(0.5, 4, power=2.0)(2))
     0.125
     """
+    if not total_iters or power == 0:
+        return constant_schedule(lr)
     return polynomial_schedule(lr, 0.0, power, total_iters)
 
 
@@ -199,38 +204,6 @@ def SequentialLR(
 
 
 @scheduler
-def ChainedScheduler(schedulers: Sequence[Schedule], lr: float) -> Schedule:
-    """``lr`` times the factors of several schedules.
-
-    Args:
-      schedulers: Schedules that multiply the same learning rate, made by `StepLR`,
-        `MultiStepLR`, `ConstantLR`, `LinearLR`, `ExponentialLR`, `PolynomialLR` or
-        `MultiplicativeLR`. torch's other schedulers set the rate regardless of the
-        rest of the chain. To run one after another use `SequentialLR`.
-      lr: The learning rate, > 0.
-
-    Raises:
-      ValueError: ``schedulers`` is empty, or one of them does not multiply ``lr``.
-
-    >>> both = [ConstantLR(0.5, 0.5), ExponentialLR(0.5, 0.5)]
-    >>> float(ChainedScheduler(both, 0.5)(1))
-    0.125
-    """
-    arguments.positive(lr=lr)
-    if not schedulers:
-        raise ValueError("ChainedScheduler needs at least one scheduler, got none")
-    for part in schedulers:
-        recipe = getattr(part, "recipe", None)
-        if recipe is None or recipe.name not in MULTIPLY:
-            raise ValueError(
-                "ChainedScheduler takes schedulers that multiply lr by a factor, got "
-                f"{abbreviated(part)}"
-            )
-    parts = [part for s in schedulers for part in (s, 1 / lr)]
-    return multiply_schedules([lr, *parts])
-
-
-@scheduler
 def SWALR(
     lr: float,
     swa_lr: float,
@@ -244,11 +217,14 @@ def SWALR(
     Args:
       lr: The learning rate at step 0.
       swa_lr: The learning rate from step ``anneal_epochs`` on.
-      anneal_epochs: Number of steps between them, > 0.
+      anneal_epochs: Number of steps between them, >= 0.
       anneal_strategy: Shape of the change: ``"cos"`` or ``"linear"``.
 
     >>> [float(SWALR(0.5, 0.25, 4)(t)) for t in (0, 2, 4)]
     [0.5, 0.375, 0.25]
     """
+    arguments.one_of(("cos", "linear"), anneal_strategy=anneal_strategy)
+    if not anneal_epochs:
+        return constant_schedule(swa_lr)
     before = constant_schedule(lr)
     return swa_schedule(before, 0, swa_lr, anneal_epochs, anneal_strategy)

@@ -38,7 +38,7 @@ def ReduceLROnPlateau(
     Args:
       lr: The optimizer's learning rate, > 0.
       mode: Whether a smaller (``"min"``) or larger (``"max"``) value is better.
-      factor: Factor of each reduction, in (0, 1).
+      factor: Factor of each reduction, in [0, 1).
       patience: Number of values in a row without improvement that are tolerated.
       threshold: Amount by which a value must improve on the best, >= 0.
       threshold_mode: Unit of the threshold: ``"rel"``, a fraction of the best, or

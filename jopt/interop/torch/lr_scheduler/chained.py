@@ -1,0 +1,156 @@
+"""torch's ChainedScheduler, whose schedulers change one learning rate in turn.
+
+At step t each scheduler changes the rate that the ones before it have left:
+
+    most                  multiply it by f(t) / f(t - 1), and by f(0) at step 0
+    CosineAnnealingLR     move it: eta_min + (lr - eta_min) c(t) / c(t - 1), where
+                          c(t) = 1 + cos(pi t / T_max)
+    LambdaLR, CyclicLR,   set it, whatever it was
+    CosineAnnealingWarmRestarts, OneCycleLR
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jopt.core.factory import Schedule, schedule
+from jopt.interop.torch.lr_scheduler.calls import scheduler
+from jopt.schedules import ramp
+from jopt.schedules.product import multiply_schedules
+from jopt.tree import ratio, scalar_dtype
+from jopt.values import arguments
+from jopt.values.arguments import abbreviated
+
+
+# The schedules that they are here. These have the value ``lr`` times a factor:
+MULTIPLY = {
+    *("exponential_decay", "piecewise_constant", "piecewise_constant_schedule"),
+    *("linear_schedule", "polynomial_schedule", "multiplicative_schedule"),
+    "constant_schedule",
+}
+SET = {
+    *("multiply_schedules", "cyclic_schedule", "cosine_decay_restarts"),
+    "onecycle_schedule",
+}
+
+
+@scheduler
+def ChainedScheduler(schedulers: Sequence[Schedule], lr: float) -> Schedule:
+    """Several schedules that change one learning rate in turn.
+
+    The schedulers that multiply the rate give ``lr`` times all their factors. In torch
+    `LambdaLR`, `CyclicLR`, `CosineAnnealingWarmRestarts` and `OneCycleLR` set the rate
+    at every step, regardless of those before them in the list. Those behind them then
+    multiply it only by their own last change. For a product of functions, use
+    `jopt.multiply_schedules`; to run one after another, `SequentialLR`.
+
+    Args:
+      schedulers: Schedules for the same learning rate, made by the functions of this
+        module other than `SequentialLR`, `SWALR` and `ChainedScheduler`. With
+        `CosineAnnealingLR` every step goes through all steps before it, unless one
+        behind it sets the rate.
+      lr: The learning rate, > 0.
+
+    Raises:
+      ValueError: ``schedulers`` is empty, or one of them cannot be chained.
+
+    >>> from jopt.interop.torch.lr_scheduler import ConstantLR, ExponentialLR
+    >>> both = [ConstantLR(0.5, 0.5), ExponentialLR(0.5, 0.5)]
+    >>> float(ChainedScheduler(both, 0.5)(1))
+    0.125
+    """
+    arguments.positive(lr=lr)
+    if not schedulers:
+        raise ValueError("ChainedScheduler needs at least one scheduler, got none")
+    for part in schedulers:
+        if _name(part) not in MULTIPLY | SET:
+            raise ValueError(
+                "ChainedScheduler takes schedulers that multiply, move or set lr, got "
+                f"{abbreviated(part)}"
+            )
+    if all(_name(part) in MULTIPLY for part in schedulers):
+        parts = [part for s in schedulers for part in (s, 1 / lr)]
+        return multiply_schedules([lr, *parts])
+    return chained_schedule(schedulers, lr)
+
+
+@schedule
+def chained_schedule(schedules: Sequence[Schedule], lr: float) -> ramp.Function:
+    """Let schedules change one learning rate in turn; see `ChainedScheduler`.
+
+    Args:
+      schedules: The schedules.
+      lr: The learning rate.
+
+    Returns:
+      A schedule.
+    """
+    changes = [_change(part, lr) for part in schedules]
+    sets = any(map(_sets, schedules))
+
+    def change(step, rate):
+        for f in changes:
+            rate = f(step, rate)
+        return rate
+
+    def function(count):
+        steps = jnp.maximum(count, 0)
+        start = jnp.full(steps.shape, lr, scalar_dtype())
+        if sets:  # all that was before does not matter
+            return change(steps, start)
+
+        def advance(i, rate):
+            return jnp.where(i <= steps, change(i, rate), rate)
+
+        last = jnp.max(steps, initial=0) + 1
+        return lax.fori_loop(jnp.zeros_like(last), last, advance, start)
+
+    return function
+
+
+def _name(part: Any) -> str:
+    return getattr(getattr(part, "recipe", None), "name", "")
+
+
+def _arguments(part: Schedule) -> dict[str, Any]:
+    return getattr(part.recipe, "arguments", {})
+
+
+def _sets(part: Schedule) -> bool:
+    return _name(part) in SET and _arguments(part).get("shape") != "cosine"
+
+
+def _change(part: Schedule, lr: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Return the function of the step and the rate that makes a scheduler's change."""
+
+    def now(step) -> Any:
+        return jnp.asarray(part(step), scalar_dtype())
+
+    def before(step):
+        return now(jnp.maximum(step - 1, 0))
+
+    def multiply(step, rate):
+        last = jnp.where(step == 0, lr, before(step))
+        # A factor that has come to 0 changes no rate from then on.
+        return rate * jnp.where(last == 0, 1, ratio(now(step), last))
+
+    if _name(part) in MULTIPLY:
+        return multiply
+    if _sets(part):
+        return lambda step, rate: now(step)
+    lowest, length = _arguments(part)["peak_value"], _arguments(part)["up_steps"]
+
+    def move(step, rate):
+        height, last_height = now(step) - lowest, before(step) - lowest
+        moved = lowest + ratio(height, last_height) * (rate - lowest)
+        # From the lowest point, where there is no quotient, torch adds.
+        at_lowest = (step > length) & ((step - 1 - length) % (2 * length) == 0)
+        moved = jnp.where(at_lowest, rate + height, moved)
+        return jnp.where(step == 0, rate, moved)
+
+    return move

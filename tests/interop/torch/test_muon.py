@@ -1,0 +1,104 @@
+"""torch's Muon as it is shipped, which iterates in bfloat16."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jopt
+from jopt.interop import torch
+
+
+STEPS = 6
+
+
+# The parameters at the end in torch 2.13, from zeros of shape (2, 3).
+SHIPPED = [
+    (
+        {},
+        [
+            [0.042882998, -0.13743396, 0.089217104],
+            [0.048785042, 0.24017079, -0.036766365],
+        ],
+    ),
+    (
+        {"momentum": 0.5, "nesterov": False, "adjust_lr_fn": "match_rms_adamw"},
+        [
+            [0.0095629496, -0.04818508, 0.031998541],
+            [0.014300228, 0.079415239, -0.0096032405],
+        ],
+    ),
+    (
+        {"momentum": 1.5, "weight_decay": 0.0},
+        [
+            [-0.0019531278, 0.12880859, -0.10585938],
+            [-0.044677734, -0.26523438, 0.043261718],
+        ],
+    ),
+    (
+        {"eps": 100.0},
+        [
+            [0.039866325, -0.037492875, 0.071559124],
+            [0.020018846, 0.082766771, -0.10729766],
+        ],
+    ),
+]
+
+
+def gradients(shape):
+    """Random numbers, of other sizes in other steps."""
+    random = np.random.default_rng(0)
+    return [random.normal(size=shape) * 4.0 ** (step - 3) for step in range(STEPS)]
+
+
+def own(shape, **options):
+    """The parameters at the end, from zeros; weights are (outputs, inputs)."""
+    tx = torch.Muon(lr=0.1, axes="oi", **options)
+    params = jnp.zeros(shape)
+    state = tx.init(params)
+    for g in gradients(shape):
+        params, state = jopt.step(tx, jnp.asarray(g, "float32"), state, params)
+    return np.asarray(params)
+
+
+def theirs(shape, **options):
+    library = pytest.importorskip("torch")
+    params = library.zeros(shape, requires_grad=True)
+    optimizer = library.optim.Muon([params], lr=0.1, **options)
+    for g in gradients(shape):
+        params.grad = library.tensor(g, dtype=library.float32)
+        optimizer.step()
+    return params.detach().numpy()
+
+
+@pytest.mark.parametrize(("options", "expected"), SHIPPED)
+def test_with_bfloat16_the_numbers_are_those_of_torch(options, expected):
+    found = own((2, 3), ns_dtype="bfloat16", **options)
+    np.testing.assert_allclose(found, expected, 1e-6, 1e-7)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2), (16, 32)])
+@pytest.mark.parametrize("options", [options for options, _ in SHIPPED])
+def test_they_are_those_of_the_installed_torch(options, shape):
+    expected = theirs(shape, **options)
+    if shape == (2, 3):
+        np.testing.assert_allclose(expected, dict_of(SHIPPED)[repr(options)], 1e-6)
+    found = own(shape, ns_dtype="bfloat16", **options)
+    np.testing.assert_allclose(found, expected, 1e-5, 1e-6 * np.abs(expected).max())
+
+
+def dict_of(rows):
+    return {repr(options): expected for options, expected in rows}
+
+
+def test_without_it_they_are_near_those_of_torch():
+    expected = np.array(SHIPPED[0][1])
+    gap = np.abs(own((2, 3)) - expected).max() / np.abs(expected).max()
+    assert 0.001 < gap < 0.04
+
+
+def test_rounding_first_gives_no_step_for_no_gradient():
+    tx = jopt.scale_by_muon(ns_dtype="bfloat16", ns_start="round")
+    updates, _ = tx.update(jnp.zeros((2, 3)), tx.init(jnp.zeros((2, 3))))
+    assert not updates.any()
+    with pytest.raises(ValueError, match="ns_start must be one of"):
+        jopt.scale_by_muon(ns_start="rounded")
