@@ -22,7 +22,7 @@ from tests.catalogue import CASES
 # Parameters with the names of fields, and shapes that no other array has.
 PARAMS: dict[str, Any] = {
     "count": jnp.ones((3, 5)),
-    "mu": {"learning_rate": jnp.ones((7,)), "trace": [jnp.ones((2, 3, 11))]},
+    "mu": {"learning_rate": jnp.ones((7,)), "trace": [jnp.ones((6, 11))]},
     "nu": None,
 }
 NAMES = ["count", "mu", "nu", "trace", "learning_rate"]

@@ -102,8 +102,9 @@ def test_real_leaves_have_the_same_state_and_the_same_numbers(inner: Any) -> Non
     tx = jopt.split_real_and_imaginary(inner)
     state = tx.init(params)
     chex.assert_trees_all_equal(state, inner.init(params))
-    chex.assert_trees_all_equal(
-        tx.update(grads, state, params), inner.update(grads, state, params)
+    # Two kernels, which may round in other places.
+    chex.assert_trees_all_close(
+        tx.update(grads, state, params), inner.update(grads, state, params), rtol=3e-7
     )
 
 

@@ -71,7 +71,7 @@ def StepLR(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
     >>> float(StepLR(0.5, 30, gamma=0.5)(60))
     0.125
     """
-    if gamma == 0:
+    if arguments.known(gamma) == 0:
         return piecewise_constant([step_size], [lr, 0.0])
     return exponential_decay(lr, step_size, gamma, staircase=True)
 
@@ -152,7 +152,9 @@ def ExponentialLR(lr: float, gamma: float) -> Schedule:
     >>> float(ExponentialLR(0.5, 0.5)(2))
     0.125
     """
-    return StepLR(lr, 1, gamma) if gamma == 0 else exponential_decay(lr, 1, gamma)
+    if arguments.known(gamma) == 0:
+        return StepLR(lr, 1, gamma)
+    return exponential_decay(lr, 1, gamma)
 
 
 @scheduler
@@ -167,7 +169,7 @@ def PolynomialLR(lr: float, total_iters: int = 5, power: float = 1.0) -> Schedul
     >>> float(PolynomialLR(0.5, 4, power=2.0)(2))
     0.125
     """
-    if not total_iters or power == 0:
+    if not total_iters or arguments.known(power) == 0:
         return constant_schedule(lr)
     return polynomial_schedule(lr, 0.0, power, total_iters)
 
