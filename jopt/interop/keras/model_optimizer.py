@@ -145,6 +145,7 @@ class JoptOptimizer(keras.optimizers.Optimizer):
         averages = self._averages()
         if len(averages) == len(variables):  # where Keras's SwapEMAWeights looks
             self._model_variables_moving_average = list(averages.values())
+            self.use_ema = True
 
     def _variable(self, place: str, value: jax.Array, made: Built) -> Any:
         alike = [

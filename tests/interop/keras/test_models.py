@@ -449,6 +449,29 @@ def test_callbacks_swap_the_average_in_for_the_validation() -> None:
     assert_close(ours, theirs)
 
 
+def test_callbacks_swap_the_average_of_one_optimizer_of_several() -> None:
+    average = as_optimizer(door.SGD(0.01, use_ema=True, ema_momentum=0.5))
+    groups = library.OptimizerMap(as_optimizer(door.SGD(0.01)))
+    groups[".*/kernel"] = average
+    model = compiled(library.MultiOptimizer(groups))
+    for _ in range(2):
+        model.train_on_batch(X, Y)
+    before = [v.numpy() for v in model.trainable_variables]
+    averages = [v.numpy() for v in average._model_variables_moving_average]
+    swap = callbacks.SwapEMAWeights()
+    swap.set_model(model)
+    swap.on_test_begin()
+    kernels, biases = model.trainable_variables[::2], model.trainable_variables[1::2]
+    for variable, value in zip(kernels, averages, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    for variable, value in zip(biases, before[1::2], strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert np.any(averages[0] != before[0])
+    swap.on_test_end()
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
 def test_checkpoints_of_callbacks_hold_the_state(tmp_path: Any) -> None:
     pytest.importorskip("h5py")
     path = str(tmp_path / "model.keras")
