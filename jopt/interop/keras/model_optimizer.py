@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+from jax.experimental.sparse import JAXSparse
 
 from jopt import tree
 from jopt.core.chain import as_transformation
@@ -144,6 +145,7 @@ class JoptOptimizer(keras.optimizers.Optimizer):
         averages = self._averages()
         if len(averages) == len(variables):  # where Keras's SwapEMAWeights looks
             self._model_variables_moving_average = list(averages.values())
+            self.use_ema = True
 
     def _variable(self, place: str, value: jax.Array, made: Built) -> Any:
         alike = [
@@ -228,7 +230,9 @@ class JoptOptimizer(keras.optimizers.Optimizer):
         self, grads: Sequence[Any], trainable_variables: Sequence[Any]
     ) -> None:
         made = self._parts
-        given = {id(v): g for g, v in zip(grads, trainable_variables, strict=True)}
+        # Keras's optimizers take the gradients of jax.experimental.sparse too.
+        dense = [g.todense() if isinstance(g, JAXSparse) else g for g in grads]
+        given = {id(v): g for g, v in zip(dense, trainable_variables, strict=True)}
         new, state = stepped(
             self.transformation,
             [given.get(id(v)) for v in made.learned],

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.sparse import BCOO
 
 import jopt
 from jopt.interop import keras as door
@@ -448,6 +449,29 @@ def test_callbacks_swap_the_average_in_for_the_validation() -> None:
     assert_close(ours, theirs)
 
 
+def test_callbacks_swap_the_average_of_one_optimizer_of_several() -> None:
+    average = as_optimizer(door.SGD(0.01, use_ema=True, ema_momentum=0.5))
+    groups = library.OptimizerMap(as_optimizer(door.SGD(0.01)))
+    groups[".*/kernel"] = average
+    model = compiled(library.MultiOptimizer(groups))
+    for _ in range(2):
+        model.train_on_batch(X, Y)
+    before = [v.numpy() for v in model.trainable_variables]
+    averages = [v.numpy() for v in average._model_variables_moving_average]
+    swap = callbacks.SwapEMAWeights()
+    swap.set_model(model)
+    swap.on_test_begin()
+    kernels, biases = model.trainable_variables[::2], model.trainable_variables[1::2]
+    for variable, value in zip(kernels, averages, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    for variable, value in zip(biases, before[1::2], strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert np.any(averages[0] != before[0])
+    swap.on_test_end()
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
 def test_checkpoints_of_callbacks_hold_the_state(tmp_path: Any) -> None:
     pytest.importorskip("h5py")
     path = str(tmp_path / "model.keras")
@@ -551,6 +575,23 @@ def test_a_variable_without_a_gradient_stays_and_so_do_its_moments() -> None:
     for x, y in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-6)
     assert ours[0][0] < ours[1][0] < 1
+
+
+def test_a_sparse_gradient_makes_the_step_of_the_dense_one() -> None:
+    def run(optimizer, is_sparse):
+        variable = keras.Variable(np.ones((4, 2), "float32"), name="table")
+        rows = jnp.array([[0], [2], [2]])  # one of them twice
+        sparse = BCOO((jnp.array([[1.0, 2.0]] * 3), rows), shape=(4, 2))
+        for _ in range(2):
+            optimizer.apply([sparse if is_sparse else sparse.todense()], [variable])
+        return np.asarray(variable.value)
+
+    ours = run(as_optimizer(door.Adam(0.1, weight_decay=0.1)), True)
+    np.testing.assert_array_equal(
+        ours, run(as_optimizer(door.Adam(0.1, weight_decay=0.1)), False)
+    )
+    theirs = run(library.Adam(0.1, weight_decay=0.1), False)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
 def test_constraints_hold_and_overwritten_variables_have_no_slots() -> None:
