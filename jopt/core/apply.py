@@ -150,14 +150,9 @@ def _map_to(f: Callable[..., Any], new: Updates, old: P, number: Any) -> P:
 
 @jax.jit
 def _towards(new: jax.Array, old: jax.Array, step_size: jax.Array) -> jax.Array:
-    wide = tree.compute_dtype(old.dtype)
-    x, y, w = (
-        new.astype(wide),
-        old.astype(wide),
-        jnp.asarray(step_size, tree.scalar_dtype()),
-    )
-    # Not y + w (x - y), which is not exact for w = 1.
-    return ((1 - w) * y + w * x).astype(old.dtype)
+    wide, w = tree.compute_dtype(old.dtype), tree.scalar(step_size)
+    # Not old + w (new - old), which is not exact for w = 1.
+    return ((1 - w) * old.astype(wide) + w * new.astype(wide)).astype(old.dtype)
 
 
 @jax.jit

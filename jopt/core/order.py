@@ -33,13 +33,14 @@ def check_order(members: Mapping[str, GradientTransformation]) -> None:
                         f"Put {inside.name} first in the chain"
                     )
         _check_frozen(name, tx, [members[other] for other in earlier])
-        # Of two readouts `eval_params` takes neither, so nothing is wrong silently. In
-        # Keras, an average that overwrites the parameters may follow Schedule-Free.
-        is_average = tx.readout is not None and not tx.children
-        if tx.place.keeps_updates or is_average:
+        if tx.place.keeps_updates:
             continue
+        is_average = tx.readout is not None and not tx.children
         for other in earlier:
-            if inside := _last(members[other]):
+            inside = _last(members[other])
+            # In Keras, an average that overwrites the parameters may follow
+            # Schedule-Free. Another average would miss what it overwrites.
+            if inside and not (is_average and not inside.place.keeps_updates):
                 raise ValueError(
                     f"chain: {name!r} changes the updates after "
                     f"{_where(inside, other)}, whose parameters to evaluate with "
@@ -67,7 +68,7 @@ def _check_frozen(
 
 def _freezes(tx: GradientTransformation) -> GradientTransformation | None:
     """What makes updates zero inside a transformation, if anything."""
-    if tx.name in ("freeze", "set_to_zero"):
+    if tx.place.freezes:
         return tx
     return next(filter(None, map(_freezes, tx.children.values())), None)
 

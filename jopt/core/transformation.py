@@ -129,6 +129,7 @@ class Place(NamedTuple):
     # stepped(old state, new state): whether the gradients so far have made a step.
     stepped: Callable[[OptState, OptState], Any] | None = None
     once_per_step: bool = False  # after such a member it runs in its steps only
+    freezes: bool = False  # it makes updates zero, so that parameters do not move
 
 
 ANYWHERE = Place()

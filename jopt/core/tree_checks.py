@@ -72,7 +72,7 @@ def _is_float0(leaf: Any) -> bool:
 
 
 def without_statics(params: Any, updates: Any) -> Any:
-    """The parameters, with None in place of what is no array and has no gradient.
+    """The parameters, with None for leaves that are not arrays and have no gradient.
 
     A whole model may have functions, numbers and texts among its leaves. Gradients are
     None there, and no transformation sees these leaves.

@@ -145,7 +145,9 @@ def set_to_zero() -> GradientTransformation:
     Array([0., 0.], dtype=float32)
     """
     # zeros_like, not 0 * g: that would keep a NaN.
-    return leafwise(lambda g: jnp.zeros_like(g), any_dtype=True)
+    return leafwise(
+        lambda g: jnp.zeros_like(g), place=Place(freezes=True), any_dtype=True
+    )
 
 
 @transformation
@@ -169,7 +171,12 @@ def freeze(mask: Mask) -> GradientTransformation:
     >>> jopt.freeze("b").update({"b": jnp.ones(1), "w": jnp.ones(1)}, ())[0]
     {'b': Array([0.], dtype=float32), 'w': Array([1.], dtype=float32)}
     """
-    return leafwise(lambda g: jnp.zeros_like(g), mask=mask, any_dtype=True)
+    return leafwise(
+        lambda g: jnp.zeros_like(g),
+        mask=mask,
+        place=Place(freezes=True),
+        any_dtype=True,
+    )
 
 
 @transformation

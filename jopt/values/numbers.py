@@ -27,14 +27,11 @@ from jopt.values.recipe import Recipe, Recorded
 class Linear(Recorded):
     """A value that can be multiplied by numbers and added to them, and stays a value.
 
-    A subclass says in `linear` what ``factor * self + offset`` is.
+    A subclass defines ``linear(factor, offset)``, the value ``factor * self + offset``.
     """
 
     __array_ufunc__ = None  # else NumPy's numbers would make an array of it
-
-    def linear(self, factor: float, offset: float) -> Any:
-        """The value of ``factor * self + offset``."""
-        raise NotImplementedError
+    linear: Callable[[float, float], Any]
 
     def __neg__(self) -> Any:
         return self.linear(-1.0, 0.0)

@@ -102,6 +102,15 @@ def test_nothing_may_change_the_updates_before_a_first_member(
         jopt.chain(jopt.monitor(), inner, jopt.densify(), jopt.sgd(0.1))
 
 
+def test_an_average_that_overwrites_the_parameters_follows_no_other_average() -> None:
+    """The other would not see what is overwritten, and may be asked for by its name."""
+    average = jopt.params_ema(0.5, overwrite_every=2)
+    for other in (jopt.params_ema(0.9), jopt.params_mean(), jopt.params_lawa(2)):
+        with pytest.raises(ValueError, match="changes the updates after 'params_"):
+            jopt.chain(jopt.sgd(0.1), other, average)
+        jopt.chain(jopt.sgd(0.1), average, other)
+
+
 def test_an_average_that_overwrites_the_parameters_may_follow_schedule_free() -> None:
     """Keras's ScheduleFreeAdamW takes ``ema_overwrite_frequency`` too."""
     average = jopt.params_ema(0.5, overwrite_every=2)

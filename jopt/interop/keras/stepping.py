@@ -142,7 +142,7 @@ def _unzipped(pairs: Any) -> tuple[list[Any], list[Any]]:
 
 
 def _restored(new: OptState, old: OptState, without: OptState) -> OptState:
-    """Return the new state, with the old leaves where ``without`` has no leaf."""
+    """Return the new state, but the old leaves that ``without`` lacks."""
     shared = {name for name, x in tree.leaves_with_names(without) if x is not None}
     return jax.tree_util.tree_map_with_path(
         lambda path, x, y: x if tree.path_name(path) in shared else y, new, old

@@ -117,7 +117,7 @@ def RMSprop(
     Args:
       params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
-      alpha: Decay of the mean square, >= 0; from 1 on it is no mean.
+      alpha: Decay of the mean square, >= 0. At 1 or more the square is not a mean.
       eps: Added to the root of the mean square, >= 0.
       weight_decay: Multiple of the parameters added to the gradient, >= 0.
       momentum: Decay of a momentum of the steps, >= 0; 0 means none.
