@@ -51,6 +51,7 @@ def scale_by_adan(
     eps: ScalarOrSchedule = 1e-8,
     eps_root: ScalarOrSchedule = 0.0,
     *,
+    difference_weight: ScalarOrSchedule | None = None,
     m_dtype: StorageDtype | None = None,
     v_dtype: StorageDtype | None = None,
     n_dtype: StorageDtype | None = None,
@@ -58,16 +59,16 @@ def scale_by_adan(
 ) -> GradientTransformation:
     """Rescale by Adan's moments: ``u <- (m^ + b2 v^) / (sqrt(n^ + eps_root) + eps)``.
 
-    The decays follow the authors' code; the paper's are one minus these. optax puts
-    ``1 - b2`` in place of both weights ``b2``, which leaves almost no Nesterov
-    momentum.
+    The decays follow the authors' code; the paper's are one minus these.
 
     Args:
       b1: Decay of the mean gradient, in [0, 1).
-      b2: Decay of the mean difference, and its weight, in [0, 1).
+      b2: Decay of the mean difference, in [0, 1).
       b3: Decay of the mean square, in [0, 1).
       eps: Added to the square root, >= 0.
       eps_root: Added under the square root, >= 0.
+      difference_weight: Weight of the differences in the update and in ``n``; None
+        means ``b2``. optax's is ``1 - b2``, which leaves almost no Nesterov momentum.
       m_dtype: Storage dtype of ``m``; None means float32 or wider.
       v_dtype: Storage dtype of ``v``; None means float32 or wider.
       n_dtype: Storage dtype of ``n``; None means float32 or wider.
@@ -90,12 +91,13 @@ def scale_by_adan(
     arguments.decay_rate(b1=b1, b2=b2, b3=b3)
     arguments.nonnegative(eps=eps, eps_root=eps_root)
     arguments.some_positive(eps=eps, eps_root=eps_root)
+    weight = b2 if difference_weight is None else difference_weight
 
     def scalars(t):
         return {
             "t": t,
             "m_scale": 1 / one_minus_power(b1, t),
-            "v_scale": b2 / one_minus_power(b2, t),
+            "v_scale": weight / one_minus_power(b2, t),
             "n_scale": 1 / one_minus_power(b3, t),
         }
 
@@ -104,7 +106,7 @@ def scale_by_adan(
         d = jnp.where(t > 1, g - previous_g, 0)
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * d
-        n = b3 * n + (1 - b3) * abs_sq(g + b2 * d)
+        n = b3 * n + (1 - b3) * abs_sq(g + weight * d)
         root = jnp.sqrt(n_scale * n + eps_root) + eps
         return ratio(m_scale * m + v_scale * v, root, eps, eps_root), m, v, n, g
 

@@ -106,19 +106,26 @@ def optimizer(
 
 
 class Chain(GradientTransformation):
-    """What `chain` returns; ``children`` are the members by name."""
+    """What `chain` returns; ``children`` are the members by name.
+
+    With ``any_order``, as optax has it, no member has a place, and all run at every
+    gradient.
+    """
 
     members: list[tuple[str | None, GradientTransformation]]
+    any_order: bool
 
     def __new__(
         cls,
         members: list[tuple[str | None, GradientTransformation]],
         *,
+        any_order: bool = False,
         recipe: Recipe | None = None,
     ) -> Self:
         children = _by_name(members)
-        check_order(children)
-        in_steps = with_steps(children)
+        if not any_order:
+            check_order(children)
+        in_steps = set() if any_order else with_steps(children)
         groups = _groups(children, in_steps)
 
         def init(params):
@@ -153,7 +160,7 @@ class Chain(GradientTransformation):
             place=Place(keeps_updates=keeps_updates),
             recipe=recipe,
         )
-        self.members = members
+        self.members, self.any_order = members, any_order
         return self
 
     def check_state(self, state: OptState, call: str = UPDATE) -> None:
@@ -164,7 +171,11 @@ class Chain(GradientTransformation):
         return True  # a dict, even if it is empty
 
     def arguments(self) -> dict[str, Any]:
-        return {"members": self.members, "recipe": self.recipe}
+        return {
+            "members": self.members,
+            "any_order": self.any_order,
+            "recipe": self.recipe,
+        }
 
 
 def _run(
