@@ -45,19 +45,21 @@ def scale_by_acprop(
     eps: ScalarOrSchedule = 1e-16,
     eps_root: ScalarOrSchedule = 1e-16,
     *,
+    previous_mean: bool = False,
     mu_dtype: StorageDtype | None = None,
     nu_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
     """Divide by the previous step's belief: ``u_t <- g_t / (sqrt(s^_(t-1)) + eps)``.
 
-    The first update is the gradient itself. optax subtracts the previous step's m from
-    g, contrary to its own documentation, so its later updates are b1 times as large.
+    The first update is the gradient itself.
 
     Args:
       b1: Decay of the first moment, in (0, 1). The moment only centres ``s``.
       b2: Decay of the mean square ``s``, in [0, 1).
       eps: Added to the square root, >= 0.
       eps_root: Added to ``s`` at every step, >= 0, so it accumulates.
+      previous_mean: Whether ``s`` is about g minus the m of the step before, as in
+        optax, contrary to its documentation: later updates are b1 times as large.
       mu_dtype, nu_dtype: See `scale_by_adam`.
 
     Returns:
@@ -86,9 +88,10 @@ def scale_by_acprop(
     def rule(g, mu, nu, *, t, nu_scale):
         # Before nu is updated: the divisor must not depend on g.
         root = jnp.where(t > 1, jnp.sqrt(nu_scale * nu) + eps, 1)
-        mu = b1 * mu + (1 - b1) * g
-        nu = b2 * nu + (1 - b2) * abs_sq(g - mu) + eps_root
-        return ratio(g, root, eps, eps_root), mu, nu
+        new_mu = b1 * mu + (1 - b1) * g
+        error = g - (mu if previous_mean else new_mu)
+        nu = b2 * nu + (1 - b2) * abs_sq(error) + eps_root
+        return ratio(g, root, eps, eps_root), new_mu, nu
 
     return leafwise(
         rule,

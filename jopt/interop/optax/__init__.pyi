@@ -179,3 +179,26 @@ from .optimizers import (
     adafactor as adafactor,
     sm3 as sm3,
 )
+
+from .functions import (
+    apply_updates as apply_updates,
+    incremental_update as incremental_update,
+    periodic_update as periodic_update,
+    per_example_global_norm_clip as per_example_global_norm_clip,
+    per_example_layer_norm_clip as per_example_layer_norm_clip,
+)
+
+from .linesearch import (
+    lbfgs as lbfgs,
+    scale_by_lbfgs as scale_by_lbfgs,
+    scale_by_backtracking_linesearch as scale_by_backtracking_linesearch,
+    scale_by_zoom_linesearch as scale_by_zoom_linesearch,
+    value_and_grad_from_state as value_and_grad_from_state,
+    ScaleByLBFGSState as ScaleByLBFGSState,
+    ScaleByBacktrackingLinesearchState as ScaleByBacktrackingLinesearchState,
+    ScaleByZoomLinesearchState as ScaleByZoomLinesearchState,
+    ZoomLinesearchInfo as ZoomLinesearchInfo,
+)
+
+# Packages.
+from . import contrib as contrib

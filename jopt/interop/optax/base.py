@@ -323,7 +323,7 @@ def chain(*args: Any) -> Pair:
             )
         return state
 
-    return _joined(pairs, tuple, entries)
+    return joined(pairs, tuple, entries)
 
 
 def named_chain(*args: tuple[str, Any]) -> Pair:
@@ -351,10 +351,10 @@ def named_chain(*args: tuple[str, Any]) -> Pair:
     def named(states):
         return dict(zip(names, states, strict=True))
 
-    return _joined(pairs, named, lambda state: [state[name] for name in names])
+    return joined(pairs, named, lambda state: [state[name] for name in names])
 
 
-def _joined(
+def joined(
     pairs: Sequence[Pair],
     collected: Callable[[Iterable[Any]], Any],
     entries: Callable[[Any], Sequence[Any]],

@@ -1,0 +1,6 @@
+"""The names of ``optax.contrib``."""
+
+from jopt.values.page import public_page
+
+
+__getattr__, __dir__, __all__ = public_page(__name__, __file__)

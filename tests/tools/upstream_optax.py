@@ -1,0 +1,96 @@
+"""A pytest plugin that puts `jopt.interop.optax` in the place of optax.
+
+With `-p tests.tools.upstream_optax` and the variable OPTAX_CHECKOUT, the tests of a
+checkout of optax import the door wherever they name optax or one of its modules. Of the
+checkout itself they get only its tests and `test_utils`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+
+CHECKOUT = Path(os.environ["OPTAX_CHECKOUT"])
+DOOR = "jopt.interop.optax"
+# The public modules of the door, in which the names of a private module of optax are.
+PUBLIC = (
+    *("", ".contrib", ".losses", ".schedules", ".transforms", ".tree", ".tree_utils"),
+    *(".projections", ".second_order", ".assignment", ".perturbations"),
+    *(".microbatching", ".experimental.aggregating", ".numerics"),
+)
+
+
+# What jopt does not have yet. Some tests call these when they are imported, so what
+# fails is the use of the result.
+LATER = (
+    *("lbfgs", "scale_by_lbfgs", "scale_by_backtracking_linesearch"),
+    *("scale_by_zoom_linesearch", "zoom_linesearch"),
+)
+
+
+def later(name: str) -> Any:
+    """A factory of transformations that raise NotImplementedError."""
+    base = importlib.import_module(f"{DOOR}.base")
+
+    def fail(*args, **kwargs):
+        raise NotImplementedError(name)
+
+    return lambda *args, **kwargs: base.GradientTransformationExtraArgs(fail, fail)
+
+
+class Module(types.ModuleType):
+    """A module of optax: the names of the door."""
+
+    def __init__(self, name: str, door: list[Any], path: Path | None):
+        super().__init__(name)
+        self.__dict__["door"] = door
+        if path:
+            self.__path__ = [str(path)]
+
+    def __getattr__(self, name: str) -> Any:
+        submodule = sys.modules.get(f"{self.__name__}.{name}")
+        if submodule is not None:
+            return submodule
+        if name in LATER:
+            return later(name)
+        for module in self.__dict__["door"]:
+            if name in dir(module) or name in vars(module):
+                return getattr(module, name)
+        raise AttributeError(f"the door has no {name}, which {self.__name__} has")
+
+
+def _load(name: str) -> Any:
+    try:
+        return importlib.import_module(DOOR + name)
+    except ModuleNotFoundError:
+        return None
+
+
+def swap() -> None:
+    """Put the door in the place of optax and of each of its modules."""
+    doors = {name: _load(name) for name in PUBLIC}
+    doors = {name: module for name, module in doors.items() if module is not None}
+    for path in sorted(CHECKOUT.glob("optax/**/*.py")):
+        relative = path.relative_to(CHECKOUT).with_suffix("")
+        parts = relative.parts
+        is_package = parts[-1] == "__init__"
+        if parts[-1].endswith("_test") or parts[-1] == "test_utils":
+            continue
+        name = ".".join(parts[:-1] if is_package else parts)
+        public = name.removeprefix("optax")
+        first = [doors[public]] if public in doors else []
+        # A private module of a package: the package's names first.
+        package = public.rpartition(".")[0]
+        first += [doors[package]] if package in doors and package else []
+        found = [*first, *(m for m in doors.values() if m not in first)]
+        folder = path.parent if is_package else None
+        sys.modules[name] = Module(name, found, folder)
+
+
+swap()
