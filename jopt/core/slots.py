@@ -53,6 +53,14 @@ class Slot(NamedTuple):
             dtype = jnp.finfo(dtype).dtype
         if self.dtype is not None and not jnp.issubdtype(dtype, jnp.complexfloating):
             dtype = jnp.dtype(self.dtype)
+        if isinstance(param, jax.ShapeDtypeStruct):
+            if self.fill is None:
+                raise TypeError(
+                    "the state starts as a copy of the parameters, so init needs their "
+                    "values; for the shapes of the state, call "
+                    "jax.eval_shape(tx.init, params)"
+                )
+            param = _zeros(param)
         if self.fill is None:
             return _copied(param, dtype)
         return self._for_each(
@@ -107,6 +115,10 @@ def filled(
 ) -> jax.Array:
     like = jnp.sum(param, axes, keepdims=True) if axes else param
     return spread_like(jnp.full_like(like, fill, dtype=dtype), like)
+
+
+def _zeros(like: jax.ShapeDtypeStruct) -> jax.Array:
+    return jnp.zeros(like.shape, like.dtype, device=like.sharding)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -195,21 +195,22 @@ def adaptive_grad_clip(
     arguments.positive(clipping=clipping, eps=eps)
 
     def rule(g, *, p):
-        unit = _unit_axes(g.shape) if axis is None else axis
+        unit = unit_axes(g.shape) if axis is None else axis
         max_norm = clipping * jnp.maximum(tree.norm_along(p, unit), eps)
         return _factor(tree.norm_along(g, unit), max_norm) * g
 
     return leafwise(rule, gain="clip_factor")
 
 
-def _unit_axes(shape: tuple[int, ...]) -> int | tuple[int, ...] | None:
+def unit_axes(shape: tuple[int, ...]) -> int | tuple[int, ...] | None:
+    """Return the axes of a unit, such as the inputs of one output of a layer."""
     # A vector is one unit, also if axes of size 1 surround it: as in the authors' code.
     if sum(size != 1 for size in shape) <= 1:
         return None
     if len(shape) in (2, 3):
         return 0
-    if len(shape) == 4:
-        return (0, 1, 2)
+    if len(shape) in (4, 5):  # kernels of convolutions, whose last axis is the outputs
+        return tuple(range(len(shape) - 1))
     raise ValueError(
         f"adaptive_grad_clip does not know the units of a leaf of shape {shape}: pass "
         "axis"

@@ -225,7 +225,8 @@ def storage_dtype(name: str, value: Any) -> str:
         dtype = jnp.dtype(value)
     except TypeError:
         dtype = None
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+    kind = jnp.floating if _IN_RANGE.get() else jnp.inexact
+    if dtype is None or not jnp.issubdtype(dtype, kind):
         raise TypeError(
             f"{name} must be a floating point dtype such as 'bfloat16', got "
             f"{name}={text_of(value)}"

@@ -7,6 +7,7 @@ checkout itself they get only its tests and `test_utils`.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -32,6 +33,24 @@ LATER = (
     *("lbfgs", "scale_by_lbfgs", "scale_by_backtracking_linesearch"),
     *("scale_by_zoom_linesearch", "zoom_linesearch"),
 )
+
+
+# What tests use to test, from optax's private modules.
+TOOLS = {
+    ("optax._src.utils", "x64_precision"),
+    ("optax._src.utils", "log_compilations"),
+    ("optax._src.numerics", "abs_sq"),
+}
+
+
+@functools.cache
+def _file(name: str) -> Any:
+    """A private module of the checkout itself."""
+    path = CHECKOUT / Path(*name.split(".")).with_suffix(".py")
+    spec: Any = importlib.util.spec_from_file_location(f"private {name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def later(name: str) -> Any:
@@ -62,6 +81,8 @@ class Module(types.ModuleType):
         for module in self.__dict__["door"]:
             if name in dir(module) or name in vars(module):
                 return getattr(module, name)
+        if (self.__name__, name) in TOOLS:
+            return getattr(_file(self.__name__), name)
         raise AttributeError(f"the door has no {name}, which {self.__name__} has")
 
 

@@ -21,11 +21,13 @@ from jopt import tree
 from jopt.core import transformation
 from jopt.core.chain import Chain, as_transformation
 from jopt.core.leafwise import Leafwise
+from jopt.tree.row_sparse import is_rows
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 
 
 Shape = Sequence[int]
+PRNGKey = jax.Array
 ArrayTree = Any
 OptState = Any
 Params = Any
@@ -130,8 +132,11 @@ def pair(
     needs_params = any("params" in tx.needs.requires for tx in members)
 
     def update(updates, state, params=None, **extra_args):
-        if needs_params and params is None and updates is not None:
+        if updates is None:  # a tree without arrays, whatever the parameters are
+            params = None
+        elif needs_params and params is None:
             raise ValueError(NO_PARAMS_MSG)
+        updates, params = inexact(updates), inexact(params)
         before = dict(zip(names, inward(state, updates), strict=True))
         with arguments.any_range():
             new, after = engine.update(updates, before, params, **extra_args)
@@ -139,12 +144,34 @@ def pair(
 
     def checked_init(params):
         with arguments.any_range():
-            return init(params)
+            return init(inexact(params))
 
     self = Pair(checked_init, update)
     self.members, self.inward, self.outward = members, inward, outward
     self.text = f"chain({', '.join(map(repr, members))})"
     return self
+
+
+def inexact(whole: Any) -> Any:
+    """Return a tree with floats in place of integers, as optax's arithmetic has them."""
+
+    def is_integer(x):
+        if isinstance(x, int | float | complex):
+            return True
+        dtype = getattr(x, "dtype", None)
+        kinds = (jnp.integer, jnp.bool_)
+        return (
+            dtype is not None
+            and dtype != jax.dtypes.float0
+            and not isinstance(x, jax.ShapeDtypeStruct)
+            and any(jnp.issubdtype(dtype, kind) for kind in kinds)
+        )
+
+    if not any(map(is_integer, jax.tree.leaves(whole, is_leaf=is_rows))):
+        return whole
+    return jax.tree.map(
+        lambda x: jnp.asarray(x) * 1.0 if is_integer(x) else x, whole, is_leaf=is_rows
+    )
 
 
 def without_state(*members: Any, state: Any = None) -> Pair:

@@ -209,7 +209,7 @@ def _widest(params: Any) -> Any:
 
 def _converted(x: Any, dtype: Any) -> Any:
     """A float in the dtype of the hyperparameters; an array with a dtype keeps it."""
-    if isinstance(x, jax.Array) and not x.weak_type:
+    if isinstance(x, jax.Array) and not getattr(x, "weak_type", False):
         return x
     is_float = jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.floating)
     return jnp.asarray(x, dtype) if is_float else x

@@ -22,6 +22,7 @@ from jopt.interop.optax.base import (
     with_fields,
     without_state,
 )
+from jopt.transforms.clipping import unit_axes
 
 
 # Clipping.
@@ -54,6 +55,41 @@ def adaptive_grad_clip(
 ) -> Pair:
     """Clip by the norms of the parameters, see `jopt.adaptive_grad_clip`."""
     return without_state(jopt.adaptive_grad_clip(clipping, eps, axis))
+
+
+def unitwise_norm(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """Return the norm of each unit of a leaf, as `adaptive_grad_clip` compares it.
+
+    Args:
+      x: A leaf.
+      axis: The axes of a unit; None means all but the last of a kernel.
+
+    Returns:
+      An array of the shape of ``x``.
+
+    Raises:
+      ValueError: ``axis`` is None, and the leaf has more than five axes.
+    """
+    axis = unit_axes(jnp.shape(x)) if axis is None else axis
+    return jnp.broadcast_to(tree.norm_along(x, axis), jnp.shape(x))
+
+
+def unitwise_clip(
+    g_norm: jax.Array, max_norm: jax.Array, grad: jax.Array, div_eps: float = 1e-6
+) -> jax.Array:
+    """Return a gradient with units whose norm is at most ``max_norm``.
+
+    Args:
+      g_norm: The norm of each unit of ``grad``.
+      max_norm: The largest norms.
+      grad: The gradient; all three have its shape.
+      div_eps: The smallest divisor.
+
+    Returns:
+      An array of this shape.
+    """
+    clipped = grad * (max_norm / jnp.maximum(g_norm, div_eps))
+    return jnp.where(g_norm < max_norm, grad, clipped)
 
 
 # Constraints.

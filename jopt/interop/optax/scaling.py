@@ -296,13 +296,20 @@ def scale_by_yogi(
     initial_accumulator_value: Numeric = 1e-6,
 ) -> Pair:
     """Rescale by Yogi's moments, see `jopt.scale_by_yogi`."""
-    tx = jopt.scale_by_yogi(b1, b2, eps, eps_root, initial_accumulator_value)
+    tx = jopt.scale_by_yogi(b1, b2, eps, eps_root, 0.0)
+    # optax starts the first moment with the number of the second too.
+    start = _filled(initial_accumulator_value, "mu", "nu")
+    return with_fields(tx, ScaleByAdamState, start=start)
+
+
+def _filled(value: Numeric, *names: str) -> Callable[[Any], Any]:
+    """How to start with a number in some slots; it may be traced."""
 
     def start(state):
-        # optax starts the first moment with the number of the second too.
-        return state._replace(mu=tree.full_like(state.mu, initial_accumulator_value))
+        slots = {name: tree.full_like(getattr(state, name), value) for name in names}
+        return state._replace(**slots)
 
-    return with_fields(tx, ScaleByAdamState, start=start)
+    return start
 
 
 @lenient
@@ -380,9 +387,9 @@ def scale_by_rms(
     bias_correction: bool = False,
 ) -> Pair:
     """Divide by the running RMS, see `jopt.scale_by_rms`."""
-    tx = jopt.scale_by_rms(decay, eps, initial_scale, eps_in_sqrt, bias_correction)
+    tx = jopt.scale_by_rms(decay, eps, 0.0, eps_in_sqrt, bias_correction)
     state = ScaleByRmsWithCountState if bias_correction else ScaleByRmsState
-    return with_fields(tx, state)
+    return with_fields(tx, state, start=_filled(initial_scale, "nu"))
 
 
 class ScaleByRStdDevState(NamedTuple):
@@ -409,9 +416,9 @@ def scale_by_stddev(
     bias_correction: bool = False,
 ) -> Pair:
     """Divide by the running standard deviation, see `jopt.scale_by_stddev`."""
-    tx = jopt.scale_by_stddev(decay, eps, initial_scale, eps_in_sqrt, bias_correction)
+    tx = jopt.scale_by_stddev(decay, eps, 0.0, eps_in_sqrt, bias_correction)
     state = ScaleByRStdDevWithCountState if bias_correction else ScaleByRStdDevState
-    return with_fields(tx, state)
+    return with_fields(tx, state, start=_filled(initial_scale, "nu"))
 
 
 class ScaleByRssState(NamedTuple):
@@ -425,9 +432,8 @@ def scale_by_rss(
     initial_accumulator_value: Numeric = 0.1, eps: Numeric = 1e-7
 ) -> Pair:
     """Divide by the root of the sum of squares, see `jopt.scale_by_rss`."""
-    return with_fields(
-        jopt.scale_by_rss(initial_accumulator_value, eps), ScaleByRssState
-    )
+    start = _filled(initial_accumulator_value, "sum_of_squares")
+    return with_fields(jopt.scale_by_rss(0.0, eps), ScaleByRssState, start=start)
 
 
 class ScaleByAdaDeltaState(NamedTuple):
@@ -459,10 +465,9 @@ def scale_by_rprop(
     max_step_size: Numeric = 50.0,
 ) -> Pair:
     """Take steps by sign, each one a step late; see `jopt.scale_by_rprop`."""
-    tx = jopt.scale_by_rprop(
-        learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    )
-    steps = with_fields(tx, ScaleByRpropState)
+    tx = jopt.scale_by_rprop(1.0, eta_minus, eta_plus, min_step_size, max_step_size)
+    start = _filled(learning_rate, "step_sizes")
+    steps = with_fields(tx, ScaleByRpropState, start=start)
 
     def update(updates, state, params=None, **extra_args):
         new, after = steps.update(updates, state, params, **extra_args)
@@ -538,6 +543,13 @@ def scale_by_factored_rms(
     decay_rate_fn: Callable[..., Any] | None = None,
 ) -> Pair:
     """Divide by a factored RMS, see `jopt.scale_by_factored_rms`."""
+    if isinstance(step_offset, jax.Array):  # perhaps traced, as a hyperparameter
+        offset = step_offset
+
+        def decay_rate_fn(step, rate):
+            return 1 - jnp.maximum(step - offset + 1, 1) ** -rate
+
+        step_offset = 0
     tx = jopt.scale_by_factored_rms(
         factored,
         decay_rate,
