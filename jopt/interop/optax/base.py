@@ -182,9 +182,13 @@ def without_state(*members: Any, state: Any = None) -> Pair:
       state: What the state always is; None means `EmptyState`.
     """
     constant = EmptyState() if state is None else state
-    before = [_Fields(tx).ours({}) for tx in members]
+    fields = [_Fields(tx) for tx in members]
 
-    return pair(members, lambda _: constant, lambda *_: before, lambda _, state, __: state)
+    def inward(state, updates):
+        del state, updates
+        return [x.ours({}) for x in fields]
+
+    return pair(members, lambda _: constant, inward, lambda _, state, __: state)
 
 
 def with_fields(
@@ -240,17 +244,19 @@ class _Fields:
     def __init__(self, tx: Any):
         self.state_class = tx.state_class
         # What optax does not keep: constants, and what each step computes anew.
-        self.constants: dict[str, Any] = {"count": np.zeros((), np.int32)}
+        self.constants: dict[str, float] = {}
         carry = tx.declaration.carry if isinstance(tx, Leafwise) else {}
         for name, source in (carry | getattr(tx.changing, "sources", {})).items():
             again = callable(source) or isinstance(source, jax.Array)
-            number = 0.0 if again else getattr(source, "initial", source)
-            self.constants[name] = np.asarray(number, np.float32)
+            self.constants[name] = 0.0 if again else getattr(source, "initial", source)
 
     def ours(self, values: Mapping[str, Any]) -> Any:
         if self.state_class is None:
             return ()
-        kept = self.constants | values
+        dtype = tree.scalar_dtype()
+        kept: dict[str, Any] = {"count": np.zeros((), np.int32)}
+        kept |= {name: np.asarray(x, dtype) for name, x in self.constants.items()}
+        kept |= values
         names = self.state_class._fields
         return self.state_class(**{name: kept[name] for name in names})
 
