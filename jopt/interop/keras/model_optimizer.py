@@ -28,6 +28,7 @@ from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 from jopt.values.config import from_config, to_config
 from jopt.values.numbers import Tunable
+from jopt.wrappers.accumulation import Accumulation
 from jopt.wrappers.loss_scale import scale_loss
 
 
@@ -118,7 +119,10 @@ class JoptOptimizer(keras.optimizers.Optimizer):
         if learning_rate is None or not isinstance(own, float):
             learning_rate = own
         super().__init__(
-            learning_rate=learning_rate, loss_scale_factor=loss_scale_factor, name=name
+            learning_rate=learning_rate,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=_gradients_per_step(tx),
+            name=name,
         )
         self.transformation = tx
         # Where the state has the learning rate of Keras's variable.
@@ -132,7 +136,10 @@ class JoptOptimizer(keras.optimizers.Optimizer):
         """Make the variables of the state."""
         if self.built:
             return
+        steps = self.gradient_accumulation_steps
+        self.gradient_accumulation_steps = None  # Keras would add sums to the state's
         super().build(variables)
+        self.gradient_accumulation_steps = steps
         learned = [
             v for v in variables if not self._overwrite_variable_with_gradient(v)
         ]
@@ -146,6 +153,15 @@ class JoptOptimizer(keras.optimizers.Optimizer):
         if len(averages) == len(variables):  # where Keras's SwapEMAWeights looks
             self._model_variables_moving_average = list(averages.values())
             self.use_ema = True
+        if steps:  # where Keras accumulates gradients that overwrite their variables
+            names = {id(v): n for n, v in zip(made.names, learned, strict=True)}
+            sums = self._by_parameter("AccumulateState", "acc_grads")
+            self._accumulated_gradients = [
+                sums.get(names[id(v)])
+                if id(v) in names
+                else self.add_variable_from_reference(v, name="gradient_accumulator")
+                for v in variables
+            ]
 
     def _variable(self, place: str, value: jax.Array, made: Built) -> Any:
         alike = [
@@ -163,10 +179,14 @@ class JoptOptimizer(keras.optimizers.Optimizer):
 
     def _averages(self) -> dict[str, Any]:
         """The average of each parameter by path, if the state has one average."""
-        found = tree.get_all_with_path(self.state, "ParamsEmaState")
+        return self._by_parameter("ParamsEmaState", "ema")
+
+    def _by_parameter(self, name: str, field: str) -> dict[str, Any]:
+        """A field's variables by path, if the state has one member of this name."""
+        found = tree.get_all_with_path(self.state, name)
         if len(found) != 1:
             return {}
-        prefix = tree.path_name((*found[0][0], jax.tree_util.GetAttrKey("ema")))
+        prefix = tree.path_name((*found[0][0], jax.tree_util.GetAttrKey(field)))
         slots = self._parts.slots
         places = {name: f"{prefix}/{name}" for name in self._parts.names}
         return {n: slots[place] for n, place in places.items() if place in slots}
@@ -326,6 +346,20 @@ def _one_rate(rates: Mapping[str, Any]) -> Any:
     if values and all(callable(x) and x == values[0] for x in values):
         return ScheduledRate(values[0])
     return NoSingleRate(rates)
+
+
+def _gradients_per_step(tx: GradientTransformation) -> int | None:
+    """How many gradients make a step; None if that is one, or may change."""
+    found = [x.recipe.arguments for x in _accumulations(tx) if x.recipe]
+    if len(found) != 1 or "should_skip_update_fn" in found[0]:
+        return None
+    steps = found[0]["steps"]
+    return None if callable(steps) or steps == 1 else steps
+
+
+def _accumulations(tx: GradientTransformation) -> list[Accumulation]:
+    inner = [x for child in tx.children.values() for x in _accumulations(child)]
+    return [tx, *inner] if isinstance(tx, Accumulation) else inner
 
 
 def _names(variables: Sequence[Any]) -> list[str]:

@@ -605,6 +605,53 @@ def test_constraints_hold_and_overwritten_variables_have_no_slots() -> None:
     assert not any(v.path.endswith("_b") for v in optimizer.variables)
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [
+        door.SGD(0.5, gradient_accumulation_steps=3),
+        jopt.chain(jopt.accumulate(jopt.sgd(0.5), 3), jopt.identity()),
+    ],
+    ids=lambda tx: tx.name,
+)
+def test_the_largest_accumulated_gradient_overwrites_its_variable(tx: Any) -> None:
+    gradients = np.random.default_rng(1).normal(size=(7, 2, 3)).astype("float32")
+
+    def run(optimizer):
+        variables = [keras.Variable(np.ones(3, "float32"), name=n) for n in "ab"]
+        variables[0].overwrite_with_gradient = True
+        optimizer.build(variables)
+        params = [v.value for v in variables]
+        state = [v.value for v in optimizer.variables]
+        seen = []
+        for pair in gradients:
+            params, state = jax.jit(optimizer.stateless_apply)(
+                state, list(pair), params
+            )
+            values = dict(zip(map(id, optimizer.variables), state, strict=True))
+            sums = [values[id(v)] for v in optimizer._accumulated_gradients]
+            seen.append([*params, *sums])
+        return np.array(seen)
+
+    theirs = run(library.SGD(0.5, gradient_accumulation_steps=3))
+    np.testing.assert_allclose(run(as_optimizer(tx)), theirs, rtol=1e-6, atol=1e-6)
+    largest = gradients[3:6, 0].max(0, initial=0)  # Keras starts at zero
+    np.testing.assert_array_equal(theirs[5, 0], largest)
+
+
+def test_gradients_overwrite_at_once_where_the_number_accumulated_may_change() -> None:
+    for tx in (
+        jopt.accumulate(jopt.sgd(0.5), 1),
+        jopt.accumulate(jopt.sgd(0.5), lambda step: 3),
+        jopt.accumulate(jopt.sgd(0.5), 3, should_skip_update_fn=jopt.skip_not_finite),
+    ):
+        variables = [keras.Variable(np.ones(3, "float32"), name=n) for n in "ab"]
+        variables[0].overwrite_with_gradient = True
+        optimizer = as_optimizer(tx)
+        assert optimizer.gradient_accumulation_steps is None
+        optimizer.apply([jnp.full(3, 7.0), jnp.ones(3)], variables)
+        np.testing.assert_array_equal(variables[0].value, 7)
+
+
 def test_stateless_apply_runs_in_a_compiled_loop() -> None:
     variables = [keras.Variable(np.ones(3, "float32"), name="w")]
     optimizer = as_optimizer(jopt.adam(0.1))
