@@ -120,6 +120,48 @@ def test_fit_ends_where_it_ends_with_keras_s_own(name: str, arguments: Any) -> N
     assert float(ours.optimizer.learning_rate) == float(theirs.optimizer.learning_rate)
 
 
+@pytest.mark.parametrize("name, arguments", CALLS, ids=str)
+def test_arguments_are_attributes_as_in_keras(name: str, arguments: Any) -> None:
+    tx = getattr(door, name)(**arguments)
+    theirs, ours = getattr(library, name)(**arguments), as_optimizer(tx)
+    again = library.deserialize(library.serialize(ours))
+    for argument in tx.spec.arguments.keys() - {"exclude_from_weight_decay"}:
+        value = getattr(theirs, argument)
+        if argument == "name":
+            value = getattr(again, argument)
+            assert value.rstrip("_0123456789") == theirs.name.rstrip("_0123456789")
+        for optimizer in (ours, again):
+            assert getattr(optimizer, argument) == value, argument
+    variable = keras.Variable(np.ones(3, "float32"))
+    ours.apply([jnp.ones(3)], [variable])
+    assert ours.use_ema == theirs.use_ema
+    assert ours.gradient_accumulation_steps == theirs.gradient_accumulation_steps
+
+
+def test_names_are_numbered_with_those_of_keras() -> None:
+    keras.utils.clear_session()
+    makers = (library.AdamW, lambda: as_optimizer(door.AdamW()))
+    names = [make().name for make in (*makers, *reversed(makers))]
+    assert names == ["adam_w", "adam_w_1", "adam_w_2", "adam_w_3"]
+    assert as_optimizer(door.AdamW(name="mine")).name == "mine"
+    assert as_optimizer(door.AdamW(name="mine"), "yours").name == "yours"
+    assert as_optimizer(jopt.adamw(0.1)).name == "jopt_optimizer"
+
+
+def test_what_describes_the_transformation_cannot_be_set() -> None:
+    optimizer = as_optimizer(door.Adam(0.5, clipnorm=1.0))
+    for name in ("clipnorm", "weight_decay", "use_ema", "beta_1", "amsgrad"):
+        with pytest.raises(AttributeError, match=f"^{name} describes the transform"):
+            setattr(optimizer, name, 0.5)
+    assert optimizer.clipnorm == 1 and optimizer.beta_1 == 0.9
+    optimizer.learning_rate, optimizer.loss_scale_factor = 0.25, 2.0
+    assert float(optimizer.learning_rate) == 0.25
+    with pytest.raises(AttributeError, match="^clipvalue describes the transform"):
+        as_optimizer(jopt.adam(0.5)).clipvalue = 1.0
+    with pytest.raises(ValueError, match="give it the names"):
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+
+
 def total(model: Any) -> float:
     return sum(float(np.abs(x).sum()) for x in model.get_weights())
 
