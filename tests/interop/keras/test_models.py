@@ -151,12 +151,12 @@ def test_names_are_numbered_with_those_of_keras() -> None:
 def test_what_describes_the_transformation_cannot_be_set() -> None:
     optimizer = as_optimizer(door.Adam(0.5, clipnorm=1.0))
     for name in ("clipnorm", "weight_decay", "use_ema", "beta_1", "amsgrad"):
-        with pytest.raises(AttributeError, match=f"^{name} describes the transform"):
+        with pytest.raises(AttributeError, match=f"{name} describes"):
             setattr(optimizer, name, 0.5)
     assert optimizer.clipnorm == 1 and optimizer.beta_1 == 0.9
     optimizer.learning_rate, optimizer.loss_scale_factor = 0.25, 2.0
     assert float(optimizer.learning_rate) == 0.25
-    with pytest.raises(AttributeError, match="^clipvalue describes the transform"):
+    with pytest.raises(AttributeError, match="clipvalue describes"):
         as_optimizer(jopt.adam(0.5)).clipvalue = 1.0
     with pytest.raises(ValueError, match="give it the names"):
         optimizer.exclude_from_weight_decay(var_names=["bias"])
