@@ -196,7 +196,7 @@ class OptimizerFactory(Factory[P, Any], Generic[P]):
             )
         if name == "momentum" and self.class_name == "SGD" and is_whole:
             raise ValueError(
-                "`momentum` must be a float between [0, 1], and Keras takes no integer. "
+                "`momentum` must be a float between [0, 1], and not an integer. "
                 f"Received: momentum={value}. Write {float(value)}"
             )
         if name == "ema_overwrite_frequency" and isinstance(value, float):

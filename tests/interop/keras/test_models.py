@@ -634,6 +634,10 @@ def test_a_sparse_gradient_makes_the_step_of_the_dense_one() -> None:
     )
     theirs = run(library.Adam(0.1, weight_decay=0.1), False)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    # So a sparse update would save nothing: Keras adds it to the whole variable.
+    table = keras.Variable(np.ones((4, 2), "float32"))
+    update = BCOO((jnp.ones((1, 2)), jnp.array([[2]])), shape=(4, 2))
+    assert isinstance(table + update, jax.Array)
 
 
 def test_constraints_hold_and_overwritten_variables_have_no_slots() -> None:
