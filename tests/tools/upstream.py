@@ -28,18 +28,12 @@ from tests.tools.table import ROOT
 PAGE = ROOT / "tests" / "parity" / "upstream.md"
 # What differs on purpose, by expressions that match "file::test" or "optimizer, name".
 REASONS = {
-    r"::test_invalid_|::test_weight_decay_is_none": "Other words: the ValueError has a "
-    "message of jopt's own.",
-    r"::test_clip_args|::test_gradient_accumulation$": "The arguments are those of the "
-    "transformation; the optimizer has no attributes such as `clipnorm`.",
-    r"::test_optimizer_auto_naming": "All optimizers have one class, which Keras names "
-    "`jopt_optimizer`, `jopt_optimizer_1`.",
-    r"MuonTest::test_(Newton|should|lr_adjust)|::test_build_with_empty_var_list": "The "
-    "test calls or reads what only Keras's class has, such as `lr_adjust`.",
-    r"SGDTest::test_single_step": "The state counts steps too, so there is a variable "
-    "more.",
+    r"SGDTest::test_single_step": "The state counts the steps of the transformation, "
+    "so there is a variable more. Keras's count of calls is another number where "
+    "gradients accumulate or only overwrite variables.",
     r"::test_sparse_gradients_": "A sparse gradient becomes a dense one with the same "
-    "step, so the update is not sparse either.",
+    "step, so the update is not sparse either. On JAX Keras's own is dense, too, once "
+    "it is added to its variable.",
     r"^LBFGS::": "There is no LBFGS.",
     r"^ASGD::.*Plateau": "A plateau scales the updates, but the average of ASGD "
     "follows from its own; the chain is refused.",
@@ -205,8 +199,9 @@ backend. Each optimizer that a test names is `as_optimizer` around the transform
 schedule is that of `jopt.interop.keras`. `LossScaleOptimizer`, `MultiOptimizer` and
 `OptimizerMap` are Keras's, around these. What Keras has as methods is translated:
 `exclude_from_weight_decay` to the argument of this name, and `update_step`,
-`_apply_weight_decay` and `_clip_gradients` to a step that does only this. Steps such as
-3.0 become integers for schedules.
+`_apply_weight_decay`, `_clip_gradients` and Muon's `zeropower_via_newtonschulz5` and
+`lr_adjust` to a step that does only this. Muon's `_should_use_adamw` and Nadam's
+`_u_product` are read from the state. Steps such as 3.0 become integers for schedules.
 
 "not in Keras" are tests that Keras itself does not pass here, most of them for other
 backends, and "tests" are the others. Those with "no jopt" make none of its optimizers

@@ -14,9 +14,11 @@ import re
 import sys
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import pytest
 
+from jopt import tree
 from jopt.interop import keras as door
 from jopt.interop.keras.model_optimizer import JoptOptimizer, keras
 
@@ -104,6 +106,39 @@ class OptimizerStandIn(JoptOptimizer, metaclass=Called):
         return [-x for x in updates]
 
 
+class MuonStandIn(OptimizerStandIn):
+    """The stand-in of Muon, with the parts of its step that are methods in Keras."""
+
+    def zeropower_via_newtonschulz5(self, x, steps):
+        """Make a step that does only this."""
+        return self._first_step(x, ns_steps=steps, rms_rate=None)
+
+    def lr_adjust(self, x):
+        """Multiply by the ratio of a step to the same step without `rms_rate`."""
+        return x * self._first_step(x) / self._first_step(x, rms_rate=None)
+
+    def _first_step(self, x, **given):
+        without = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+        spec = self.transformation.spec
+        arguments = spec.arguments | without | {"learning_rate": 1.0} | given
+        tx = spec.factory(**arguments)
+        updates, _ = tx.update({"x": x}, tx.init({"x": x}), {"x": x})
+        return -updates["x"]
+
+    def _should_use_adamw(self, variable):
+        # Only Adam's leaves have a second moment.
+        state = self.transformation.init({variable.path: variable.value})
+        return bool(jax.tree.leaves(tree.get(state, "nu")))
+
+
+class NadamStandIn(OptimizerStandIn):
+    """The stand-in of Nadam, with Keras's name for a number of its state."""
+
+    @property
+    def _u_product(self):
+        return tree.get(self.state, "mu_product")
+
+
 class ScheduleStandIn(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule of `jopt.interop.keras`, of a class with Keras's name."""
 
@@ -126,9 +161,10 @@ def put(name: str, base: type, module: str, *places: Any) -> type:
     return cls
 
 
+BASES = {"Muon": MuonStandIn, "Nadam": NadamStandIn}
 for source, name in OPTIMIZERS.items():
     module = importlib.import_module(f"keras.src.optimizers.{source}")
-    cls = put(name, OptimizerStandIn, "keras.optimizers", module)
+    cls = put(name, BASES.get(name, OptimizerStandIn), "keras.optimizers", module)
     if hasattr(sources, name):  # Lamb is only in its module
         setattr(sources, name, cls)
         sources.ALL_OBJECTS_DICT[name.lower()] = cls

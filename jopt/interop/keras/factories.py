@@ -305,10 +305,11 @@ class Factory(Generic[P, Value]):
                 + ("; give the options by name" if self.hints else "")
             ) from None
         call.apply_defaults()
-        return {
-            name: _normalized(name, value, self.parameters[name].annotation)
-            for name, value in call.arguments.items()
-        }
+        return {name: self.normalized(name, x) for name, x in call.arguments.items()}
+
+    def normalized(self, name: str, value: Any) -> Any:
+        """Return an argument in the form that its annotation asks for."""
+        return _normalized(name, value, self.parameters[name].annotation)
 
     def __reduce__(self) -> str:
         return self.__name__  # pickle looks the name up in the module
@@ -331,6 +332,11 @@ def _normalized(name: str, value: Any, annotation: Any) -> Any:
             return arguments.flag(name, value)
         if kind is int:
             return arguments.whole(name, value)
+        if kind is float and value is None:
+            raise TypeError(
+                f"Argument `{name}` must be a float. Received: {name}=None. Leave it "
+                "out for the default"
+            )
         if kind is float:
             return number(name, value, "a number")
         if kind is str and not isinstance(value, str):

@@ -9,6 +9,7 @@ Keras reads and sets.
 from __future__ import annotations
 
 import collections
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,8 @@ from jax.experimental.sparse import JAXSparse
 from jopt import tree
 from jopt.core.chain import as_transformation
 from jopt.core.transformation import GradientTransformation, OptState, Params
-from jopt.interop.keras.factories import KerasOptimizer, Remembered
+from jopt.interop.keras.factories import KerasOptimizer, Remembered, snake_case
+from jopt.interop.keras.pipeline import DEFAULTS, OptimizerFactory
 from jopt.interop.keras.stepping import stepped
 from jopt.state.hyperparams import RATE, changing_numbers_of
 from jopt.tree.paths import difference
@@ -28,12 +30,18 @@ from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 from jopt.values.config import from_config, to_config
 from jopt.values.numbers import Tunable
+from jopt.wrappers.accumulation import Accumulation
 from jopt.wrappers.loss_scale import scale_loss
 
 
 # For type checkers, "keras" is the folder of this module.
 keras: Any = importlib.import_module("keras")
 KerasSchedule: Any = keras.optimizers.schedules.LearningRateSchedule
+
+
+# Attributes of every Keras optimizer that only describe the transformation here.
+DESCRIBING = {*DEFAULTS} - {"loss_scale_factor", "name", "exclude_from_weight_decay"}
+SETTABLE = {"learning_rate", "loss_scale_factor", "name"}
 
 
 class ScheduledRate(KerasSchedule):
@@ -117,14 +125,44 @@ class JoptOptimizer(keras.optimizers.Optimizer):
         own = _one_rate(rates)
         if learning_rate is None or not isinstance(own, float):
             learning_rate = own
+        given = _arguments(tx)
+        options = {n: x for n, x in given.items() if n in DESCRIBING}
+        options["gradient_accumulation_steps"] = _gradients_per_step(tx)
         super().__init__(
-            learning_rate=learning_rate, loss_scale_factor=loss_scale_factor, name=name
+            learning_rate=learning_rate,
+            loss_scale_factor=loss_scale_factor,
+            name=name or _name(tx),
+            **options,
         )
+        for argument, value in given.items():  # Keras has all of them as attributes
+            if argument not in dir(self):
+                setattr(self, argument, value)
         self.transformation = tx
         # Where the state has the learning rate of Keras's variable.
         self._rate_places = tuple(rates) if isinstance(own, float) else ()
         self._count_place = f"{next(iter(rates), '').removesuffix(RATE)}count"
         self._made: Built | None = None
+        # The last, because from here on they cannot be set.
+        self._describing = frozenset({*DESCRIBING, *given} - SETTABLE)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, but none that the steps would not follow."""
+        if name in self.__dict__.get("_describing", ()):
+            raise AttributeError(
+                f"{name} describes the transformation, so setting it would not change "
+                f"the steps: make an optimizer of a transformation with this {name}"
+            )
+        super().__setattr__(name, value)
+
+    def exclude_from_weight_decay(
+        self, var_list: Any = None, var_names: Any = None
+    ) -> None:
+        """Raise, because the transformation says which variables decay."""
+        raise ValueError(
+            "the transformation says which variables decay: give it the names, "
+            "AdamW(…, exclude_from_weight_decay=['bias']), or if it is one of jopt's "
+            "own a mask of paths, jopt.adamw(…, mask='kernel')"
+        )
 
     # The variables.
 
@@ -132,7 +170,12 @@ class JoptOptimizer(keras.optimizers.Optimizer):
         """Make the variables of the state."""
         if self.built:
             return
+        # Keras would make averages and sums of its own beside those of the state.
+        own = {"use_ema": self.use_ema}
+        own["gradient_accumulation_steps"] = self.gradient_accumulation_steps
+        self.__dict__.update(use_ema=False, gradient_accumulation_steps=None)
         super().build(variables)
+        self.__dict__.update(own)
         learned = [
             v for v in variables if not self._overwrite_variable_with_gradient(v)
         ]
@@ -145,7 +188,18 @@ class JoptOptimizer(keras.optimizers.Optimizer):
         averages = self._averages()
         if len(averages) == len(variables):  # where Keras's SwapEMAWeights looks
             self._model_variables_moving_average = list(averages.values())
-            self.use_ema = True
+            self.__dict__.update(use_ema=True)
+        if (
+            self.gradient_accumulation_steps
+        ):  # where Keras accumulates gradients that overwrite their variables
+            names = {id(v): n for n, v in zip(made.names, learned, strict=True)}
+            sums = self._by_parameter("AccumulateState", "acc_grads")
+            self._accumulated_gradients = [
+                sums.get(names[id(v)])
+                if id(v) in names
+                else self.add_variable_from_reference(v, name="gradient_accumulator")
+                for v in variables
+            ]
 
     def _variable(self, place: str, value: jax.Array, made: Built) -> Any:
         alike = [
@@ -163,10 +217,14 @@ class JoptOptimizer(keras.optimizers.Optimizer):
 
     def _averages(self) -> dict[str, Any]:
         """The average of each parameter by path, if the state has one average."""
-        found = tree.get_all_with_path(self.state, "ParamsEmaState")
+        return self._by_parameter("ParamsEmaState", "ema")
+
+    def _by_parameter(self, name: str, field: str) -> dict[str, Any]:
+        """A field's variables by path, if the state has one member of this name."""
+        found = tree.get_all_with_path(self.state, name)
         if len(found) != 1:
             return {}
-        prefix = tree.path_name((*found[0][0], jax.tree_util.GetAttrKey("ema")))
+        prefix = tree.path_name((*found[0][0], jax.tree_util.GetAttrKey(field)))
         slots = self._parts.slots
         places = {name: f"{prefix}/{name}" for name in self._parts.names}
         return {n: slots[place] for n, place in places.items() if place in slots}
@@ -328,6 +386,36 @@ def _one_rate(rates: Mapping[str, Any]) -> Any:
     return NoSingleRate(rates)
 
 
+def _arguments(tx: GradientTransformation) -> dict[str, Any]:
+    """The arguments of the Keras optimizer that a transformation stands for."""
+    if isinstance(tx, KerasOptimizer) and isinstance(tx.spec.factory, OptimizerFactory):
+        return tx.spec.arguments
+    return {}
+
+
+def _name(tx: GradientTransformation) -> str | None:
+    """The name that Keras gives to an optimizer of this class: adam, then adam_1."""
+    if not isinstance(tx, KerasOptimizer):
+        return None
+    name = snake_case(tx.spec.class_name)
+    number = keras.backend.get_uid(name)
+    return name if number == 1 else f"{name}_{number - 1}"
+
+
+def _gradients_per_step(tx: GradientTransformation) -> int | None:
+    """How many gradients make a step; None if that is one, or may change."""
+    found = [x.recipe.arguments for x in _accumulations(tx) if x.recipe]
+    if len(found) != 1 or "should_skip_update_fn" in found[0]:
+        return None
+    steps = found[0]["steps"]
+    return None if callable(steps) or steps == 1 else steps
+
+
+def _accumulations(tx: GradientTransformation) -> list[Accumulation]:
+    inner = [x for child in tx.children.values() for x in _accumulations(child)]
+    return [tx, *inner] if isinstance(tx, Accumulation) else inner
+
+
 def _names(variables: Sequence[Any]) -> list[str]:
     """A distinct name for each variable: its path."""
     names: dict[str, None] = {}
@@ -352,17 +440,14 @@ def _check_needs(tx: GradientTransformation) -> None:
 
 def _written(tx: GradientTransformation) -> dict[str, Any]:
     """A transformation as data for `from_config`."""
-    try:
-        return to_config(tx)
-    except TypeError:
-        # Keras's Muon and MultiOptimizer choose leaves by functions, which have no
-        # config; but the calls that made them have one.
-        if not isinstance(tx, KerasOptimizer):
-            raise
-        config = _call(tx)
-        if from_config(config) != tx:
-            raise
-        return config
+    if isinstance(tx, KerasOptimizer):
+        # The call of Keras: it has the arguments, and a config where Keras's Muon and
+        # MultiOptimizer choose leaves by functions, which have none.
+        with contextlib.suppress(TypeError):
+            config = _call(tx)
+            if from_config(config) == tx:
+                return config
+    return to_config(tx)
 
 
 def _call(value: Any) -> Any:

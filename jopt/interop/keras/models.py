@@ -23,13 +23,16 @@ def as_optimizer(tx: GradientTransformation, name: str | None = None) -> Any:
     of ``fit`` the average of `jopt.params_ema`, or of ``use_ema=True``, becomes the
     parameters.
 
+    The arguments of Keras's class, such as ``beta_1`` and ``clipnorm``, are attributes,
+    as there, but cannot be set.
+
     A program that loads a saved model has to know the class first: ``import
     jopt.interop.keras.model_optimizer``.
 
     Args:
       tx: A transformation, made by `jopt.interop.keras` or any other. It cannot need
         more than gradients and parameters.
-      name: The optimizer's name; None makes one up.
+      name: The optimizer's name; None makes one up, as Keras does: ``"adam_1"``.
 
     Returns:
       An optimizer of Keras; its ``LossScaleOptimizer`` if ``tx`` is jopt's.

@@ -22,6 +22,7 @@ from jopt.interop.keras.pipeline import (
     Rate,
     Rule,
     between,
+    check_signs,
     decay,
     optimizer,
 )
@@ -46,6 +47,10 @@ def SGD(
     >>> SGD(0.1, momentum=0.9)
     sgd(learning_rate=0.1, momentum=0.9, lr_in_momentum=True)
     """
+    if not 0 <= momentum <= 1:
+        raise ValueError(
+            f"`momentum` must be a float between [0, 1]. Received: momentum={momentum}"
+        )
     heavy = decay(momentum=momentum)
     if heavy:
         return Rule(sgd(learning_rate, heavy, nesterov, lr_in_momentum=True))
@@ -161,13 +166,15 @@ def Ftrl(
     >>> Ftrl(l1_regularization_strength=0.1)
     ftrl(learning_rate=0.001, l1=0.1)
     """
-    arguments.nonnegative(
+    check_signs("negative", learning_rate_power=learning_rate_power)
+    check_signs(
+        "positive",
         initial_accumulator_value=initial_accumulator_value,
         l1_regularization_strength=l1_regularization_strength,
         l2_regularization_strength=l2_regularization_strength,
         l2_shrinkage_regularization_strength=l2_shrinkage_regularization_strength,
-        beta=beta,
     )
+    arguments.nonnegative(beta=beta)
     return Rule(
         ftrl(
             learning_rate,
@@ -199,10 +206,11 @@ def Lion(
     >>> Lion(1e-4, weight_decay=0.1)
     lion(learning_rate=0.0001, weight_decay=0.1)
     """
-    if beta_1 == 0:
+    if not 0 < beta_1 <= 1:
         raise ValueError(
-            f"beta_1 must be in (0, 1], got beta_1={beta_1}: the update would be the "
-            "sign of the gradient, without momentum"
+            "Argument `beta_1` must be in the [0, 1] range. Otherwise, the optimizer "
+            f"degenerates to SignSGD. Received: beta_1={beta_1}. These are Keras's "
+            "words; it refuses 0 too"
         )
     b1, b2 = decay(beta_1=beta_1), decay(beta_2=beta_2)
 

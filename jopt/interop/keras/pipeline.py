@@ -13,7 +13,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypedDict, cast, get_type_hints
+from typing import Any, Generic, Literal, NamedTuple, TypedDict, cast, get_type_hints
+
+import numpy as np
 
 from jopt.core.chain import chain
 from jopt.core.factory import Schedule, recorded
@@ -156,6 +158,17 @@ def decay(**values: float) -> Any:
     return constant_schedule(1.0) if value == 1 else value
 
 
+def check_signs(sign: Literal["positive", "negative"], **values: float) -> None:
+    """Raise in Keras's words if a number has the other sign, or is not finite."""
+    for name, value in values.items():
+        number = arguments.known(value) or 0.0  # a traced one is not known
+        if number < 0 if sign == "positive" else number > 0:
+            raise ValueError(
+                f"`{name}` needs to be {sign} or zero. Received: {name}={value}."
+            )
+    arguments.finite(**values)
+
+
 class OptimizerFactory(Factory[P, Any], Generic[P]):
     """A factory with the arguments and numbers of a Keras 3 optimizer."""
 
@@ -166,13 +179,32 @@ class OptimizerFactory(Factory[P, Any], Generic[P]):
         """Make a transformation that stands for Keras's optimizer."""
         return cast(KerasOptimizer, super().__call__(*args, **kwargs))
 
-    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return all arguments of a call; the learning rate may be a function of ()."""
-        if args and takes_nothing(args[0]):
-            args = (WithoutStep(args[0]), *args[1:])
-        if takes_nothing(kwargs.get("learning_rate")):
-            kwargs = kwargs | {"learning_rate": WithoutStep(kwargs["learning_rate"])}
-        return super().bound(args, kwargs)
+    def normalized(self, name: str, value: Any) -> Any:
+        """Return an argument in its form; the learning rate may be a function of ().
+
+        Raises:
+          ValueError: Keras refuses the type of a number.
+        """
+        if name == "learning_rate" and takes_nothing(value):
+            value = WithoutStep(value)
+        is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if name == "learning_rate" and is_whole:
+            raise ValueError(
+                "Argument `learning_rate` should be float, or an instance of "
+                "LearningRateSchedule, or a callable, and Keras takes no integer. "
+                f"Received instead: learning_rate={value}. Write {float(value)}"
+            )
+        if name == "momentum" and self.class_name == "SGD" and is_whole:
+            raise ValueError(
+                "`momentum` must be a float between [0, 1], and not an integer. "
+                f"Received: momentum={value}. Write {float(value)}"
+            )
+        if name == "ema_overwrite_frequency" and isinstance(value, float):
+            raise ValueError(
+                "`ema_overwrite_frequency` must be an integer >= 1 or None. Received: "
+                f"ema_overwrite_frequency={value}"
+            )
+        return super().normalized(name, value)
 
     def plain(self, values: dict[str, Any]) -> GradientTransformation:
         """Make the bare transformation from the values of all arguments."""
@@ -202,7 +234,7 @@ class OptimizerFactory(Factory[P, Any], Generic[P]):
         return decayed_first(rule.whole, decay)
 
 
-CLIPS = ("clipvalue", "clipnorm", "global_clipnorm")
+CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 
 
 def check_options(values: dict[str, Any]) -> dict[str, Any]:
@@ -212,12 +244,14 @@ def check_options(values: dict[str, Any]) -> dict[str, Any]:
       ValueError: An option is out of range, or two options exclude each other.
     """
     options = {name: values[name] for name in DEFAULTS}
-    if len(clips := [n for n in CLIPS if options[n] is not None]) > 1:
+    clips = {n: options[n] for n in CLIPS}
+    if sum(x is not None for x in clips.values()) > 1:
         raise ValueError(
-            f"Keras 3 clips in one way only, got {' and '.join(clips)}: give one of "
-            f"{', '.join(CLIPS)}, or chain the others before the optimizer"
+            "Only one of `clipnorm`, `clipvalue` and `global_clipnorm` can be set. "
+            f"Received: {', '.join(f'{n}={x}' for n, x in clips.items())}. Chain the "
+            "others before the optimizer"
         )
-    arguments.nonnegative(**{n: options[n] for n in (*CLIPS, "weight_decay")})
+    arguments.nonnegative(**clips, weight_decay=options["weight_decay"])
     arguments.fraction(ema_momentum=options["ema_momentum"])
     arguments.positive(loss_scale_factor=options["loss_scale_factor"])
     for name, least in (

@@ -813,11 +813,43 @@ BAD = [
     ("Adam(epsilon=0)", ValueError, "epsilon must be > 0"),
     ("Adam(amsgrad='yes')", TypeError, "amsgrad must be True or False"),
     ("Adam(name=3)", TypeError, "name must be a string"),
-    ("Adam(clipnorm=1.0, clipvalue=1.0)", ValueError, "clipvalue and clipnorm"),
+    (
+        "Adam(clipnorm=1.0, clipvalue=2.0)",
+        ValueError,
+        "Only one of `clipnorm`, `clipvalue` and `global_clipnorm` can be set. "
+        "Received: clipnorm=1.0, clipvalue=2.0, global_clipnorm=None. Chain the",
+    ),
     ("Adam(clipnorm=-1.0)", ValueError, "clipnorm must be >= 0"),
     ("Adam(weight_decay=-1.0)", ValueError, "weight_decay must be >= 0"),
-    ("AdamW(weight_decay=None)", ValueError, "weight_decay must be a number"),
-    ("Lion(beta_1=0.0)", ValueError, r"beta_1 must be in \(0, 1\]"),
+    (
+        "AdamW(weight_decay=None)",
+        ValueError,
+        "Argument `weight_decay` must be a float. Received: weight_decay=None. Leave",
+    ),
+    ("Adam(beta_1=None)", ValueError, "Received: beta_1=None. Leave it out"),
+    ("Lion(beta_1=0.0)", ValueError, r"in the \[0, 1\] range.*Received: beta_1=0.0. "),
+    ("Lion(beta_1=1.5)", ValueError, r"in the \[0, 1\] range.*Received: beta_1=1.5. "),
+    *(
+        (f"Ftrl({name}=-0.5)", ValueError, f"^`{name}` needs .*Received: {name}=-0.5.$")
+        for name in (
+            *("initial_accumulator_value", "l1_regularization_strength"),
+            *(f"l2_{x}regularization_strength" for x in ("", "shrinkage_")),
+        )
+    ),
+    (
+        "Ftrl(learning_rate_power=0.5)",
+        ValueError,
+        "^`learning_rate_power` needs to be negative or zero. Received: "
+        "learning_rate_power=0.5.$",
+    ),
+    ("Ftrl(learning_rate_power=-jnp.inf)", ValueError, "power must be a finite"),
+    ("Adam(1)", ValueError, "`learning_rate` should be float.* Write 1.0"),
+    ("Muon(learning_rate=2)", ValueError, "learning_rate=2. Write 2.0"),
+    (
+        "Adam(use_ema=True, ema_overwrite_frequency=2.0)",
+        ValueError,
+        "Received: ema_overwrite_frequency=2.0",
+    ),
     ("Adam(use_ema=True, ema_momentum=2.0)", ValueError, "ema_momentum must be in"),
     (
         "Adam(gradient_accumulation_steps=1)",
@@ -828,7 +860,9 @@ BAD = [
     ("Adam(loss_scale_factor=0.0)", ValueError, "loss_scale_factor must be > 0"),
     ("Adam(exclude_from_weight_decay='bias')", TypeError, "must be a list of regular"),
     ("Adam(exclude_from_weight_decay=['('])", ValueError, "not a regular expression"),
-    ("SGD(momentum=1.5)", ValueError, "momentum must be in"),
+    ("SGD(momentum=1.5)", ValueError, r"between \[0, 1\]. Received: momentum=1.5"),
+    ("SGD(momentum=jnp.nan)", ValueError, r"between \[0, 1\]. Received: momentum=nan"),
+    ("SGD(momentum=1)", ValueError, r"between \[0, 1\].* momentum=1. Write 1.0"),
     ("Adafactor(beta_2_decay=0.8)", ValueError, "-0.8 is usual"),
     ("Muon(exclude_layers=['('])", ValueError, "not a regular expression"),
     ("ExponentialDecay(0.1, 0, 0.9)", ValueError, "decay_steps must be > 0"),
@@ -890,6 +924,11 @@ REFUSED = [
     "get('nothing')",
     "Adam('0.1')",
     "Adam([0.1])",
+    "Adam(1)",
+    "SGD(0, momentum=0.5)",
+    "SGD(momentum=0)",
+    "SGD(momentum=1)",
+    "SGD(use_ema=True, ema_overwrite_frequency=2.0)",
     "Adam(beta1=0.5)",
     "AdamW(weight_decay=None)",
     "Lion(beta_1=0.0)",
@@ -922,7 +961,8 @@ REFUSED = [
 @pytest.mark.parametrize("text", REFUSED)
 def test_where_keras_raises_a_value_error_so_does_this(text):
     with pytest.raises(
-        ValueError, match=r"must be|has no|always dynamic|one way|more v"
+        ValueError,
+        match=r"must be|has no|always dynamic|needs to|Only one|should be|more v",
     ):
         eval(text, public(keras))
 

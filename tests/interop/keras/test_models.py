@@ -120,6 +120,48 @@ def test_fit_ends_where_it_ends_with_keras_s_own(name: str, arguments: Any) -> N
     assert float(ours.optimizer.learning_rate) == float(theirs.optimizer.learning_rate)
 
 
+@pytest.mark.parametrize("name, arguments", CALLS, ids=str)
+def test_arguments_are_attributes_as_in_keras(name: str, arguments: Any) -> None:
+    tx = getattr(door, name)(**arguments)
+    theirs, ours = getattr(library, name)(**arguments), as_optimizer(tx)
+    again = library.deserialize(library.serialize(ours))
+    for argument in tx.spec.arguments.keys() - {"exclude_from_weight_decay"}:
+        value = getattr(theirs, argument)
+        if argument == "name":
+            value = getattr(again, argument)
+            assert value.rstrip("_0123456789") == theirs.name.rstrip("_0123456789")
+        for optimizer in (ours, again):
+            assert getattr(optimizer, argument) == value, argument
+    variable = keras.Variable(np.ones(3, "float32"))
+    ours.apply([jnp.ones(3)], [variable])
+    assert ours.use_ema == theirs.use_ema
+    assert ours.gradient_accumulation_steps == theirs.gradient_accumulation_steps
+
+
+def test_names_are_numbered_with_those_of_keras() -> None:
+    keras.utils.clear_session()
+    makers = (library.AdamW, lambda: as_optimizer(door.AdamW()))
+    names = [make().name for make in (*makers, *reversed(makers))]
+    assert names == ["adam_w", "adam_w_1", "adam_w_2", "adam_w_3"]
+    assert as_optimizer(door.AdamW(name="mine")).name == "mine"
+    assert as_optimizer(door.AdamW(name="mine"), "yours").name == "yours"
+    assert as_optimizer(jopt.adamw(0.1)).name == "jopt_optimizer"
+
+
+def test_what_describes_the_transformation_cannot_be_set() -> None:
+    optimizer = as_optimizer(door.Adam(0.5, clipnorm=1.0))
+    for name in ("clipnorm", "weight_decay", "use_ema", "beta_1", "amsgrad"):
+        with pytest.raises(AttributeError, match=f"{name} describes"):
+            setattr(optimizer, name, 0.5)
+    assert optimizer.clipnorm == 1 and optimizer.beta_1 == 0.9
+    optimizer.learning_rate, optimizer.loss_scale_factor = 0.25, 2.0
+    assert float(optimizer.learning_rate) == 0.25
+    with pytest.raises(AttributeError, match="clipvalue describes"):
+        as_optimizer(jopt.adam(0.5)).clipvalue = 1.0
+    with pytest.raises(ValueError, match="give it the names"):
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+
+
 def total(model: Any) -> float:
     return sum(float(np.abs(x).sum()) for x in model.get_weights())
 
@@ -592,6 +634,10 @@ def test_a_sparse_gradient_makes_the_step_of_the_dense_one() -> None:
     )
     theirs = run(library.Adam(0.1, weight_decay=0.1), False)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    # So a sparse update would save nothing: Keras adds it to the whole variable.
+    table = keras.Variable(np.ones((4, 2), "float32"))
+    update = BCOO((jnp.ones((1, 2)), jnp.array([[2]])), shape=(4, 2))
+    assert isinstance(table + update, jax.Array)
 
 
 def test_constraints_hold_and_overwritten_variables_have_no_slots() -> None:
@@ -603,6 +649,53 @@ def test_constraints_hold_and_overwritten_variables_have_no_slots() -> None:
     np.testing.assert_array_equal(variables[0].value, 0)
     np.testing.assert_array_equal(variables[1].value, 7)
     assert not any(v.path.endswith("_b") for v in optimizer.variables)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        door.SGD(0.5, gradient_accumulation_steps=3),
+        jopt.chain(jopt.accumulate(jopt.sgd(0.5), 3), jopt.identity()),
+    ],
+    ids=lambda tx: tx.name,
+)
+def test_the_largest_accumulated_gradient_overwrites_its_variable(tx: Any) -> None:
+    gradients = np.random.default_rng(1).normal(size=(7, 2, 3)).astype("float32")
+
+    def run(optimizer):
+        variables = [keras.Variable(np.ones(3, "float32"), name=n) for n in "ab"]
+        variables[0].overwrite_with_gradient = True
+        optimizer.build(variables)
+        params = [v.value for v in variables]
+        state = [v.value for v in optimizer.variables]
+        seen = []
+        for pair in gradients:
+            params, state = jax.jit(optimizer.stateless_apply)(
+                state, list(pair), params
+            )
+            values = dict(zip(map(id, optimizer.variables), state, strict=True))
+            sums = [values[id(v)] for v in optimizer._accumulated_gradients]
+            seen.append([*params, *sums])
+        return np.array(seen)
+
+    theirs = run(library.SGD(0.5, gradient_accumulation_steps=3))
+    np.testing.assert_allclose(run(as_optimizer(tx)), theirs, rtol=1e-6, atol=1e-6)
+    largest = gradients[3:6, 0].max(0, initial=0)  # Keras starts at zero
+    np.testing.assert_array_equal(theirs[5, 0], largest)
+
+
+def test_gradients_overwrite_at_once_where_the_number_accumulated_may_change() -> None:
+    for tx in (
+        jopt.accumulate(jopt.sgd(0.5), 1),
+        jopt.accumulate(jopt.sgd(0.5), lambda step: 3),
+        jopt.accumulate(jopt.sgd(0.5), 3, should_skip_update_fn=jopt.skip_not_finite),
+    ):
+        variables = [keras.Variable(np.ones(3, "float32"), name=n) for n in "ab"]
+        variables[0].overwrite_with_gradient = True
+        optimizer = as_optimizer(tx)
+        assert optimizer.gradient_accumulation_steps is None
+        optimizer.apply([jnp.full(3, 7.0), jnp.ones(3)], variables)
+        np.testing.assert_array_equal(variables[0].value, 7)
 
 
 def test_stateless_apply_runs_in_a_compiled_loop() -> None:
