@@ -259,7 +259,7 @@ def _orthogonalize(
     groups = collections.defaultdict(list)
     for i, leaf in enumerate(leaves):
         if leaf.size:
-            x = _as_matrices(leaf, axes[i], equilibrate)
+            x = _as_matrices(leaf, axes[i], equilibrate, start)
             groups[x.shape, x.dtype].append((i, x))
     devices = devices_along(mesh_axis)
     for group in groups.values():
@@ -267,7 +267,7 @@ def _orthogonalize(
             xs = [x for _, x in stack]
             factors = _together(xs, eps, triples, dtype, mesh_axis, start)
             for (i, _), o in zip(stack, factors, strict=True):
-                results[i] = _as_leaf(o, axes[i], leaves[i].shape)
+                results[i] = _as_leaf(o, axes[i], leaves[i].shape, start)
     return results
 
 
@@ -280,13 +280,21 @@ def _stacks(group: list[Any], devices: int) -> list[list[tuple[int, jax.Array]]]
     return [group[i : i + size] for i in range(0, n, size)]
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _as_matrices(leaf: jax.Array, axes: str, equilibrate: bool) -> jax.Array:
+def _turns(inputs: int, outputs: int, start: Start) -> bool:
+    """Whether the rows of the matrices are the outputs, of which there are fewer."""
+    # Of square matrices too, if as in torch: X X^T and X^T X round differently.
+    return inputs > outputs or (inputs == outputs and start == "round")
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _as_matrices(
+    leaf: jax.Array, axes: str, equilibrate: bool, start: Start
+) -> jax.Array:
     """Return the leaf as matrices ``(count, m, n)`` with m <= n."""
     _, inputs, outputs = shape = sizes(axes, leaf.shape)
     x = leaf.transpose(positions(axes, "bio")).reshape(shape)
     x = _divided(x, tree.norm_along(x, -2)) if equilibrate else x
-    return x.mT if inputs > outputs else x
+    return x.mT if _turns(inputs, outputs, start) else x
 
 
 def _divided(x: jax.Array, norm: jax.Array) -> jax.Array:
@@ -318,10 +326,12 @@ def _together(
     return [x[i * count : (i + 1) * count] for i in range(len(xs))]
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _as_leaf(o: jax.Array, axes: str, shape: tuple[int, ...]) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _as_leaf(
+    o: jax.Array, axes: str, shape: tuple[int, ...], start: Start
+) -> jax.Array:
     """Invert `_as_matrices`."""
     _, inputs, outputs = sizes(axes, shape)
     order = positions(axes, "bio")
-    o = o.mT if inputs > outputs else o
+    o = o.mT if _turns(inputs, outputs, start) else o
     return o.reshape([shape[i] for i in order]).transpose(np.argsort(order).tolist())

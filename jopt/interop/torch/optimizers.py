@@ -190,8 +190,11 @@ def Muon(
         partition({"matrix": Muon(), "rest": AdamW()}, labels)
 
     The iteration runs in float32. torch always runs it in bfloat16, which moves every
-    step by about 1 %. ``ns_dtype="bfloat16"`` gives torch's numbers, up to the order in
-    which a matrix product adds.
+    step by about 1 %. ``ns_dtype="bfloat16"`` rounds where torch does, and adds in
+    float32 between, as torch does. Small matrices then have torch's bits. From about 50
+    rows on, products that add in another order round one of 10,000 elements the other
+    way, which the iteration spreads: measured on CPUs, up to 2 % of the largest
+    element, and 0.8 % of the norm.
 
     Args:
       params: Parameter groups; None means one group of all parameters.
