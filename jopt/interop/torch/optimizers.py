@@ -22,6 +22,7 @@ from typing import Literal
 from jopt.algorithms.asgd import asgd
 from jopt.algorithms.matrices import Axes
 from jopt.algorithms.muon import scale_by_muon
+from jopt.algorithms.polar import UNCHANGED
 from jopt.algorithms.rprop import rprop
 from jopt.algorithms.sgd import sgd
 from jopt.core.chain import chain
@@ -106,7 +107,8 @@ def Rprop(
       lr: The first step size, >= 0; at least the smallest one.
       etas: Factors of a step size where the sign of the gradient changes, in (0, 1),
         and where it stays, > 1.
-      step_sizes: Smallest and largest step size, > 0.
+      step_sizes: Smallest and largest step size. In reversed order, every step size is
+        the second, as in torch.
       maximize: Whether to maximize instead of minimize.
 
     Returns:
@@ -121,14 +123,17 @@ def Rprop(
     del params
     arguments.nonnegative(lr=lr)
     etas, step_sizes = pair("etas", etas), pair("step_sizes", step_sizes)
-    if not 0 < etas[0] < 1 < etas[1] or not 0 < step_sizes[0] <= step_sizes[1]:
-        raise ValueError(
-            "etas must be below and above 1, and step_sizes in order, got "
-            f"etas={etas}, step_sizes={step_sizes}"
-        )
+    if not 0 < etas[0] < 1 < etas[1]:
+        raise ValueError(f"etas must be below and above 1, and > 0, got etas={etas}")
     # Every step size is at least the smallest, the first one too.
-    lr = lr or step_sizes[0]
-    return in_pairs(maximize, 0.0, rprop(lr, *etas, *step_sizes))
+    first = lr or step_sizes[0]
+    if not first > 0:
+        raise ValueError(
+            "no step size would leave 0: lr or step_sizes[0] must be > 0, got "
+            f"lr={text_of(lr)}, step_sizes={step_sizes}"
+        )
+    bounds = [unrefused(arguments.positive, step_size=x) for x in step_sizes]
+    return in_pairs(maximize, 0.0, rprop(first, *etas, *bounds))
 
 
 @optimizer("foreach", "capturable", "differentiable")
@@ -149,8 +154,8 @@ def ASGD(
     Args:
       params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
-      lambd: Decay of the parameters, >= 0.
-      alpha: Exponent of the decay of the rate, >= 0.
+      lambd: Decay of the parameters.
+      alpha: Exponent of the decay of the rate.
       t0: The step at which averaging starts.
       weight_decay: Multiple of the parameters added to the gradient, >= 0.
       maximize: Whether to maximize instead of minimize.
@@ -166,6 +171,9 @@ def ASGD(
     """
     del params
     arguments.nonnegative(lr=lr, weight_decay=weight_decay)
+    lambd = unrefused(arguments.nonnegative, lambd=lambd)
+    alpha = unrefused(arguments.nonnegative, alpha=alpha)
+    t0 = unrefused(arguments.nonnegative, t0=t0)
     tx = asgd(lr, lambd, alpha, t0, late_rate=True)
     return after(maximize, weight_decay, tx)
 
@@ -205,7 +213,8 @@ def Muon(
       ns_coefficients: Coefficients of the Newton-Schulz iteration.
       eps: Lower bound of the norm of a matrix, with ``ns_dtype``. Without, it has no
         effect: updates do not depend on the magnitude of the gradients.
-      ns_steps: Number of Newton-Schulz iterations.
+      ns_steps: Number of Newton-Schulz iterations, < 100. Without any, a matrix is
+        divided by its norm.
       adjust_lr_fn: Scale of the updates by shape: ``"original"`` or
         ``"match_rms_adamw"``; None means ``"original"``.
       axes: ``"oi"`` for weights of shape (outputs, inputs), as in torch; None means
@@ -227,6 +236,8 @@ def Muon(
     momentum = unrefused(arguments.decay_rate, momentum=momentum)
     adjust = adjust_lr_fn or "original"
     arguments.one_of(("original", "match_rms_adamw"), adjust_lr_fn=adjust)
+    if ns_steps < 1:
+        ns_coefficients, ns_steps = UNCHANGED, 1
     direction = scale_by_muon(
         ns_coefficients,
         ns_steps,

@@ -53,6 +53,12 @@ ALLOWED = {
     "Adafactor(lr=0.1, beta2_decay=0.0)": [0.685138597044999, -1.97154099584604],
     "Rprop(lr=0.0)": [0.9999968, -2.0],
     "Rprop(lr=0.0, step_sizes=(0.25, 50.0))": [0.2, -2.0],
+    "Rprop(lr=0.1, step_sizes=(0.5, 0.05))": [0.85, -2.0],
+    "Rprop(lr=0.1, step_sizes=(0.0, 50.0))": [0.72, -1.95],
+    "Rprop(lr=0.1, step_sizes=(-0.5, 50.0), etas=(0.25, 1.5))": [0.7125, -1.925],
+    "ASGD(lr=0.1, lambd=-0.5)": [1.03099162100846, -2.35870743232615],
+    "ASGD(lr=0.1, lambd=0.5, alpha=-0.5)": [0.627535431614972, -1.53618643044923],
+    "ASGD(lr=0.1, t0=-2.0)": [0.824964188440836, -1.91242243953792],
 }
 
 
@@ -188,6 +194,7 @@ REFUSED = [
     ("SGD(momentum=-0.5)", "momentum must be >= 0"),
     ("Muon(momentum=-0.5)", "momentum must be >= 0"),
     ("Adam(eps=-1e-8)", "eps must be >= 0"),
+    ("Rprop(etas=(0.5, 1.0))", r"etas must be below and above 1, and > 0"),
 ]
 ERRORS = [
     (
@@ -200,6 +207,7 @@ ERRORS = [
     ),
     ("SGD(lr=[0.1, 0.2])", "lr must have one value for each of the 1"),
     ("SGD([{'params': '', 'lr': 0.1}], lr=[0.2])", "group 0 has its own lr=0.1"),
+    ("Rprop(lr=0.0, step_sizes=(0.0, 50.0))", "no step size would leave 0"),
 ]
 
 
