@@ -94,7 +94,7 @@ def SGD(
 @optimizer("foreach", "capturable", "differentiable")
 def Rprop(
     params: Groups = None,
-    lr: float = 1e-2,
+    lr: ScalarOrSchedule = 1e-2,
     etas: Betas = (0.5, 1.2),
     step_sizes: Betas = (1e-6, 50.0),
     *,
@@ -104,7 +104,8 @@ def Rprop(
 
     Args:
       params: Parameter groups; None means one group of all parameters.
-      lr: The first step size, >= 0; at least the smallest one.
+      lr: The first step size, >= 0; at least the smallest one. Of a schedule only
+        step 0 counts, as in torch.
       etas: Factors of a step size where the sign of the gradient changes, in (0, 1),
         and where it stays, > 1.
       step_sizes: Smallest and largest step size. In reversed order, every step size is
@@ -115,12 +116,20 @@ def Rprop(
       A transformation.
 
     Raises:
+      TypeError: ``lr`` is tunable: later steps do not use it.
       ValueError: A number is out of range.
 
     >>> Rprop()
     split_real_and_imaginary(inner=rprop(learning_rate=0.01))
     """
     del params
+    if callable(lr):
+        lr = float(lr(0))
+    if not isinstance(lr, float):
+        raise TypeError(
+            "lr of Rprop is the first step size, which later steps do not use, so it "
+            f"must be a number or a schedule, got lr={text_of(lr)}"
+        )
     arguments.nonnegative(lr=lr)
     etas, step_sizes = pair("etas", etas), pair("step_sizes", step_sizes)
     if not 0 < etas[0] < 1 < etas[1]:

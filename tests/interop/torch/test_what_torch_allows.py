@@ -99,6 +99,30 @@ def test_the_recorded_numbers_are_those_of_the_installed_torch(text):
     np.testing.assert_allclose(theirs(text), ALLOWED[text], 1e-12, 1e-12)
 
 
+def test_of_a_schedule_rprop_uses_the_first_rate_only():
+    made = torch.Rprop(lr=torch.lr_scheduler.LinearLR(0.1, 0.5))
+    assert made == torch.Rprop(lr=float(np.float32(0.05)))
+    with pytest.raises(TypeError, match="number or a schedule, got lr=tunable"):
+        torch.Rprop(lr=jopt.tunable(0.1))
+
+
+def test_so_does_torch():
+    library, params = pytest.importorskip("torch"), []
+    for schedule in (False, True):
+        p = library.tensor(PARAMS, requires_grad=True)
+        optimizer = library.optim.Rprop([p], lr=0.1 if schedule else 0.05)
+        schedulers = library.optim.lr_scheduler
+        if schedule:
+            scheduler = schedulers.LinearLR(optimizer, 0.5)
+        for g in GRADS:
+            p.grad = library.tensor(g)
+            optimizer.step()
+            if schedule:
+                scheduler.step()
+        params.append(p.detach().numpy())
+    np.testing.assert_array_equal(*params)
+
+
 @pytest.mark.parametrize("name", torch_front_door.OPTIMIZERS)
 def test_how_to_run_a_step_changes_nothing_and_is_accepted_where_torch_has_it(name):
     make, theirs = getattr(torch, name), json.loads(CALLS.read_text())[name]
