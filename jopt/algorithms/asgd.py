@@ -97,8 +97,11 @@ def asgd(
         return {"step_size": decayed(t - 1), "mu": share(t)}
 
     def late_scalars(t, eta):
-        now = jnp.where(t == 1, learning_rate, eta)
-        return {"step_size": now, "mu": share(t), "eta": decayed(t)}
+        first = t == 1
+        now = jnp.where(first, learning_rate, eta)
+        # torch's average starts at the parameters, also with a t0 below 0.
+        mu = jnp.where(first, 1.0, share(t))
+        return {"step_size": now, "mu": mu, "eta": decayed(t)}
 
     def rule(g, ax, *, p, step_size, mu):
         u = -step_size * (g + lambd * p)

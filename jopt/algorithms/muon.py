@@ -108,7 +108,8 @@ def scale_by_muon(
       equilibrate: Whether to first give all outputs of U the same norm (MuonEq, 2026).
       ns_start: What comes before the iteration first: ``"divide"`` divides by the norm
         and then rounds to ``ns_dtype``; ``"round"`` also rounds before, and the norm,
-        which ``eps`` then bounds from below. The latter is what torch does.
+        which ``eps`` then bounds from below. The latter is what torch does. So
+        does the iteration of a square matrix, whose rows are then the outputs.
 
     Returns:
       A transformation.

@@ -33,6 +33,7 @@ from jopt.values.arguments import abbreviated, suggestion, text_of
 Triple: TypeAlias = tuple[float, float, float]
 Start: TypeAlias = Literal["divide", "round"]
 
+UNCHANGED = (1.0, 0.0, 0.0)  # the coefficients of a step that does nothing
 _SIMPLE = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ = (2.0, -1.5, 0.5)
 _QUINTIC = (
@@ -182,6 +183,8 @@ def newton_schulz(x: jax.Array, triples: Sequence[Triple], dtype: Any) -> jax.Ar
       Matrices of the dtype of ``x``.
     """
     wide = x.dtype
+    if all(triple == UNCHANGED for triple in triples):  # torch's ns_steps=0
+        return x.astype(dtype).astype(wide)
 
     def product(p, q):
         return jnp.matmul(p, q, preferred_element_type=wide)
@@ -259,7 +262,7 @@ def _orthogonalize(
     groups = collections.defaultdict(list)
     for i, leaf in enumerate(leaves):
         if leaf.size:
-            x = _as_matrices(leaf, axes[i], equilibrate)
+            x = _as_matrices(leaf, axes[i], equilibrate, start)
             groups[x.shape, x.dtype].append((i, x))
     devices = devices_along(mesh_axis)
     for group in groups.values():
@@ -267,7 +270,7 @@ def _orthogonalize(
             xs = [x for _, x in stack]
             factors = _together(xs, eps, triples, dtype, mesh_axis, start)
             for (i, _), o in zip(stack, factors, strict=True):
-                results[i] = _as_leaf(o, axes[i], leaves[i].shape)
+                results[i] = _as_leaf(o, axes[i], leaves[i].shape, start)
     return results
 
 
@@ -280,13 +283,21 @@ def _stacks(group: list[Any], devices: int) -> list[list[tuple[int, jax.Array]]]
     return [group[i : i + size] for i in range(0, n, size)]
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _as_matrices(leaf: jax.Array, axes: str, equilibrate: bool) -> jax.Array:
+def _turns(inputs: int, outputs: int, start: Start) -> bool:
+    """Whether the rows of the matrices are the outputs, of which there are fewer."""
+    # Of square matrices too, if as in torch: X X^T and X^T X round differently.
+    return inputs > outputs or (inputs == outputs and start == "round")
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _as_matrices(
+    leaf: jax.Array, axes: str, equilibrate: bool, start: Start
+) -> jax.Array:
     """Return the leaf as matrices ``(count, m, n)`` with m <= n."""
     _, inputs, outputs = shape = sizes(axes, leaf.shape)
     x = leaf.transpose(positions(axes, "bio")).reshape(shape)
     x = _divided(x, tree.norm_along(x, -2)) if equilibrate else x
-    return x.mT if inputs > outputs else x
+    return x.mT if _turns(inputs, outputs, start) else x
 
 
 def _divided(x: jax.Array, norm: jax.Array) -> jax.Array:
@@ -318,10 +329,12 @@ def _together(
     return [x[i * count : (i + 1) * count] for i in range(len(xs))]
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _as_leaf(o: jax.Array, axes: str, shape: tuple[int, ...]) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _as_leaf(
+    o: jax.Array, axes: str, shape: tuple[int, ...], start: Start
+) -> jax.Array:
     """Invert `_as_matrices`."""
     _, inputs, outputs = sizes(axes, shape)
     order = positions(axes, "bio")
-    o = o.mT if inputs > outputs else o
+    o = o.mT if _turns(inputs, outputs, start) else o
     return o.reshape([shape[i] for i in order]).transpose(np.argsort(order).tolist())

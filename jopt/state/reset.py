@@ -30,6 +30,10 @@ def reset(
 ) -> OptState:
     """Replace chosen arrays of a state by those of ``tx.init(params)``.
 
+    Step counts stay unless they are chosen too. So the slots of one layer that start
+    again in Adam, after 1,000 steps, get almost no bias correction, and the first step
+    is 2.5 times the learning rate; a group of its own in `partition` has its own count.
+
     Args:
       tx: The transformation that the state belongs to.
       state: Its state.

@@ -21,6 +21,7 @@ from jopt import tree
 from jopt._version import __version__
 from jopt.core.chain import as_transformation
 from jopt.core.transformation import GradientTransformation, OptState, Params
+from jopt.state.late_slots import warn_of_late_slots
 from jopt.state.migration import (
     Reset,
     Rule,
@@ -161,6 +162,11 @@ def load_state_dict(
       ValueError: Entries are missing, unexpected, or of another shape or dtype. The
         message lists all of them.
 
+    Warns:
+      UserWarning: Entries are missing or unexpected, with ``strict=False``;
+        hyperparameters differ; or slots start from zero, but the step count that
+        corrects their bias goes on, as for a leaf that joins the others late.
+
     >>> import jopt
     >>> params = {"w": jnp.ones(2)}
     >>> flat = jopt.state_dict(jopt.adam(1e-3).init(params))
@@ -196,6 +202,7 @@ def load_state_dict(
     values |= differing(tx, values, schema, hyperparams)
     if missing or unexpected:
         _warn_partial(missing, unexpected)
+    warn_of_late_slots(tx, values, fresh)
     return assembled(tx, params, template, values, fresh)
 
 

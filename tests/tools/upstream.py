@@ -37,8 +37,8 @@ REASONS = {
     r"^LBFGS::": "There is no LBFGS.",
     r"^ASGD::.*Plateau": "A plateau scales the updates, but the average of ASGD "
     "follows from its own; the chain is refused.",
-    r"^Rprop::.*StepLR": "The rate of Rprop is its first step size; a schedule, which "
-    "would have no effect, is refused.",
+    r"^Rprop::.*Plateau": "In torch a plateau has no effect, because only the first "
+    "step uses the rate; here it scales the updates.",
     r"^\w+::.*foreach": "`foreach` changes nothing, so it excludes nothing.",
     r"^\w+::betas must be either": "A tensor with one element is a number.",
 }
@@ -215,7 +215,7 @@ Different on purpose:
 
 The configurations of `torch.testing._internal.common_optimizers.optim_db`, those for
 GPUs too, in torch and in `jopt.interop.torch`. One passes if no parameter differs by
-more than 1e-12 in twenty steps in float64; by 3 % for Muon, which iterates in bfloat16.
+more than 1e-12 in twenty steps in float64; by 1e-4 for Muon, whose digits are few.
 "schedulers" are the lists of schedulers that `optim_db` has for an optimizer, "refused"
 the arguments that torch refuses.
 

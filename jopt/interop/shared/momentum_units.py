@@ -75,6 +75,9 @@ def argument(member: Member, name: str) -> float:
     assert recipe is not None
     default = getattr(recipe.parameters.get(name), "default", None)
     value: Any = recipe.arguments.get(name, default)
+    made = getattr(value, "recipe", None)
+    if made is not None and made.name == "constant_schedule":
+        value = made.arguments["value"]
     if not isinstance(value, int | float):
         raise ValueError(
             f"{name} of {member.name} must be a constant to convert its state, got "

@@ -22,6 +22,7 @@ from typing import Literal
 from jopt.algorithms.asgd import asgd
 from jopt.algorithms.matrices import Axes
 from jopt.algorithms.muon import scale_by_muon
+from jopt.algorithms.polar import UNCHANGED
 from jopt.algorithms.rprop import rprop
 from jopt.algorithms.sgd import sgd
 from jopt.core.chain import chain
@@ -93,7 +94,7 @@ def SGD(
 @optimizer("foreach", "capturable", "differentiable")
 def Rprop(
     params: Groups = None,
-    lr: float = 1e-2,
+    lr: ScalarOrSchedule = 1e-2,
     etas: Betas = (0.5, 1.2),
     step_sizes: Betas = (1e-6, 50.0),
     *,
@@ -103,32 +104,45 @@ def Rprop(
 
     Args:
       params: Parameter groups; None means one group of all parameters.
-      lr: The first step size, >= 0; at least the smallest one.
+      lr: The first step size, >= 0; at least the smallest one. Of a schedule only
+        step 0 counts, as in torch.
       etas: Factors of a step size where the sign of the gradient changes, in (0, 1),
         and where it stays, > 1.
-      step_sizes: Smallest and largest step size, > 0.
+      step_sizes: Smallest and largest step size. In reversed order, every step size is
+        the second, as in torch.
       maximize: Whether to maximize instead of minimize.
 
     Returns:
       A transformation.
 
     Raises:
+      TypeError: ``lr`` is tunable: later steps do not use it.
       ValueError: A number is out of range.
 
     >>> Rprop()
     split_real_and_imaginary(inner=rprop(learning_rate=0.01))
     """
     del params
+    if callable(lr):
+        lr = float(lr(0))
+    if not isinstance(lr, float):
+        raise TypeError(
+            "lr of Rprop is the first step size, which later steps do not use, so it "
+            f"must be a number or a schedule, got lr={text_of(lr)}"
+        )
     arguments.nonnegative(lr=lr)
     etas, step_sizes = pair("etas", etas), pair("step_sizes", step_sizes)
-    if not 0 < etas[0] < 1 < etas[1] or not 0 < step_sizes[0] <= step_sizes[1]:
-        raise ValueError(
-            "etas must be below and above 1, and step_sizes in order, got "
-            f"etas={etas}, step_sizes={step_sizes}"
-        )
+    if not 0 < etas[0] < 1 < etas[1]:
+        raise ValueError(f"etas must be below and above 1, and > 0, got etas={etas}")
     # Every step size is at least the smallest, the first one too.
-    lr = lr or step_sizes[0]
-    return in_pairs(maximize, 0.0, rprop(lr, *etas, *step_sizes))
+    first = lr or step_sizes[0]
+    if not first > 0:
+        raise ValueError(
+            "no step size would leave 0: lr or step_sizes[0] must be > 0, got "
+            f"lr={text_of(lr)}, step_sizes={step_sizes}"
+        )
+    bounds = [unrefused(arguments.positive, step_size=x) for x in step_sizes]
+    return in_pairs(maximize, 0.0, rprop(first, *etas, *bounds))
 
 
 @optimizer("foreach", "capturable", "differentiable")
@@ -149,8 +163,8 @@ def ASGD(
     Args:
       params: Parameter groups; None means one group of all parameters.
       lr: The learning rate, >= 0.
-      lambd: Decay of the parameters, >= 0.
-      alpha: Exponent of the decay of the rate, >= 0.
+      lambd: Decay of the parameters.
+      alpha: Exponent of the decay of the rate.
       t0: The step at which averaging starts.
       weight_decay: Multiple of the parameters added to the gradient, >= 0.
       maximize: Whether to maximize instead of minimize.
@@ -166,6 +180,9 @@ def ASGD(
     """
     del params
     arguments.nonnegative(lr=lr, weight_decay=weight_decay)
+    lambd = unrefused(arguments.nonnegative, lambd=lambd)
+    alpha = unrefused(arguments.nonnegative, alpha=alpha)
+    t0 = unrefused(arguments.nonnegative, t0=t0)
     tx = asgd(lr, lambd, alpha, t0, late_rate=True)
     return after(maximize, weight_decay, tx)
 
@@ -190,8 +207,11 @@ def Muon(
         partition({"matrix": Muon(), "rest": AdamW()}, labels)
 
     The iteration runs in float32. torch always runs it in bfloat16, which moves every
-    step by about 1 %. ``ns_dtype="bfloat16"`` gives torch's numbers, up to the order in
-    which a matrix product adds.
+    step by about 1 %. ``ns_dtype="bfloat16"`` rounds where torch does, and adds in
+    float32 between, as torch does. Small matrices then have torch's bits. From about 50
+    rows on, products that add in another order round one of 10,000 elements the other
+    way, which the iteration spreads: measured on CPUs, up to 2 % of the largest
+    element, and 0.8 % of the norm.
 
     Args:
       params: Parameter groups; None means one group of all parameters.
@@ -202,7 +222,8 @@ def Muon(
       ns_coefficients: Coefficients of the Newton-Schulz iteration.
       eps: Lower bound of the norm of a matrix, with ``ns_dtype``. Without, it has no
         effect: updates do not depend on the magnitude of the gradients.
-      ns_steps: Number of Newton-Schulz iterations.
+      ns_steps: Number of Newton-Schulz iterations, < 100. Without any, a matrix is
+        divided by its norm.
       adjust_lr_fn: Scale of the updates by shape: ``"original"`` or
         ``"match_rms_adamw"``; None means ``"original"``.
       axes: ``"oi"`` for weights of shape (outputs, inputs), as in torch; None means
@@ -224,6 +245,8 @@ def Muon(
     momentum = unrefused(arguments.decay_rate, momentum=momentum)
     adjust = adjust_lr_fn or "original"
     arguments.one_of(("original", "match_rms_adamw"), adjust_lr_fn=adjust)
+    if ns_steps < 1:
+        ns_coefficients, ns_steps = UNCHANGED, 1
     direction = scale_by_muon(
         ns_coefficients,
         ns_steps,

@@ -19,24 +19,37 @@ def gradients(step):
     return {n: np.sin(step + p) for n, p in PARAMS.items()}
 
 
-def before():
+# Optimizers with their arguments other than lr.
+OPTIMIZERS = {
+    "Adam": {},
+    "SGD": {"momentum": 0.9},
+    "SGD, damped": {"momentum": 0.9, "dampening": 0.5},
+    "RMSprop": {"momentum": 0.9, "centered": True},
+}
+
+
+def before(name):
     """The optimizer of the head only."""
-    return jopt.selective_transform(torch.Adam([HEAD], lr=0.1), freeze_mask="body")
+    make = getattr(torch, name.split(",")[0])
+    tx = make([HEAD], lr=0.1, **OPTIMIZERS[name])
+    return jopt.selective_transform(tx, freeze_mask="body")
 
 
-def after():
+def after(name):
     """The same with the new group."""
-    return jopt.selective_transform(torch.Adam([HEAD, BODY], lr=0.1), freeze_mask=False)
+    make = getattr(torch, name.split(",")[0])
+    tx = make([HEAD, BODY], lr=0.1, **OPTIMIZERS[name])
+    return jopt.selective_transform(tx, freeze_mask=False)
 
 
-def own():
+def own(name="Adam"):
     """The parameters after every step, and the state in the middle, old and new."""
-    tx, params, steps, states = before(), jax.tree.map(jnp.asarray, PARAMS), [], []
+    tx, params, steps, states = before(name), jax.tree.map(jnp.asarray, PARAMS), [], []
     state = tx.init(params)
     for step in range(STEPS):
         if step == ADDED:
             states = [state]
-            tx, flat = after(), jopt.state_dict(state)
+            tx, flat = after(name), jopt.state_dict(state)
             new = [jopt.Reset("^train/body/")]
             state = jopt.load_state_dict(tx, params, flat, migrate=new)
             states.append(state)
@@ -59,10 +72,12 @@ def test_a_new_group_starts_at_its_own_step_and_keeps_the_state_of_the_others():
     np.testing.assert_array_equal(steps[ADDED - 1][:2], PARAMS["body"])
 
 
-def test_it_has_the_numbers_of_add_param_group():
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_it_has_the_numbers_of_add_param_group(name):
     library = pytest.importorskip("torch")
     params = {n: library.tensor(p, requires_grad=True) for n, p in PARAMS.items()}
-    optimizer, steps = library.optim.Adam([params["head"]], lr=0.1), []
+    make = getattr(library.optim, name.split(",")[0])
+    optimizer, steps = make([params["head"]], lr=0.1, **OPTIMIZERS[name]), []
     for step in range(STEPS):
         if step == ADDED:
             optimizer.add_param_group({"params": [params["body"]], "lr": 0.01})
@@ -71,7 +86,7 @@ def test_it_has_the_numbers_of_add_param_group():
         optimizer.step()
         steps.append(np.concatenate([params[n].detach().numpy() for n in PARAMS]))
     with jax.enable_x64(True):
-        found, _ = own()
+        found, _ = own(name)
     np.testing.assert_allclose(found, steps, 1e-12)
 
 

@@ -100,6 +100,50 @@ def test_the_step_size_is_in_state_dicts_in_full_width(width):
         np.testing.assert_allclose(entry["eta"], 0.02 / (1 + 0.03) ** 0.75, 1e-6)
 
 
+def test_a_checkpoint_from_before_the_step_size_was_in_the_state_goes_on():
+    """That of version 0.1.0; without late_rate, the state still is what it was."""
+    before = jopt.asgd(0.1, lambd=0.5, t0=1)
+    params, grads = jnp.array([1.0, 2.0]), jnp.array([1.0, -0.5])
+    state = before.init(params)
+    for _ in range(3):
+        params, state = jopt.step(before, grads, state, params)
+    flat, go_on = jopt.state_dict(state), jopt.step(before, grads, state, params)
+    with pytest.raises(ValueError, match="missing: 'asgd/eta'"):
+        jopt.load_state_dict(TX, params, flat)
+    # With the step size, at a rate that does not change, nothing is different.
+    eta = {"asgd/eta": 0.1 / (1 + 0.5 * 0.1 * 3) ** 0.75}
+    exact = jopt.load_state_dict(TX, params, flat | eta)
+    np.testing.assert_allclose(
+        jopt.step(TX, grads, exact, params)[0], go_on[0], rtol=1e-6
+    )
+    # From init it is 0: one update stands still, and computes the next step size.
+    state = jopt.load_state_dict(TX, params, flat, migrate=[jopt.Reset("eta$")])
+    updates, state = TX.update(grads, state, params)
+    assert not updates.any()
+    np.testing.assert_allclose(state["asgd"].eta, 0.1 / (1 + 0.5 * 0.1 * 4) ** 0.75)
+
+
+@pytest.mark.parametrize("numbers", [{"lambd": -0.5}, {"alpha": -1.0}, {"t0": -2.0}])
+def test_the_state_of_numbers_that_only_torch_allows_is_converted(library, numbers):
+    tx = torch.ASGD(lr=0.1, **numbers)
+    with jax.enable_x64(True):
+        params = jnp.array([1.0, 2.0])
+        found, state = own(tx, tx.init(params), params, range(2))
+        there = library.tensor([1.0, 2.0], requires_grad=True)
+        optimizer = library.optim.ASGD([there], lr=0.1, **numbers)
+        np.testing.assert_allclose(
+            found, theirs(library, optimizer, there, range(2)), 1e-13
+        )
+        theirs_now = optimizer.state_dict()
+        entry = torch.state_dict(tx, state, found[-1], theirs_now)["state"][0]
+        for key, value in theirs_now["state"][0].items():
+            np.testing.assert_allclose(entry[key], value, 1e-13)
+        back = torch.load_state_dict(tx, params, theirs_now)
+        assert jax.tree.all(
+            jax.tree.map(lambda a, b: jnp.allclose(a, b, 1e-13), back, state)
+        )
+
+
 def test_a_run_goes_on_there_and_back(library):
     with jax.enable_x64(True):
         params = jnp.array([1.0, 2.0])

@@ -35,6 +35,13 @@ SHIPPED = [
         ],
     ),
     (
+        {"ns_steps": 0, "momentum": 0.5},
+        [
+            [0.016595647, -0.066504829, 0.080676354],
+            [0.014081169, 0.15290019, -0.091291845],
+        ],
+    ),
+    (
         {"eps": 100.0},
         [
             [0.039866325, -0.037492875, 0.071559124],
@@ -42,6 +49,18 @@ SHIPPED = [
         ],
     ),
 ]
+
+
+# A gradient, (outputs, inputs), and torch's update. That of the transposed gradient,
+# transposed, is another one: it rounds in another order.
+SQUARE = (
+    [[1.5, 0.5, 0.0], [-1.0, -0.75, -2.0], [-1.75, -2.0, -1.5]],
+    [
+        [0.9609375, -0.2197265625, -0.408203125],
+        [-0.1005859375, 0.333984375, -0.92578125],
+        [-0.12890625, -0.8515625, -0.05419921875],
+    ],
+)
 
 
 def gradients(shape):
@@ -76,7 +95,7 @@ def test_with_bfloat16_the_numbers_are_those_of_torch(options, expected):
     np.testing.assert_allclose(found, expected, 1e-6, 1e-7)
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (3, 2), (16, 32)])
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2), (8, 8), (16, 32), (33, 17)])
 @pytest.mark.parametrize("options", [options for options, _ in SHIPPED])
 def test_they_are_those_of_the_installed_torch(options, shape):
     expected = theirs(shape, **options)
@@ -84,6 +103,25 @@ def test_they_are_those_of_the_installed_torch(options, shape):
         np.testing.assert_allclose(expected, dict_of(SHIPPED)[repr(options)], 1e-6)
     found = own(shape, ns_dtype="bfloat16", **options)
     np.testing.assert_allclose(found, expected, 1e-5, 1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("axes", ["oi", "io"])
+def test_a_square_matrix_is_iterated_on_as_torch_does(axes):
+    tx = jopt.scale_by_muon(ns_dtype="bfloat16", ns_start="round", eps=1e-7, axes=axes)
+    weight, expected = np.array(SQUARE, "float32")
+    if axes == "io":
+        weight, expected = weight.T, expected.T
+    updates, _ = tx.update(jnp.asarray(weight), tx.init(jnp.asarray(weight)))
+    np.testing.assert_array_equal(updates, expected)
+
+
+def test_the_recorded_square_is_that_of_the_installed_torch():
+    library = pytest.importorskip("torch")
+    params = library.zeros((3, 3), requires_grad=True)
+    optimizer = library.optim.Muon([params], lr=1.0)
+    params.grad = library.tensor(SQUARE[0])
+    optimizer.step()
+    np.testing.assert_array_equal(-params.detach().numpy(), SQUARE[1])
 
 
 def dict_of(rows):

@@ -105,6 +105,114 @@ def test_a_chain_with_a_cosine_is_a_value():
     np.testing.assert_allclose(jopt.hyperparams(state)["learning_rate"], 0.1, 1e-6)
 
 
+def test_a_rate_of_0_goes_through_every_scheduler_that_torch_has_for_it():
+    restarts = lr_scheduler.CosineAnnealingWarmRestarts(0.0, T_0=6, eta_min=0.01)
+    np.testing.assert_allclose(restarts(jnp.arange(9)), RISING, 1e-6, 1e-9)
+    chained = lr_scheduler.ChainedScheduler(
+        [lr_scheduler.ExponentialLR(0.0, 0.9), lr_scheduler.StepLR(0.0, 3)], 0.0
+    )
+    assert not chained(jnp.arange(9)).any()
+    plateau = lr_scheduler.ReduceLROnPlateau(0.0, patience=0, min_lr=0.1)
+    tx, params = jopt.chain(torch.SGD(lr=0.0), plateau), jnp.ones(1)
+    state = tx.init(params)
+    for value in (1.0, 2.0, 2.0):
+        updates, state = tx.update(params, state, params, value=value)
+        assert updates == 0
+    with pytest.raises(ValueError, match="lr must be > 0"):
+        lr_scheduler.ChainedScheduler([restarts], 0.0)
+
+
+# What CosineAnnealingWarmRestarts(T_0=6, eta_min=0.01) makes of the rate 0 in torch.
+RISING = [
+    *(0.0, 0.000669872981077806, 0.0025, 0.005, 0.0075, 0.00933012701892219),
+    *(0.0, 0.000669872981077806, 0.0025),
+]
+
+
+def test_the_recorded_rise_is_that_of_the_installed_torch():
+    library = pytest.importorskip("torch")
+    optimizer = library.optim.SGD([library.ones(1, requires_grad=True)], lr=0.0)
+    scheduler = library.optim.lr_scheduler.CosineAnnealingWarmRestarts(
+        optimizer, T_0=6, eta_min=0.01
+    )
+    for expected in RISING:
+        np.testing.assert_allclose(scheduler.get_last_lr(), expected, 1e-13, 1e-16)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_schedulers_of_lists_give_one_schedule_for_each_group():
+    rates, f = [0.5, 0.25], lr_scheduler
+    warmup, decay = f.LinearLR(rates, 0.5, total_iters=4), f.ExponentialLR(rates, 0.5)
+    pairs = list(zip(warmup, decay, strict=True))
+    alone = [f.SequentialLR(list(pair), [4]) for pair in pairs]
+    assert f.SequentialLR([warmup, decay], [4]) == alone
+    assert f.SequentialLR(rates, [warmup, decay], [4]) == alone
+    assert f.SequentialLR(0.5, schedulers=[warmup, decay], milestones=[4]) == alone
+    chained = [
+        f.ChainedScheduler(list(pair), rate)
+        for pair, rate in zip(pairs, rates, strict=True)
+    ]
+    assert f.ChainedScheduler([warmup, decay], rates) == chained
+    assert f.ChainedScheduler((warmup, decay), lr=rates) == chained
+    tx = torch.SGD([{"params": "bias"}, {"params": ""}], lr=alone)
+    assert tx == torch.SGD([{"params": "bias"}, {"params": ""}], lr=tuple(alone))
+    with pytest.raises(ValueError, match=r"one schedule for each .*have \[2, 1\]"):
+        f.SequentialLR([warmup, decay[:1]], [4])
+    with pytest.raises(ValueError, match="2 values of schedulers, 3 values of lr"):
+        f.ChainedScheduler([warmup, decay], [0.5, 0.25, 0.1])
+
+
+def test_each_group_has_the_rates_of_a_sequence_in_torch():
+    library = pytest.importorskip("torch")
+    groups = [{"params": [library.ones(1, requires_grad=True)]} for _ in range(2)]
+    groups[0]["lr"] = 0.02
+    optimizer = library.optim.SGD(groups, lr=0.1)
+    schedulers = library.optim.lr_scheduler
+    scheduler = schedulers.SequentialLR(
+        optimizer,
+        [schedulers.LinearLR(optimizer, 0.5), schedulers.ExponentialLR(optimizer, 0.9)],
+        [3],
+    )
+    rates = [0.02, 0.1]
+    ours = lr_scheduler.SequentialLR(
+        rates,
+        [lr_scheduler.LinearLR(rates, 0.5), lr_scheduler.ExponentialLR(rates, 0.9)],
+        [3],
+    )
+    for step in range(7):
+        found = [float(schedule(step)) for schedule in ours]
+        expected = [group["lr"] for group in optimizer.param_groups]
+        np.testing.assert_allclose(found, expected, 1e-6)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_a_chain_inside_a_chain_is_one_chain():
+    f = lr_scheduler
+    exponential, steps = f.ExponentialLR(0.5, 0.9), f.StepLR(0.5, 3)
+    cosine = f.CosineAnnealingLR(0.5, 7)
+    for outer, inner in [(exponential, [steps, steps]), (exponential, [steps, cosine])]:
+        nested = f.ChainedScheduler([outer, f.ChainedScheduler(inner, 0.5)], 0.5)
+        assert nested == f.ChainedScheduler([outer, *inner], 0.5)
+
+
+def test_a_sequence_with_an_average_is_a_value():
+    f = lr_scheduler
+    parts = [f.ExponentialLR(0.5, 0.5), f.SWALR(0.5, 0.25, 4)]
+    sequence = f.SequentialLR(parts, [2])
+    # From the rate before the milestone, 0.25, and not from its own.
+    np.testing.assert_allclose(sequence(jnp.arange(8))[1:], 0.25, 1e-6)
+    assert pickle.loads(pickle.dumps(sequence)) == sequence
+    assert jopt.from_config(json.loads(json.dumps(jopt.to_config(sequence)))) == (
+        sequence
+    )
+    chained = f.ChainedScheduler([sequence, f.StepLR(0.5, 3)], 0.5)
+    assert jopt.from_config(json.loads(json.dumps(jopt.to_config(chained)))) == chained
+    rates = jax.vmap(lambda lr: f.SequentialLR([f.StepLR(lr, 3), parts[1]], [2])(3))
+    assert rates(jnp.array([0.5, 1.0])).shape == (2,)
+
+
 def test_lists_give_one_schedule_for_each_group():
     f, g = (lambda step: 1.0), (lambda step: 1 / (1 + step))
     rates = lr_scheduler.LambdaLR([0.5, 0.25], [f, g])

@@ -53,6 +53,12 @@ ALLOWED = {
     "Adafactor(lr=0.1, beta2_decay=0.0)": [0.685138597044999, -1.97154099584604],
     "Rprop(lr=0.0)": [0.9999968, -2.0],
     "Rprop(lr=0.0, step_sizes=(0.25, 50.0))": [0.2, -2.0],
+    "Rprop(lr=0.1, step_sizes=(0.5, 0.05))": [0.85, -2.0],
+    "Rprop(lr=0.1, step_sizes=(0.0, 50.0))": [0.72, -1.95],
+    "Rprop(lr=0.1, step_sizes=(-0.5, 50.0), etas=(0.25, 1.5))": [0.7125, -1.925],
+    "ASGD(lr=0.1, lambd=-0.5)": [1.03099162100846, -2.35870743232615],
+    "ASGD(lr=0.1, lambd=0.5, alpha=-0.5)": [0.627535431614972, -1.53618643044923],
+    "ASGD(lr=0.1, t0=-2.0)": [0.824964188440836, -1.91242243953792],
 }
 
 
@@ -91,6 +97,30 @@ def test_a_call_that_torch_allows_has_its_numbers(text):
 @pytest.mark.parametrize("text", ALLOWED)
 def test_the_recorded_numbers_are_those_of_the_installed_torch(text):
     np.testing.assert_allclose(theirs(text), ALLOWED[text], 1e-12, 1e-12)
+
+
+def test_of_a_schedule_rprop_uses_the_first_rate_only():
+    made = torch.Rprop(lr=torch.lr_scheduler.LinearLR(0.1, 0.5))
+    assert made == torch.Rprop(lr=float(np.float32(0.05)))
+    with pytest.raises(TypeError, match="number or a schedule, got lr=tunable"):
+        torch.Rprop(lr=jopt.tunable(0.1))
+
+
+def test_so_does_torch():
+    library, params = pytest.importorskip("torch"), []
+    for schedule in (False, True):
+        p = library.tensor(PARAMS, requires_grad=True)
+        optimizer = library.optim.Rprop([p], lr=0.1 if schedule else 0.05)
+        schedulers = library.optim.lr_scheduler
+        if schedule:
+            scheduler = schedulers.LinearLR(optimizer, 0.5)
+        for g in GRADS:
+            p.grad = library.tensor(g)
+            optimizer.step()
+            if schedule:
+                scheduler.step()
+        params.append(p.detach().numpy())
+    np.testing.assert_array_equal(*params)
 
 
 @pytest.mark.parametrize("name", torch_front_door.OPTIMIZERS)
@@ -188,6 +218,7 @@ REFUSED = [
     ("SGD(momentum=-0.5)", "momentum must be >= 0"),
     ("Muon(momentum=-0.5)", "momentum must be >= 0"),
     ("Adam(eps=-1e-8)", "eps must be >= 0"),
+    ("Rprop(etas=(0.5, 1.0))", r"etas must be below and above 1, and > 0"),
 ]
 ERRORS = [
     (
@@ -200,6 +231,7 @@ ERRORS = [
     ),
     ("SGD(lr=[0.1, 0.2])", "lr must have one value for each of the 1"),
     ("SGD([{'params': '', 'lr': 0.1}], lr=[0.2])", "group 0 has its own lr=0.1"),
+    ("Rprop(lr=0.0, step_sizes=(0.0, 50.0))", "no step size would leave 0"),
 ]
 
 

@@ -16,7 +16,7 @@ from jopt.values.arguments import abbreviated
 
 P = ParamSpec("P")
 # Arguments checked to be >= 0, and to be >= 1, in every scheduler that has them.
-RATES = ("lr", "base_lr", "max_lr", "swa_lr", "eta_min", "min_lr", "factor", "gamma")
+RATES = ("lr", "base_lr", "max_lr", "swa_lr", "eta_min", "min_lr", "factor")
 LENGTHS = (
     *("step_size", "total_steps", "T_max", "T_0", "T_mult"),
     *("step_size_up", "step_size_down", "epochs", "steps_per_epoch"),
@@ -42,7 +42,7 @@ def scheduler(build: Callable[P, Value]) -> Callable[P, Value]:
 
     The arguments `PER_GROUP` may be lists with one value for each parameter group. The
     result is then a list of schedules, for ``lr`` or ``momentum`` of the optimizer with
-    these groups.
+    these groups. So is that of schedulers which are such lists.
 
     Args:
       build: Makes the schedule.
@@ -62,6 +62,7 @@ def scheduler(build: Callable[P, Value]) -> Callable[P, Value]:
         args = tuple(number_of(x) for x in args)
         kwargs = {n: number_of(x) for n, x in kwargs.items()}
         by_name = dict(zip(signature.parameters, args, strict=False)) | kwargs
+        by_name = {n: _by_group(n, x) for n, x in by_name.items()}
         if lists := {n: x for n, x in by_name.items() if _is_per_group(n, x)}:
             groups = _each(build.__name__, lists)
             schedules: Any = [make(**{**by_name, **group}) for group in groups]
@@ -77,8 +78,30 @@ def scheduler(build: Callable[P, Value]) -> Callable[P, Value]:
     return make
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _by_group(name: str, value: Any) -> Any:
+    """Turn schedulers with a list for the groups each into a list for each group."""
+    # The first argument of SequentialLR may be its schedulers.
+    if name not in ("lr", "schedulers") or not _is_list(value) or not value:
+        return value
+    if not all(map(_is_list, value)):
+        return value
+    lengths = [len(schedules) for schedules in value]
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            "the schedulers must have one schedule for each parameter group, but have "
+            f"{lengths} schedules"
+        )
+    return [list(schedules) for schedules in zip(*value, strict=True)]
+
+
 def _is_per_group(name: str, value: Any) -> bool:
-    is_list = name in PER_GROUP and isinstance(value, list | tuple)
+    if name == "schedulers":
+        return _is_list(value) and bool(value) and all(map(_is_list, value))
+    is_list = name in PER_GROUP and _is_list(value)
     # The first argument of SequentialLR may be its list of schedules.
     return is_list and not (name == "lr" and any(map(callable, value)))
 
@@ -93,3 +116,13 @@ def _each(scheduler: str, lists: Mapping[str, Any]) -> list[dict[str, Any]]:
         )
     columns = zip(*lists.values(), strict=True)
     return [dict(zip(lists, values, strict=True)) for values in columns]
+
+
+def recipe_name(part: Any) -> str:
+    """Return the name of the factory that made a schedule; or nothing."""
+    return getattr(getattr(part, "recipe", None), "name", "")
+
+
+def recipe_arguments(part: Any) -> dict[str, Any]:
+    """Return the arguments that a schedule was made of."""
+    return dict(getattr(getattr(part, "recipe", None), "arguments", {}))

@@ -5,8 +5,10 @@ At step t each scheduler changes the rate that the ones before it have left:
     most                  multiply it by f(t) / f(t - 1), and by f(0) at step 0
     CosineAnnealingLR     move it: eta_min + (lr - eta_min) c(t) / c(t - 1), where
                           c(t) = 1 + cos(pi t / T_max)
+    SWALR                 move it to swa_lr by the share of its way that is left
     LambdaLR, CyclicLR,   set it, whatever it was
     CosineAnnealingWarmRestarts, OneCycleLR
+    SequentialLR          as the scheduler that is on; step 0 and each milestone set it
 """
 
 from __future__ import annotations
@@ -19,24 +21,32 @@ import jax.numpy as jnp
 from jax import lax
 
 from jopt.core.factory import Schedule, schedule
-from jopt.interop.torch.lr_scheduler.calls import scheduler
+from jopt.interop.torch.lr_scheduler.calls import (
+    recipe_arguments,
+    recipe_name,
+    scheduler,
+)
 from jopt.schedules import ramp
+from jopt.schedules.averaging import swa_schedule
+from jopt.schedules.decay import constant_schedule
 from jopt.schedules.product import multiply_schedules
 from jopt.tree import ratio, scalar_dtype
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 
 
+Change = Callable[[jax.Array, jax.Array], jax.Array]  # of the step and the rate
 # The schedules that they are here. These have the value ``lr`` times a factor:
 MULTIPLY = {
     *("exponential_decay", "piecewise_constant", "piecewise_constant_schedule"),
     *("linear_schedule", "polynomial_schedule", "multiplicative_schedule"),
-    "constant_schedule",
+    *("constant_schedule", "signed_decay"),
 }
 SET = {
     *("multiply_schedules", "cyclic_schedule", "cosine_decay_restarts"),
     "onecycle_schedule",
 }
+JOIN, SWA = "join_schedules", "swa_schedule"
 
 
 @scheduler
@@ -51,10 +61,10 @@ def ChainedScheduler(schedulers: Sequence[Schedule], lr: float) -> Schedule:
 
     Args:
       schedulers: Schedules for the same learning rate, made by the functions of this
-        module other than `SequentialLR`, `SWALR` and `ChainedScheduler`. With
-        `CosineAnnealingLR` every step goes through all steps before it, unless one
-        behind it sets the rate.
-      lr: The learning rate, > 0.
+        module; or lists of them, with one for each parameter group. With
+        `CosineAnnealingLR`, `SWALR` and `SequentialLR` every step goes through all
+        steps before it, unless one behind it sets the rate.
+      lr: The learning rate, > 0 if a scheduler moves or sets it.
 
     Raises:
       ValueError: ``schedulers`` is empty, or one of them cannot be chained.
@@ -64,18 +74,17 @@ def ChainedScheduler(schedulers: Sequence[Schedule], lr: float) -> Schedule:
     >>> float(ChainedScheduler(both, 0.5)(1))
     0.125
     """
-    arguments.positive(lr=lr)
     if not schedulers:
         raise ValueError("ChainedScheduler needs at least one scheduler, got none")
+    schedulers = [part for s in schedulers for part in _links(s)]
     for part in schedulers:
-        if _name(part) not in MULTIPLY | SET:
-            raise ValueError(
-                "ChainedScheduler takes schedulers that multiply, move or set lr, got "
-                f"{abbreviated(part)}"
-            )
+        _check(part)
     if all(_name(part) in MULTIPLY for part in schedulers):
+        if arguments.known(lr) == 0:
+            return constant_schedule(0.0)
         parts = [part for s in schedulers for part in (s, 1 / lr)]
         return multiply_schedules([lr, *parts])
+    arguments.positive(lr=lr)  # products that are all 0 would hide their factors
     return chained_schedule(schedulers, lr)
 
 
@@ -114,18 +123,40 @@ def chained_schedule(schedules: Sequence[Schedule], lr: float) -> ramp.Function:
 
 
 def _name(part: Any) -> str:
-    return getattr(getattr(part, "recipe", None), "name", "")
+    name = recipe_name(part)
+    if name == "affine_schedule":  # what CosineAnnealingWarmRestarts is for lr=0
+        return recipe_name(recipe_arguments(part)["schedule"])
+    return name
 
 
-def _arguments(part: Schedule) -> dict[str, Any]:
-    return getattr(part.recipe, "arguments", {})
+def _links(part: Any) -> list[Any]:
+    """Return the schedules of a chain inside a chain; otherwise the schedule."""
+    given = recipe_arguments(part)
+    if recipe_name(part) == "chained_schedule":
+        return list(given["schedules"])
+    factors = given.get("schedules", [])
+    # As ChainedScheduler makes it: [lr, first, 1 / lr, second, 1 / lr, …].
+    if recipe_name(part) == "multiply_schedules" and len(factors) > 2:
+        return list(factors[1::2])
+    return [part]
+
+
+def _check(part: Any) -> None:
+    if _name(part) == JOIN:
+        for inner in recipe_arguments(part)["schedules"]:
+            _check(inner)
+    elif _name(part) not in MULTIPLY | SET | {SWA}:
+        raise ValueError(
+            "ChainedScheduler takes schedulers that multiply, move or set lr, got "
+            f"{abbreviated(part)}"
+        )
 
 
 def _sets(part: Schedule) -> bool:
-    return _name(part) in SET and _arguments(part).get("shape") != "cosine"
+    return _name(part) in SET and recipe_arguments(part).get("shape") != "cosine"
 
 
-def _change(part: Schedule, lr: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def _change(part: Schedule, lr: float) -> Change:
     """Return the function of the step and the rate that makes a scheduler's change."""
 
     def now(step) -> Any:
@@ -143,7 +174,12 @@ def _change(part: Schedule, lr: float) -> Callable[[jax.Array, jax.Array], jax.A
         return multiply
     if _sets(part):
         return lambda step, rate: now(step)
-    lowest, length = _arguments(part)["peak_value"], _arguments(part)["up_steps"]
+    given = recipe_arguments(part)
+    if _name(part) == JOIN:
+        return _turns(given["schedules"], given["boundaries"], lr)
+    if _name(part) == SWA:
+        return _approach(given)
+    lowest, length = given["peak_value"], given["up_steps"]
 
     def move(step, rate):
         height, last_height = now(step) - lowest, before(step) - lowest
@@ -154,3 +190,43 @@ def _change(part: Schedule, lr: float) -> Callable[[jax.Array, jax.Array], jax.A
         return jnp.where(step == 0, rate, moved)
 
     return move
+
+
+def _approach(given: dict[str, Any]) -> Change:
+    """Return the change of SWALR, which keeps the share of the way that is left."""
+    one = constant_schedule(1.0)
+    left = swa_schedule(**{**given, "schedule": one, "swa_lr": 0.0})
+
+    def move(step, rate):
+        now, before = (
+            jnp.asarray(left(jnp.maximum(s, 0)), scalar_dtype())
+            for s in (step, step - 1)
+        )
+        moved = given["swa_lr"] + ratio(now, before) * (rate - given["swa_lr"])
+        return jnp.where(step == 0, rate, moved)
+
+    return move
+
+
+def _turns(parts: Sequence[Schedule], milestones: Sequence[int], lr: float) -> Change:
+    """Return the change of SequentialLR."""
+    begins = [0, *milestones]
+    changes = [_change(part, lr) for part in parts]
+
+    def change(step, rate):
+        result = rate
+        for begin, part, f in zip(begins, parts, changes, strict=True):
+            own = jnp.maximum(step - begin, 0)
+            if begin == 0:
+                first = f(own, jnp.full_like(rate, lr))
+            elif _name(part) == SWA:
+                first = rate
+            elif _name(part) == "multiplicative_schedule":
+                first = rate * recipe_arguments(part)["factor_fn"](own)
+            else:
+                first = jnp.asarray(part(own), rate.dtype)
+            value = jnp.where(own == 0, first, f(own, rate))
+            result = jnp.where(step >= begin, value, result)
+        return result
+
+    return change

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from jopt.core.factory import Schedule
 from jopt.interop.torch.lr_scheduler.calls import scheduler
+from jopt.interop.torch.lr_scheduler.powers import signed_decay
 from jopt.schedules.cosine import cosine_decay_restarts
 from jopt.schedules.cyclic import cyclic_schedule
 from jopt.schedules.onecycle import onecycle_schedule
@@ -35,7 +36,7 @@ def CosineAnnealingWarmRestarts(
     """Half a cosine wave from ``lr`` down to ``eta_min``, with restarts.
 
     Args:
-      lr: The learning rate at every restart, > 0.
+      lr: The learning rate at every restart.
       T_0: Number of steps before the first restart, > 0.
       T_mult: Factor of that number at each restart, an integer >= 1.
       eta_min: The lowest learning rate.
@@ -43,7 +44,8 @@ def CosineAnnealingWarmRestarts(
     >>> [float(CosineAnnealingWarmRestarts(0.5, 2)(t)) for t in (0, 1, 2)]
     [0.5, 0.25, 0.5]
     """
-    arguments.positive(lr=lr)
+    if arguments.known(lr) == 0:  # it rises, and no height is a fraction of lr
+        return cosine_decay_restarts(1.0, T_0, T_mult).linear(-eta_min, eta_min)
     return cosine_decay_restarts(lr, T_0, T_mult, alpha=eta_min / lr)
 
 
@@ -69,7 +71,7 @@ def CyclicLR(
       step_size_down: Number of steps down; None means ``step_size_up``.
       mode: ``"triangular"``; ``"triangular2"``, which halves the height at each wave;
         or ``"exp_range"``, which multiplies the height by ``gamma`` at each step.
-      gamma: Factor for ``"exp_range"``, in (0, 1].
+      gamma: Factor for ``"exp_range"``.
       scale_fn: The height as a function of the cycle, 1, 2, …, in place of ``mode``.
         Under ``jit`` it needs ``jnp.where`` in place of ``if``.
       scale_mode: ``"cycle"``, or ``"iterations"`` if it is a function of the step.
@@ -77,6 +79,7 @@ def CyclicLR(
     >>> [float(CyclicLR(0.0, 0.5, 2)(t)) for t in (0, 1, 2, 4)]
     [0.0, 0.25, 0.5, 0.0]
     """
+    gamma, scale_fn, scale_mode = _height(mode, gamma, scale_fn, scale_mode)
     return cyclic_schedule(
         base_lr,
         max_lr,
@@ -109,7 +112,7 @@ def CyclicMomentum(
       step_size_down: Number of steps in which it falls; None means ``step_size_up``.
       mode: ``"triangular"``; ``"triangular2"``, which halves the height at each wave;
         or ``"exp_range"``, which multiplies the height by ``gamma`` at each step.
-      gamma: Factor for ``"exp_range"``, in (0, 1].
+      gamma: Factor for ``"exp_range"``.
       scale_fn: The height as a function of the cycle, 1, 2, …, in place of ``mode``.
         Under ``jit`` it needs ``jnp.where`` in place of ``if``.
       scale_mode: ``"cycle"``, or ``"iterations"`` if it is a function of the step.
@@ -117,6 +120,7 @@ def CyclicMomentum(
     >>> [round(float(CyclicMomentum(step_size_up=2)(t)), 4) for t in (0, 1, 2)]
     [0.9, 0.85, 0.8]
     """
+    gamma, scale_fn, scale_mode = _height(mode, gamma, scale_fn, scale_mode)
     return cyclic_schedule(
         max_momentum,
         base_momentum,
@@ -127,6 +131,16 @@ def CyclicMomentum(
         scale_fn=scale_fn,
         scale_mode=scale_mode,
     )
+
+
+def _height(mode: str, gamma: float, scale_fn: Any, scale_mode: Any) -> Any:
+    """Return what `cyclic_schedule` takes for a ``gamma`` that torch allows."""
+    if mode != "exp_range":  # as in torch, where it has no effect then
+        return 1.0, scale_fn, scale_mode
+    negative = arguments.known(gamma) is not None and gamma <= 0
+    if scale_fn is None and negative:
+        return 1.0, signed_decay(1.0, 1, gamma), "iterations"
+    return (1.0 if negative else gamma), scale_fn, scale_mode
 
 
 @scheduler

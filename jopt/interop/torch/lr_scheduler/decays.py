@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import jax
+
 from jopt.core.factory import Schedule
-from jopt.interop.torch.lr_scheduler.calls import scheduler
+from jopt.interop.torch.lr_scheduler.calls import (
+    recipe_arguments,
+    recipe_name,
+    scheduler,
+)
+from jopt.interop.torch.lr_scheduler.powers import signed_decay
 from jopt.schedules.averaging import swa_schedule
 from jopt.schedules.decay import (
     constant_schedule,
@@ -66,13 +73,15 @@ def StepLR(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
     Args:
       lr: The learning rate at step 0.
       step_size: Number of steps between two drops, > 0.
-      gamma: Factor of each drop, >= 0.
+      gamma: Factor of each drop.
 
     >>> float(StepLR(0.5, 30, gamma=0.5)(60))
     0.125
     """
     if arguments.known(gamma) == 0:
         return piecewise_constant([step_size], [lr, 0.0])
+    if _is_negative(gamma):
+        return signed_decay(lr, step_size, gamma)
     return exponential_decay(lr, step_size, gamma, staircase=True)
 
 
@@ -94,7 +103,16 @@ def MultiStepLR(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Sch
         )
     steps = [arguments.whole("milestones", m) for m in milestones]
     times = {m: steps.count(m) for m in sorted(steps)}
+    if _is_negative(gamma):
+        values = [lr]
+        for n in times.values():
+            values.append(values[-1] * gamma**n)
+        return piecewise_constant(list(times), values)
     return piecewise_constant_schedule(lr, {m: gamma**n for m, n in times.items()})
+
+
+def _is_negative(gamma: float) -> bool:
+    return arguments.known(gamma) is not None and gamma < 0
 
 
 @scheduler
@@ -147,12 +165,12 @@ def ExponentialLR(lr: float, gamma: float) -> Schedule:
 
     Args:
       lr: The learning rate at step 0.
-      gamma: Factor of each step, >= 0.
+      gamma: Factor of each step.
 
     >>> float(ExponentialLR(0.5, 0.5)(2))
     0.125
     """
-    if arguments.known(gamma) == 0:
+    if arguments.known(gamma) == 0 or _is_negative(gamma):
         return StepLR(lr, 1, gamma)
     return exponential_decay(lr, 1, gamma)
 
@@ -180,10 +198,13 @@ def SequentialLR(
 ) -> Schedule:
     """One schedule after the other, each starting from its own step 0.
 
+    As in torch, `SWALR` and `MultiplicativeLR` go on from the rate before them.
+
     Args:
       lr: The learning rate, in the place of torch's optimizer. It may be left out, and
         changes nothing: the schedules have it already.
-      schedulers: Schedules, each with its own learning rate.
+      schedulers: Schedules, each with its own learning rate; or lists of them, with one
+        for each parameter group.
       milestones: The steps at which the second and later schedules begin.
 
     Raises:
@@ -202,7 +223,40 @@ def SequentialLR(
             "SequentialLR(lr, schedulers, milestones) or "
             "SequentialLR(schedulers, milestones)"
         )
-    return join_schedules(schedulers, milestones)
+    joined = join_schedules(schedulers, milestones)
+    parts = list(schedulers)
+    for i, milestone in enumerate(milestones, 1):
+        if go_on := CONTINUE.get(recipe_name(parts[i])):
+            before = join_schedules(parts[:i], milestones[: i - 1])
+            parts[i] = go_on(recipe_arguments(parts[i]), before, milestone - 1)
+            joined = join_schedules(parts, milestones)
+    return joined
+
+
+def _swa_after(given: dict[str, Any], before: Schedule, step: int) -> Schedule:
+    lr = constant_schedule(_number(lambda: before(step)))
+    return swa_schedule(**{**given, "schedule": lr})
+
+
+def _product_after(given: dict[str, Any], before: Schedule, step: int) -> Schedule:
+    # In torch the first factor is used too, at the milestone.
+    lr = _number(lambda: before(step) * given["factor_fn"](0))
+    return multiplicative_schedule(**{**given, "init_value": lr})
+
+
+def _number(compute: Callable[[], Any]) -> Any:
+    """Return what is computed as a number, unless it is traced."""
+    with jax.ensure_compile_time_eval():
+        value = compute()
+    known = arguments.known(value)
+    return value if known is None else known
+
+
+# The schedulers that have no rate of their own when they begin at a milestone.
+CONTINUE = {
+    "swa_schedule": _swa_after,
+    "multiplicative_schedule": _product_after,
+}
 
 
 @scheduler
@@ -226,7 +280,7 @@ def SWALR(
     [0.5, 0.375, 0.25]
     """
     arguments.one_of(("cos", "linear"), anneal_strategy=anneal_strategy)
-    if not anneal_epochs:
-        return constant_schedule(swa_lr)
+    if not anneal_epochs:  # a value that is set, unlike that of `ConstantLR`
+        return multiply_schedules([swa_lr])
     before = constant_schedule(lr)
     return swa_schedule(before, 0, swa_lr, anneal_epochs, anneal_strategy)

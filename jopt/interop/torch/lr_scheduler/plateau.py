@@ -36,7 +36,7 @@ def ReduceLROnPlateau(
     ``lr``, even if parameter groups have other rates.
 
     Args:
-      lr: The optimizer's learning rate, > 0.
+      lr: The optimizer's learning rate.
       mode: Whether a smaller (``"min"``) or larger (``"max"``) value is better.
       factor: Factor of each reduction, in [0, 1).
       patience: Number of values in a row without improvement that are tolerated.
@@ -57,9 +57,10 @@ def ReduceLROnPlateau(
     >>> ReduceLROnPlateau(0.1, patience=5).recipe.arguments["rule"]
     'torch'
     """
-    arguments.positive(lr=lr)
     arguments.one_of(("rel", "abs"), threshold_mode=threshold_mode)
     arguments.nonnegative(threshold=threshold)
+    if not lr:  # it never changes
+        min_lr, eps, lr = 1.0, 0.0, 1.0
     if min_lr > lr:
         raise ValueError(f"min_lr must be <= lr={lr}, got min_lr={min_lr}")
     relative = threshold_mode == "rel"
