@@ -392,7 +392,7 @@ def optimistic_adam(
       ValueError: ``learning_rate`` is a schedule; `optimistic_adam_v2` takes one.
     """
     warnings.warn(
-        "optimistic_adam has been replaced by optimistic_adam_v2", DeprecationWarning, 2
+        "optimistic_adam is old: use `optimistic_adam_v2` instead", DeprecationWarning, 2
     )
     if callable(learning_rate):
         raise ValueError(

@@ -190,8 +190,7 @@ def add_noise(
 
     def init(params):
         del params
-        rng_key = key if isinstance(key, jax.Array) else jax.random.key(key)
-        return AddNoiseState(jnp.zeros((), jnp.int32), rng_key)
+        return AddNoiseState(jnp.zeros((), jnp.int32), typed_key(key))
 
     # The draws of jopt.add_noise have the same law; these are optax's to the bit.
     def update(updates, state, params=None):
@@ -204,6 +203,14 @@ def add_noise(
         return noisy, state._replace(count=count, rng_key=next_key)
 
     return own_without_extra(init, update)
+
+
+def typed_key(key: Any) -> jax.Array:
+    """Return a key as it is, and the key of a seed; the seed may be traced."""
+    is_key = isinstance(key, jax.Array) and (
+        key.ndim == 1 or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    )
+    return key if is_key else jax.random.key(key)
 
 
 def random_like(key: jax.Array, like: Any, sampler: Any) -> Any:
