@@ -230,7 +230,9 @@ def safe_norm(
     Args:
       x: An array, which may be complex.
       min_norm: The lower bound.
-      ord, axis, keepdims: As of ``jnp.linalg.norm``.
+      ord: The kind of norm, as of ``jnp.linalg.norm``.
+      axis: The axes of a vector or matrix; None means all.
+      keepdims: Whether to keep these axes, with length 1.
 
     Returns:
       One norm, or the norms along ``axis``.
