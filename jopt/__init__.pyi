@@ -270,6 +270,17 @@ from .gradients.sam import sam as sam, asam as asam
 from .gradients.looksam import looksam as looksam
 from .gradients.micro_batch import micro_batch as micro_batch
 from .gradients.row_sparse import sparse_value_and_grad as sparse_value_and_grad
+from .gradients.scaled import scale_gradient as scale_gradient
+from .gradients.second_order import (
+    hvp as hvp,
+    hessian_diag as hessian_diag,
+    fisher_diag as fisher_diag,
+)
+from .gradients.perturbations import (
+    make_perturbed_fun as make_perturbed_fun,
+    Normal as Normal,
+    Gumbel as Gumbel,
+)
 
 # Wrappers.
 from .wrappers.masking import (
@@ -388,6 +399,10 @@ from .state.reset import (
 
 # Row-sparse leaves.
 from .tree.row_sparse import RowSparse as RowSparse
+
+# Numbers of trees and states; more are in `jopt.tree`.
+from .tree.norms import global_norm as global_norm
+from .tree.averages import safe_increment as safe_increment
 
 # Packages.
 from . import (

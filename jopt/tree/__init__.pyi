@@ -38,6 +38,8 @@ from .norms import (
     norm_along as norm_along,
     norm_of_bounded as norm_of_bounded,
     abs_sq as abs_sq,
+    safe_norm as safe_norm,
+    safe_root_mean_squares as safe_root_mean_squares,
 )
 
 from .ratios import ratio as ratio

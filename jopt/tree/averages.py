@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jopt.tree.arithmetic import scale
@@ -16,17 +17,28 @@ from jopt.tree.norms import abs_sq
 from jopt.tree.paths import map_leaves
 
 
-def safe_increment(count: jax.Array) -> jax.Array:
-    """Return ``count + 1``, or the largest integer instead of an overflow.
+def safe_increment(count: ArrayLike) -> jax.Array:
+    """Return ``count + 1``, or the largest number of its dtype instead of an overflow.
 
     Args:
-      count: A whole number.
+      count: A real number or an array of them.
+
+    Raises:
+      ValueError: ``count`` is a bool or complex.
 
     >>> int(safe_increment(jnp.int32(2**31 - 1)))
     2147483647
     """
-    largest = jnp.iinfo(count.dtype).max
-    return count + (count < largest).astype(count.dtype)
+    count = jnp.asarray(count)
+    if jnp.issubdtype(count.dtype, jnp.integer):
+        largest = jnp.iinfo(count.dtype).max
+    elif jnp.issubdtype(count.dtype, jnp.floating):
+        largest = jnp.finfo(count.dtype).max
+    else:
+        raise ValueError(f"count must be a real number, got one of {count.dtype}")
+    # As an array of NumPy, because uint32's largest is no literal of JAX.
+    below = count < np.asarray(largest, count.dtype)
+    return count + below.astype(count.dtype)
 
 
 def one_minus_power(decay: float | jax.Array, t: jax.Array) -> jax.Array:

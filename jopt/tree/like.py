@@ -159,15 +159,33 @@ def random_like(
     >>> tree["a"].shape, tree["a"].dtype
     ((2, 3), dtype(bfloat16))
     """
-    sharded = "out_sharding" in inspect.signature(sampler).parameters
 
     def draw(x, key):
         new_dtype = jnp.result_type(_dtype(x) if dtype is None else dtype)
-        options = {"out_sharding": jax.typeof(x).sharding} if sharded else {}
-        return sampler(key, np.shape(x), wide(new_dtype), **options).astype(new_dtype)
+        return drawn_like(key, x, sampler, wide(new_dtype)).astype(new_dtype)
 
     keys = split_key_like(rng_key, target_tree)
     return map_leaves(draw, same_shapes=False, target_tree=target_tree, keys=keys)
+
+
+def drawn_like(
+    key: jax.Array, x: Any, sampler: Callable[..., Any], dtype: DTypeLike | None = None
+) -> jax.Array:
+    """Return random numbers with the shape and sharding of one array.
+
+    Args:
+      key: A key of ``jax.random``.
+      x: An array, or an object with a shape and a dtype.
+      sampler: See `random_like`.
+      dtype: Dtype to draw in; None means that of ``x``.
+
+    >>> drawn_like(jax.random.key(0), jnp.zeros((2, 3)), jax.random.normal).shape
+    (2, 3)
+    """
+    sharded = "out_sharding" in inspect.signature(sampler).parameters
+    options = {"out_sharding": jax.typeof(x).sharding} if sharded else {}
+    dtype = jnp.result_type(_dtype(x) if dtype is None else dtype)
+    return sampler(key, np.shape(x), dtype, **options)
 
 
 def unwrap_random_key_data(input_tree: Any) -> Any:

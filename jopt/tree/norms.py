@@ -5,12 +5,14 @@ from __future__ import annotations
 import collections
 import functools
 import math
+from collections.abc import Callable
 from numbers import Number
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jopt.tree.dtypes import compute_dtype, scalar_dtype
 from jopt.tree.paths import leaves_with_names
@@ -69,6 +71,22 @@ def norm(tree: Any, ord: Order = None, squared: bool = False) -> jax.Array:
             if not hasattr(x, "dtype") and not isinstance(x, Number):
                 raise TypeError(f"leaf {path!r} is {abbreviated(x)}, not an array")
     return _norm(leaves, ord, squared)
+
+
+def global_norm(updates: Any) -> jax.Array:
+    """Return the L2 norm of all leaves together, as `clip_by_global_norm` takes it.
+
+    Args:
+      updates: Arrays; None counts as absent, a `RowSparse` leaf as its whole table.
+
+    Returns:
+      A scalar, exact for numbers of any magnitude; see `jopt.tree.norm`.
+
+    >>> import jopt
+    >>> jopt.global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])})
+    Array(5., dtype=float32)
+    """
+    return norm(updates)
 
 
 @functools.partial(jax.jit, static_argnames=("ord", "squared"))
@@ -196,6 +214,74 @@ def norm_of_bounded(x: jax.Array) -> jax.Array:
     real = jnp.finfo(x.dtype)
     far = jax.lax.optimization_barrier(jnp.asarray(2.0**40, real.dtype))
     return _root(jnp.sum(abs_sq(x * far.astype(x.dtype)))) / far
+
+
+def safe_norm(
+    x: ArrayLike,
+    min_norm: ArrayLike,
+    ord: int | float | str | None = None,
+    axis: int | tuple[int, ...] | None = None,
+    keepdims: bool = False,
+) -> jax.Array:
+    """Return ``max(norm(x), min_norm)``, with gradient zero where ``min_norm`` counts.
+
+    The derivative of ``max(norm(x), min_norm)`` itself is NaN at zero.
+
+    Args:
+      x: An array, which may be complex.
+      min_norm: The lower bound.
+      ord: The kind of norm, as of ``jnp.linalg.norm``.
+      axis: The axes of a vector or matrix; None means all.
+      keepdims: Whether to keep these axes, with length 1.
+
+    Returns:
+      One norm, or the norms along ``axis``.
+
+    >>> safe_norm(jnp.array([3.0, 4.0]), 1.0)
+    Array(5., dtype=float32)
+    >>> jax.grad(safe_norm)(jnp.zeros(2), 1.0)
+    Array([0., 0.], dtype=float32)
+    """
+
+    def size(x):
+        return jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True)
+
+    norms = _at_least(min_norm, size, x)
+    return norms if keepdims else jnp.squeeze(norms, axis)
+
+
+def safe_root_mean_squares(x: ArrayLike, min_rms: ArrayLike) -> jax.Array:
+    """Return ``max(rms(x), min_rms)``, with gradient zero where ``min_rms`` counts.
+
+    Args:
+      x: An array, which may be complex.
+      min_rms: The lower bound.
+
+    Returns:
+      The root of the mean of all ``|x|^2``.
+
+    >>> safe_root_mean_squares(jnp.array([3.0, -3.0]), 1.0)
+    Array(3., dtype=float32)
+    """
+
+    def size(x):
+        return jnp.sqrt(jnp.mean(abs_sq(x), keepdims=True))
+
+    return jnp.squeeze(_at_least(min_rms, size, x))
+
+
+def _at_least(least: ArrayLike, size: Callable[..., Any], x: ArrayLike) -> jax.Array:
+    """Return ``max(size(x), least)`` without the gradient of ``size`` where it counts.
+
+    Selecting the result is not enough: 0 times the NaN of the other branch is NaN. So
+    ``x`` is replaced too, by ones, at which every norm is smooth.
+    """
+    x = _inexact(x)
+    wide = x.astype(compute_dtype(x.dtype))
+    least = jnp.asarray(least).astype(jnp.finfo(wide.dtype).dtype)
+    low = size(jax.lax.stop_gradient(wide)) <= least
+    sizes = size(jnp.where(low, jnp.ones_like(wide), wide))
+    return jnp.where(low, least, sizes).astype(jnp.finfo(x.dtype).dtype)
 
 
 @norm_along.defjvp

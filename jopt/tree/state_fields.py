@@ -155,7 +155,7 @@ def set(tree: Any, filtering: Filter = None, /, **kwargs: Any) -> Any:
             )
         for path, old in matches:
             changed[path] = _convert(path_name(path) or name, old, value)
-    return _replace(tree, (), changed)
+    return replaced(tree, (), changed)
 
 
 def _entries(
@@ -166,8 +166,8 @@ def _entries(
     ``slot`` is True if the tree is in a field of a state.
     """
     yield path, tree
-    inside = slot or _is_namedtuple(tree)
-    for step, child in _children(tree):
+    inside = slot or is_namedtuple(tree)
+    for step, child in named_children(tree):
         # optax's inject_hyperparams keeps numbers by name in a field of this name.
         numbers = step == NamedTupleKey(type(tree).__name__, "hyperparams")
         if everywhere or numbers or _holds_state(child, inside):
@@ -177,7 +177,7 @@ def _entries(
 
 
 def _has_name(key: Any, path: Path, value: Any) -> bool:
-    if _is_namedtuple(value) and type(value).__name__ == key:
+    if is_namedtuple(value) and type(value).__name__ == key:
         return True
     step = path[-1] if path else None
     if key in (getattr(step, "key", step), getattr(step, "name", step)):
@@ -197,19 +197,20 @@ def _contains_match(path: Path, matches: list[tuple[Path, Any]]) -> bool:
     )
 
 
-def _is_namedtuple(x: Any) -> bool:
+def is_namedtuple(x: Any) -> bool:
+    """Return whether ``x`` is a NamedTuple."""
     return isinstance(x, tuple) and hasattr(x, "_fields")
 
 
 def _holds_state(x: Any, slot: bool) -> bool:
-    if _is_namedtuple(x) and (not slot or type(x).__name__.endswith("State")):
+    if is_namedtuple(x) and (not slot or type(x).__name__.endswith("State")):
         return True
-    return any(_holds_state(child, slot) for _, child in _children(x))
+    return any(_holds_state(child, slot) for _, child in named_children(x))
 
 
-def _children(node: Any) -> list[tuple[Any, Any]]:
-    """Return ``(key, child)`` for every child of a node; none for a leaf."""
-    if not _is_namedtuple(node):
+def named_children(node: Any) -> list[tuple[Any, Any]]:
+    """Return ``(key, child)`` for every child of a node, fields by `NamedTupleKey`."""
+    if not is_namedtuple(node):
         return children(node)
     steps = [NamedTupleKey(type(node).__name__, field) for field in node._fields]
     return list(zip(steps, node, strict=True))
@@ -218,20 +219,23 @@ def _children(node: Any) -> list[tuple[Any, Any]]:
 def _serves_schedule(tree: Any, path: Path) -> bool:
     holder = tree
     for step in path[:-1]:
-        holder = dict(_children(holder))[step]
+        holder = dict(named_children(holder))[step]
     # A field that is neither of the bare state nor a hyperparameter was added for a
     # schedule.
     base = getattr(type(holder), "base", type(holder))
     fields = (*getattr(base, "_fields", ()), *getattr(holder, "hyperparameters", ()))
-    return _is_namedtuple(holder) and getattr(path[-1], "name", None) not in fields
+    return is_namedtuple(holder) and getattr(path[-1], "name", None) not in fields
 
 
-def _replace(node: Any, path: Path, changed: Mapping[Path, Any]) -> Any:
+def replaced(node: Any, path: Path, changed: Mapping[Path, Any]) -> Any:
+    """Return the node at ``path`` with other values at the paths of ``changed``."""
     if path in changed:
         return changed[path]
     if not any(p[: len(path)] == path for p in changed):
         return node
-    new = [_replace(child, (*path, step), changed) for step, child in _children(node)]
+    new = [
+        replaced(child, (*path, step), changed) for step, child in named_children(node)
+    ]
     treedef = jax.tree.structure(node, is_leaf=lambda x: x is not node)
     return treedef.unflatten(new)
 
