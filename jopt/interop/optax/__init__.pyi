@@ -204,5 +204,42 @@ from .linesearch import (
     ZoomLinesearchInfo as ZoomLinesearchInfo,
 )
 
+from .numerics import (
+    global_norm as global_norm,
+    matrix_inverse_pth_root as matrix_inverse_pth_root,
+    multi_normal as multi_normal,
+    nnls as nnls,
+    power_iteration as power_iteration,
+    safe_increment as safe_increment,
+    safe_int32_increment as safe_int32_increment,
+    safe_norm as safe_norm,
+    safe_root_mean_squares as safe_root_mean_squares,
+    scale_gradient as scale_gradient,
+)
+
+from .tree import (
+    bias_correction as bias_correction,
+    update_infinity_moment as update_infinity_moment,
+    update_moment as update_moment,
+    update_moment_per_elem_norm as update_moment_per_elem_norm,
+)
+
+from .tree_utils import (
+    tree_map_params as tree_map_params,
+)
+
+from .microbatching import (
+    microbatch as microbatch,
+)
+
 # Packages.
-from . import contrib as contrib
+from . import (
+    contrib as contrib,
+    microbatching as microbatching,
+    perturbations as perturbations,
+    projections as projections,
+    second_order as second_order,
+    transforms as transforms,
+    tree as tree,
+    tree_utils as tree_utils,
+)

@@ -104,7 +104,9 @@ class Pair(GradientTransformationExtraArgs):
     @property
     def __class__(self) -> type:  # type: ignore[override]
         # Some libraries check for the class of the real optax.
-        real = getattr(sys.modules.get("optax"), "GradientTransformationExtraArgs", None)
+        real = getattr(
+            sys.modules.get("optax"), "GradientTransformationExtraArgs", None
+        )
         return real or Pair
 
     def __repr__(self) -> str:
@@ -312,7 +314,9 @@ def with_extra_args_support(tx: Any) -> Any:
 
 
 def _takes_more(tx: Any) -> bool:
-    return any(c.__name__ == "GradientTransformationExtraArgs" for c in type(tx).__mro__)
+    return any(
+        c.__name__ == "GradientTransformationExtraArgs" for c in type(tx).__mro__
+    )
 
 
 def as_pair(tx: Any, where: str) -> Pair:
@@ -406,5 +410,8 @@ def joined(
 
     members = [member for tx in pairs for member in tx.members]
     return pair(
-        members, lambda params: collected([tx.init(params) for tx in pairs]), inward, outward
+        members,
+        lambda params: collected([tx.init(params) for tx in pairs]),
+        inward,
+        outward,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -66,9 +66,7 @@ def masked(
             None if params is None else _only(selected, params),
             **extra_args,
         )
-        merged = jax.tree.map(
-            lambda on, u, g: u if on else g, selected, new, updates
-        )
+        merged = jax.tree.map(lambda on, u, g: u if on else g, selected, new, updates)
         return merged, state._replace(inner_state=inner_state)
 
     return own(init, update)
@@ -138,7 +136,9 @@ def partition(
                 f"partition: parameters have the labels {sorted(map(str, used))}, and "
                 f"transforms has {sorted(map(str, transforms))}"
             )
-        return PartitionState({group: tx.init(params) for group, tx in by_group.items()})
+        return PartitionState(
+            {group: tx.init(params) for group, tx in by_group.items()}
+        )
 
     def update(updates, state, params=None, **extra_args):
         new = {}

@@ -57,7 +57,9 @@ def sgd(
 ) -> Pair:
     """SGD, see `jopt.sgd`."""
     return chain(
-        identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype),
+        identity()
+        if momentum is None
+        else trace(momentum, nesterov, accumulator_dtype),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -185,9 +187,7 @@ def polyak_sgd(
     variant: str = "sps",
 ) -> Pair:
     """SGD with Polyak's step, see `jopt.polyak_sgd`."""
-    return chain(
-        sgd(scaling), scale_by_polyak(f_min, max_learning_rate, eps, variant)
-    )
+    return chain(sgd(scaling), scale_by_polyak(f_min, max_learning_rate, eps, variant))
 
 
 # Adam and its kin.
@@ -392,7 +392,9 @@ def optimistic_adam(
       ValueError: ``learning_rate`` is a schedule; `optimistic_adam_v2` takes one.
     """
     warnings.warn(
-        "optimistic_adam is old: use `optimistic_adam_v2` instead", DeprecationWarning, 2
+        "optimistic_adam is old: use `optimistic_adam_v2` instead",
+        DeprecationWarning,
+        2,
     )
     if callable(learning_rate):
         raise ValueError(

@@ -199,7 +199,9 @@ def add_noise(
         next_key, sample_key = jax.random.split(state.rng_key)
         noise = random_like(sample_key, updates, jax.random.normal)
         deviation = jnp.sqrt(eta / count**gamma)
-        noisy = jax.tree.map(lambda g, x: g + deviation.astype(g.dtype) * x, updates, noise)
+        noisy = jax.tree.map(
+            lambda g, x: g + deviation.astype(g.dtype) * x, updates, noise
+        )
         return noisy, state._replace(count=count, rng_key=next_key)
 
     return own_without_extra(init, update)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,8 +19,8 @@ from jopt.interop.optax.base import (
     ScalarOrSchedule,
     lenient,
     own,
-    without_state,
     with_fields,
+    without_state,
 )
 from jopt.interop.optax.masking import masked
 
@@ -428,9 +427,7 @@ class ScaleByRssState(NamedTuple):
 
 
 @lenient
-def scale_by_rss(
-    initial_accumulator_value: Numeric = 0.1, eps: Numeric = 1e-7
-) -> Pair:
+def scale_by_rss(initial_accumulator_value: Numeric = 0.1, eps: Numeric = 1e-7) -> Pair:
     """Divide by the root of the sum of squares, see `jopt.scale_by_rss`."""
     start = _filled(initial_accumulator_value, "sum_of_squares")
     return with_fields(jopt.scale_by_rss(0.0, eps), ScaleByRssState, start=start)

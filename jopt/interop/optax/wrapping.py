@@ -49,7 +49,9 @@ class ConditionallyMaskState(NamedTuple):
 
 
 def conditionally_transform(
-    inner: Any, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+    inner: Any,
+    should_transform_fn: Callable[..., Any],
+    forward_extra_args: bool = False,
 ) -> Pair:
     """Transform in some steps only, see `jopt.conditionally_transform`."""
     inner = as_pair(inner, "conditionally_transform: inner")
@@ -58,7 +60,9 @@ def conditionally_transform(
 
 
 def conditionally_mask(
-    inner: Any, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+    inner: Any,
+    should_transform_fn: Callable[..., Any],
+    forward_extra_args: bool = False,
 ) -> Pair:
     """Transform in some steps, zeros in others; see `jopt.conditionally_mask`."""
     inner = as_pair(inner, "conditionally_mask: inner")
@@ -91,9 +95,7 @@ def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Pair:
     def init(params):
         zero = jnp.zeros((), jnp.int32)
         inner_state = inner.init(params)
-        return ApplyIfFiniteState(
-            zero, jnp.ones((), bool), jnp.copy(zero), inner_state
-        )
+        return ApplyIfFiniteState(zero, jnp.ones((), bool), jnp.copy(zero), inner_state)
 
     def update(updates, state, params=None, **extra_args):
         finite = guards.all_finite(updates)
@@ -300,7 +302,10 @@ class LookaheadParams(NamedTuple):
 
 
 def lookahead(
-    fast_optimizer: Any, sync_period: int, slow_step_size: float, reset_state: bool = False
+    fast_optimizer: Any,
+    sync_period: int,
+    slow_step_size: float,
+    reset_state: bool = False,
 ) -> Pair:
     """Let slow parameters follow the fast ones, see `jopt.lookahead`.
 
@@ -330,7 +335,9 @@ def lookahead(
         sync = state.steps_since_sync == sync_period - 1
 
         def slow_step(u, fast, slow):
-            return jnp.where(sync, slow_step_size * (fast + u - slow), 0).astype(u.dtype)
+            return jnp.where(sync, slow_step_size * (fast + u - slow), 0).astype(
+                u.dtype
+            )
 
         def fast_step(u, fast, slow, slow_u):
             return jnp.where(sync, slow + slow_u - fast, u).astype(u.dtype)

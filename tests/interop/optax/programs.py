@@ -270,12 +270,13 @@ def frozen_backbone(optax):
     """Fine-tuning: a frozen backbone by masks, in both of the usual ways."""
 
     def frozen(params):
-        return {name: jax.tree.map(lambda _: name == "layer0", x) for name, x in params.items()}
+        return {
+            name: jax.tree.map(lambda _: name == "layer0", x)
+            for name, x in params.items()
+        }
 
     params = dense(4, 8, 3)
-    first = optax.chain(
-        optax.adamw(0.05), optax.masked(optax.set_to_zero(), frozen)
-    )
+    first = optax.chain(optax.adamw(0.05), optax.masked(optax.set_to_zero(), frozen))
     second = optax.selective_transform(optax.lamb(0.05), freeze_mask=frozen(params))
     return train(optax, first, regression, params) + train(
         optax, second, regression, params
@@ -376,7 +377,9 @@ def transformation_of_ones_own(optax):
     ]  # fmt: skip
     by_largest = optax.GradientTransformation(init, update)
     tx = optax.named_chain(
-        ("largest", by_largest), ("momentum", optax.trace(0.9)), ("rate", optax.scale(-0.01))
+        ("largest", by_largest),
+        ("momentum", optax.trace(0.9)),
+        ("rate", optax.scale(-0.01)),
     )
     state = tx.init(dense(4, 3))
     assert list(state) == ["largest", "momentum", "rate"]

@@ -40,7 +40,7 @@ def module(package: str, name: str) -> Any:
 
 
 def test_the_list_of_names_is_that_of_the_installed_optax() -> None:
-    assert NAMES == {name: public(module("optax", name)) for name in NAMES}
+    assert {name: public(module("optax", name)) for name in NAMES} == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,7 +70,7 @@ def arguments(function: Any) -> list[Any]:
     """The arguments of a function: name, kind, default."""
 
     def default(value):
-        if callable(value) or isinstance(value, tuple) and hasattr(value, "init"):
+        if callable(value) or (isinstance(value, tuple) and hasattr(value, "init")):
             return "a function"
         return repr(value)
 
@@ -120,7 +120,9 @@ def factories() -> list[tuple[str, str]]:
                 continue
             parameters = inspect.signature(function).parameters.values()
             required = [p for p in parameters if p.default is p.empty]
-            if all(p.name in GIVEN and p.kind is p.POSITIONAL_OR_KEYWORD for p in required):
+            if all(
+                p.name in GIVEN and p.kind is p.POSITIONAL_OR_KEYWORD for p in required
+            ):
                 found.append((m, name))
     return found
 
@@ -149,7 +151,12 @@ def made(package: Any, m: str, name: str) -> Any:
 def leaves(tree: Any) -> list[np.ndarray]:
     """The leaves as floats; random keys as their data."""
     return [
-        np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, float)  # fmt: skip
+        np.asarray(
+            jax.random.key_data(x)
+            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+            else x,
+            float,
+        )  # fmt: skip
         for x in map(jnp.asarray, jax.tree.leaves(tree))
     ]
 
@@ -157,11 +164,15 @@ def leaves(tree: Any) -> list[np.ndarray]:
 def shape_of(state: Any) -> str:
     """The structure, shapes and dtypes of a state, by the names of its classes."""
     classes = str(jax.tree.structure(state)).replace("optax._src.", "")
-    return classes + str([(x.shape, str(x.dtype)) for x in map(jnp.asarray, jax.tree.leaves(state))])
+    return classes + str(
+        [(x.shape, str(x.dtype)) for x in map(jnp.asarray, jax.tree.leaves(state))]
+    )
 
 
 @pytest.mark.parametrize(("m", "name"), factories())
-def test_a_transformation_has_the_numbers_and_the_state_of_optax(m: str, name: str) -> None:
+def test_a_transformation_has_the_numbers_and_the_state_of_optax(
+    m: str, name: str
+) -> None:
     with (
         jax.enable_x64(True),
         jax.numpy_dtype_promotion("standard"),
@@ -179,6 +190,8 @@ def test_a_transformation_has_the_numbers_and_the_state_of_optax(m: str, name: s
             u, mine = ours.update(grads, mine, p, **extra)
             v, other = theirs.update(grads, other, q, **extra)
             for x, y in zip(leaves((u, mine)), leaves((v, other)), strict=True):
-                np.testing.assert_allclose(x, y, 1e-7, 1e-12 + 1e-7 * np.abs(y).max(initial=0))
+                np.testing.assert_allclose(
+                    x, y, 1e-7, 1e-12 + 1e-7 * np.abs(y).max(initial=0)
+                )
             p, q = optax.apply_updates(p, u), optax.apply_updates(q, v)
         assert shape_of(mine) == shape_of(other)

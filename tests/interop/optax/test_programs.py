@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np

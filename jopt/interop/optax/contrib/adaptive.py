@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 import jopt
 from jopt.algorithms.adopt import fourth_root
 from jopt.interop.optax.base import (

@@ -171,7 +171,9 @@ def dog(
 
 
 def _decay(weight_decay: Numeric | None, mask: MaskOrFn) -> Pair:
-    return identity() if weight_decay is None else add_decayed_weights(weight_decay, mask)
+    return (
+        identity() if weight_decay is None else add_decayed_weights(weight_decay, mask)
+    )
 
 
 class DoWGState(NamedTuple):
@@ -183,9 +185,7 @@ class DoWGState(NamedTuple):
 
 
 @lenient
-def scale_by_dowg(
-    init_estim_sq_dist: float | None = None, eps: float = 1e-4
-) -> Pair:
+def scale_by_dowg(init_estim_sq_dist: float | None = None, eps: float = 1e-4) -> Pair:
     """Scale by distance over weighted gradients, see `jopt.scale_by_dowg`."""
     first = eps if init_estim_sq_dist is None else init_estim_sq_dist
 

@@ -189,9 +189,11 @@ def split_real_and_imaginary(inner: Any) -> Pair:
 
     def split(whole):
         return jax.tree.map(
-            lambda x: SplitRealAndImaginaryArrays(jnp.real(x), jnp.imag(x))
-            if jnp.iscomplexobj(x)
-            else x,
+            lambda x: (
+                SplitRealAndImaginaryArrays(jnp.real(x), jnp.imag(x))
+                if jnp.iscomplexobj(x)
+                else x
+            ),
             whole,
         )
 
