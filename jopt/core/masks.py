@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import enum
 import inspect
 import math
 import re
@@ -145,7 +146,7 @@ def labels(param_labels: Callable[..., Any] | Any, params: Any) -> list[Any]:
 
     Raises:
       ValueError: A leaf without a label, or a label without a leaf.
-      TypeError: A label is not a string.
+      TypeError: A value cannot be a label.
 
     >>> labels(lambda path, leaf: path[0], {"bias": 1.0, "kernel": 2.0})
     ['b', 'k']
@@ -254,7 +255,24 @@ def _multiple(path: str, value: Any) -> float | None:
 
 
 def _label(path: str, value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    where = f"leaf {path!r}" if path else "the whole tree"
-    raise TypeError(f"a label is a string, got {text_of(value)} for {where}")
+    label = label_text(value)
+    if label is None:
+        where = f"leaf {path!r}" if path else "the whole tree"
+        raise TypeError(
+            "a label is a string, a whole number, a bool or a member of an Enum, got "
+            f"{text_of(value)} for {where}"
+        )
+    return label
+
+
+def label_text(value: Any) -> str | None:
+    """A label as it is written in the state, where every key is a string.
+
+    >>> label_text("head"), label_text(2), label_text(True), label_text(0.5)
+    ('head', '2', 'True', None)
+    """
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, bool | int | np.bool_ | np.integer):
+        return str(value)
+    return value if isinstance(value, str) else None

@@ -184,7 +184,9 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
     >>> init, update = jopt.sgd(0.1)
     """
 
-    unchecked: Callable[..., Any]  # the update without the checks of its arguments
+    # The two functions without the checks of their arguments.
+    unchecked_init: Callable[..., Any]
+    unchecked: Callable[..., Any]
     children: Mapping[str, GradientTransformation]
     needs: Needs
     state_class: Any
@@ -243,9 +245,14 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
                 tree_checks.of_jax(updates=updates, params=params, state=state)
                 raise
 
+        @functools.wraps(init)
+        def checked_init(params: Params, /) -> OptState:
+            return init(tree_checks.without_functions(params))
+
         checked.__qualname__ = f"{name}.update"
-        self = tuple.__new__(cls, (init, checked))
-        self.unchecked, self.children, self.needs = update, children or {}, needs
+        self = tuple.__new__(cls, (checked_init, checked))
+        self.unchecked_init, self.unchecked = init, update
+        self.children, self.needs = children or {}, needs
         self.state_class, self.reach = state_class, reach
         self.readout, self.changing = readout, changing
         self.gain, self.place = gain, place
@@ -318,8 +325,9 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the class that make this transformation."""
-        rest = {name: x for name, x in vars(self).items() if name != "unchecked"}
-        return {"init": self.init, "update": self.unchecked, **rest}
+        both = {"init": self.unchecked_init, "update": self.unchecked}
+        rest = {n: x for n, x in vars(self).items() if not n.startswith("unchecked")}
+        return both | rest
 
     def replace(self, **changes: Any) -> Self:
         """The same transformation with some arguments of its class changed."""

@@ -94,6 +94,19 @@ def without_statics(params: Any, updates: Any) -> Any:
     )
 
 
+def without_functions(params: Any) -> Any:
+    """The parameters, with None for functions, which a whole model has as leaves."""
+    if not any(map(_is_function, jax.tree.leaves(params, is_leaf=is_rows))):
+        return params
+    return jax.tree.map(
+        lambda x: None if _is_function(x) else x, params, is_leaf=is_rows
+    )
+
+
+def _is_function(leaf: Any) -> bool:
+    return callable(leaf) and not hasattr(leaf, "dtype")
+
+
 def with_statics(new: Any, params: Any) -> Any:
     """The new parameters, with the leaves that `without_statics` took out."""
     leaves, treedef = jax.tree.flatten(params, is_leaf=tree.is_leaf)

@@ -20,7 +20,7 @@ def clip(max_delta: ScalarOrSchedule) -> GradientTransformation:
     """Clip each element to [-max_delta, max_delta]; Keras's clipvalue.
 
     Args:
-      max_delta: The bound, > 0.
+      max_delta: The bound, > 0; infinity clips nothing.
 
     Returns:
       A transformation for real gradients.
@@ -33,7 +33,7 @@ def clip(max_delta: ScalarOrSchedule) -> GradientTransformation:
     >>> tx.update(jnp.array([-3.0, 0.5]), tx.init(jnp.zeros(2)))[0]
     Array([-1. ,  0.5], dtype=float32)
     """
-    arguments.positive(max_delta=max_delta)
+    arguments.limit(max_delta=max_delta)
 
     def rule(g):
         return jnp.clip(g, -max_delta, max_delta)
@@ -72,7 +72,7 @@ def clip_by_global_norm(
     is inf or NaN, all updates are NaN.
 
     Args:
-      max_norm: The bound, > 0.
+      max_norm: The bound, > 0; infinity clips nothing.
       ord: The norm: 2 is Euclidean, 1 the sum of magnitudes, ``math.inf`` the largest.
       eps: Added to the norm, >= 0; torch's ``clip_grad_norm_`` uses 1e-6.
 
@@ -91,7 +91,7 @@ def clip_by_global_norm(
     >>> tx.update(grads, tx.init(grads))[0]
     {'a': Array([0.6], dtype=float32), 'b': Array([0.8], dtype=float32)}
     """
-    arguments.positive(max_norm=max_norm)
+    arguments.limit(max_norm=max_norm)
     arguments.nonnegative(eps=eps)
     arguments.one_of((1.0, 2.0, math.inf), ord=ord)
 
@@ -107,7 +107,7 @@ def clip_by_norm(max_norm: ScalarOrSchedule) -> GradientTransformation:
     """Bound the norm of each leaf: ``u <- g min(1, max_norm / |g|)``; Keras's clipnorm.
 
     Args:
-      max_norm: The bound, > 0.
+      max_norm: The bound, > 0; infinity clips nothing.
 
     Returns:
       A transformation.
@@ -120,7 +120,7 @@ def clip_by_norm(max_norm: ScalarOrSchedule) -> GradientTransformation:
     >>> tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))[0]
     Array([0.6, 0.8], dtype=float32)
     """
-    arguments.positive(max_norm=max_norm)
+    arguments.limit(max_norm=max_norm)
 
     def rule(g):
         return _factor(tree.norm_along(g, None), max_norm) * g
@@ -133,7 +133,7 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
     """Bound the root mean square of each leaf: ``u <- g min(1, threshold / rms(g))``.
 
     Args:
-      threshold: The bound, > 0.
+      threshold: The bound, > 0; infinity clips nothing.
 
     Returns:
       A transformation.
@@ -148,7 +148,7 @@ def clip_by_block_rms(threshold: ScalarOrSchedule) -> GradientTransformation:
     >>> tx.update(jnp.array([3.0, -3.0]), tx.init(jnp.zeros(2)))[0].round(6)
     Array([ 1., -1.], dtype=float32)
     """
-    arguments.positive(threshold=threshold)
+    arguments.limit(threshold=threshold)
 
     def rule(g):
         rms = tree.norm_along(g, None) / max(g.size, 1) ** 0.5
@@ -168,7 +168,7 @@ def adaptive_grad_clip(
         u <- g min(1, clipping max(|p|, eps) / |g|)
 
     A unit is the set of weights that feed one output. Its norm is over all axes but the
-    last of a leaf with four axes, over the first axis of a leaf with two or three, and
+    last of a leaf with four or five axes, over the first axis of a leaf with two or three, and
     over the whole of any other leaf.
 
     Args:
@@ -180,7 +180,7 @@ def adaptive_grad_clip(
       A transformation that needs params.
 
     Raises:
-      ValueError: A number is not positive, or (at the first update) a leaf has five or
+      ValueError: A number is not positive, or (at the first update) a leaf has six or
         more axes and ``axis`` is None.
 
     Brock, De, Smith & Simonyan, "High-performance large-scale image recognition without
@@ -192,7 +192,8 @@ def adaptive_grad_clip(
     >>> tx.update(grads, tx.init(params), params)[0]
     Array([0.3, 0.4], dtype=float32)
     """
-    arguments.positive(clipping=clipping, eps=eps)
+    arguments.limit(clipping=clipping)
+    arguments.positive(eps=eps)
 
     def rule(g, *, p):
         unit = unit_axes(g.shape) if axis is None else axis

@@ -112,6 +112,11 @@ def positive(**arguments: Any) -> None:
     _require(lambda x: 0 < x < math.inf, "> 0 and finite", arguments)
 
 
+def limit(**arguments: Any) -> None:
+    """Raise unless every number is > 0; infinity is no limit."""
+    _require(lambda x: x > 0, "> 0", arguments)
+
+
 def nonnegative(**arguments: Any) -> None:
     """Raise unless every number is finite and >= 0."""
     _require(lambda x: 0 <= x < math.inf, ">= 0 and finite", arguments)

@@ -16,10 +16,10 @@ from jopt.core import masks, tree_checks
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
-from jopt.core.masks import Mask
+from jopt.core.masks import Mask, label_text
 from jopt.core.transformation import GradientTransformation, Params, Place, Updates
 from jopt.transforms.gradients import set_to_zero
-from jopt.values.arguments import suggestion
+from jopt.values.arguments import suggestion, text_of
 
 
 class MaskedState(NamedTuple):
@@ -82,12 +82,13 @@ def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:
 
 @transformation
 def partition(
-    transforms: Mapping[str, GradientTransformation], param_labels: Callable | Any
+    transforms: Mapping[Any, GradientTransformation], param_labels: Callable | Any
 ) -> GradientTransformation:
     """Give each leaf to the transformation of its label.
 
     Args:
-      transforms: Transformations by label.
+      transforms: Transformations by label: a string, a whole number, a bool or a member
+        of an Enum. Its text is the key in the state.
       param_labels: The label of each leaf: `rules`, a function ``(path, leaf) ->
         label``, a function ``params -> tree of labels``, or a tree of labels (or a
         prefix of one). To freeze leaves, give them a label of `set_to_zero`.
@@ -96,7 +97,8 @@ def partition(
       A transformation; its state is a dict by label.
 
     Raises:
-      ValueError: A leaf has no label, or one that is not in ``transforms``.
+      ValueError: A leaf has no label, or one that is not in ``transforms``; or two
+        labels have the same text.
 
     >>> import jopt, jax.numpy as jnp
     >>> tx = jopt.partition(
@@ -107,10 +109,18 @@ def partition(
     >>> tx.update(params, tx.init(params))[0]
     {'b': Array([-0.01], dtype=float32), 'w': Array([[-0.1]], dtype=float32)}
     """
-    inner = {
-        label: as_transformation(tx, f"partition: the transformation of {label!r}")
-        for label, tx in transforms.items()
-    }
+    inner: dict[str, GradientTransformation] = {}
+    for label, tx in transforms.items():
+        text = label_text(label)
+        if text is None or text in inner:
+            raise ValueError(
+                f"partition: transforms has the key {text_of(label)}, but keys are "
+                "strings, whole numbers, bools or members of an Enum, each with a text "
+                "of its own"
+            )
+        inner[text] = as_transformation(
+            tx, f"partition: the transformation of {label!r}"
+        )
 
     def selected_by_label(params):
         labels = masks.labels(param_labels, params)
@@ -167,7 +177,7 @@ def partition(
 
 @transformation
 def multi_transform(
-    transforms: Mapping[str, GradientTransformation], param_labels: Callable | Any
+    transforms: Mapping[Any, GradientTransformation], param_labels: Callable | Any
 ) -> GradientTransformation:
     """Give each leaf to the transformation of its label: `partition`'s older name.
 
