@@ -393,6 +393,7 @@ from .tree.row_sparse import RowSparse as RowSparse
 from . import (
     tree as tree,
     projections as projections,
+    losses as losses,
     checkpoint as checkpoint,
     interop as interop,
 )
