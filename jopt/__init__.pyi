@@ -408,6 +408,7 @@ from .tree.averages import safe_increment as safe_increment
 from . import (
     tree as tree,
     projections as projections,
+    losses as losses,
     checkpoint as checkpoint,
     interop as interop,
 )

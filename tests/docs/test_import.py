@@ -52,7 +52,9 @@ DOORS = [
 ]
 
 
-@pytest.mark.parametrize("package", ["tree", "projections", "checkpoint", *DOORS])
+@pytest.mark.parametrize(
+    "package", ["tree", "projections", "losses", "checkpoint", *DOORS]
+)
 def test_help_explains_every_argument(package: str) -> None:
     page = importlib.import_module(f"jopt.{package}")
     functions = {n: x for n, x in public(page).items() if not inspect.isclass(x)}

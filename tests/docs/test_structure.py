@@ -22,7 +22,7 @@ import jopt
 
 ROOT = Path(__file__).parents[2]
 LIBRARY, TESTS = ROOT / "jopt", ROOT / "tests"
-PACKAGES = ["jopt", "jopt.tree", "jopt.checkpoint", "jopt.projections"]
+PACKAGES = ["jopt", "jopt.tree", "jopt.checkpoint", "jopt.projections", "jopt.losses"]
 PACKAGES += ["jopt.interop", "jopt.interop.flax", "jopt.interop.keras"]
 PACKAGES += ["jopt.interop.optax", "jopt.interop.torch"]
 PACKAGES += ["jopt.interop.torch.lr_scheduler"]
