@@ -158,13 +158,16 @@ class Schedule(Linear):
     def __init__(self, function: Callable[[jax.Array], Any]):
         self.function = function
 
-    def __call__(self, count: int | jax.Array) -> jax.Array:
-        """The value at step ``count`` (0-based; an array of steps gives an array)."""
+    def __call__(self, count: float | jax.Array) -> jax.Array:
+        """The value at step ``count`` (0-based; an array of steps gives an array).
+
+        Optimizers count in integers, which stay exact. A float may lie between two
+        steps, but float32 is exact up to step 16,777,216 only.
+        """
         count = jnp.asarray(count)
-        if not jnp.issubdtype(count.dtype, jnp.integer):
+        if not arguments.is_real(count.dtype):
             raise TypeError(
-                f"a schedule takes a whole step number, got {text_of(count)}: steps "
-                "are counted in integers, so that they stay exact"
+                f"a schedule takes the number of a step, got {text_of(count)}"
             )
         return jnp.asarray(self.function(count), tree.scalar_dtype())
 

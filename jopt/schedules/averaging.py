@@ -69,7 +69,8 @@ def swa_schedule(
     def function(count):
         weights = shape(*ramp.shares(count, start, start + anneal_steps))
         # Clipped: the schedule need not be defined after its last step.
-        last = min(start, jnp.iinfo(count.dtype).max)
+        info = jnp.finfo if ramp.is_float(count) else jnp.iinfo
+        last = min(start, info(count.dtype).max)
         value = schedule(jnp.clip(count, 0, jnp.asarray(last, count.dtype)))
         return jnp.asarray(value, scalar_dtype()) * weights[0] + swa_lr * weights[1]
 

@@ -115,7 +115,7 @@ def cosine_decay_restarts(
         return restarts, (ramp.to_float(end - steps) + part) / length
 
     def function(count):
-        steps = ramp.whole_steps(count)
+        steps = ramp.nonnegative(count)
         restarts, remaining = (equal if t_mul == 1 else growing)(steps)
         height = (1 - alpha) * ramp.power(m_mul, ramp.to_float(restarts))
         weight, _ = ramp.half_cosine(remaining, 1 - remaining)

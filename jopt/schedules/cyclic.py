@@ -87,7 +87,7 @@ def cyclic_schedule(
     cycle = ramp.path(points, shapes[shape])
 
     def function(count):
-        steps = ramp.whole_steps(count)
+        steps = ramp.nonnegative(count)
         cycles, offset, _ = ramp.periods(steps, length)
         value = cycle(offset)
         if scale_fn is not None:

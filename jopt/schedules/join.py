@@ -60,7 +60,7 @@ def join_schedules(
 def _from(begin: int, function: ramp.Function) -> ramp.Function:
     def shifted(count):
         steps = ramp.since(count, begin)
-        if not jnp.issubdtype(count.dtype, jnp.unsignedinteger):
+        if jnp.issubdtype(count.dtype, jnp.signedinteger):
             # A user's function may subtract: unsigned steps would wrap around.
             steps = steps.astype(f"int{steps.dtype.itemsize * 8}")
         return function(steps)

@@ -142,7 +142,7 @@ def _line_and_wave(
     wave = ramp.path(points, ramp.half_cosine)
 
     def stopped(count):
-        steps = ramp.whole_steps(count)
+        steps = ramp.nonnegative(count)
         return wave(steps - ramp.since(steps, decay_steps))
 
     return ramp.ramp(1.0, 0.0, 0, decay_steps), stopped

@@ -120,6 +120,6 @@ def _stairs(
 
     def function(count):
         table = jnp.asarray(values, scalar_dtype())
-        return table[ramp.count_passed(ramp.whole_steps(count), boundaries, side)]
+        return table[ramp.count_passed(ramp.nonnegative(count), boundaries, side)]
 
     return function

@@ -2,7 +2,8 @@
 
 float32 holds whole numbers only up to 2^24, and long runs have more steps. So a step
 stays an integer through every comparison, difference, quotient and remainder. Only the
-shares of a ramp are rounded, and a small share keeps its relative precision.
+shares of a ramp are rounded, and a small share keeps its relative precision. A step
+that comes as a float, such as an epoch and its fraction, stays a float.
 """
 
 from __future__ import annotations
@@ -35,19 +36,31 @@ def whole_steps(count: jax.Array) -> jax.Array:
     return jnp.maximum(count, 0).astype(wide)
 
 
+def nonnegative(count: jax.Array) -> jax.Array:
+    """Return the step as `whole_steps` does, or as a float if it is one."""
+    if is_float(count):
+        return jnp.maximum(count, 0).astype(scalar_dtype())
+    return whole_steps(count)
+
+
+def is_float(count: jax.Array) -> bool:
+    """Return whether a step may lie between two whole ones."""
+    return bool(jnp.issubdtype(count.dtype, jnp.floating))
+
+
 def largest(steps: jax.Array) -> int:
-    """Return the last step that the dtype can count."""
-    return int(jnp.iinfo(steps.dtype).max)
+    """Return the last step that the dtype, or an integer of its size, can count."""
+    return int(np.iinfo(f"uint{8 * steps.dtype.itemsize}").max)
 
 
-def _constant(value: int, steps: jax.Array) -> np.ndarray:
+def _constant(value: float, steps: jax.Array) -> np.ndarray:
     # A Python number beyond the dtype's range would be an error.
     return np.asarray(min(value, largest(steps)), steps.dtype)
 
 
 def since(count: jax.Array, begin: int = 0) -> jax.Array:
     """Return ``max(count - begin, 0)``."""
-    steps = whole_steps(count)
+    steps = nonnegative(count)
     # The minimum comes first: an unsigned difference would wrap around below zero.
     return steps - jnp.minimum(steps, _constant(begin, steps))
 
@@ -55,7 +68,8 @@ def since(count: jax.Array, begin: int = 0) -> jax.Array:
 def periods(steps: jax.Array, length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return the periods completed, the steps since then, and (a float) to the next."""
     countable = _constant(length, steps)
-    excess = length - int(countable)  # above 0 if not even the first period can end
+    # Above 0 if not even the first period can end.
+    excess = length - min(length, largest(steps))
     completed, offset = (
         (jnp.zeros_like(steps), steps)
         if excess
@@ -84,7 +98,10 @@ def shares(count: jax.Array, start: float, end: float) -> Shares:
     number near 1 would be all error. ``start`` and ``end`` may lie between two steps;
     the result then holds only for the steps between them.
     """
-    steps, length = whole_steps(count), end - start
+    steps, length = nonnegative(count), end - start
+    if is_float(steps):
+        elapsed = jnp.clip(steps - float(start), 0.0, float(length))
+        return (float(length) - elapsed) / float(length), elapsed / float(length)
     first = _constant(max(math.ceil(start), 0), steps)
     last = _constant(math.floor(end), steps)
     steps = jnp.clip(steps, first, last)
@@ -177,13 +194,14 @@ def ramp(
     return function
 
 
-def pieces(functions: Sequence[Function], boundaries: Sequence[int]) -> Function:
+def pieces(functions: Sequence[Function], boundaries: Sequence[float]) -> Function:
     """Return the first function, followed by the next one from each boundary on."""
 
     def function(count):
-        steps = whole_steps(count)
+        steps = nonnegative(count)
         value = jnp.asarray(functions[0](count), scalar_dtype())
         for boundary, following in zip(boundaries, functions[1:], strict=True):
+            boundary = boundary if is_float(steps) else math.ceil(boundary)
             if boundary <= largest(steps):
                 later = jnp.asarray(following(count), scalar_dtype())
                 value = jnp.where(steps >= _constant(boundary, steps), later, value)
@@ -198,7 +216,7 @@ def path(points: Sequence[tuple[float, float]], shape: Shape = linear) -> Functi
     if not segments:
         return constant(points[-1][1])
     functions = [ramp(a[1], b[1], a[0], b[0], shape) for a, b in segments]
-    return pieces(functions, [math.ceil(a[0]) for a, _ in segments[1:]])
+    return pieces(functions, [a[0] for a, _ in segments[1:]])
 
 
 def power(base: float, exponent: jax.Array) -> jax.Array:

@@ -963,9 +963,9 @@ def test_misuse_is_an_error_that_says_what_is_allowed(text):
     assert str(error.value) == MISUSE[text]
 
 
-@pytest.mark.parametrize("count", [1.0, jnp.float32(3), True])
-def test_a_step_that_is_no_whole_number_is_an_error(count):
-    with pytest.raises(TypeError, match="a schedule takes a whole step number"):
+@pytest.mark.parametrize("count", [1j, True])
+def test_a_step_that_is_no_number_is_an_error(count):
+    with pytest.raises(TypeError, match="a schedule takes the number of a step"):
         jopt.constant_schedule(0.1)(count)
 
 
