@@ -168,8 +168,8 @@ def adaptive_grad_clip(
         u <- g min(1, clipping max(|p|, eps) / |g|)
 
     A unit is the set of weights that feed one output. Its norm is over all axes but the
-    last of a leaf with four or five axes, over the first axis of a leaf with two or three, and
-    over the whole of any other leaf.
+    last of a leaf with four or five axes, over the first axis of a leaf with two or
+    three, and over the whole of any other leaf.
 
     Args:
       clipping: The fraction, > 0; 0.01 in the paper.

@@ -33,7 +33,8 @@ def test_labels_may_be_numbers_bools_and_members_of_an_enum(
     labels = {"body": slow, "head": fast}
     tx = jopt.partition({slow: jopt.sgd(0.1), fast: jopt.adam(0.1)}, labels)
     same = jopt.partition(
-        {"slow": jopt.sgd(0.1), "fast": jopt.adam(0.1)}, {"body": "slow", "head": "fast"}
+        {"slow": jopt.sgd(0.1), "fast": jopt.adam(0.1)},
+        {"body": "slow", "head": "fast"},
     )
     state, expected = tx.init(PARAMS), same.init(PARAMS)
     assert all(type(key) is str for key in state)

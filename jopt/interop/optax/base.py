@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from jopt import tree
 from jopt.core import transformation
@@ -35,7 +34,7 @@ Updates = Any
 Schedule = Callable[[Any], Any]
 ScalarOrSchedule = float | jax.Array | Schedule
 MaskOrFn = Any
-Numeric = ArrayLike
+Numeric = Any  # a number or an array of one
 
 NO_PARAMS_MSG = (
     "this transformation needs the parameters: call update(updates, state, params)"
@@ -155,7 +154,7 @@ def pair(
 
 
 def inexact(whole: Any) -> Any:
-    """Return a tree with floats in place of integers, as optax's arithmetic has them."""
+    """Return a tree with floats in place of integers, as optax computes with them."""
 
     def is_integer(x):
         if isinstance(x, int | float | complex):
@@ -207,8 +206,8 @@ def with_fields(
     Args:
       tx: A transformation of jopt.
       state_class: The class of the state in optax.
-      ours: The fields of jopt that optax has in another form: functions of optax's state
-        and a tree like the parameters.
+      ours: The fields of jopt that optax has in another form: functions of optax's
+        state and a tree like the parameters.
       theirs: The fields of optax that jopt has in another form: functions of jopt's
         state and a tree like the parameters.
       wide: Whether slots keep jopt's dtype; if not, a slot without a dtype of its own
@@ -248,7 +247,8 @@ class _Fields:
         # What optax does not keep: constants, and what each step computes anew.
         self.constants: dict[str, float] = {}
         carry = tx.declaration.carry if isinstance(tx, Leafwise) else {}
-        for name, source in (carry | getattr(tx.changing, "sources", {})).items():
+        sources: dict[str, Any] = {**carry, **getattr(tx.changing, "sources", {})}
+        for name, source in sources.items():
             again = callable(source) or isinstance(source, jax.Array)
             self.constants[name] = 0.0 if again else getattr(source, "initial", source)
 

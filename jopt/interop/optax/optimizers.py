@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 
@@ -132,21 +132,21 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: float = 1e-6) -> Pair:
     def shrink(rate):
         return 1 / (1 + rate**2) ** 0.5
 
-    if callable(learning_rate):
-        schedule = learning_rate
+    def scaled(rate):
+        return shrink(rate) * rate
 
-        def rate(count):
-            return shrink(schedule(count)) * schedule(count)
+    def decay(rate):
+        return shrink(rate) - 1
 
-        def decay(count):
-            return shrink(schedule(count)) - 1
+    def of_rate(function):
+        if callable(learning_rate):
+            return lambda count: function(learning_rate(count))
+        return function(learning_rate)
 
-    else:
-        rate, decay = learning_rate * shrink(learning_rate), shrink(learning_rate) - 1
     return chain(
         scale_by_trust_ratio(min_norm),
-        scale_by_learning_rate(rate),
-        add_decayed_weights(decay),
+        scale_by_learning_rate(of_rate(scaled)),
+        add_decayed_weights(of_rate(decay)),
     )
 
 
@@ -184,7 +184,7 @@ def polyak_sgd(
     scaling: ScalarOrSchedule = 1.0,
     f_min: float = 0.0,
     eps: float = 0.0,
-    variant: str = "sps",
+    variant: Literal["sps", "sps+"] = "sps",
 ) -> Pair:
     """SGD with Polyak's step, see `jopt.polyak_sgd`."""
     return chain(sgd(scaling), scale_by_polyak(f_min, max_learning_rate, eps, variant))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import jopt
 from jopt import tree
 from jopt.algorithms.factored_rms import two_axes
+from jopt.algorithms.lion import LionMode
 from jopt.interop.optax.base import (
     EmptyState,
     MaskOrFn,
@@ -91,7 +92,7 @@ def scale_by_polyak(
     f_min: float = 0.0,
     max_learning_rate: float = 1.0,
     eps: float = 0.0,
-    variant: str = "sps",
+    variant: Literal["sps", "sps+"] = "sps",
 ) -> Pair:
     """Take Polyak's step, see `jopt.scale_by_polyak`."""
     return without_state(jopt.scale_by_polyak(f_min, max_learning_rate, eps, variant))
@@ -228,7 +229,7 @@ def scale_by_lion(
     b2: Numeric = 0.99,
     mu_dtype: Any = None,
     *,
-    mode: str = "hard",
+    mode: LionMode = "hard",
     smooth_beta: float = 1.0,
 ) -> Pair:
     """Take the sign of a momentum, see `jopt.scale_by_lion`."""
@@ -540,20 +541,20 @@ def scale_by_factored_rms(
     decay_rate_fn: Callable[..., Any] | None = None,
 ) -> Pair:
     """Divide by a factored RMS, see `jopt.scale_by_factored_rms`."""
-    if isinstance(step_offset, jax.Array):  # perhaps traced, as a hyperparameter
-        offset = step_offset
+    offset: Any = step_offset
 
-        def decay_rate_fn(step, rate):
-            return 1 - jnp.maximum(step - offset + 1, 1) ** -rate
+    def with_offset(step, rate):
+        return 1 - jnp.maximum(step - offset + 1, 1) ** -rate
 
-        step_offset = 0
+    # The offset may be traced, where it is a hyperparameter.
+    is_array = isinstance(offset, jax.Array)
     tx = jopt.scale_by_factored_rms(
         factored,
         decay_rate,
-        step_offset,
+        0 if is_array else offset,
         min_dim_size_to_factor,
         epsilon,
-        decay_rate_fn,
+        with_offset if is_array else decay_rate_fn,
     )
 
     def axes(g):
@@ -575,7 +576,9 @@ def scale_by_factored_rms(
             kept = {"v_row": row, "v_col": col, "v": v}[name]
             if kept is None:
                 return jnp.zeros((1,), (v if row is None else row).dtype)
-            return kept if name == "v" else jnp.squeeze(kept, axes(g)[reduced[name]])
+            if name == "v" or not (pair := axes(g)):
+                return kept
+            return jnp.squeeze(kept, pair[reduced[name]])
 
         def field(state, like):
             leaves, treedef = jax.tree.flatten(like)

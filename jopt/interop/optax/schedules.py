@@ -15,6 +15,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jopt.core.factory import Schedule
+from jopt.interop.optax.injecting import (
+    InjectHyperparamsState,
+    InjectStatefulHyperparamsState,
+    StatefulSchedule,
+    WrappedSchedule,
+    inject_hyperparams,
+    inject_stateful_hyperparams,
+)
 from jopt.schedules import cosine, decay, join, onecycle, piecewise, ramp, warmup
 from jopt.tree import scalar_dtype
 from jopt.values import arguments
@@ -22,10 +30,16 @@ from jopt.values.arguments import text_of
 
 
 __all__ = [
+    "InjectHyperparamsState",
+    "InjectStatefulHyperparamsState",
+    "StatefulSchedule",
+    "WrappedSchedule",
     "constant_schedule",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
     "exponential_decay",
+    "inject_hyperparams",
+    "inject_stateful_hyperparams",
     "join_schedules",
     "linear_onecycle_schedule",
     "linear_schedule",

@@ -202,7 +202,7 @@ class MultiSteps:
         should_skip_update_fn: Any = None,
         accumulator_dtype: Any = jnp.float32,
     ):
-        self._opt = as_pair(opt, "MultiSteps: opt")
+        self._opt: Any = as_pair(opt, "MultiSteps: opt")
         self._mean, self._skip = use_grad_mean, should_skip_update_fn
 
         def skip(updates, gradient_step, params):

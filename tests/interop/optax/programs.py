@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ def dense(*sizes: int, seed: int = 0) -> dict[str, Any]:
             "bias": jnp.zeros(n, float),
             "kernel": data(m, n, seed=seed + i) / m**0.5,
         }
-        for i, (m, n) in enumerate(zip(sizes, sizes[1:], strict=False))
+        for i, (m, n) in enumerate(itertools.pairwise(sizes))
     }
 
 
@@ -271,7 +272,7 @@ def frozen_backbone(optax):
 
     def frozen(params):
         return {
-            name: jax.tree.map(lambda _: name == "layer0", x)
+            name: jax.tree.map(lambda _, name=name: name == "layer0", x)
             for name, x in params.items()
         }
 
@@ -345,7 +346,7 @@ def guards_and_plateaus(optax):
     for i in range(STEPS):
         value, grads = jax.value_and_grad(regression)(params)
         bad = jnp.nan if i % 6 == 4 else 1.0
-        grads = jax.tree.map(lambda g: g * bad, grads)
+        grads = jax.tree.map(lambda g, bad=bad: g * bad, grads)
         updates, state = tx.update(grads, state, params, value=value)
         params = optax.apply_updates(params, updates)
         losses += [value, state[1].scale, jnp.asarray(state[0].total_notfinite, float)]

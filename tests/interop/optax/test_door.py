@@ -148,17 +148,15 @@ def made(package: Any, m: str, name: str) -> Any:
     return tx, {"value": jnp.asarray(2.0, float)} if any(needs_value) else {}
 
 
+def numbers(x: Any) -> np.ndarray:
+    """An array as floats; a random key as its data."""
+    is_key = jnp.issubdtype(jnp.asarray(x).dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(x) if is_key else x, float)
+
+
 def leaves(tree: Any) -> list[np.ndarray]:
-    """The leaves as floats; random keys as their data."""
-    return [
-        np.asarray(
-            jax.random.key_data(x)
-            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-            else x,
-            float,
-        )  # fmt: skip
-        for x in map(jnp.asarray, jax.tree.leaves(tree))
-    ]
+    """The leaves of a tree as floats."""
+    return [numbers(x) for x in jax.tree.leaves(tree)]
 
 
 def shape_of(state: Any) -> str:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 import jopt
 from jopt import tree
+from jopt.algorithms.dog import InitStep
 from jopt.interop.optax.base import (
     MaskOrFn,
     Numeric,
@@ -134,7 +135,7 @@ class DoGState(NamedTuple):
 
 
 @lenient
-def scale_by_dog(init_step: tuple[str, float], eps: float = 1e-8) -> Pair:
+def scale_by_dog(init_step: InitStep, eps: float = 1e-8) -> Pair:
     """Scale by distance over gradients, see `jopt.scale_by_dog`."""
     kind, value = init_step
 
@@ -157,7 +158,7 @@ def scale_by_dog(init_step: tuple[str, float], eps: float = 1e-8) -> Pair:
 
 def dog(
     learning_rate: ScalarOrSchedule = 1.0,
-    init_step: tuple[str, float] = ("heuristic", 1e-6),
+    init_step: InitStep = ("heuristic", 1e-6),
     eps: float = 1e-8,
     weight_decay: Numeric | None = None,
     mask: MaskOrFn = None,

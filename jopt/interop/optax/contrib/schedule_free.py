@@ -83,13 +83,10 @@ def schedule_free(
     Returns:
       A transformation; evaluate with `schedule_free_eval_params`.
     """
-    rate = learning_rate
+    rate: Any = learning_rate
     if callable(learning_rate):
         schedule = learning_rate
-
-        def rate(count):
-            return schedule(count + 1)
-
+        rate = lambda count: schedule(count + 1)  # noqa: E731
     tx = jopt.scale_by_schedule_free(
         rate, b1, weight_lr_power, state_dtype, rescale=False
     )
@@ -119,7 +116,7 @@ def schedule_free(
     return joined([base, average], collected, entries)
 
 
-def _warmed_up(learning_rate: ScalarOrSchedule, warmup_steps: int | None) -> Any:
+def _warmed_up(learning_rate: float, warmup_steps: int | None) -> Any:
     if warmup_steps is None:
         return learning_rate
     return jopt.warmup_constant_schedule(0.0, learning_rate, warmup_steps)

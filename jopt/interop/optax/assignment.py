@@ -1,0 +1,6 @@
+"""The names of ``optax.assignment``."""
+
+from jopt.losses.assignment import base_hungarian_algorithm, hungarian_algorithm
+
+
+__all__ = ["base_hungarian_algorithm", "hungarian_algorithm"]
