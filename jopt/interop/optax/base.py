@@ -245,7 +245,7 @@ class _Fields:
     def __init__(self, tx: Any):
         self.state_class = tx.state_class
         # What optax does not keep: constants, and what each step computes anew.
-        self.constants: dict[str, float] = {}
+        self.constants: dict[str, Any] = {}
         carry = tx.declaration.carry if isinstance(tx, Leafwise) else {}
         sources: dict[str, Any] = {**carry, **getattr(tx.changing, "sources", {})}
         for name, source in sources.items():

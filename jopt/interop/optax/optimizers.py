@@ -139,9 +139,10 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: float = 1e-6) -> Pair:
         return shrink(rate) - 1
 
     def of_rate(function):
-        if callable(learning_rate):
-            return lambda count: function(learning_rate(count))
-        return function(learning_rate)
+        rate: Any = learning_rate
+        return (
+            (lambda count: function(rate(count))) if callable(rate) else function(rate)
+        )
 
     return chain(
         scale_by_trust_ratio(min_norm),

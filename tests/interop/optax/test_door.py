@@ -171,11 +171,7 @@ def shape_of(state: Any) -> str:
 def test_a_transformation_has_the_numbers_and_the_state_of_optax(
     m: str, name: str
 ) -> None:
-    with (
-        jax.enable_x64(True),
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-    ):
+    with jax.enable_x64(True):
         params = jax.tree.map(jnp.asarray, PARAMS)
         (ours, extra), (theirs, _) = made(door, m, name), made(optax, m, name)
         if not hasattr(theirs, "init"):

@@ -13,15 +13,22 @@ from jopt.interop import optax as door
 from tests.interop.optax.programs import PROGRAMS
 
 
+# In float64 too, optax computes the ramps of schedules and accumulates gradients in
+# float32.
+SINGLE = {"counts_in_states", "factories_of_ones_own", "sequence_model"}
+
+
+@pytest.mark.filterwarnings("ignore:.*global_norm is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*tree_l2_norm is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_has_the_losses_that_it_has_with_optax(name: str) -> None:
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for wide, tolerance in ((False, 2e-6), (True, 1e-10)):
-            with jax.enable_x64(wide):
-                theirs, ours = PROGRAMS[name](optax), PROGRAMS[name](door)
-            ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
-            assert np.isfinite(theirs).all() and len(set(theirs.tolist())) > 3
-            np.testing.assert_allclose(ours, theirs, tolerance, tolerance)
+    for wide in (False, True):
+        tolerance = (1e-8 if name in SINGLE else 1e-10) if wide else 2e-6
+        with jax.enable_x64(wide):
+            theirs, ours = PROGRAMS[name](optax), PROGRAMS[name](door)
+        ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
+        assert np.isfinite(theirs).all() and len(set(theirs.tolist())) > 3
+        np.testing.assert_allclose(ours, theirs, tolerance, tolerance)
 
 
 SWAP = """
