@@ -109,16 +109,20 @@ def sigmoid_focal_loss(
 
     def focal(x, y, gamma, *alpha):
         x, y = jnp.broadcast_arrays(x, y)
-        # Finite logits, so that log(q) is finite and 0 * log(q) is 0.
+        # Finite logits, so that no logarithm is infinite. In logs, because q itself
+        # vanishes in float32 where q^gamma does not.
         largest = jnp.finfo(x.dtype).max / 8
-        finite = jnp.clip(x, -largest, largest)
-        # In logs: q itself vanishes in float32 where q^gamma does not.
-        log_q = jax.nn.logsumexp(
-            jnp.stack([jax.nn.log_sigmoid(finite), jax.nn.log_sigmoid(-finite)]),
-            axis=0,
-            b=jnp.stack([1 - y, y]),
-        )
-        loss = jnp.exp(gamma * log_q) * _binary(x, y)
+        x = jnp.clip(x, -largest, largest)
+        log_p, log_not_p = jax.nn.log_sigmoid(x), jax.nn.log_sigmoid(-x)
+        top = jnp.where(y == 0, log_p, jnp.maximum(log_p, log_not_p))
+        top = jax.lax.stop_gradient(jnp.where(y == 1, log_not_p, top))
+
+        def below(log):
+            # Above the top are only terms of weight 0.
+            return jnp.exp(jnp.where(log > top, 0, log - top))
+
+        log_q = top + jnp.log((1 - y) * below(log_p) + y * below(log_not_p))
+        loss = -jnp.exp(gamma * log_q) * (y * log_p + (1 - y) * log_not_p)
         return times(alpha[0] * y + (1 - alpha[0]) * (1 - y), loss) if alpha else loss
 
     numbers = [labels, gamma] if alpha is None else [labels, gamma, alpha]

@@ -55,7 +55,8 @@ def calls(module: Any) -> dict[str, Any]:
     return {n: f for n, f in public.items() if callable(f) and not n.startswith("_")}
 
 
-MODULES = [jopt, jopt.tree, jopt.projections, jopt.interop.keras, jopt.interop.torch]
+MODULES = [jopt, jopt.tree, jopt.projections, jopt.losses]
+MODULES += [jopt.interop.keras, jopt.interop.torch]
 CALLS = {
     f"{module.__name__}.{name}": f
     for module in MODULES

@@ -40,9 +40,9 @@ SIGNS = 2 * BITS - 1
 LOG_Q = np.log(RNG.dirichlet(np.ones(5), size=SHAPE[:-1]))
 MASK = RNG.random(SHAPE) < 0.6
 MASK[..., 0] = True
-ROWS = RNG.random(SHAPE[:-1]) < 0.6
-ROWS[0, :2] = True, False
-MASK_EMPTY = MASK & ROWS[..., None]
+EXAMPLES = RNG.random(SHAPE[:-1]) < 0.6
+EXAMPLES[0, :2] = True, False
+MASK_EMPTY = MASK & EXAMPLES[..., None]
 CTC = {
     "logits": RNG.normal(size=(3, 6, 4)),
     "logit_paddings": np.arange(6) >= np.array([[6], [5], [4]]),
@@ -108,7 +108,7 @@ CALLS = [
     ),
     Call("softmax_cross_entropy", (X, ONE_HOT_FLAT), {"axis": (1, 2)}),
     Call("softmax_cross_entropy", (X, P), {"axis": None}),
-    Call("softmax_cross_entropy", (X, P), {"where": ROWS}),
+    Call("softmax_cross_entropy", (X, P), {"where": EXAMPLES}),
     Call("softmax_cross_entropy", (X, P), {"where": MASK_EMPTY}),
     Call("softmax_cross_entropy", (X, P[0, 0])),
     Call("poly_loss_cross_entropy", (X, P), {"epsilon": -1.0}),
@@ -121,7 +121,7 @@ CALLS = [
             | {"labels": RNG.integers(3, size=(4, 5))},
             {"labels": RNG.integers(15, size=4), "axis": (1, 2)},
             {"labels": RNG.integers(15, size=4), "axis": (-1, -2)},
-            {"labels": LABELS, "where": ROWS},
+            {"labels": LABELS, "where": EXAMPLES},
             {"labels": LABELS, "where": MASK},
             {"labels": LABELS, "where": MASK_EMPTY},
         )
