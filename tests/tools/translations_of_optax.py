@@ -19,7 +19,6 @@ CALLS = Path(__file__).parents[1] / "parity" / "optax_calls.json"
 # What optax has under a name that is not here; what is in no backticks is said so.
 REPLACED = {
     "bias_correction": "`tree.bias_correction`",
-    "global_norm": "`tree.norm`",
     "incremental_update": "`params_ema`, `tree.update_moment`",
     "init_empty_state": "not needed: a chain leaves out members without state",
     "inject_stateful_hyperparams": "`tunable`, or a schedule",
@@ -27,9 +26,9 @@ REPLACED = {
     "microbatch": "`micro_batch`",
     "named_chain": "`chain(name=…)`",
     "periodic_update": "`params_ema`, `lookahead`",
-    "safe_increment": "`tree.safe_increment`",
-    "safe_int32_increment": "`tree.safe_increment`",
-    "safe_norm": "`tree.norm`, whose gradient at zero is zero",
+    "safe_int32_increment": "`safe_increment`",
+    "safe_norm": "`tree.safe_norm`",
+    "safe_root_mean_squares": "`tree.safe_root_mean_squares`",
     "schedule_free_eval_params": "`eval_params`",
     "snapshot": "`metrics`",
     "tree_map_params": "`tree.map_params`",
