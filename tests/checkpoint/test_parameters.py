@@ -160,6 +160,14 @@ def test_another_dtype_is_cast_to(restored: Any) -> None:
     jax.tree.map(lambda x, p: assert_is(x, p + 1), mu(found), OLD)
 
 
+def test_only_what_is_of_the_kind_of_the_dtype_is_cast(tmp_path: Path) -> None:
+    old = {"w": jnp.ones(2), "steps": jnp.arange(3), "z": jnp.ones(2, jnp.complex64)}
+    path = save(tmp_path / "run.npz", params=old, opt_state={})
+    new = old | {"w": jnp.ones(2, jnp.bfloat16)}
+    found = restore(path, params=new, migrate=[Cast("^params/", "bfloat16")])
+    jax.tree.map(assert_is, found.params, new)
+
+
 def test_weights_that_fit_are_changed_only_by_a_pattern_for_parameters(
     restored: Any,
 ) -> None:
