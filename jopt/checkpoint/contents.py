@@ -18,7 +18,7 @@ from jax.sharding import Sharding
 
 from jopt import tree
 from jopt.checkpoint import parameters
-from jopt.checkpoint.checksum import checksums, copied, digits
+from jopt.checkpoint.checksum import checksum, checksums, digits
 from jopt.checkpoint.shardings import (
     as_global,
     replicated,
@@ -38,8 +38,8 @@ VERSION = 1  # of the index
 
 Arrays = dict[str, Any]
 Index = dict[str, Any]
-# Reads arrays by name, each onto its sharding; None is the default device. The memory
-# of an array may be used again when the next one is taken.
+# Reads arrays by name, each onto its sharding, into memory that may be donated. None is
+# the default device.
 Read = Callable[[Mapping[str, Sharding | None]], Iterable[tuple[str, Any]]]
 
 
@@ -260,11 +260,11 @@ def _check_name(name: str) -> None:
 def _checked(
     where: Any, arrays: Iterable[tuple[str, Any]], entries: Mapping[str, Any]
 ) -> Arrays:
-    """Copy the arrays to new buffers; raise if a checksum is wrong."""
-    copies: Arrays = {}
+    """Return the arrays; raise if a checksum is wrong."""
+    found: Arrays = {}
     sums: Arrays = {}
-    for name, x in arrays:
-        copies[name], sums[name] = copied(x)
+    for name, x in arrays:  # an array is read while the sums of others are computed
+        found[name], sums[name] = x, checksum(x)
     actual = digits(sums)
     wrong = [name for name in actual if actual[name] != entries[name]["checksum"]]
     if wrong:
@@ -272,7 +272,7 @@ def _checked(
             f"the checkpoint {where} is damaged: the bits of {', '.join(wrong)} differ "
             "from those that were saved. Restore another checkpoint."
         )
-    return copies
+    return found
 
 
 # Random keys.

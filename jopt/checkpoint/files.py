@@ -112,7 +112,8 @@ def _read(
         x = memory[: _size(entries[name])].view(dtype).reshape(shape)
         with _clear(path):
             members[name].read(x)
-        yield name, jax.device_put(x, where)
+        shared = jax.device_put(x, where)  # with the memory, on a CPU
+        yield name, jax.block_until_ready(jax.device_put(shared, may_alias=False))
 
 
 def _size(entry: Mapping[str, Any]) -> int:

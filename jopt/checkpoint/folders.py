@@ -160,7 +160,8 @@ def opened(path: Path) -> Iterator[tuple[Index, Read]]:
             arrays |= ocp.load(safe / ARRAYS, templates) if templates else {}
         for name in shardings:  # not all in memory twice, once they are copied
             x, dtype = arrays.pop(name), index["entries"][name]["dtype"]
-            yield name, x.astype(dtype) if dtype in AS_BYTES else x
+            # Memory that orbax holds too could not be donated.
+            yield name, jnp.copy(x.astype(dtype) if dtype in AS_BYTES else x)
 
     yield index, load
 

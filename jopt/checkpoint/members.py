@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -56,6 +56,12 @@ def fill(stream: Any, x: np.ndarray) -> None:
         if not count:
             raise EOFError("the file ends within an array")
         rest = rest[count:]
+
+
+def blocks(x: np.ndarray) -> Iterator[memoryview]:
+    """Return the bytes of an array where they are in memory, in small blocks."""
+    data = as_bytes(x).data
+    return (data[i : i + BLOCK] for i in range(0, len(data), BLOCK))
 
 
 def as_bytes(x: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jopt.checkpoint.checksum import copied
 from jopt.state.migration import (
     PARAMS,
     Cast,
@@ -92,7 +91,7 @@ def _values(name: str, leaf: Any) -> jax.Array:
         )
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
-    return copied(leaf)[0]
+    return jnp.copy(leaf)
 
 
 def _raw_type(leaf: Any) -> Type:

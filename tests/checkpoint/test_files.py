@@ -13,6 +13,7 @@ from typing import Any
 import flax.serialization
 import jax
 import jax.numpy as jnp
+import msgpack
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -192,6 +193,10 @@ HOSTILE = {
         lambda _, index: index.pop("step") and None,
         r"not have the right form \(KeyError: 'step'\)",
     ),
+    "no checksum": (
+        lambda _, index: index["entries"]["params/a"].pop("checksum") and None,
+        r"not have the right form \(KeyError: 'checksum'\)",
+    ),
     "a later version": (
         lambda _, index: index.update(version=2),
         "has version 2, and this jopt reads version 1: update jopt",
@@ -279,6 +284,21 @@ def test_data_that_are_too_few_for_their_shape_are_refused_before_they_are_read(
     monkeypatch.setattr(files, "_aligned", None)  # where data are read to
     with pytest.raises(ValueError, match=r"24 bytes of data for .*9, 3"):
         restore(path, params=PARAMS | {"a": jnp.ones((9, 3))})
+
+
+def test_an_array_of_which_a_part_is_missing_is_not_filled_with_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(msgpack_file, "CHUNK", 100_000)
+    params = {"w": jnp.ones(40_000)}
+    path = saved(tmp_path / "run.msgpack", params)
+    content = msgpack.unpackb(path.read_bytes())
+    assert content["arrays"]["params/w"]["chunks"].popitem()[0] == "1"
+    content["seal"] = seal.EMPTY.decode()
+    path.write_bytes(msgpack.packb(content))
+    seal.seal_file(path)
+    with pytest.raises(ValueError, match="params/w has too few bytes"):
+        restore(path, params=params)
 
 
 @pytest.mark.parametrize("cut", [1, len(seal.MARK) - 1])

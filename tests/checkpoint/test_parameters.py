@@ -113,9 +113,11 @@ def test_a_layer_that_is_gone_is_dropped(restored: Any) -> None:
     new = changed(norm=None)
     with pytest.raises(ValueError, match="params/norm/scale is only in the checkpoint"):
         restored(new)
-    found = restored(new, Drop("/norm/"))
-    assert found.params.keys() == mu(found).keys() == {"conv", "head"}
-    assert_is(found.params["conv"]["kernel"], OLD["conv"]["kernel"])
+    # What a rule for several layers starts again need not be there any more.
+    for rule in (Drop("/norm/"), Reset("/(norm|head)/")):
+        found = restored(new, rule)
+        assert found.params.keys() == mu(found).keys() == {"conv", "head"}
+        assert_is(found.params["conv"]["kernel"], OLD["conv"]["kernel"])
 
 
 def test_a_layer_that_is_new_needs_a_rule_or_strict_false(restored: Any) -> None:
@@ -156,6 +158,14 @@ def test_another_dtype_is_cast_to(restored: Any) -> None:
     found = restored(half, Cast("^params/", "bfloat16"), tx=tx)
     jax.tree.map(assert_is, found.params, half)
     jax.tree.map(lambda x, p: assert_is(x, p + 1), mu(found), OLD)
+
+
+def test_only_what_is_of_the_kind_of_the_dtype_is_cast(tmp_path: Path) -> None:
+    old = {"w": jnp.ones(2), "steps": jnp.arange(3), "z": jnp.ones(2, jnp.complex64)}
+    path = save(tmp_path / "run.npz", params=old, opt_state={})
+    new = old | {"w": jnp.ones(2, jnp.bfloat16)}
+    found = restore(path, params=new, migrate=[Cast("^params/", "bfloat16")])
+    jax.tree.map(assert_is, found.params, new)
 
 
 def test_weights_that_fit_are_changed_only_by_a_pattern_for_parameters(
@@ -242,6 +252,24 @@ def test_a_rule_is_offered_only_for_the_parameter_that_does_not_fit(
         restore(path, params=old | {"w": jnp.ones(5)})
     with pytest.raises(ValueError, match=re.escape("Reset(pattern='/in/w$')")):
         restore(path, params=old | {"in": {"w": jnp.ones(5)}})
+
+
+def test_a_rename_is_offered_for_slots_too_unless_another_layer_has_the_name(
+    tmp_path: Path,
+) -> None:
+    """``/conv/`` would rename the layer in the block, which has not moved."""
+    layer = {"kernel": jnp.ones(2)}
+    for old, rule in (
+        ({"conv": layer}, "Rename(old='/conv/', new='/stem/')"),
+        (
+            {"conv": layer, "block": {"conv": layer}},
+            "Rename(old='^params/conv/', new='params/stem/')",
+        ),
+    ):
+        path = save(tmp_path / "run.npz", params=old, opt_state={})
+        new = {"stem" if name == "conv" else name: x for name, x in old.items()}
+        with pytest.raises(ValueError, match=re.escape(f"[jopt.{rule}]?")):
+            restore(path, params=new)
 
 
 def test_moved_parameters_are_on_the_devices_of_the_new(

@@ -177,11 +177,13 @@ def test_a_weight_decay_after_freezing_is_an_error(frozen, decays):
 
 def test_what_does_not_decay_frozen_leaves_may_follow_freeze():
     params = {"bias": jnp.ones(2), "kernel": jnp.ones(2)}
+    masked = jopt.masked(jopt.adamw(0.1), "kernel")
     for tx in (
         jopt.chain(jopt.freeze("bias"), jopt.adam(0.1)),
         jopt.chain(jopt.freeze("bias"), jopt.adamw(0.1, weight_decay=0.0)),
         jopt.chain(jopt.freeze("bias"), jopt.adamw(0.1, mask="kernel")),
-        jopt.chain(jopt.freeze("bias"), jopt.masked(jopt.adamw(0.1), "kernel")),
+        jopt.chain(jopt.freeze("bias"), masked),
+        jopt.chain(jopt.freeze("bias"), jopt.split_real_and_imaginary(masked)),
         jopt.chain(jopt.adamw(0.1), jopt.freeze("bias")),
     ):
         updates, _ = tx.update(params, tx.init(params), params)

@@ -350,6 +350,7 @@ def test_numbers_are_a_dict_that_goes_through_jit_with_its_names() -> None:
         assert list(again) in (list(found), sorted(found))
         assert float(again["learning_rate"]) == np.float32(0.1)
         assert again.get("body/learning_rate") == found["body/learning_rate"]
+        assert again["head/scale_by_adam/b1"] == found["b1"]
     assert "b2" not in found
     assert found.get("b2") is None
     assert found.get("b2", 1.0) == 1.0
@@ -372,6 +373,8 @@ def test_several_numbers_that_differ_are_no_number() -> None:
     assert np.isnan(read(state, "*/learning_rate"))
     assert read(state, "body/learning_rate") == np.float32(0.1)
     assert read(state, "head/learning_rate") == 0.25
+    with pytest.raises(KeyError, match="may differ, which is not known inside jit"):
+        jax.jit(lambda s: jopt.set_hyperparams(NESTED, s, learning_rate=0.5))(state)
     # They all get one value, in any case, by a pattern.
     by_pattern = lambda s: jopt.set_hyperparams(  # noqa: E731
         NESTED, s, **{"*/learning_rate": 0.5}
@@ -474,6 +477,10 @@ def test_an_ensemble_is_made_from_one_state() -> None:
     one = tx.init(PARAMS)
     states = jax.vmap(lambda r: jopt.set_hyperparams(tx, one, learning_rate=r))(RATES)
     chex.assert_trees_all_equal(jopt.hyperparams(states)["learning_rate"], RATES)
+    for rates in (jnp.float32(0.3), RATES[::-1]):
+        again = jopt.set_hyperparams(tx, states, learning_rate=rates)
+        found = jopt.hyperparams(again)["learning_rate"]
+        np.testing.assert_array_equal(found, jnp.broadcast_to(rates, 3))
     together, _ = jax.vmap(lambda s: run(tx, 2, s))(states)
     for i, rate in enumerate(RATES):
         alone = adam_by_numpy(float(rate), steps=2)

@@ -283,6 +283,22 @@ def test_with_nothing_added_there_is_no_step() -> None:
 # What it is made of.
 
 
+def test_a_foreign_state_that_is_computed_in_another_dtype_keeps_its_own() -> None:
+    def init(params: Any) -> Any:
+        return jnp.zeros((), jnp.bfloat16)
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        return updates, state.astype(jnp.float32) + 1
+
+    tx = jopt.accumulate((init, update), 2)
+    state = tx.init(P32)
+    for _ in range(4):
+        _, after = jax.jit(tx.update)(G32[0], state, P32)
+        assert types(after) == types(state)
+        state = after
+    assert state.inner_opt_state == 2
+
+
 def test_extra_arguments_go_through_arrays_and_functions() -> None:
     def init(params: Any) -> Any:
         return jnp.zeros(())

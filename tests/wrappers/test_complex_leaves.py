@@ -72,6 +72,7 @@ INNER = [
     jopt.novograd(0.1),
     jopt.adafactor(0.1, min_dim_size_to_factor=1),
     jopt.prodigy(),
+    jopt.came(0.1),
     jopt.masked(jopt.scale_by_adam(), "complex"),
     jopt.schedule_free_adamw(0.1),
 ]
