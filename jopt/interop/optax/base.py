@@ -9,7 +9,7 @@ one chain, and puts what comes back into the form that it was given.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -360,7 +360,7 @@ def chain(*args: Any) -> Pair:
             )
         return state
 
-    return joined(pairs, tuple, entries)
+    return joined(pairs, lambda states, _: tuple(states), entries)
 
 
 def named_chain(*args: tuple[str, Any]) -> Pair:
@@ -385,7 +385,7 @@ def named_chain(*args: tuple[str, Any]) -> Pair:
         raise ValueError(f"named_chain: the names must differ, got {names}")
     pairs = [as_pair(tx, f"named_chain: {name!r}") for name, tx in args]
 
-    def named(states):
+    def named(states, _):
         return dict(zip(names, states, strict=True))
 
     return joined(pairs, named, lambda state: [state[name] for name in names])
@@ -393,9 +393,18 @@ def named_chain(*args: tuple[str, Any]) -> Pair:
 
 def joined(
     pairs: Sequence[Pair],
-    collected: Callable[[Iterable[Any]], Any],
+    collected: Callable[[Sequence[Any], Any], Any],
     entries: Callable[[Any], Sequence[Any]],
 ) -> Pair:
+    """Return a pair that applies several, in one chain of jopt.
+
+    Args:
+      pairs: The pairs.
+      collected: Makes the state of the states of ``pairs`` and the state before; that
+        is None in ``init``.
+      entries: Returns the states of ``pairs``, from the state.
+    """
+
     def inward(state, updates):
         each = zip(pairs, entries(state), strict=True)
         return [x for tx, entry in each for x in tx.inward(entry, updates)]
@@ -406,12 +415,12 @@ def joined(
             end = at + len(tx.members)
             new.append(tx.outward(states[at:end], entry, updates))
             at = end
-        return collected(new)
+        return collected(new, old)
 
     members = [member for tx in pairs for member in tx.members]
     return pair(
         members,
-        lambda params: collected([tx.init(params) for tx in pairs]),
+        lambda params: collected([tx.init(params) for tx in pairs], None),
         inward,
         outward,
     )

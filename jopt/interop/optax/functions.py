@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jopt.algorithms import dpsgd
-from jopt.core.apply import incremental_update as incremental_update
-from jopt.core.apply import periodic_update as periodic_update
+from jopt.core import apply
 from jopt.interop.optax.base import inexact
 
 
@@ -41,3 +40,15 @@ def apply_updates(params: Any, updates: Any) -> Any:
         return jnp.asarray(p + u).astype(jnp.asarray(p).dtype)
 
     return jax.tree.map(add, params, updates, is_leaf=lambda x: x is None)
+
+
+def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> Any:
+    """Go a share of the way to new values, see `jopt.incremental_update`."""
+    return apply.incremental_update(new_tensors, old_tensors, step_size)
+
+
+def periodic_update(
+    new_tensors: Any, old_tensors: Any, steps: Any, update_period: int
+) -> Any:
+    """Take new values every few steps, see `jopt.periodic_update`."""
+    return apply.periodic_update(new_tensors, old_tensors, steps, update_period)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
@@ -54,16 +55,17 @@ def masked(
 
     def update(updates, state, params=None, **extra_args):
         selected = chosen(updates)
+        only = functools.partial(_only, node=_node_of(state))
         if mask_compatible_extra_args:
             structure = jax.tree.structure(updates)
             extra_args = {
-                name: _only(selected, x) if jax.tree.structure(x) == structure else x
+                name: only(selected, x) if jax.tree.structure(x) == structure else x
                 for name, x in extra_args.items()
             }
         new, inner_state = inner.update(
-            _only(selected, updates),
+            only(selected, updates),
             state.inner_state,
-            None if params is None else _only(selected, params),
+            None if params is None else only(selected, params),
             **extra_args,
         )
         merged = jax.tree.map(lambda on, u, g: u if on else g, selected, new, updates)
@@ -78,8 +80,18 @@ def _is_function(mask: Any) -> bool:
     return bool(leaves) and all(map(callable, leaves))
 
 
-def _only(mask: Any, tree: Any) -> Any:
-    return jax.tree.map(lambda on, x: x if on else MaskedNode(), mask, tree)
+def _only(mask: Any, tree: Any, node: Any = MaskedNode()) -> Any:  # noqa: B008
+    return jax.tree.map(lambda on, x: x if on else node, mask, tree)
+
+
+def _node_of(state: Any) -> Any:
+    """What a state has for masked leaves: optax's own, if optax has made the state."""
+
+    def is_node(x):
+        return type(x).__name__ == MaskedNode.__name__
+
+    nodes = filter(is_node, jax.tree.leaves(state, is_leaf=is_node))
+    return next(nodes, MaskedNode())
 
 
 class PartitionState(NamedTuple):

@@ -99,14 +99,17 @@ def schedule_free(
     base = as_pair(base_optimizer, "schedule_free: base_optimizer")
     fields = _AverageState._fields
 
-    def collected(states):
+    def collected(states, old):
         base_state, average_state = states
+        new = average_state._asdict()
+        if old is not None:
+            return old._replace(base_optimizer_state=base_state, **new)
         dtypes = {jnp.result_type(x) for x in jax.tree.leaves(average_state.z)}
         dtype = min(dtypes, key=lambda x: jnp.finfo(x).bits, default=jnp.float32)
         return ScheduleFreeState(
             b1=jnp.asarray(b1, dtype),
             base_optimizer_state=base_state,
-            **average_state._asdict(),
+            **new,
         )
 
     def entries(state):
