@@ -55,3 +55,14 @@ from .processing import (
     SplitRealAndImaginaryState as SplitRealAndImaginaryState,
     split_real_and_imaginary as split_real_and_imaginary,
 )
+
+from .matrices import (
+    MuonDimensionNumbers as MuonDimensionNumbers,
+    MuonState as MuonState,
+    scale_by_muon as scale_by_muon,
+    muon as muon,
+    GaLoreDimensionNumbers as GaLoreDimensionNumbers,
+    GaLoreState as GaLoreState,
+    scale_by_galore as scale_by_galore,
+    galore as galore,
+)
