@@ -1,4 +1,4 @@
-"""Muon and GaLore of the door, next to the real optax."""
+"""Muon, GaLore and Mechanic of the door, next to the real optax."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +14,7 @@ from jopt.interop import optax as door
 
 
 SHAPES = {"b": (3,), "t": (4, 3, 5), "v": (4, 6), "w": (5, 3)}
+SMALL = {"b": (2,), "w": (3, 2)}
 
 
 @pytest.fixture(autouse=True)
@@ -239,6 +240,30 @@ def test_wrong_arguments_of_galore_raise():
         galore(0.1, rank=0)
     with pytest.raises(ValueError, match=r"each axis must be .* of shape \(4, 3, 5\)"):
         galore(0.1, weight_dimension_numbers=numbers()).init(params_of())
+
+
+# Mechanic.
+
+
+MECHANIC = {
+    "sgd": lambda o: o.contrib.mechanize(o.sgd(1.0)),
+    "adam": lambda o: o.contrib.mechanize(o.adam(1.0), 0.1, 1e-6, 1e-3, 3),
+    "adamw": lambda o: o.contrib.mechanize(o.adamw(1.0, weight_decay=0.1), 0.0),
+}
+
+
+@pytest.mark.parametrize("make", MECHANIC.values(), ids=MECHANIC)
+def test_mechanize_has_the_numbers_and_the_state_of_optax(make):
+    assert_same_steps(*both(make), params_of(SMALL))
+
+
+def test_mechanize_starts_from_the_params_of_its_first_step():
+    tx, other = both(lambda o: o.contrib.mechanize(o.sgd(1.0)))
+    params = params_of(SMALL)
+    later = jax.tree.map(lambda p: p + 1, params)
+    for each in (tx, other):
+        _, state = jax.jit(each.update)(params, each.init(params), later)
+        np.testing.assert_array_equal(state.x0["w"], later["w"])
 
 
 # All of them.

@@ -66,3 +66,5 @@ from .matrices import (
     scale_by_galore as scale_by_galore,
     galore as galore,
 )
+
+from .mechanic import MechanicState as MechanicState, mechanize as mechanize
