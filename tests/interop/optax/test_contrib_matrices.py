@@ -1,6 +1,8 @@
-"""Muon, GaLore and Mechanic of the door, next to the real optax."""
+"""Muon, GaLore, Mechanic and Sophia of the door, next to the real optax."""
 
+import io
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from typing import Any
 
 import jax
@@ -264,6 +266,62 @@ def test_mechanize_starts_from_the_params_of_its_first_step():
     for each in (tx, other):
         _, state = jax.jit(each.update)(params, each.init(params), later)
         np.testing.assert_array_equal(state.x0["w"], later["w"])
+
+
+# Sophia.
+
+
+def loss(params: Any) -> Any:
+    return sum(jnp.sum(jnp.sin(p) * p**2 + p**4) for p in jax.tree.leaves(params))
+
+
+SOPHIA = {
+    "defaults": lambda o: o.contrib.sophia(0.1),
+    "numbers": lambda o: o.contrib.sophia(
+        0.1, 0.8, 0.7, 1e-4, 0.3, is_matrix, 0.2, 0.5, 2
+    ),
+    "no clipping": lambda o: o.contrib.sophia(
+        0.1, clip_threshold=None, update_interval=3, eps=0.1
+    ),
+    "another key": lambda o: o.contrib.sophia(
+        0.1,
+        update_interval=2,
+        hessian_diagonal_fn=o.contrib.hutchinson_estimator_diag_hessian(
+            jax.random.PRNGKey(3)
+        ),
+    ),
+    "another estimator": lambda o: o.contrib.sophia(
+        0.1, update_interval=2, eps=0.1, hessian_diagonal_fn=optax.scale(3.0)
+    ),
+    "estimator": lambda o: o.chain(
+        o.contrib.hutchinson_estimator_diag_hessian(), o.scale(-0.01)
+    ),
+}
+
+
+@pytest.mark.parametrize("make", SOPHIA.values(), ids=SOPHIA)
+def test_sophia_has_the_numbers_and_the_state_of_optax(make):
+    assert_same_steps(*both(make), params_of(SMALL), obj_fn=loss)
+
+
+def test_sophia_reports_what_was_not_clipped():
+    tx = door.contrib.sophia(0.1, eps=1.0, verbose=True, print_win_rate_every_n_steps=2)
+    params = {"w": jnp.ones(4)}
+    g = {"w": jnp.array([0.5, 0.5, 0.5, 20.0])}
+    state, printed = tx.init(params), io.StringIO()
+    with redirect_stdout(printed):
+        for _ in range(3):
+            _, state = tx.update(g, state, params, obj_fn=loss)
+        jax.effects_barrier()
+    assert printed.getvalue() == "Sophia: 0.75 of the updates were not clipped\n"
+
+
+def test_sophia_says_what_its_update_needs():
+    tx, params = door.contrib.sophia(0.1), params_of()
+    with pytest.raises(ValueError, match="update\\(updates, state, params"):
+        tx.update(params, tx.init(params), obj_fn=loss)
+    with pytest.raises(ValueError, match="obj_fn=loss"):
+        tx.update(params, tx.init(params), params)
 
 
 # All of them.

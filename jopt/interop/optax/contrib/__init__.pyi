@@ -68,3 +68,10 @@ from .matrices import (
 )
 
 from .mechanic import MechanicState as MechanicState, mechanize as mechanize
+
+from .sophia import (
+    HutchinsonState as HutchinsonState,
+    hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
+    SophiaState as SophiaState,
+    sophia as sophia,
+)
