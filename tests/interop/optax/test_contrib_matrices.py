@@ -1,4 +1,4 @@
-"""Muon, GaLore, Mechanic and Sophia of the door, next to the real optax."""
+"""Muon, GaLore, Mechanic, Sophia and SAM of the door, next to the real optax."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -321,6 +321,67 @@ def test_sophia_says_what_its_update_needs():
     with pytest.raises(ValueError, match="update\\(updates, state, params"):
         tx.update(params, tx.init(params), obj_fn=loss)
     with pytest.raises(ValueError, match="obj_fn=loss"):
+        tx.update(params, tx.init(params), params)
+
+
+# SAM.
+
+
+SAM = {
+    "defaults": {},
+    "three": {"sync_period": 3},
+    "kept state": {"sync_period": 3, "reset_state": False},
+    "one": {"sync_period": 1},
+    "opaque": {"opaque_mode": True},
+    "opaque, four, kept state": {
+        "opaque_mode": True,
+        "sync_period": 4,
+        "reset_state": False,
+    },
+}
+
+
+@pytest.mark.parametrize("arguments", SAM.values(), ids=SAM)
+def test_sam_has_the_numbers_and_the_state_of_optax(arguments):
+    def make(o):
+        uphill = o.chain(o.contrib.normalize(), o.adam(0.05))
+        return o.contrib.sam(o.adam(0.1), uphill, **arguments)
+
+    def grad_fn(params, i):
+        return jax.tree.map(lambda g: g * (i + 1), jax.grad(loss)(params))
+
+    assert_same_steps(*both(make), params_of(SMALL), grad_fn=grad_fn)
+
+
+def test_sam_averages_its_gradients_over_an_axis_of_devices():
+    def make(o):
+        return o.contrib.sam(
+            o.sgd(0.1), o.sgd(0.5), opaque_mode=True, batch_axis_name="devices"
+        )
+
+    params = jnp.array([1.0, 2.0])
+    batches = jnp.array([[1.0, 2.0], [3.0, -4.0]])
+    updates = []
+    for tx in both(make):
+
+        def step(batch, tx=tx):
+            def grad_fn(p, i):
+                return batch * p**3
+
+            update = tx.update(params, tx.init(params), params, grad_fn=grad_fn)
+            return update[0]
+
+        updates.append(jax.vmap(step, axis_name="devices")(batches))
+    np.testing.assert_allclose(*updates, rtol=1e-12)
+    np.testing.assert_array_equal(updates[0][0], updates[0][1])
+
+
+def test_wrong_arguments_of_sam_raise():
+    sgd = door.sgd(0.1)
+    with pytest.raises(ValueError, match="sync_period must be >= 1, got sync_period=0"):
+        door.contrib.sam(sgd, sgd, sync_period=0)
+    tx, params = door.contrib.sam(sgd, sgd, opaque_mode=True), jnp.ones(2)
+    with pytest.raises(ValueError, match="grad_fn=grad_fn"):
         tx.update(params, tx.init(params), params)
 
 

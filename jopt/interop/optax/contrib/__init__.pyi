@@ -69,6 +69,8 @@ from .matrices import (
 
 from .mechanic import MechanicState as MechanicState, mechanize as mechanize
 
+from .sam import SAMState as SAMState, sam as sam
+
 from .sophia import (
     HutchinsonState as HutchinsonState,
     hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
