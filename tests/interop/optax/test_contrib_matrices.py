@@ -86,6 +86,7 @@ MUON = {
     "aol": {
         "preconditioning": "aol",
         "ns_coeffs": ((3.0, -4.0, 2.0), (2.0, -1.5, 0.5)),
+        "eps": 1e3,  # for AdamW only
     },
     "schatten": {"preconditioning": "schatten", "ns_steps": 3},
     "numbers": {
@@ -116,7 +117,7 @@ NESTED = {
 DIMENSIONS = {
     "tree": lambda D: {
         "m": {"t": D(0, (2, 1)), "u": None},
-        "n": {"b": None, "k": D()},
+        "n": {"b": None, "k": D(1, 0)},
         "v": D(1, 0),
     },
     "prefix": lambda D: {"m": D(-3, -1), "n": None, "v": D()},
