@@ -147,7 +147,7 @@ def scale_by_galore(
         for i, (g, projector) in enumerate(pairs):
             if g is not None and projector is not None:
                 left = on_the_left(g.shape)
-                inputs[i], projectors[i] = _project(g, projector, due, left)
+                inputs[i], projectors[i] = project(g, projector, due, left)
         new, base_state = base.update(
             leaves.tree(inputs), state.base_optimizer_state, **extra
         )
@@ -155,7 +155,7 @@ def scale_by_galore(
         for i, (g, projector) in enumerate(zip(leaves.values, projectors, strict=True)):
             if g is not None and projector is not None:
                 left = on_the_left(g.shape)
-                new[i] = _unproject(new[i], projector, scale, g, left)
+                new[i] = unproject(new[i], projector, scale, g, left)
             elif g is not None:
                 new[i] = new[i].astype(g.dtype)
         count = tree.safe_increment(state.count)
@@ -175,17 +175,35 @@ def _needs_params(tx: GradientTransformation) -> bool:
     return "params" in tx.needs.requires or any(map(_needs_params, inner))
 
 
-def _project(
-    g: jax.Array, old: jax.Array, due: jax.Array, left: bool
+def project(
+    g: jax.Array,
+    old: jax.Array,
+    due: jax.Array,
+    left: bool,
+    *,
+    keep_signs: bool = True,
+    svd_dtype: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the projected gradient and the projector, which is new if it is due."""
-    run = functools.partial(_projected, left=left)
+    """Return the projected gradient and the projector, which is new if it is due.
+
+    Args:
+      g: The gradient, a matrix.
+      old: The projector so far.
+      due: Whether to decompose ``g``.
+      left: Whether the projector stands on the left of ``g``.
+      keep_signs: Whether new vectors take the signs of their predecessors, or those
+        that the decomposition gives.
+      svd_dtype: Dtype of the decomposition; None means the compute dtype.
+    """
+    run = functools.partial(
+        _projected, left=left, keep_signs=keep_signs, svd_dtype=svd_dtype
+    )
     spec = jax.typeof(g).sharding.spec
     low = PartitionSpec(*((None, spec[1]) if left else (spec[0], None)))
     return _spread(run, g, low, PartitionSpec(None, None))(g, old, due)
 
 
-def _unproject(
+def unproject(
     n: jax.Array, projector: jax.Array, scale: Any, like: jax.Array, left: bool
 ) -> jax.Array:
     """Return the update of the whole matrix, from the update of the projected one."""
@@ -206,16 +224,25 @@ def _spread(run: Any, like: jax.Array, *specs: PartitionSpec) -> Any:
     return auto(run, out_sharding=shardings if len(specs) > 1 else shardings[0])
 
 
-@functools.partial(jax.jit, static_argnames="left")
+@functools.partial(jax.jit, static_argnames=("left", "keep_signs", "svd_dtype"))
 def _projected(
-    g: jax.Array, old: jax.Array, due: jax.Array, *, left: bool
+    g: jax.Array,
+    old: jax.Array,
+    due: jax.Array,
+    *,
+    left: bool,
+    keep_signs: bool,
+    svd_dtype: Any,
 ) -> tuple[jax.Array, jax.Array]:
     tree_checks.dtypes(g, None, old)
     g = g.astype(np.promote_types(tree.compute_dtype(g.dtype), old.dtype))
 
     def decompose(g):
+        g = g if svd_dtype is None else g.astype(svd_dtype)
         u, _, vh = jnp.linalg.svd(g, full_matrices=False)
         vectors = (u if left else vh.T)[:, : old.shape[1]]
+        if not keep_signs:
+            return vectors.astype(old.dtype)
         agree = jnp.sum(vectors * old, axis=0) >= 0
         return jnp.where(agree, vectors, -vectors).astype(old.dtype)
 

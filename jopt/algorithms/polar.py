@@ -31,7 +31,7 @@ from jopt.values.arguments import abbreviated, suggestion, text_of
 
 
 Triple: TypeAlias = tuple[float, float, float]
-Start: TypeAlias = Literal["divide", "round"]
+Start: TypeAlias = Literal["divide", "round", "spectral", "schatten", "aol"]
 
 UNCHANGED = (1.0, 0.0, 0.0)  # the coefficients of a step that does nothing
 _SIMPLE = (3.4445, -4.7750, 2.0315)
@@ -170,12 +170,14 @@ def coefficients(ns_coeffs: Any, ns_steps: int | None) -> tuple[Triple, ...]:
     return tuple(triples[min(i, len(triples) - 1)] for i in range(steps))
 
 
-def newton_schulz(x: jax.Array, triples: Sequence[Triple], dtype: Any) -> jax.Array:
+def newton_schulz(
+    x: jax.Array, triples: Sequence[Triple] | jax.Array, dtype: Any
+) -> jax.Array:
     """Iterate on matrices ``(…, m, n)`` of norm <= 1; fastest with m <= n.
 
     Args:
       x: Real or complex matrices.
-      triples: ``(a, b, c)`` of each step.
+      triples: ``(a, b, c)`` of each step; the numbers of an array may be traced.
       dtype: Dtype to which ``X`` and the factors of its products are rounded; sums stay
         in the dtype of ``x``.
 
@@ -183,8 +185,12 @@ def newton_schulz(x: jax.Array, triples: Sequence[Triple], dtype: Any) -> jax.Ar
       Matrices of the dtype of ``x``.
     """
     wide = x.dtype
+<<<<<<< HEAD
     if all(triple == UNCHANGED for triple in triples):  # torch's ns_steps=0
         return x.astype(dtype).astype(wide)
+=======
+    has_squares = isinstance(triples, jax.Array) or any(c for _, _, c in triples)
+>>>>>>> contrib2
 
     def product(p, q):
         return jnp.matmul(p, q, preferred_element_type=wide)
@@ -194,7 +200,7 @@ def newton_schulz(x: jax.Array, triples: Sequence[Triple], dtype: Any) -> jax.Ar
         # Rounded once, before both uses: b A + c A^2 must be in powers of one matrix.
         gram = product(x, jnp.conj(x.mT)).astype(dtype)
         polynomial = b * gram.astype(wide)
-        if any(c for _, _, c in triples):  # else two products are enough
+        if has_squares:  # else two products are enough
             polynomial += c * product(gram, gram)
         x = a * x.astype(wide) + product(polynomial.astype(dtype), x)
         return x.astype(dtype), None
@@ -205,7 +211,7 @@ def newton_schulz(x: jax.Array, triples: Sequence[Triple], dtype: Any) -> jax.Ar
 def orthogonalize(
     leaves: Sequence[jax.Array],
     axes: Sequence[str],
-    triples: tuple[Triple, ...],
+    triples: tuple[Triple, ...] | jax.Array,
     *,
     eps: Any = 0.0,
     dtype: Any = None,
@@ -218,13 +224,20 @@ def orthogonalize(
     Args:
       leaves: Arrays in the compute dtype.
       axes: The layout of each leaf, see `matrices.letters`.
-      triples: ``(a, b, c)`` of each step, see `polar.coefficients`.
+      triples: ``(a, b, c)`` of each step, see `polar.coefficients`; or an array of
+        them, whose numbers may be traced.
       eps: Added to the norms; 0 makes the result independent of a leaf's scale.
       dtype: Dtype of the iteration; None means each leaf's. Complex leaves keep theirs.
       mesh_axis: Name of a mesh axis over which to spread the matrices.
       equilibrate: Whether to first give all outputs of a matrix the same norm.
-      start: Whether to divide by the norm first, or to round to ``dtype`` first. The
-        norm is then rounded too, and ``eps`` is its lower bound.
+      start: What comes before the iteration. ``"divide"`` divides by the Frobenius
+        norm. ``"round"`` rounds to ``dtype`` before; the norm is then rounded too, and
+        ``eps`` is its lower bound. ``"spectral"`` divides by the largest singular
+        value, ``"schatten"`` by the Schatten-4 norm, the root of the norm of
+        ``A = U U^T``, and ``"aol"`` each row by the root of the sum of the magnitudes
+        in its row of A (Prach & Lampert, "Almost-orthogonal layers for efficient
+        general-purpose Lipschitz networks", 2022); ``eps`` bounds what these two take
+        the root of.
 
     Returns:
       Arrays like the leaves.
@@ -232,7 +245,6 @@ def orthogonalize(
     run: Callable[..., Any] = functools.partial(
         _orthogonalize,
         axes=axes,
-        triples=triples,
         dtype=dtype,
         mesh_axis=mesh_axis,
         equilibrate=equilibrate,
@@ -244,15 +256,21 @@ def orthogonalize(
         # none that JAX could infer. `auto_axes` leaves the choice to the compiler.
         auto_axes: Any = jax.sharding.auto_axes
         run = auto_axes(run, out_sharding=shardings)
-    return run(list(leaves), tree.scalar(eps))
+    steps = _Constant(triples) if isinstance(triples, tuple) else triples
+    return run(list(leaves), tree.scalar(eps), steps)
+
+
+@jax.tree_util.register_static
+class _Constant(tuple):
+    """Triples that are constants to a trace."""
 
 
 def _orthogonalize(
     leaves: list[jax.Array],
     eps: jax.Array,
+    triples: _Constant | jax.Array,
     *,
     axes: Sequence[str],
-    triples: tuple[Triple, ...],
     dtype: str | None,
     mesh_axis: str | None,
     equilibrate: bool,
@@ -304,11 +322,11 @@ def _divided(x: jax.Array, norm: jax.Array) -> jax.Array:
     return x / jnp.maximum(norm, jnp.finfo(x.dtype).tiny).astype(x.dtype)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+@functools.partial(jax.jit, static_argnums=(3, 4, 5))
 def _together(
     xs: list[jax.Array],
     eps: jax.Array,
-    triples: tuple[Triple, ...],
+    triples: _Constant | jax.Array,
     dtype: str | None,
     mesh_axis: str | None,
     start: Start,
@@ -323,16 +341,35 @@ def _together(
         norm = tree.norm_along(x, (-2, -1)).astype(low)
         norm = jnp.maximum(norm, eps.astype(low)).astype(wide)
     else:
-        norm = tree.norm_along(x, (-2, -1))
-        norm += eps.astype(norm.dtype)
+        norm = _norm(x, eps, start)
     x = newton_schulz(_divided(x, norm), triples, low)
     return [x[i * count : (i + 1) * count] for i in range(len(xs))]
 
 
+<<<<<<< HEAD
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def _as_leaf(
     o: jax.Array, axes: str, shape: tuple[int, ...], start: Start
 ) -> jax.Array:
+=======
+def _norm(x: jax.Array, eps: jax.Array, start: Start) -> jax.Array:
+    """Return what to divide the matrices by, with axes of length 1."""
+    eps = eps.astype(jnp.finfo(x.dtype).dtype)
+    if start == "divide":
+        return tree.norm_along(x, (-2, -1)) + eps
+    if start == "spectral":
+        return jnp.linalg.norm(x, 2, (-2, -1), keepdims=True) + eps
+    gram = x @ jnp.conj(x.mT)
+    if start == "schatten":
+        squares = tree.norm_along(gram, (-2, -1))
+    else:
+        squares = jnp.sum(jnp.abs(gram), axis=-1, keepdims=True)
+    return jnp.sqrt(jnp.maximum(squares, eps))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _as_leaf(o: jax.Array, axes: str, shape: tuple[int, ...]) -> jax.Array:
+>>>>>>> contrib2
     """Invert `_as_matrices`."""
     _, inputs, outputs = sizes(axes, shape)
     order = positions(axes, "bio")

@@ -199,7 +199,7 @@ def scale_by_sophia(
         def renew():
             data, (subkey,) = keys.split(state.key, 1)
             diagonal = estimate(subkey, obj_fn, params)
-            average = functools.partial(_average, b2=b2)
+            average = functools.partial(averaged, b2=b2)
             return jax.tree.map(average, state.nu, diagonal), data
 
         # A conditional, so that other steps do not pay for an estimate.
@@ -208,7 +208,7 @@ def scale_by_sophia(
         mus = leaves.aligned(state.mu, "the state's mu")
         nus = leaves.aligned(nu, "the state's nu")
         pairs = [
-            (None, mu) if g is None else _rule(g, mu, h, b1, eps, gamma, clip_threshold)
+            (None, mu) if g is None else rule(g, mu, h, b1, eps, gamma, clip_threshold)
             for g, mu, h in zip(leaves.values, mus, nus, strict=True)
         ]
         new, mus = ([pair[i] for pair in pairs] for i in range(2))
@@ -220,19 +220,29 @@ def scale_by_sophia(
 
 
 @jax.jit
-def _average(nu: jax.Array, h: jax.Array, b2: jax.Array) -> jax.Array:
+def averaged(nu: jax.Array, h: jax.Array, b2: Any) -> jax.Array:
+    """Return the new average of the estimates ``h``."""
     b2 = jnp.asarray(b2, nu.dtype)
     return b2 * nu + (1 - b2) * h.astype(nu.dtype)
 
 
 @jax.jit
-def _rule(
-    g: jax.Array, mu: jax.Array, nu: jax.Array, *numbers: jax.Array
+def rule(
+    g: jax.Array, mu: jax.Array, nu: jax.Array, *numbers: Any, filled: Any = None
 ) -> tuple[jax.Array, jax.Array]:
+    """Return the update of a leaf and its new ``mu``.
+
+    Args:
+      g: The gradient.
+      mu, nu: See `ScaleBySophiaState`.
+      *numbers: ``b1``, ``eps``, ``gamma`` and ``clip_threshold``.
+      filled: ``1 - b1**t``, which corrects the bias of ``mu``; None corrects nothing.
+    """
     b1, eps, gamma, rho = (jnp.asarray(x, nu.dtype) for x in numbers)
     m = b1 * mu.astype(nu.dtype) + (1 - b1) * g.astype(nu.dtype)
+    direction = m if filled is None else m / jnp.asarray(filled, nu.dtype)
     curvature = jnp.maximum(gamma * nu, eps)
-    u = jnp.clip(m / jnp.where(m == 0, 1, curvature), -rho, rho)  # 0 / 0 is 0
+    u = jnp.clip(direction / jnp.where(m == 0, 1, curvature), -rho, rho)  # 0 / 0 is 0
     return u.astype(g.dtype), m.astype(mu.dtype)
 
 

@@ -55,3 +55,25 @@ from .processing import (
     SplitRealAndImaginaryState as SplitRealAndImaginaryState,
     split_real_and_imaginary as split_real_and_imaginary,
 )
+
+from .matrices import (
+    MuonDimensionNumbers as MuonDimensionNumbers,
+    MuonState as MuonState,
+    scale_by_muon as scale_by_muon,
+    muon as muon,
+    GaLoreDimensionNumbers as GaLoreDimensionNumbers,
+    GaLoreState as GaLoreState,
+    scale_by_galore as scale_by_galore,
+    galore as galore,
+)
+
+from .mechanic import MechanicState as MechanicState, mechanize as mechanize
+
+from .sam import SAMState as SAMState, sam as sam
+
+from .sophia import (
+    HutchinsonState as HutchinsonState,
+    hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
+    SophiaState as SophiaState,
+    sophia as sophia,
+)
