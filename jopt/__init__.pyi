@@ -228,7 +228,7 @@ from .transforms.grokfast import (
     grokfast_ema as grokfast_ema,
     grokfast_ma as grokfast_ma,
 )
-from .transforms.mars_correction import mars_correction as mars_correction
+from .transforms.variance_reduction import mars_correction as mars_correction
 
 # Transformations: clipping and norms.
 from .transforms.clipping import (
@@ -238,7 +238,7 @@ from .transforms.clipping import (
     clip_by_block_rms as clip_by_block_rms,
     adaptive_grad_clip as adaptive_grad_clip,
 )
-from .transforms.zclip import zclip as zclip
+from .transforms.z_scores import zclip as zclip
 from .transforms.growth import limit_norm_growth as limit_norm_growth
 from .transforms.norms import (
     normalize as normalize,
@@ -259,11 +259,11 @@ from .transforms.gradients import (
     scale_by_sign as scale_by_sign,
     scale_by_trust_ratio as scale_by_trust_ratio,
 )
-from .transforms.cautious import cautious as cautious, gradient_sign as gradient_sign
+from .transforms.agreement import cautious as cautious, gradient_sign as gradient_sign
 from .transforms.constraints import keep_params_nonnegative as keep_params_nonnegative
 from .transforms.noise import add_noise as add_noise
-from .transforms.aggregate import aggregate as aggregate
-from .transforms.densify import densify as densify
+from .transforms.per_example import aggregate as aggregate
+from .transforms.dense_rows import densify as densify
 
 # Functions of a value-and-gradient function.
 from .gradients.sam import sam as sam, asam as asam
@@ -407,6 +407,8 @@ from .tree.averages import safe_increment as safe_increment
 # Packages.
 from . import (
     tree as tree,
+    schedules as schedules,
+    transforms as transforms,
     projections as projections,
     losses as losses,
     checkpoint as checkpoint,

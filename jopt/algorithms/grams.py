@@ -14,7 +14,7 @@ from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
-from jopt.transforms.cautious import gradient_sign
+from jopt.transforms.agreement import gradient_sign
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.values.numbers import ScalarOrSchedule

@@ -26,7 +26,7 @@ from jopt.core.leafwise import leafwise, zeros
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.learning_rate import scale_by_learning_rate
-from jopt.transforms.mars_correction import (
+from jopt.transforms.variance_reduction import (
     check_correction,
     corrected,
     previous_gradients,

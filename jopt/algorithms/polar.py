@@ -185,12 +185,10 @@ def newton_schulz(
       Matrices of the dtype of ``x``.
     """
     wide = x.dtype
-<<<<<<< HEAD
-    if all(triple == UNCHANGED for triple in triples):  # torch's ns_steps=0
+    is_array = isinstance(triples, jax.Array)
+    if not is_array and all(x == UNCHANGED for x in triples):  # torch's ns_steps=0
         return x.astype(dtype).astype(wide)
-=======
-    has_squares = isinstance(triples, jax.Array) or any(c for _, _, c in triples)
->>>>>>> contrib2
+    has_squares = is_array or any(c for _, _, c in triples)
 
     def product(p, q):
         return jnp.matmul(p, q, preferred_element_type=wide)
@@ -346,12 +344,6 @@ def _together(
     return [x[i * count : (i + 1) * count] for i in range(len(xs))]
 
 
-<<<<<<< HEAD
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _as_leaf(
-    o: jax.Array, axes: str, shape: tuple[int, ...], start: Start
-) -> jax.Array:
-=======
 def _norm(x: jax.Array, eps: jax.Array, start: Start) -> jax.Array:
     """Return what to divide the matrices by, with axes of length 1."""
     eps = eps.astype(jnp.finfo(x.dtype).dtype)
@@ -367,9 +359,10 @@ def _norm(x: jax.Array, eps: jax.Array, start: Start) -> jax.Array:
     return jnp.sqrt(jnp.maximum(squares, eps))
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _as_leaf(o: jax.Array, axes: str, shape: tuple[int, ...]) -> jax.Array:
->>>>>>> contrib2
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _as_leaf(
+    o: jax.Array, axes: str, shape: tuple[int, ...], start: Start
+) -> jax.Array:
     """Invert `_as_matrices`."""
     _, inputs, outputs = sizes(axes, shape)
     order = positions(axes, "bio")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt import tree
-from jopt.transforms.aggregate import varying
+from jopt.transforms.per_example import varying
 from jopt.tree import scalar
 from jopt.values import arguments
 from jopt.values.arguments import text_of
