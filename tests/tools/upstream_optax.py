@@ -2,7 +2,7 @@
 
 With `-p tests.tools.upstream_optax` and the variable OPTAX_CHECKOUT, the tests of a
 checkout of optax import the door wherever they name optax or one of its modules. Of the
-checkout itself they get only its tests and `test_utils`.
+checkout itself they get only its tests and `test_utils`; see ``upstream_of_optax.py``.
 """
 
 from __future__ import annotations

@@ -105,7 +105,11 @@ GIVEN: dict[str, Any] = {
     **{"max_delta": 0.5, "threshold": 0.5, "clipping": 0.1, "eta": 0.1, "gamma": 0.5},
     **{"key": 0, "step_size_fn": lambda count: 0.1 / (count + 1.0)},
 }
-NOT_TRANSFORMATIONS = {"init_empty_state", "named_chain", "chain"}
+# These need more than gradients, or are no transformations.
+OTHERS = {
+    *("init_empty_state", "named_chain", "chain", "scale_by_muon", "sophia"),
+    "hutchinson_estimator_diag_hessian",
+}
 
 
 def factories() -> list[tuple[str, str]]:
@@ -114,7 +118,7 @@ def factories() -> list[tuple[str, str]]:
     for m in ("", "contrib"):
         for name in NAMES[m]:
             function = getattr(module("optax", m), name)
-            if not inspect.isfunction(function) or name in LATER | NOT_TRANSFORMATIONS:
+            if not inspect.isfunction(function) or name in LATER | OTHERS:
                 continue
             if function.__module__.startswith(("optax.losses", "optax._src.numerics")):
                 continue
