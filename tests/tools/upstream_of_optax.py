@@ -34,8 +34,8 @@ REASONS = {
     "a complex momentum; optax drops its imaginary part.",
     r"test_lion_invalid_mode_raises": "Other words: the ValueError has a message of "
     "jopt's own.",
-    r"test_mask_compatible_callable_pytree|HelpersTest|abs_sqr_hlo": "It tests a "
-    "private function.",
+    r"test_mask_compatible_callable_pytree|HelpersTest|MultiNormalDiag|_cond_fun": "It "
+    "tests what is private in optax.",
     r"test_clip_by_block_rms|test_tree_vdot": "The last digit of float32: sums and "
     "divisions have another order.",
 }

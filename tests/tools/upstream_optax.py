@@ -23,7 +23,7 @@ DOOR = "jopt.interop.optax"
 PUBLIC = (
     *("", ".contrib", ".losses", ".schedules", ".transforms", ".tree", ".tree_utils"),
     *(".projections", ".second_order", ".assignment", ".perturbations"),
-    *(".microbatching", ".experimental.aggregating", ".numerics"),
+    *(".microbatching", ".numerics", ".injecting"),
 )
 
 

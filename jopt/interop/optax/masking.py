@@ -17,6 +17,7 @@ from jopt.interop.optax.base import (
     own,
     without_state,
 )
+from jopt.interop.optax.tree_states import Placeholder
 
 
 class MaskedState(NamedTuple):
@@ -51,7 +52,9 @@ def masked(
         return mask(tree) if _is_function(mask) else mask
 
     def init(params):
-        return MaskedState(inner.init(_only(chosen(params), params)))
+        if not isinstance(params, Placeholder):
+            params = _only(chosen(params), params)
+        return MaskedState(inner.init(params))
 
     def update(updates, state, params=None, **extra_args):
         selected = chosen(updates)

@@ -189,7 +189,7 @@ def _names(node: Any) -> Iterator[Any]:
 
 
 @jax.tree_util.register_static
-class _Params:
+class Placeholder:
     """Stands for the parameters of an ``init``: a tree without leaves."""
 
 
@@ -224,10 +224,10 @@ def tree_map_params(
     {'count': 0, 'mu': {'w': 2}}
     """
     init = getattr(initable, "init", initable)
-    params = _Params()
+    params = Placeholder()
 
     def is_params(x):
-        return isinstance(x, _Params)
+        return isinstance(x, Placeholder)
 
     def map_part(part, value):
         if is_params(part):
