@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jopt import tree
+from jopt.core import tree_checks
 
 
 def hvp(loss: Callable[..., Any], params: Any, vector: Any, *args: Any) -> Any:
@@ -38,6 +39,8 @@ def hvp(loss: Callable[..., Any], params: Any, vector: Any, *args: Any) -> Any:
     def gradient(params):
         return jax.grad(loss)(params, *args)
 
+    tree_checks.arrays(params, "params")
+    tree_checks.arrays(vector, "vector")
     return jax.jvp(gradient, (params,), (tree.cast_like(vector, params),))[1]
 
 

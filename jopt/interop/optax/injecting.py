@@ -194,7 +194,11 @@ def inject_stateful_hyperparams(
     static_args: str | Iterable[str] = (),
     hyperparam_dtype: Any = None,
 ) -> Callable[..., Any]:
-    """Call `inject_hyperparams` by its older name."""
+    """Call `inject_hyperparams` by its older name.
+
+    Args:
+      inner_factory, static_args, hyperparam_dtype: See `inject_hyperparams`.
+    """
     warnings.warn(
         "inject_stateful_hyperparams is now inject_hyperparams", DeprecationWarning, 2
     )

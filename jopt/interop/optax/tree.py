@@ -146,6 +146,12 @@ def where(condition: ArrayLike, tree_x: Any, tree_y: Any) -> Any:
 def update_moment(updates: Any, moments: Any, decay: ArrayLike, order: float) -> Any:
     """Compute ``decay * moment + (1 - decay) * update^order``; None without an update.
 
+    Args:
+      updates: The updates.
+      moments: Their moments, a tree like ``updates``.
+      decay: The decay, in [0, 1).
+      order: The power of the updates.
+
     >>> update_moment(jnp.array([2.0]), jnp.zeros(1), 0.5, 2)
     Array([2.], dtype=float32)
     """
@@ -164,6 +170,12 @@ def update_moment_per_elem_norm(
 
     Odd powers of real updates keep their sign.
 
+    Args:
+      updates: The updates.
+      moments: Their moments, a tree like ``updates``.
+      decay: The decay, in [0, 1).
+      order: The power of the magnitudes.
+
     >>> update_moment_per_elem_norm(jnp.array([-2.0]), jnp.zeros(1), 0.5, 1)
     Array([-1.], dtype=float32)
     """
@@ -181,6 +193,12 @@ def update_infinity_moment(
     updates: Any, moments: Any, decay: ArrayLike, eps: ArrayLike
 ) -> Any:
     """Compute ``max(decay * moment, |update| + eps)``; None without an update.
+
+    Args:
+      updates: The updates.
+      moments: Their largest magnitudes, a tree like ``updates``.
+      decay: The decay, in [0, 1).
+      eps: Added to the magnitudes.
 
     >>> update_infinity_moment(jnp.array([-2.0]), jnp.ones(1), 0.9, 0.0)
     Array([2.], dtype=float32)

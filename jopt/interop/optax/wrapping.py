@@ -375,7 +375,7 @@ def snapshot(measure_name: str, measure: Callable[[Any], Any]) -> Pair:
       A transformation that leaves the updates as they are.
 
     >>> from jopt.interop import optax
-    >>> tx = optax.snapshot("norm", optax.global_norm)
+    >>> tx = optax.snapshot("norm", optax.tree.norm)
     >>> tx.update(jnp.ones(4), tx.init(jnp.zeros(4)))[1].measurement
     {'norm': Array(2., dtype=float32)}
     """

@@ -258,12 +258,17 @@ def muon(
 
     Args:
       learning_rate: Step size.
-      ns_coeffs: See `scale_by_muon`; ``"standard"`` or ``"dion"`` too.
-      ns_steps, beta, eps: See `scale_by_muon`; ``eps`` is AdamW's too.
-      weight_decay, weight_decay_mask: The decay of Muon's leaves.
-      mu_dtype, nesterov: See `scale_by_muon`, and the same for AdamW.
+      ns_coeffs: One triple (a, b, c), one for each step, ``"standard"`` or ``"dion"``.
+      ns_steps, beta: See `scale_by_muon`.
+      eps: Added to the norm; AdamW's ``eps`` too.
+      weight_decay: Decay coefficient of Muon's leaves.
+      weight_decay_mask: Which of them to decay.
+      mu_dtype, nesterov: See `scale_by_muon`.
       adaptive, preconditioning: See `scale_by_muon`.
-      adam_b1, adam_b2, adam_eps_root, adam_weight_decay: AdamW's arguments.
+      adam_b1: ``b1`` of AdamW.
+      adam_b2: ``b2`` of AdamW.
+      adam_eps_root: ``eps_root`` of AdamW.
+      adam_weight_decay: Decay coefficient of AdamW's leaves.
       adam_learning_rate: AdamW's step size; None means ``learning_rate``.
       muon_weight_dimension_numbers: A tree of `MuonDimensionNumbers`, with None for
         AdamW's leaves, or a prefix of one, or a function that returns one.

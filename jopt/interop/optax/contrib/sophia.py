@@ -173,7 +173,7 @@ def sophia(
     Args:
       learning_rate: Step size.
       b1, b2, eps: See `jopt.sophia`.
-      weight_decay, weight_decay_mask: See `add_decayed_weights`.
+      weight_decay, weight_decay_mask: See `jopt.sophia`.
       gamma: See `jopt.sophia`.
       clip_threshold: Largest update of an element; None means no limit.
       update_interval: Number of steps from one estimate to the next.
