@@ -285,12 +285,21 @@ def test_readme_translates_as_the_parity_tests_do(library):
 
 def test_readme_has_the_tables_of_names_and_defaults_that_were_recorded():
     for name, part in translations.parts().items():
-        assert part in PAGES[f"from_{name}"], (
+        assert part in PAGES[f"from_{name.partition('-')[0]}"], (
             f"{name}: run python -m tests.tools.translations"
         )
     for replaced in translations_of_optax.REPLACED.values():
         for text in re.findall("`([^`]*)`", replaced):
             assert eval(text.partition("(")[0], {"jopt": jopt, **public(jopt)})
+
+
+@pytest.mark.filterwarnings("ignore")  # optax warns of keys that are not given
+def test_the_same_call_of_optax_is_as_far_away_as_the_page_says():
+    known = json.loads(translations_of_optax.OPTAX_GAPS.read_text())
+    found = translations_of_optax.measured_gaps()
+    assert found.keys() == known.keys()
+    for name, gap in known.items():
+        assert found[name] == pytest.approx(gap, 0.1), name
 
 
 def test_jopts_own_defaults_are_as_far_away_as_the_readme_says():

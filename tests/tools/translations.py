@@ -25,8 +25,16 @@ from tests.parity import keras_configs, schedules, torch_front_door
 from tests.parity.numbers import DEVIATIONS, both, trajectory
 from tests.parity.problem import PARAMS, flat
 from tests.public import public
+from tests.tools import translations_of_optax as of_optax
 from tests.tools.table import ROOT, power_of_ten, write
-from tests.tools.translations_of_optax import CALLS, alike, record, table
+from tests.tools.translations_of_optax import (
+    CALLS,
+    OPTAX_GAPS,
+    alike,
+    gaps_table,
+    record,
+    table,
+)
 
 
 GAPS = DEVIATIONS.with_name("gaps.json")
@@ -233,6 +241,7 @@ def parts() -> dict[str, str]:
     del theirs["version"]
     return {
         "optax": f"{alike(theirs)}\n{table(theirs)}",
+        "optax-numbers": gaps_table(json.loads(OPTAX_GAPS.read_text())),
         "keras": f"{optimizers('keras', gaps)}\n{schedules_of('keras')}",
         "torch": f"{optimizers('torch', gaps)}\n{schedules_of('torch')}",
     }
@@ -242,8 +251,10 @@ def main() -> None:
     """Measure, and write the tables into the pages."""
     GAPS.write_text(json.dumps(measured_gaps(), indent=1) + "\n")
     record()
+    OPTAX_GAPS.write_text(json.dumps(of_optax.measured_gaps(), indent=1) + "\n")
     for name, part in parts().items():
-        write(PAGES[name], name, "tests.tools.translations", part)
+        page = PAGES[name.partition("-")[0]]
+        write(page, name, "tests.tools.translations", part)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 import jopt
 from tests.catalogue import rows_of
+from tests.parity.problem import GRADS, PARAMS, STEPS, VALUES, flat
 
 
 CALLS = Path(__file__).parents[1] / "parity" / "optax_calls.json"
+OPTAX_GAPS = CALLS.with_name("optax_gaps.json")
 # What optax has under a name that is not here; what is in no backticks is said so.
 REPLACED = {
     "bias_correction": "`tree.bias_correction`",
@@ -109,3 +115,81 @@ def record() -> None:
     lines = [f"{json.dumps(n)}: {json.dumps(x)}" for n, x in calls_of_optax().items()]
     text = ",\n".join([f'"version": {json.dumps(release)}', *lines])
     CALLS.write_text("{\n" + text + "\n}\n")
+
+
+# The arguments of calls that need some; the others are called with their defaults.
+GIVEN = {"learning_rate": 0.1, "decay": 0.9, "max_delta": 0.5, "threshold": 0.5}
+# What needs more than gradients, or is no transformation.
+OTHERS = {"chain", "named_chain", "noisy_sgd", "scale_by_muon", "sophia"}
+# Why the same call gives other numbers; the door has optax's.
+WHY = {
+    "adafactor": "without a rate, optax takes steps of 1, jopt the paper's",
+    "adan": "optax weighs differences by `1 - b2`, and has another `eps_root`",
+    "dadapt_adamw": "optax corrects Adam's bias, the authors do not",
+    "galore": "optax projects the longer side, the authors the shorter",
+    "muon": "optax corrects the bias of Muon's momentum, and takes NAdamW for the rest",
+    "prodigy": "optax corrects Adam's bias, the authors do not",
+    "rprop": "optax takes each step one step late",
+    "scale_by_adan": "see `adan`",
+    "scale_by_ademamix": "another `alpha`",
+    "scale_by_distance_over_gradients": "optax keeps parameters in float32",
+    "scale_by_galore": "see `galore`",
+    "scale_by_rprop": "see `rprop`",
+    "scale_by_yogi": "optax starts the first moment at the value of the second",
+    "yogi": "optax starts the first moment at the value of the second",
+}
+
+
+def measured_gaps() -> dict[str, float]:
+    """How far the same call ends in jopt and in optax, where it does.
+
+    In shares of the longest way that a parameter goes in optax, in float64.
+    """
+    import optax
+    import optax.contrib
+
+    gaps = {}
+    for name in sorted(json.loads(CALLS.read_text()).keys() - OTHERS):
+        theirs = getattr(optax, name, None) or getattr(optax.contrib, name, None)
+        ours = getattr(jopt, name, None)
+        if not (inspect.isfunction(theirs) and inspect.isfunction(ours)):
+            continue
+        required = {
+            n for f in (theirs, ours) for n, default in called(f) if not default
+        }
+        if not required <= GIVEN.keys():
+            continue
+        with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+            made = [f(**{n: GIVEN[n] for n in required}) for f in (theirs, ours)]
+            if not all(hasattr(tx, "update") for tx in made):
+                continue
+            expected, actual = map(ends, made)
+        way = np.abs(expected - flat(PARAMS)).max()
+        gap = float(np.abs(actual - expected).max() / way) if way else 0.0
+        if gap > 1e-5:
+            gaps[name] = float(f"{gap:.2g}")
+    return gaps
+
+
+def ends(tx: Any) -> np.ndarray:
+    """Where twenty steps lead."""
+    needs = getattr(tx, "needs", None)
+    if needs:
+        takes_value = "value" in needs.accepts
+    else:
+        takes_value = type(tx).__name__ == "GradientTransformationExtraArgs"
+    params = {n: jnp.asarray(p) for n, p in PARAMS.items()}
+    state = tx.init(params)
+    for i in range(STEPS):
+        grads = {n: jnp.asarray(g[i]) for n, g in GRADS.items()}
+        extra = {"value": jnp.asarray(VALUES[i])} if takes_value else {}
+        updates, state = tx.update(grads, state, params, **extra)
+        params = {n: p + updates[n] for n, p in params.items()}
+    return flat(params)
+
+
+def gaps_table(gaps: dict[str, float]) -> str:
+    """The same calls with other numbers, and why."""
+    lines = ["| the same call | apart by | why |", "|---|---|---|"]
+    lines += [f"| `{name}` | {gap:g} | {WHY[name]} |" for name, gap in gaps.items()]
+    return "\n".join(lines) + "\n"

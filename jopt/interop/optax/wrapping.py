@@ -249,7 +249,9 @@ class MultiSteps:
             mini_step=ours.mini_step,
             gradient_step=ours.gradient_step,
             inner_opt_state=ours.inner_opt_state,
-            acc_grads=self._scaled(ours.acc_grads, 1 / jnp.maximum(ours.mini_step, 1)),
+            acc_grads=self._scaled(
+                ours.acc_grads, 1 / jnp.maximum(ours.mini_step, 1).astype(jnp.float32)
+            ),
             skip_state=skip_state,
         )
 
@@ -257,7 +259,7 @@ class MultiSteps:
         """Sums from means, or back: jopt keeps a sum where optax keeps a mean."""
         if not self._mean:
             return acc_grads
-        return jax.tree.map(lambda x: (factor * x).astype(x.dtype), acc_grads)
+        return jax.tree.map(lambda x: jnp.asarray(factor, x.dtype) * x, acc_grads)
 
     def _skip_state(self, updates: Any, gradient_step: Any, params: Any) -> Any:
         if self._skip is None:
