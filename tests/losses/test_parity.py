@@ -62,7 +62,8 @@ class Call(NamedTuple):
 
     def __str__(self) -> str:
         options = ",".join(
-            f"{k}={v}" if np.ndim(v) == 0 else k for k, v in self.others.items()
+            f"{k}={getattr(v, '__name__', v)}" if np.ndim(v) == 0 else k
+            for k, v in self.others.items()
         )
         shapes = " ".join(str(np.shape(x)).replace(" ", "") for x in self.arrays)
         return f"{self.name} {shapes} {options}"
