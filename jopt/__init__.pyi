@@ -4,7 +4,14 @@ An optimizer becomes public by its line here.
 """
 
 # The contract.
-from .core.transformation import GradientTransformation as GradientTransformation
+from .core.transformation import (
+    GradientTransformation as GradientTransformation,
+    InitFn as InitFn,
+    UpdateFn as UpdateFn,
+    OptState as OptState,
+    Params as Params,
+    Updates as Updates,
+)
 from .core.chain import chain as chain
 from .core.apply import (
     apply_updates as apply_updates,

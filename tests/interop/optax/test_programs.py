@@ -35,7 +35,7 @@ SWAP = """
 import sys
 import jopt.interop.optax as optax
 sys.modules["optax"] = optax
-import flax.linen as nn, flax.nnx as nnx, jax, jax.numpy as jnp
+import chex, flax.linen as nn, flax.nnx as nnx, jax, jax.numpy as jnp
 from flax.training.train_state import TrainState
 
 model = nn.Dense(2)
@@ -59,6 +59,27 @@ assert "optax._src" not in sys.modules
 
 def test_the_door_takes_the_place_of_optax_in_a_whole_process() -> None:
     subprocess.run([sys.executable, "-c", SWAP], check=True)
+
+
+@pytest.mark.filterwarnings("ignore")  # numpyro's own
+def test_numpyro_takes_the_door_as_an_optimizer_of_optax() -> None:
+    pytest.importorskip("numpyro")
+    from numpyro import distributions as dist
+    from numpyro import infer, sample
+    from numpyro.infer.autoguide import AutoNormal
+
+    def model(x):
+        mean = sample("mean", dist.Normal(0.0, 5.0))
+        sample("x", dist.Normal(mean, 1.0), obs=x)
+
+    x = jax.numpy.array([1.5, 2.5, 2.0])
+    losses = []
+    for package in (optax, door):
+        tx = package.chain(package.clip(10.0), package.adam(0.05))
+        svi = infer.SVI(model, AutoNormal(model), tx, infer.Trace_ELBO())
+        found = svi.run(jax.random.key(0), 20, x, progress_bar=False)
+        losses.append(found.losses)
+    np.testing.assert_allclose(losses[1], losses[0], 1e-4)
 
 
 def test_a_check_for_the_class_of_optax_accepts_the_door() -> None:
