@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[2]
 LIBRARY, TESTS = ROOT / "jopt", ROOT / "tests"
 PACKAGES = ["jopt", "jopt.tree", "jopt.checkpoint", "jopt.projections", "jopt.losses"]
 PACKAGES += ["jopt.interop", "jopt.interop.flax", "jopt.interop.keras"]
-PACKAGES += ["jopt.interop.optax", "jopt.interop.torch"]
+PACKAGES += ["jopt.interop.optax", "jopt.interop.optax.contrib"]
+PACKAGES += ["jopt.interop.torch", "jopt.schedules", "jopt.transforms"]
 PACKAGES += ["jopt.interop.torch.lr_scheduler"]
 # Folders of tests that are about no single room.
 EXTRAS = {"laws", "parity", "twins", "benchmarks", "tools", "docs"}
@@ -127,6 +128,18 @@ def test_every_public_name_is_on_the_page_once(package: str) -> None:
     twice = [name for name, n in Counter(page(package)).items() if n > 1]
     assert not twice
     assert sorted(page(package)) == sorted(importlib.import_module(package).__all__)
+
+
+@pytest.mark.parametrize("package", ["schedules", "transforms"])
+def test_a_namespace_has_what_its_folder_makes_public(package: str) -> None:
+    folder = f"jopt.{package}."
+    values = {name: getattr(jopt, name) for name in page("jopt")}
+    here = {n for n, x in values.items() if _module(x).startswith(folder)}
+    assert set(page(f"jopt.{package}")) == here
+
+
+def _module(value: object) -> str:
+    return getattr(value, "__module__", None) or ""
 
 
 @pytest.mark.parametrize("package", PACKAGES)
