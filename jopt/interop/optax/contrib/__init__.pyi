@@ -36,7 +36,7 @@ from .parameter_free import (
     dowg as dowg,
 )
 
-from .schedule_free import (
+from .averages import (
     ScheduleFreeState as ScheduleFreeState,
     schedule_free_eval_params as schedule_free_eval_params,
     schedule_free as schedule_free,
@@ -69,9 +69,9 @@ from .matrices import (
 
 from .mechanic import MechanicState as MechanicState, mechanize as mechanize
 
-from .sam import SAMState as SAMState, sam as sam
+from .sharpness import SAMState as SAMState, sam as sam
 
-from .sophia import (
+from .curvature import (
     HutchinsonState as HutchinsonState,
     hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
     SophiaState as SophiaState,
