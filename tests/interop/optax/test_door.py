@@ -110,6 +110,16 @@ OTHERS = {
     *("init_empty_state", "named_chain", "chain", "scale_by_muon", "sophia"),
     "hutchinson_estimator_diag_hessian",
 }
+# Members of optimizers that are compared, with the same numbers.
+INSIDE = {
+    f"scale_by_{name}"
+    for name in (
+        *("adam", "adamax", "adadelta", "amsgrad", "yogi", "radam", "lion", "novograd"),
+        *("rms", "rprop", "sm3", "adan", "belief", "rss", "factored_rms", "acprop"),
+        *("ademamix", "adopt", "cocob", "madgrad", "simplified_ademamix", "galore"),
+        *("optimistic_gradient", "polyak", "sign", "trust_ratio"),
+    )
+}
 
 
 def factories() -> list[tuple[str, str]]:
@@ -118,7 +128,7 @@ def factories() -> list[tuple[str, str]]:
     for m in ("", "contrib"):
         for name in NAMES[m]:
             function = getattr(module("optax", m), name)
-            if not inspect.isfunction(function) or name in LATER | OTHERS:
+            if not inspect.isfunction(function) or name in LATER | OTHERS | INSIDE:
                 continue
             if function.__module__.startswith(("optax.losses", "optax._src.numerics")):
                 continue
