@@ -1,7 +1,11 @@
-"""optax: wrappers between the two classes, and conversion of states.
+"""optax: its whole API on jopt's engine, and ways between the two.
 
-jopt transformations work unwrapped in ``optax.chain``, ``masked``, ``MultiSteps`` and
-others, and optax's in `jopt.chain`. `as_optax` is for code that checks for optax's
+``from jopt.interop import optax`` has the names, arguments, numbers and states of
+optax 0.2.8. Transformations of both libraries, and pairs of one's own, may stand in its
+chains.
+
+jopt's own transformations work unwrapped in ``optax.chain``, ``masked``, ``MultiSteps``
+and others, and optax's in `jopt.chain`. `as_optax` is for code that checks for optax's
 class: ``numpyro.infer.SVI``, type checkers, and ``optax.chain``, which passes extra
 arguments only to that class. `from_optax` names the state of an optax transformation.
 """
