@@ -244,7 +244,9 @@ def differentially_private_aggregate(
         ]
         return treedef.unflatten(noisy), DifferentiallyPrivateAggregateState(data)
 
-    return GradientTransformation(init, update)
+    return GradientTransformation(
+        init, update, state_class=DifferentiallyPrivateAggregateState
+    )
 
 
 def _noisy_mean(total: Any, deviation: Any, key: Any, examples: Any, dtype: Any) -> Any:

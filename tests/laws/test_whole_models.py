@@ -62,7 +62,7 @@ def test_elsewhere_the_error_names_the_leaf(case: Case) -> None:
     tx = case.make()
     whole, without = ARRAYS | STATIC, ARRAYS | NO_GRADIENT
     del whole["count"], without["count"]
-    with pytest.raises(TypeError, match=r"leaf 'function' is <.*>, not an array"):
+    with pytest.raises(TypeError, match="leaf 'text' is 'same', not an array"):
         tx.init(whole)
     state = tx.init(without)
     for wrong in ({"text": jnp.ones(2)}, {"text": "gradient"}):
@@ -102,7 +102,7 @@ def test_a_whole_equinox_model_trains_as_its_arrays_do(name: str) -> None:
         rtol=1e-6,
     )
     assert stepped[1].fn is jax.nn.relu
-    with pytest.raises(TypeError, match=r"activation' is .*eqx\.filter"):
+    with pytest.raises(TypeError, match=r"inference' is .*eqx\.filter"):
         tx.children["inner_state"].init(model)
 
 

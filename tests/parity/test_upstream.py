@@ -12,7 +12,7 @@ from tests.tools import upstream, upstream_torch
 
 # A variable that its gradient overwrites is overwritten by each gradient. With
 # accumulation, Keras overwrites it by the largest of them.
-FAILING = {"test_overwrite_with_gradient_with_gradient_accumulation"}
+FAILING: set[str] = set()
 
 
 def test_the_page_has_no_other_failures():

@@ -536,7 +536,7 @@ OUT_OF_RANGE = [
     ("learning_rate", np.nan, ">= 0 and finite"),
     ("learning_rate", np.inf, ">= 0 and finite"),
     ("b1", 1.5, r"in \[0, 1\)"),
-    ("max_norm", 0.0, "> 0 and finite"),
+    ("max_norm", 0.0, "> 0"),
 ]
 KINDS = [float, np.float32, np.array, jnp.float32, jnp.array]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ WHY = {
 }
 
 
-def measured_gaps() -> dict[str, float]:
+def measured_gaps(names: Iterable[str] | None = None) -> dict[str, float]:
     """How far the same call ends in jopt and in optax, where it does.
 
     In shares of the longest way that a parameter goes in optax, in float64.
@@ -149,7 +150,8 @@ def measured_gaps() -> dict[str, float]:
     import optax.contrib
 
     gaps = {}
-    for name in sorted(json.loads(CALLS.read_text()).keys() - OTHERS):
+    known = json.loads(CALLS.read_text()).keys() if names is None else names
+    for name in sorted(set(known) - OTHERS):
         theirs = getattr(optax, name, None) or getattr(optax.contrib, name, None)
         ours = getattr(jopt, name, None)
         if not (inspect.isfunction(theirs) and inspect.isfunction(ours)):
@@ -159,7 +161,11 @@ def measured_gaps() -> dict[str, float]:
         }
         if not required <= GIVEN.keys():
             continue
-        with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        with (
+            jax.enable_x64(True),
+            jax.numpy_dtype_promotion("standard"),
+            jax.numpy_rank_promotion("allow"),
+        ):
             made = [f(**{n: GIVEN[n] for n in required}) for f in (theirs, ours)]
             if not all(hasattr(tx, "update") for tx in made):
                 continue

@@ -106,9 +106,9 @@ def test_a_leaf_without_a_known_label_is_an_error(labels: Any, error: str) -> No
         tx.init(as_dtype(PARAMS, jnp.float32))
 
 
-def test_a_label_that_is_no_string_is_an_error() -> None:
-    tx = jopt.partition({"adam": jopt.adam(0.1)}, lambda path, leaf: 3)
-    with pytest.raises(TypeError, match="a label is a string, got 3 for leaf 'bias'"):
+def test_what_cannot_be_a_label_is_an_error() -> None:
+    tx = jopt.partition({"adam": jopt.adam(0.1)}, lambda path, leaf: 0.5)
+    with pytest.raises(TypeError, match=r"a label is .*, got 0\.5 for leaf 'bias'"):
         tx.init(as_dtype(PARAMS, jnp.float32))
 
 

@@ -1,4 +1,4 @@
-"""Docstrings of the door: each argument has the text of jopt's function."""
+"""Docstrings and types of the door: each argument has the text of jopt's function."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import jopt
 from jopt.values.docs import documented_arguments, inherited
 
 
+_DOOR = "jopt.interop.optax"
 _REFERENCE = re.compile(r"`jopt\.(\w+)`")
 # What optax has, and jopt's counterpart has not or calls by another name.
 _OTHERS = {
@@ -41,8 +42,10 @@ def explained(value: Any) -> Any:
         else stays as it is.
     """
     doc = inspect.getdoc(value) or ""
-    if not inspect.isfunction(value) or value.__module__.partition(".")[0] != "jopt":
+    if not inspect.isfunction(value) or not value.__module__.startswith(_DOOR):
         return value
+    # Some programs look for optax's types in the signature.
+    value.__annotations__ = inspect.get_annotations(value, eval_str=True)
     if "\nArgs:" in doc:
         if "See `" in doc:
             value.__doc__ = inherited(doc, functools.partial(_function, value))

@@ -59,6 +59,9 @@ def regression(params: Any) -> jax.Array:
     return jnp.mean((apply(params, X()) - Y()) ** 2)
 
 
+GRADIENT = jax.jit(jax.value_and_grad(regression))
+
+
 def train(optax: Any, tx: Any, loss: Any, params: Any, **extra: Any) -> list[Any]:
     """Return the losses of a plain training loop."""
 
@@ -81,6 +84,7 @@ def variational_inference(optax):
     tx = optax.chain(optax.clip(10.0), optax.adam(0.01))
     assert isinstance(tx, optax.GradientTransformation)
     init, update = tx
+    update = jax.jit(update)
     noise, target = data(64, 2, seed=1), jnp.asarray([1.0, -2.0])
 
     def negative_elbo(params):
@@ -106,11 +110,11 @@ def injected_rate(optax):
         optax.inject_hyperparams(optax.adam)(learning_rate=0.05, eps=1e-5),
     )
     params = dense(4, 8, 3)
-    state, losses = tx.init(params), []
+    update, state, losses = jax.jit(tx.update), tx.init(params), []
     for i in range(STEPS):
         state[1].hyperparams["learning_rate"] = jnp.asarray(0.05 * (1 - i / STEPS))
-        value, grads = jax.value_and_grad(regression)(params)
-        updates, state = tx.update(grads, state, params)
+        value, grads = GRADIENT(params)
+        updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
         losses += [value, state[1].hyperparams["learning_rate"]]
     return losses
@@ -135,10 +139,10 @@ def counts_in_states(optax):
         return found[0]
 
     params = dense(4, 8, 3)
-    state, losses = tx.init(params), []
+    update, state, losses = jax.jit(tx.update), tx.init(params), []
     for _ in range(STEPS):
-        value, grads = jax.value_and_grad(regression)(params)
-        updates, state = tx.update(grads, state, params)
+        value, grads = GRADIENT(params)
+        updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
         losses += [value, jnp.asarray(count(state), float), schedule(count(state))]
     assert optax.tree_utils.tree_get(state[0], "count") == STEPS
@@ -160,13 +164,13 @@ def groups_with_surgery(optax):
         labels,
     )
     params = dense(4, 8, 3)
-    state, losses = tx.init(params), []
+    update, state, losses = jax.jit(tx.update), tx.init(params), []
     for i in range(STEPS):
         for label in ("slow", "fast"):
             inner = state.inner_states[label].inner_state
             inner.hyperparams["learning_rate"] = jnp.asarray(0.1 / (i + 1))
-        value, grads = jax.value_and_grad(regression)(params)
-        updates, state = tx.update(grads, state, params)
+        value, grads = GRADIENT(params)
+        updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
         losses.append(value)
     mu = state.inner_states["fast"].inner_state.inner_state[0].mu
@@ -201,9 +205,10 @@ def average_by_hand(optax):
     tx = optax.sgd(optax.cosine_decay_schedule(0.1, STEPS), momentum=0.9, nesterov=True)
     params = dense(4, 8, 3)
     average, state, losses = params, tx.init(params), []
+    update = jax.jit(tx.update)
     for i in range(STEPS):
-        grads = jax.grad(regression)(params)
-        updates, state = tx.update(grads, state)
+        _, grads = GRADIENT(params)
+        updates, state = update(grads, state)
         params = optax.apply_updates(params, updates)
         average = optax.incremental_update(params, average, step_size=0.1)
         target = optax.periodic_update(params, average, jnp.asarray(i), 5)
@@ -226,8 +231,9 @@ def adversarial_ascent(optax):
     generator = {"scale": jnp.ones(2, float), "shift": jnp.zeros(2, float)}
     critic = jnp.zeros(2, float) + 0.1
     states, losses = (minimizer.init(generator), maximizer.init(critic)), []
+    gradient = jax.jit(jax.value_and_grad(value, (0, 1)))
     for _ in range(STEPS):
-        loss, (for_g, for_c) = jax.value_and_grad(value, (0, 1))(generator, critic)
+        loss, (for_g, for_c) = gradient(generator, critic)
         u, first = minimizer.update(for_g, states[0])
         v, second = maximizer.update(for_c, states[1])
         generator = optax.apply_updates(generator, u)
@@ -258,8 +264,9 @@ def learned_rate(optax):
 
     log_rate = jnp.log(jnp.asarray(0.02))
     state, losses = outer_tx.init(log_rate), []
+    gradient = jax.jit(jax.value_and_grad(later_loss))
     for _ in range(STEPS):
-        value, grad = jax.value_and_grad(later_loss)(log_rate)
+        value, grad = gradient(log_rate)
         updates, state = outer_tx.update(grad, state)
         log_rate = optax.apply_updates(log_rate, updates)
         losses += [value, grad]
@@ -324,10 +331,11 @@ def sequence_model(optax):
     steps = optax.MultiSteps(
         optax.chain(optax.scale_by_rms(0.99), optax.scale(-0.01)), every_k_schedule=2
     )
-    state, losses = steps.init(params), []
+    update, state, losses = jax.jit(steps.update), steps.init(params), []
+    gradient = jax.jit(jax.value_and_grad(loss))
     for _ in range(STEPS):
-        value, grads = jax.value_and_grad(loss)(params)
-        updates, state = steps.update(grads, state, params)
+        value, grads = gradient(params)
+        updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
         norm = optax.tree_utils.tree_l2_norm(state.acc_grads)
         losses += [value, norm, jnp.asarray(steps.has_updated(state), float)]
@@ -342,12 +350,12 @@ def guards_and_plateaus(optax):
         optax.contrib.reduce_on_plateau(0.5, patience=2, cooldown=1),
     )
     params = dense(4, 8, 3)
-    state, losses = tx.init(params), []
+    update, state, losses = jax.jit(tx.update), tx.init(params), []
     for i in range(STEPS):
-        value, grads = jax.value_and_grad(regression)(params)
+        value, grads = GRADIENT(params)
         bad = jnp.nan if i % 6 == 4 else 1.0
         grads = jax.tree.map(lambda g, bad=bad: g * bad, grads)
-        updates, state = tx.update(grads, state, params, value=value)
+        updates, state = update(grads, state, params, value=value)
         params = optax.apply_updates(params, updates)
         losses += [value, state[1].scale, jnp.asarray(state[0].total_notfinite, float)]
     return losses
@@ -393,10 +401,10 @@ def lookahead_parameters(optax):
     """Two sets of parameters, and evaluation with the slow ones."""
     tx = optax.lookahead(optax.adam(0.05), sync_period=5, slow_step_size=0.5)
     params = optax.LookaheadParams.init_synced(dense(4, 8, 3))
-    state, losses = tx.init(params), []
+    update, state, losses = jax.jit(tx.update), tx.init(params), []
     for _ in range(STEPS):
-        value, grads = jax.value_and_grad(regression)(params.fast)
-        updates, state = tx.update(grads, state, params)
+        value, grads = GRADIENT(params.fast)
+        updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
         losses += [value, regression(params.slow)]
     return losses
@@ -407,10 +415,10 @@ def averaged_iterates(optax):
     """Schedule-free AdamW, evaluated at its average."""
     tx = optax.contrib.schedule_free_adamw(0.05)
     params = dense(4, 8, 3)
-    state, losses = tx.init(params), []
+    update, state, losses = jax.jit(tx.update), tx.init(params), []
     for _ in range(STEPS):
-        grads = jax.grad(regression)(params)
-        updates, state = tx.update(grads, state, params)
+        _, grads = GRADIENT(params)
+        updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
         average = optax.contrib.schedule_free_eval_params(state, params)
         losses.append(regression(average))

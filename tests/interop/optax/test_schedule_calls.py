@@ -141,6 +141,8 @@ def test_restarts_take_any_iterable_of_dicts() -> None:
 
 def test_every_schedule_has_optaxs_arguments() -> None:
     for name in schedules.__all__:
+        if "inject" in name or not inspect.isfunction(getattr(schedules, name)):
+            continue
         ours, theirs = (
             inspect.signature(getattr(m, name)).parameters
             for m in (schedules, optax.schedules)
