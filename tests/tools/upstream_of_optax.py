@@ -36,8 +36,8 @@ REASONS = {
     "jopt's own.",
     r"test_mask_compatible_callable_pytree|HelpersTest|MultiNormalDiag|_cond_fun": "It "
     "tests what is private in optax.",
-    r"_muon_test.py::MuonTest::test_(reshape|newton_schulz)": "It tests what is private "
-    "in optax.",
+    r"_muon_test.py::MuonTest::test_(reshape|newton_schulz)": "It tests what is "
+    "private in optax.",
     r"_common_test.py::ContribTest::test_optimizers_can_be_wrapped": "A number from "
     "which the state starts has to be known when the optimizer is made: with "
     "`inject_hyperparams`, name `lower_bound` and `estim_lr0` in `static_args`.",

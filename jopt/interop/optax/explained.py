@@ -45,7 +45,8 @@ def explained(value: Any) -> Any:
     if not inspect.isfunction(value) or not value.__module__.startswith(_DOOR):
         return value
     # Some programs look for optax's types in the signature.
-    value.__annotations__ = inspect.get_annotations(value, eval_str=True)
+    function = inspect.unwrap(value)
+    function.__annotations__ = inspect.get_annotations(function, eval_str=True)
     if "\nArgs:" in doc:
         if "See `" in doc:
             value.__doc__ = inherited(doc, functools.partial(_function, value))
