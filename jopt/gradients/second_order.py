@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from jopt import tree
 from jopt.core import tree_checks
+from jopt.tree.variables import with_variables, without_variables
 
 
 def hvp(loss: Callable[..., Any], params: Any, vector: Any, *args: Any) -> Any:
@@ -36,12 +37,17 @@ def hvp(loss: Callable[..., Any], params: Any, vector: Any, *args: Any) -> Any:
     {'w': Array([0., 1.], dtype=float32)}
     """
 
-    def gradient(params):
-        return jax.grad(loss)(params, *args)
-
     tree_checks.arrays(params, "params")
     tree_checks.arrays(vector, "vector")
-    return jax.jvp(gradient, (params,), (tree.cast_like(vector, params),))[1]
+    bare = without_variables(params)
+
+    def gradient(bare):
+        grads = jax.grad(loss)(with_variables(bare, params), *args)
+        return without_variables(grads)
+
+    direction = tree.cast_like(without_variables(vector), bare)
+    product = jax.jvp(gradient, (bare,), (direction,))[1]
+    return with_variables(product, params)
 
 
 def hessian_diag(loss: Callable[..., Any], params: Any, *args: Any) -> Any:

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from jopt.interop import torch as door
-from tests.tools import upstream, upstream_torch
+from tests.tools import upstream, upstream_of_optax, upstream_torch
 
 
 # A variable that its gradient overwrites is overwritten by each gradient. With
@@ -60,3 +60,13 @@ def test_a_configuration_of_torch_passes_with_its_numbers_only(sgd, monkeypatch)
     assert upstream_torch.compared(sgd, kwargs, schedulers)["outcome"] == "passed"
     monkeypatch.setattr(door, "SGD", functools.partial(door.SGD, weight_decay=1e-9))
     assert upstream_torch.compared(sgd, kwargs, schedulers)["outcome"] == "failed"
+
+
+def test_the_page_of_optax_explains_all_that_does_not_pass():
+    page = upstream_of_optax.PAGE.read_text()
+    (numbers,) = re.findall(r"^\| all \| (.*) \|$", page, re.MULTILINE)
+    tests, passed, different, later, failed = map(int, numbers.split(" | "))
+    assert failed == 0 and tests == passed + different + later
+    assert passed > 0.97 * (tests - later)
+    for reason in upstream_of_optax.REASONS.values():
+        assert f"\n- {reason} (" in page, reason
