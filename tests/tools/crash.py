@@ -61,10 +61,10 @@ def save_for_ever(directory: Path, asynchronous: bool, told: Connection) -> None
             metadata={"step": step},
             value=abs(step - 3),
         )
-        if asynchronous:  # which the next save waits for
-            told.send(step - 1)
-        else:
-            told.send(step)
+        # An asynchronous save is on disk when the next one has started.
+        on_disk = step - 1 if asynchronous else step
+        if on_disk:
+            told.send(on_disk)
         step += 1
 
 
