@@ -49,7 +49,7 @@ def save_for_ever(directory: Path, asynchronous: bool, told: Connection) -> None
     """The program: saves, and tells each step that is on disk."""
     jax.config.update("jax_platforms", "cpu")
     checkpointer = opened(directory, asynchronous)
-    step = (checkpointer.latest or 0) + 1
+    first = step = (checkpointer.latest or 0) + 1
     while True:
         params, state = contents(step)
         checkpointer.save(
@@ -63,7 +63,7 @@ def save_for_ever(directory: Path, asynchronous: bool, told: Connection) -> None
         )
         # An asynchronous save is on disk when the next one has started.
         on_disk = step - 1 if asynchronous else step
-        if on_disk:
+        if on_disk >= first:
             told.send(on_disk)
         step += 1
 
