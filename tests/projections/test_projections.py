@@ -301,8 +301,9 @@ def test_planes_of_complex_numbers() -> None:
     np.testing.assert_allclose(
         jnp.vdot(a, projection_hyperplane(x, a, 2.0)), 2, rtol=1e-5
     )
-    inside = projection_halfspace(x, a, -5.0)
-    np.testing.assert_allclose(jnp.real(jnp.vdot(a, inside)), -5, rtol=1e-5)
+    bound = float(jnp.real(jnp.vdot(a, x))) - 5  # outside, whatever was drawn
+    inside = projection_halfspace(x, a, bound)
+    np.testing.assert_allclose(jnp.real(jnp.vdot(a, inside)), bound, 1e-5, 1e-5)
 
 
 @EACH
