@@ -1,10 +1,16 @@
-"""The format of Hugging Face's safetensors, whose library writes and checks it."""
+"""The format of Hugging Face's safetensors, whose library checks every file.
+
+It is a JSON header and the bytes of the arrays. The library's own writer would copy all
+arrays first.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jopt.checkpoint import seal
-from jopt.checkpoint.members import INDEX, Arrays, Member, fill, on_host
+from jopt.checkpoint.members import INDEX, Arrays, Member, blocks, fill, on_host
 
 
 DTYPES = {
@@ -44,13 +50,27 @@ def write(path: Path, arrays: Arrays, index: str) -> None:
                 f"safetensors has no dtype {x.dtype.name}, the dtype of {name}: save "
                 "to a folder, .npz or .msgpack"
             )
-    stored = {name: on_host(x) for name, x in arrays.items()}
-    stored["seal"] = np.frombuffer(seal.EMPTY, np.uint8)
-    library = _library()
-    path.touch()
-    mode = path.stat().st_mode
-    library.numpy.save_file(stored, path, metadata={INDEX: index})
-    os.chmod(path, mode)  # the library makes files that only their owner can read
+    _library()  # which has to check what is written here
+    stored = {**arrays, "seal": np.frombuffer(seal.EMPTY, np.uint8)}
+    # Wide elements first, so that all are aligned; the seal is the last name of all.
+    names = sorted(stored, key=lambda n: (-stored[n].dtype.itemsize, n))
+    header: dict[str, Any] = {"__metadata__": {INDEX: index}}
+    end = 0
+    for name in names:
+        x = stored[name]
+        begin, end = end, end + x.size * x.dtype.itemsize
+        header[name] = {
+            "dtype": DTYPES[x.dtype.name],
+            "shape": list(x.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("xb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in names:
+            for block in blocks(on_host(stored[name])):
+                file.write(block)
 
 
 @contextlib.contextmanager
