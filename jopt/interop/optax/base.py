@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt import tree
-from jopt.core import transformation
+from jopt.core import transformation, tree_checks
 from jopt.core.chain import Chain, as_transformation
 from jopt.core.leafwise import Leafwise
 from jopt.tree.row_sparse import is_rows
@@ -145,7 +145,7 @@ def pair(
 
     def checked_init(params):
         with arguments.any_range():
-            return init(inexact(params))
+            return init(tree_checks.without_functions(inexact(params)))
 
     self = Pair(checked_init, update)
     self.members, self.inward, self.outward = members, inward, outward
@@ -175,21 +175,19 @@ def inexact(whole: Any) -> Any:
     )
 
 
-def without_state(*members: Any, state: Any = None) -> Pair:
+def without_state(*members: Any) -> Pair:
     """Return a pair without state, whatever its members keep.
 
     Args:
       *members: Transformations whose state does not depend on earlier steps.
-      state: What the state always is; None means `EmptyState`.
     """
-    constant = EmptyState() if state is None else state
     fields = [_Fields(tx) for tx in members]
 
     def inward(state, updates):
         del state, updates
         return [x.ours({}) for x in fields]
 
-    return pair(members, lambda _: constant, inward, lambda _, state, __: state)
+    return pair(members, lambda _: EmptyState(), inward, lambda _, state, __: state)
 
 
 def with_fields(

@@ -93,6 +93,21 @@ def test_orbax_restores_a_checkpoint_of_optax(tmp_path: Any) -> None:
     assert jax.tree.structure(restored) == jax.tree.structure(ours.init(PARAMS))
 
 
+LEAFY = ["adamw", "adafactor", "sm3", "novograd", "rprop", "lamb", "yogi"]
+
+
+@pytest.mark.parametrize("name", LEAFY)
+def test_functions_among_the_leaves_are_left_alone(name: str) -> None:
+    tx = door.chain(door.clip_by_global_norm(1.0), getattr(door, name)(0.1))
+    model, grads = PARAMS | {"activation": jnp.tanh}, PARAMS | {"activation": None}
+    state, expected = tx.init(model), tx.init(PARAMS)
+    for _ in range(2):
+        updates, state = tx.update(grads, state, model)
+        other, expected = tx.update(PARAMS, expected, PARAMS)
+    assert updates["activation"] is None
+    close({n: updates[n] for n in PARAMS}, other)
+
+
 def temporaries(package: Any) -> int:
     """The bytes that a compiled step needs beside its arguments and results."""
     tx = package.chain(package.clip_by_global_norm(1.0), package.adamw(1e-3))
