@@ -155,6 +155,8 @@ def pair(
 
 def inexact(whole: Any) -> Any:
     """Return a tree with floats in place of integers, as optax computes with them."""
+    if all(map(tree_checks.can_move, jax.tree.leaves(whole, is_leaf=is_rows))):
+        return whole
 
     def is_integer(x):
         if isinstance(x, int | float | complex):
@@ -168,8 +170,6 @@ def inexact(whole: Any) -> Any:
             and any(jnp.issubdtype(dtype, kind) for kind in kinds)
         )
 
-    if not any(map(is_integer, jax.tree.leaves(whole, is_leaf=is_rows))):
-        return whole
     return jax.tree.map(
         lambda x: jnp.asarray(x) * 1.0 if is_integer(x) else x, whole, is_leaf=is_rows
     )
