@@ -23,7 +23,7 @@ import jopt
 ROOT = Path(__file__).parents[2]
 LIBRARY, TESTS = ROOT / "jopt", ROOT / "tests"
 PACKAGES = ["jopt", "jopt.tree", "jopt.checkpoint", "jopt.projections", "jopt.losses"]
-PACKAGES += ["jopt.interop", "jopt.interop.flax", "jopt.interop.keras"]
+PACKAGES += ["jopt.logs", "jopt.interop", "jopt.interop.flax", "jopt.interop.keras"]
 PACKAGES += ["jopt.interop.optax", "jopt.interop.optax.contrib"]
 PACKAGES += ["jopt.interop.torch", "jopt.schedules", "jopt.transforms"]
 PACKAGES += ["jopt.interop.torch.lr_scheduler"]
