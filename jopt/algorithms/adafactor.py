@@ -47,7 +47,9 @@ class ScaleByRelativeStepState(NamedTuple):
 def scale_by_relative_step(
     learning_rate: ScalarOrSchedule = 1e-2, *, flip_sign: bool = True
 ) -> GradientTransformation:
-    """Multiply by Adafactor's step size: ``u <- -min(learning_rate, 1 / sqrt(t)) g``.
+    """Multiply by Adafactor's step size.
+
+        u <- -min(learning_rate, 1 / sqrt(t)) g
 
     Args:
       learning_rate: The largest step size, >= 0.

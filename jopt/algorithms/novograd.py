@@ -47,6 +47,9 @@ def scale_by_novograd(
 ) -> GradientTransformation:
     """Divide each leaf by the running norm of its gradient, and accumulate momentum.
 
+        v <- b2 v + (1 - b2) |g|^2            |g|^2 at the first step
+        u <- b1 u + g / (sqrt(v + eps_root) + eps) + weight_decay p
+
     Args:
       b1: Decay of the momentum, in [0, 1).
       b2: Decay of the mean squared norm, in [0, 1).

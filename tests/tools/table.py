@@ -12,7 +12,6 @@ import collections
 import json
 import math
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 import jopt
+from jopt.inspect import formulas
 from jopt.values import registry
 from tests.catalogue import ROWS, WIDTHS, key
 from tests.parity.numbers import DEVIATIONS, both, deviation
@@ -61,20 +61,13 @@ def made(name: str) -> Any:
 
 
 def paper(name: str) -> str:
-    """Authors and year, as the docstring has them last: Authors, "Title", year."""
-    factory = registry.factories()[name]
-    pattern = r'([A-Z][^.;:"`()<>=]*?),? "[^"]+", (?:\w+ )?(\d{4})'
-    for text in (factory.__doc__, sys.modules[factory.__module__].__doc__):
-        text = " ".join((text or "").split(">>>")[0].replace("et al.", "et al").split())
-        found = re.findall(pattern, text)
-        if found:
-            break
-    if not found:
+    """Authors and year, as the docstring has them."""
+    found = formulas.paper(name)
+    if found is None:
         raise ValueError(
             f'the docstring of {name} has no source: Authors, "Title", year'
         )
-    authors, year = found[-1]
-    return f"{authors.replace('et al', 'et al.')}, {year}"
+    return found
 
 
 def stored(name: str) -> str:
