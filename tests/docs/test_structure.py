@@ -97,9 +97,9 @@ def run(code: str) -> list[str]:
 
 def test_importing_jopt_loads_no_algorithm_and_no_optional_library() -> None:
     loaded = run("import jopt; print(*sys.modules)")
-    assert "jopt" in loaded and "jax" in loaded
+    assert "jopt" in loaded
     assert not [m for m in loaded if m.startswith("jopt.algorithms")]
-    assert not {m.partition(".")[0] for m in loaded} & set(OPTIONAL)
+    assert not {m.partition(".")[0] for m in loaded} & {*OPTIONAL, "jax"}
 
 
 def test_an_optimizer_loads_what_it_is_made_of_and_no_more() -> None:
