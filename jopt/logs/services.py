@@ -85,9 +85,10 @@ class TensorBoard(Log):
         # Its SummaryWriter has a queue, which flush does not empty.
         self._writer = self._library.RecordWriter(str(path))
         self._add(wall_time=time.time(), file_version="brain.Event:2")
-        if old and self._existing == "resume":
-            start = self._events.SessionLog.START
-            self._add(wall_time=time.time(), step=step, session_log={"status": start})
+        # The first start of a folder begins a run; at a later one, TensorBoard forgets
+        # what it knows of this step and of all after it.
+        start = self._events.SessionLog.START
+        self._add(wall_time=time.time(), step=step, session_log={"status": start})
         return self._writer
 
     def _add(self, **fields: Any) -> None:
