@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -90,12 +91,12 @@ def _flat(numbers: Any, path: str) -> Iterator[tuple[str, Any]]:
             f"{abbreviated(numbers)}"
         )
     for key, value in numbers.items():
-        if not isinstance(key, str) or not key or len(key.splitlines()) > 1:
+        if not isinstance(key, str) or key.splitlines() != [key]:
             raise TypeError(
                 f"a name in a log must be one line of text, got {abbreviated(key)}"
             )
         name = f"{path}{key}"
-        if isinstance(value, Mapping):
+        if _kind(type(value)) == "mapping":
             yield from _flat(value, f"{name}/")
         else:
             yield name, value
@@ -103,13 +104,14 @@ def _flat(numbers: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _number(name: str, value: Any) -> Any:
     """The value, as a number of Python if it is not on a device."""
-    if isinstance(value, Tracer):
+    kind = _kind(type(value))
+    if kind == "traced":
         raise TypeError(
             f"{name} has no value: the log was called inside jit, or another "
             "transformation of JAX. Return the number from the compiled function, and "
             "log it outside"
         )
-    is_array = isinstance(value, jax.Array | np.ndarray | np.generic)
+    is_array = kind in ("device", "numpy")
     if is_array and value.shape:
         raise ValueError(
             f"{name} has the shape {value.shape}, and a log takes one number for each "
@@ -117,10 +119,9 @@ def _number(name: str, value: Any) -> Any:
         )
     if isinstance(value, bool):
         return int(value)
-    is_real = is_array and (value.dtype == bool or arguments.is_real(value.dtype))
-    if not is_real and not arguments.is_number(value):
+    if not (_is_real(value.dtype) if is_array else arguments.is_number(value)):
         raise TypeError(f"{name} must be a real number, got {abbreviated(value)}")
-    if not isinstance(value, jax.Array):
+    if kind != "device":
         return _plain(value) if is_array else _python(name, value)
     if value.is_deleted():
         raise ValueError(
@@ -128,6 +129,27 @@ def _number(name: str, value: Any) -> Any:
             "donate_argnums that took it. Log what that step returned, or log before it"
         )
     return value
+
+
+@functools.cache  # isinstance takes long for arrays, and a step has many of them
+def _kind(class_: type) -> str:
+    if issubclass(class_, Tracer):
+        return "traced"
+    if issubclass(class_, jax.Array):
+        return "device"
+    if issubclass(class_, np.ndarray | np.generic):
+        return "numpy"
+    return "mapping" if issubclass(class_, Mapping) else ""
+
+
+@functools.cache
+def _is_real(dtype: Any) -> bool:
+    return dtype == bool or arguments.is_real(dtype)
+
+
+@functools.cache
+def _is_whole(dtype: Any) -> bool:
+    return dtype == bool or jnp.issubdtype(dtype, jnp.integer)
 
 
 def _python(name: str, value: Any) -> int | float:
@@ -140,7 +162,7 @@ def _plain(x: Any) -> int | float:
     A narrow float becomes a decimal number with few digits that gives it back: 0.1 for
     float32's 0.1, not 0.10000000149011612.
     """
-    if x.dtype == bool or jnp.issubdtype(x.dtype, jnp.integer):
+    if _is_whole(x.dtype):
         return int(x)
     return float(x) if x.dtype.itemsize > 4 else float(str(x))
 

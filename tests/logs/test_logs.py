@@ -456,6 +456,8 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path, make, content):
         ((1, 0.5), {}, TypeError, r"log\(step, jopt.metrics\(state\), loss=loss\)"),
         ((1, {0: 0.5}), {}, TypeError, "one line of text, got 0"),
         ((1, {"a\nb": 0.5}), {}, TypeError, r"one line of text, got 'a\\nb'"),
+        ((1, {"a\n": 0.5}), {}, TypeError, r"one line of text, got 'a\\n'"),
+        ((1, {"": 0.5}), {}, TypeError, r"one line of text, got ''"),
         ((1, {"loss": 1.0}), {"loss": 2.0}, ValueError, "'loss' is given twice"),
         ((1, {"step": 1.0}), {}, ValueError, "'step' is the number of the step"),
         ((1.5,), {}, TypeError, "step must be a whole number, got 1.5"),
