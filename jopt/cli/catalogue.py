@@ -108,7 +108,8 @@ def _summary(name: str) -> str:
 def _factory(name: str) -> Any:
     factory = registry.factory(name)
     if factory is None:
-        raise UsageError(registry.unknown(name))
+        hint = suggestion(name, _public("*", None))
+        raise UsageError(f"there is no factory {name!r}.{hint} 'jopt list' lists all")
     return factory
 
 

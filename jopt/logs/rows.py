@@ -144,12 +144,12 @@ def _kind(class_: type) -> str:
 
 @functools.cache
 def _is_real(dtype: Any) -> bool:
-    return dtype == bool or arguments.is_real(dtype)
+    return jnp.issubdtype(dtype, jnp.bool_) or arguments.is_real(dtype)
 
 
 @functools.cache
 def _is_whole(dtype: Any) -> bool:
-    return dtype == bool or jnp.issubdtype(dtype, jnp.integer)
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.integer))
 
 
 def _python(name: str, value: Any) -> int | float:

@@ -73,6 +73,5 @@ def test_show_has_a_schedule_a_transform_a_wrapper_and_a_mask(name):
 def test_show_of_a_wrong_name_is_status_2_and_a_suggestion():
     result = run("show adamm", 2)
     assert result.stdout == ""
-    assert result.stderr.startswith(
-        "jopt: there is no factory 'adamm'. Did you mean 'adam'? "
-    )
+    message = "there is no factory 'adamm'. Did you mean 'adam'? 'jopt list' lists all"
+    assert result.stderr == f"jopt: {message}\n"
