@@ -40,8 +40,8 @@ def check(
       params: See `Subject`.
       expected: See `Subject`.
       whole_trees: See `Subject`.
-      only: The laws to test, by their names or patterns such as ``"*jit*"``; all if
-        there is none.
+      only: The laws to test, by their names, by patterns such as ``"*jit*"``, or by
+        their subjects, such as ``"errors"``; all if there is none.
       without: See `Subject`.
 
     Returns:
@@ -137,21 +137,18 @@ def laws_of(
       only: See `check`.
     """
     subject = as_subject(subject)
+    groups = {law.group for law in LAWS}
     for name in [*only, *subject.without]:
-        if not names(name):
-            hint = suggestion(name, names())
+        if name not in groups and not names(name):
+            hint = suggestion(name, [*names(), *groups])
             raise ValueError(
                 f"there is no law {name!r}.{hint} jopt.testing.names() lists them"
             )
     subjects = [subject]
     if subject.kind == "wrapper":
         subjects += [subject.around(inner) for inner in (sgd(0.1), adamw(1e-3))]
-    chosen = [law for law in LAWS if not only or _is_one_of(law.name, only)]
+    chosen = [law for law in LAWS if not only or any(map(law.is_called, only))]
     return [(law, one) for one in subjects for law in chosen if law.is_about(one)]
-
-
-def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
 def names(pattern: str = "*") -> list[str]:

@@ -30,28 +30,28 @@ def close(
     >>> close({"w": 1.0}, {"w": 1.1}, rtol=1e-3, what="the update")
     Traceback (most recent call last):
         ...
-    AssertionError: the update of leaf 'w' is 1.0 where 1.1 is expected \
-(a relative difference of 0.0909, where 0.001 is allowed)
+    AssertionError: the update: leaf 'w' is 1, expected 1.1 (a relative difference of \
+0.0909, allowed is 0.001)
     """
     same_structure(found, expected, what)
     for name, a, b in _pairs(found, expected):
-        leaf = f"{what}{_of_leaf(name)}"
+        leaf = _of_leaf(what, name)
         if a.shape != b.shape:
-            raise AssertionError(
-                f"{leaf} has the shape {a.shape} where {b.shape} is expected"
-            )
+            raise AssertionError(f"{leaf} has the shape {a.shape}, expected {b.shape}")
         # NaN and infinity equal themselves only.
         with np.errstate(invalid="ignore", over="ignore"):
             wrong = ~np.isclose(a, b, rtol=rtol, atol=atol, equal_nan=True)
         if not wrong.any():
             continue
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        where = f" at {list(at)}" if at else ""
-        allowed = f"a relative difference of {_relative(a[at], b[at])}, where"
-        allowed = f" ({allowed} {rtol:.3g} is allowed)" if rtol else ""
+        where = f"{list(at)} " if at else ""
+        size = _relative(a[at], b[at])
+        by = (
+            f" (a relative difference of {size}, allowed is {rtol:.3g})" if rtol else ""
+        )
         many = f"; {wrong.sum()} of {wrong.size} elements differ" * (wrong.size > 1)
         raise AssertionError(
-            f"{leaf} is {a[at]}{where} where {b[at]} is expected{allowed}{many}"
+            f"{leaf} {where}is {_number(a[at])}, expected {_number(b[at])}{by}{many}"
         )
 
 
@@ -65,14 +65,14 @@ def finite(tree: Any, what: str) -> None:
     for name, leaf in paths.leaves_with_names(tree):
         bad = _wide(leaf)[~np.isfinite(_wide(leaf))]
         if bad.size:
-            raise AssertionError(f"{what}{_of_leaf(name)} has the value {bad.flat[0]}")
+            raise AssertionError(f"{_of_leaf(what, name)} has the value {bad.flat[0]}")
 
 
 def same_structure(found: Any, expected: Any, what: str) -> None:
     """Raise AssertionError unless two trees have the same containers and leaves."""
     if jax.tree.structure(found) != jax.tree.structure(expected):
         difference = paths.difference("it", found, "what is expected", expected)
-        raise AssertionError(f"{what} has another structure: {difference}")
+        raise AssertionError(f"{what}: it has another structure: {difference}")
 
 
 def types(tree: Any) -> Any:
@@ -93,12 +93,12 @@ def same_types(found: Any, expected: Any, what: str) -> None:
         for x in (a, b):
             if not hasattr(x, "dtype"):
                 raise AssertionError(
-                    f"{what}{_of_leaf(name)} is {x!r}, of the Python type "
-                    f"{type(x).__name__}, where an array is expected"
+                    f"{_of_leaf(what, name)} is {x!r}, of the Python type "
+                    f"{type(x).__name__}, expected an array"
                 )
         if types(a) != types(b):
             raise AssertionError(
-                f"{what}{_of_leaf(name)} is {_shown(a)} where {_shown(b)} is expected"
+                f"{_of_leaf(what, name)} is {_shown(a)}, expected {_shown(b)}"
             )
 
 
@@ -107,8 +107,12 @@ def _shown(x: Any) -> str:
     return f"{x.dtype}{list(x.shape)}{weak}"
 
 
-def _of_leaf(name: str) -> str:
-    return f" of leaf {name!r}" if name else ""
+def _of_leaf(what: str, name: str) -> str:
+    return f"{what}: leaf {name!r}" if name else what
+
+
+def _number(x: Any) -> str:
+    return f"{x:.6g}" if jnp.issubdtype(x.dtype, jnp.inexact) else str(x)
 
 
 def _pairs(found: Any, expected: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:

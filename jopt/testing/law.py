@@ -70,6 +70,10 @@ class Law:
             # What raised may be the user's code or JAX: the cause keeps its traceback.
             raise AssertionError(f"{problem(error)}\nFix: {self.fix}") from error
 
+    def is_called(self, name: str) -> bool:
+        """Whether a text is its name, a pattern that fits its name, or its group."""
+        return self.group == name or fnmatch.fnmatch(self.name, name)
+
     def is_about(self, subject: Subject) -> bool:
         """Whether the law is about things of this kind."""
         if self.kind == "optimizer":
@@ -78,8 +82,8 @@ class Law:
 
     def reason(self, subject: Subject) -> str | None:
         """Why the law does not apply to this one, or None."""
-        for pattern, reason in subject.without.items():
-            if fnmatch.fnmatch(self.name, pattern):
+        for name, reason in subject.without.items():
+            if self.is_called(name):
                 return reason
         return next((r for need in self._needs if (r := need(subject))), None)
 

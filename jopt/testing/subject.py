@@ -39,8 +39,8 @@ class Subject:
         the arguments of the factory that differ from its defaults. It yields the
         parameter after each step, or each update if this is not an optimizer.
       whole_trees: Whether ``expected`` takes trees instead of arrays.
-      without: Laws to leave out: a dict from the name of a law, or a pattern such as
-        ``"*nnx*"``, to the reason.
+      without: Laws to leave out: a dict from the name of a law, a pattern such as
+        ``"*nnx*"``, or a subject such as ``"devices"``, to the reason.
 
     Raises:
       TypeError: ``tx`` is nothing that laws are about.
@@ -219,10 +219,14 @@ class Subject:
         """
         if self.rate_for_descent is not None:
             return [self.make(learning_rate=self.rate_for_descent / steepness)]
-        return [self.tx, *self.with_steps_of(1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)]
+        return self.with_steps_of(1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
 
     def with_steps_of(self, *sizes: float) -> list[Any]:
-        """The transformation with all updates multiplied: the first is of this size."""
+        """The transformation as it is, and with all updates multiplied by a factor.
+
+        Args:
+          *sizes: How large the first update becomes, for each factor.
+        """
         if self.rate_for_descent is not None:
             return [self.make(learning_rate=self.rate_for_descent)]
         params, g = problem.small(like=self.params)
@@ -231,7 +235,8 @@ class Subject:
             u, state = problem.update(self.tx, g, state, params)
             of_leaves = [float(jnp.max(abs(x))) for x in jax.tree.leaves(u) if x.size]
             largest = max([largest, *of_leaves])
-        return [_times(self.tx, size / largest if largest else 1.0) for size in sizes]
+        factors = [size / largest for size in sizes] if largest else []
+        return [self.tx, *(_times(self.tx, factor) for factor in factors)]
 
 
 def _times(tx: Any, factor: float) -> Any:

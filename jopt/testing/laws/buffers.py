@@ -38,5 +38,5 @@ def params_and_state_can_be_donated_right_after_init(subject: Subject) -> None:
     first = donated(params, state, grads)
     kept = [x for x in arrays if x.ndim and not x.is_deleted()]
     assert not kept, f"{len(kept)} donated arrays were not used again by XLA"
-    comparison.equal(first, expected, "with donated arguments, the result")
+    comparison.equal(first, expected, "the result with donated arguments")
     donated(*first, grads)

@@ -46,7 +46,7 @@ def a_restored_run_goes_on_to_the_same_bits(subject: Subject) -> None:
     comparison.same_types(found.opt_state, half[1], "the restored state")
     expected = train(*half, grads[2:])
     continued = train(found.params, found.opt_state, grads[2:])
-    comparison.equal(continued, expected, "after a restored run, the result")
+    comparison.equal(continued, expected, "parameters and state of the restored run")
 
 
 @law("checkpoints", fix=FIX, needs=[needs.library("flax", '"jopt[flax]"')])

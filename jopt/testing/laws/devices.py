@@ -64,8 +64,8 @@ def sharded_params_give_sharded_state_and_the_same_numbers(subject: Subject) -> 
     for _ in range(3):
         alone = jax.jit(run)(*alone, grads)
         sharded = jax.jit(run)(*sharded, jax.device_put(grads, over_rows))
-    check(sharded, "after three steps, the array")
-    what = "on several devices, the result"
+    check(sharded, "the result after three steps")
+    what = "the result on several devices"
     comparison.close(sharded, alone, rtol=1e-5, atol=1e-7, what=what)
 
 

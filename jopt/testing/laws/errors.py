@@ -161,9 +161,9 @@ def missing_params_and_misspelt_arguments_are_refused(subject: Subject) -> None:
         )
         assert type(ignored) is TypeError
         return
-    comparison.equal(without, ignored, "with an unknown argument, the update")
+    comparison.equal(without, ignored, "the update with an unknown argument")
     with_params, _ = update(tx, grads, state, params)
-    comparison.equal(without, with_params, "without params, the update")
+    comparison.equal(without, with_params, "the update without params")
 
 
 def _updates_or_error(call: Callable[[], Any]) -> Any:

@@ -34,7 +34,9 @@ def a_constant_a_tunable_and_a_schedule_give_the_same_numbers(
     other = subject.make(**{n: constant_schedule(x) for n, x in numbers.items()})
     state = one.init(params)
     comparison.same_types(
-        other.init(params), state, "with schedules, the state; with tunable numbers"
+        other.init(params),
+        state,
+        "the state with schedules, beside that with tunable numbers",
     )
     derived = {"scale", "effective_learning_rate"} - numbers.keys()
     held = hyperparams(state).items()
@@ -48,7 +50,7 @@ def a_constant_a_tunable_and_a_schedule_give_the_same_numbers(
         comparison.same_types(
             subject.make(learning_rate=rate).init(params),
             subject.make().init(params),
-            "with a scheduled learning rate, the state",
+            "the state with a scheduled learning rate",
         )
 
     @jax.jit
@@ -63,7 +65,7 @@ def a_constant_a_tunable_and_a_schedule_give_the_same_numbers(
             expected,
             rtol=3e-5,
             atol=1e-9,
-            what=f"with {how} numbers, and steps as the first axis, the update",
+            what=f"the updates (by step) with {how} numbers",
         )
 
 
@@ -89,5 +91,5 @@ def a_schedule_does_what_setting_the_numbers_by_hand_does(subject: Subject) -> N
         expected,
         rtol=3e-5,
         atol=1e-8,
-        what="with numbers set by hand, and steps as the first axis, the update",
+        what="the updates (by step) with numbers set by hand",
     )

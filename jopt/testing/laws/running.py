@@ -49,7 +49,10 @@ def jit_scan_and_vmap_give_the_numbers_of_a_loop(subject: Subject) -> None:
     (scanned_state, scanned), first = compiled(stack(grads), params)
     close = {"rtol": 2e-5, "atol": 1e-7}
     comparison.close(
-        scanned, stack(expected), what="the updates of a scan under jit", **close
+        scanned,
+        stack(expected),
+        what="the updates (by step) of a scan under jit",
+        **close,
     )
     comparison.close(
         scanned_state, state, what="the state after a scan under jit", **close

@@ -48,7 +48,7 @@ def a_schedule_under_jit_gives_the_values_outside(subject: Subject) -> None:
             value(subject.tx, count),
             rtol=1e-5,
             atol=1e-9,
-            what=f"under jit, the value of step {count}",
+            what=f"the value of step {count} under jit",
         )
     assert len(traces) == 1, f"{len(SOME)} steps compiled {len(traces)} times"
 
@@ -62,10 +62,12 @@ def a_schedule_takes_an_array_of_steps_and_vmap(subject: Subject) -> None:
         f"the value of one step has the shape {single.shape[1:]} instead of ()"
     )
     found = jax.vmap(lambda count: value(subject.tx, count))(steps)
-    comparison.close(found, single, rtol=1e-5, atol=1e-9, what="under vmap, the value")
+    comparison.close(found, single, rtol=1e-5, atol=1e-9, what="the values under vmap")
 
 
-@law("schedules", kind="schedule", fix=f"compute with jnp on the step. {TRACED}")
+@law(
+    "schedules", kind="schedule", fix=f"compute with jnp on the step, because {TRACED}"
+)
 def whole_steps_as_int_array_and_float_give_the_same_value(subject: Subject) -> None:
     """A step as a Python int, an int32, or a float gives the same value."""
     for count in SOME:
@@ -76,7 +78,7 @@ def whole_steps_as_int_array_and_float_give_the_same_value(subject: Subject) -> 
                 expected,
                 rtol=1e-5,
                 atol=1e-9,
-                what=f"for {type(other).__name__} {count}, the value",
+                what=f"the value of step {count} as {type(other).__name__}",
             )
 
 
@@ -185,5 +187,5 @@ def its_numbers_may_be_traced(subject: Subject) -> None:
     values = jnp.asarray([x, 0.75 * x], jnp.float32)
     found = jax.vmap(lambda x: value(subject.make(**{name: x}), 3))(values)
     expected = jnp.stack([value(subject.make(**{name: float(x)}), 3) for x in values])
-    what = f"under vmap over {name}, the value of step 3"
+    what = f"the values of step 3 under vmap over {name}"
     comparison.close(found, expected, rtol=3e-5, atol=1e-7, what=what)

@@ -77,7 +77,7 @@ def bfloat16_updates_are_the_float32_updates_rounded_once(subject: Subject) -> N
         wide,
         rtol=2.0**-8,
         atol=1e-30,
-        what="with steps as the first axis, the update in bfloat16",
+        what="the bfloat16 updates (by step)",
     )
 
 
@@ -116,12 +116,14 @@ def a_bfloat16_run_tracks_the_float32_run(subject: Subject) -> None:
     txs = subject.with_steps_of(0.05, 2.0**-6, 2.0**-7)
     for tx in txs:
         try:
+            expected = final(tx, jnp.float32)
+            comparison.finite(expected, "the float32 parameters after 200 steps")
             comparison.close(
                 final(tx, jnp.bfloat16),
-                final(tx, jnp.float32),
+                expected,
                 rtol=0.0,
                 atol=2.0**-9 * math.sqrt(200) * 2 * largest(start),
-                what="after 200 steps, the bfloat16 parameter",
+                what="the bfloat16 parameters after 200 steps",
             )
             return
         except AssertionError:

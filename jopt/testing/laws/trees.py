@@ -41,14 +41,14 @@ def none_empty_zero_size_and_scalar_leaves_work(subject: Subject) -> None:
     comparison.same_types(new_state, state, "the state after an update")
     new_params = apply_updates(params, updates)
     comparison.same_types(new_params, params, "the new parameters")
-    comparison.finite(new_params, "the new parameter")
+    comparison.finite(new_params, "the new parameters")
     without = {"scalar": params["scalar"], "w": params["w"]}
     alone, _ = update(tx, {k: grads[k] for k in without}, tx.init(without), without)
     comparison.close(
         {k: updates[k] for k in without},
         alone,
         rtol=1e-6,
-        what="beside leaves without elements, the update",
+        what="the update beside leaves without elements",
     )
 
 
@@ -137,5 +137,5 @@ def complex_leaves_work_or_are_refused_by_name(subject: Subject) -> None:
         expected,
         rtol=1e-4,
         atol=1e-6,
-        what="with steps as the first axis, the complex parameter or update",
+        what="the complex numbers (by step)",
     )

@@ -21,10 +21,8 @@ FIX = (
 
 
 def _what(subject: Subject, width: str) -> str:
-    return (
-        f"in {width}, with steps as the first axis, the "
-        f"{'parameter' if subject.is_optimizer else 'update'}"
-    )
+    what = "parameters" if subject.is_optimizer else "updates"
+    return f"the {what} (by step) in {width}"
 
 
 @law("numbers", fix=FIX, needs=[needs.twin])
