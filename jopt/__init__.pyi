@@ -420,6 +420,7 @@ from . import (
     losses as losses,
     checkpoint as checkpoint,
     testing as testing,
+    logs as logs,
     interop as interop,
 )
 from ._version import __version__ as __version__

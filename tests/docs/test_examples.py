@@ -137,28 +137,54 @@ def test_the_optimizer_of_ones_own_has_at_most_twenty_lines():
 
 
 # The blocks of the README and of the pages: programs, with what they print in the text
-# block after them, and dialogues. All run in one process; those of a page share names.
+# block after them, and dialogues, with Python or with the command line. All run in one
+# process; those of a page share names, and where there is a command line, a folder.
 
 BLOCKS = [
     (page, *block)
     for page, text in PAGES.items()
     for block in re.findall(
-        r"^```(python|pycon)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", text, re.M | re.S
+        r"^```(python|pycon|console)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?",
+        text,
+        re.M | re.S,
     )
 ]
 RUNNER = """
-import collections, contextlib, doctest, io, json, sys, traceback
+import collections, contextlib, doctest, io, json, os, shlex, sys, tempfile, traceback
 
 pages = collections.defaultdict(lambda: {"__name__": "readme"})
+blocks = json.load(sys.stdin)
+with_commands = {page for page, kind, _ in blocks if kind == "console"}
+folders = collections.defaultdict(tempfile.mkdtemp)
+
+def transcript(source):
+    from typer.testing import CliRunner
+    from jopt.cli.app import app
+
+    lines = []
+    for command in [x for x in source.splitlines() if x.startswith("$ ")]:
+        program, *arguments = shlex.split(command[2:])
+        assert program == "jopt", command
+        result = CliRunner().invoke(app, arguments, prog_name="jopt")
+        lines += [command, *result.output.splitlines()]
+        if result.exception and not isinstance(result.exception, SystemExit):
+            traceback.print_exception(result.exception)
+    return "".join(f"{line}\\n" for line in lines)
 
 def output(page, kind, source):
     printed, names = io.StringIO(), pages[page]
+    os.chdir(folders[page] if page in with_commands else start)
     if names is None:
         return None
     with contextlib.redirect_stdout(printed):
         try:
             if kind == "python":
                 exec(compile(source, page, "exec"), names)
+            elif kind == "console":
+                found = transcript(source)
+                checker = doctest.OutputChecker()
+                if not checker.check_output(source, found, doctest.ELLIPSIS):
+                    print(found, end="")
             else:
                 test = doctest.DocTestParser().get_doctest(source, {}, page, None, 0)
                 test.globs = names
@@ -172,7 +198,8 @@ def output(page, kind, source):
             traceback.print_exc(file=printed)
     return printed.getvalue()
 
-print(json.dumps([output(*block) for block in json.load(sys.stdin)]))
+start = os.getcwd()
+print(json.dumps([output(*block) for block in blocks]))
 """
 
 
@@ -230,8 +257,10 @@ def evaluated(text):
 def test_readme_has_the_table_of_optimizers_that_the_registry_and_tests_give():
     deviations = json.loads(optimizers.DEVIATIONS.read_text())
     assert {optimizers.key(row) for row in ROWS} == set(deviations)
-    fresh = optimizers.table(deviations)
-    assert fresh in PAGES["optimizers"], "run python -m tests.tools.table"
+    facts = optimizers.measured_facts(deviations)
+    advice = "run python -m tests.tools.table"
+    assert optimizers.table(facts) in PAGES["optimizers"], advice
+    assert json.loads(optimizers.MEASURED.read_text()) == facts, advice  # jopt show
 
 
 def test_readme_has_every_schedule():
