@@ -27,6 +27,7 @@ PACKAGES += ["jopt.logs", "jopt.interop", "jopt.interop.flax", "jopt.interop.ker
 PACKAGES += ["jopt.interop.optax", "jopt.interop.optax.contrib"]
 PACKAGES += ["jopt.interop.torch", "jopt.schedules", "jopt.transforms"]
 PACKAGES += ["jopt.interop.torch.lr_scheduler", "jopt.testing"]
+PACKAGES += ["jopt.interop.torch.lr_scheduler", "jopt.inspect"]
 # Folders of tests that are about no single room.
 EXTRAS = {"laws", "parity", "twins", "benchmarks", "tools", "docs"}
 OPTIONAL = ["chex", "flax", "h5py", "keras", "matplotlib", "optax", "orbax", "sklearn"]
