@@ -419,6 +419,7 @@ from . import (
     projections as projections,
     losses as losses,
     checkpoint as checkpoint,
+    plot as plot,
     interop as interop,
 )
 from ._version import __version__ as __version__
