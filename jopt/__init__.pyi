@@ -425,6 +425,7 @@ from . import (
     testing as testing,
     logs as logs,
     inspect as inspect,
+    plot as plot,
     interop as interop,
 )
 from ._version import __version__ as __version__

@@ -28,6 +28,8 @@ PACKAGES += ["jopt.interop.optax", "jopt.interop.optax.contrib"]
 PACKAGES += ["jopt.interop.torch", "jopt.schedules", "jopt.transforms"]
 PACKAGES += ["jopt.interop.torch.lr_scheduler", "jopt.testing"]
 PACKAGES += ["jopt.interop.torch.lr_scheduler", "jopt.inspect"]
+PACKAGES += ["jopt.interop.torch.lr_scheduler"]
+PACKAGES += ["jopt.plot"]
 # Folders of tests that are about no single room.
 EXTRAS = {"laws", "parity", "twins", "benchmarks", "tools", "docs"}
 OPTIONAL = ["chex", "flax", "h5py", "keras", "matplotlib", "optax", "orbax", "sklearn"]
