@@ -45,6 +45,7 @@ from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.core.widening import widened
 from jopt.transforms.gradients import identity
 from jopt.transforms.learning_rate import scale_by_learning_rate
@@ -171,7 +172,8 @@ def scale_by_muon(
             new[i] = _scaled(o, scale, new[i])
         return leaves.tree(new), ScaleByMuonState(leaves.tree(mu))
 
-    return GradientTransformation(init, update)
+    treatment = Treatment(layouts=functools.partial(letters, axes))
+    return GradientTransformation(init, update, treatment=treatment)
 
 
 @functools.partial(jax.jit, static_argnums=4)

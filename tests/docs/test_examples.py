@@ -132,13 +132,6 @@ def test_nnx_killed_and_resumed_learns_the_same_prices(tmp_path):
     assert checkpoint.read_bytes() == whole.read_bytes()
 
 
-def test_an_optimizer_of_ones_own_passes_its_checks():
-    output = run("04_write_your_own.py")
-    assert output.startswith("power_sign(learning_rate=0.05, strength=linear_schedule(")
-    assert "compilations: 1\n" in output
-    assert output.endswith("dtypes: kept\n")
-
-
 def test_the_optimizer_of_ones_own_has_at_most_twenty_lines():
     source = (ROOT / "examples" / "04_write_your_own.py").read_text()
     code = source[source.index("class ") : source.index("# It is a value")]

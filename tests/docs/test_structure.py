@@ -26,7 +26,10 @@ PACKAGES = ["jopt", "jopt.tree", "jopt.checkpoint", "jopt.projections", "jopt.lo
 PACKAGES += ["jopt.logs", "jopt.interop", "jopt.interop.flax", "jopt.interop.keras"]
 PACKAGES += ["jopt.interop.optax", "jopt.interop.optax.contrib"]
 PACKAGES += ["jopt.interop.torch", "jopt.schedules", "jopt.transforms"]
+PACKAGES += ["jopt.interop.torch.lr_scheduler", "jopt.testing"]
+PACKAGES += ["jopt.interop.torch.lr_scheduler", "jopt.inspect"]
 PACKAGES += ["jopt.interop.torch.lr_scheduler"]
+PACKAGES += ["jopt.plot"]
 # Folders of tests that are about no single room.
 EXTRAS = {"laws", "parity", "twins", "benchmarks", "tools", "docs"}
 OPTIONAL = ["chex", "flax", "h5py", "keras", "matplotlib", "optax", "orbax", "sklearn"]
