@@ -1,4 +1,4 @@
-"""``jopt describe``, ``plot-schedule``, ``check`` and ``race``."""
+"""``jopt describe``, ``plot-schedule`` and ``check``."""
 
 import json
 import re
@@ -116,9 +116,6 @@ def test_shapes_that_are_wrong_are_a_message(tmp_path, content, message):
         ("check own_broken:x", "RuntimeError: no (own_broken.py, line 2)"),
         ("check own_optimizers:clipp", "has no 'clipp'. Did you mean 'clip'?"),
         ("check 'sdg(0.1)'", "Did you mean 'sgd'"),
-        ("race dijits", "digits"),
-        ("race digits --optimizers 'sgd, adamm'", "Did you mean 'adam'"),
-        ("race digits --optimizers 'sgd('", "is not a list of calls"),
     ],
 )
 def test_a_wrong_argument_is_status_2_and_a_message(
@@ -158,44 +155,3 @@ def test_check_tests_laws_for_what_a_module_has(folder, monkeypatch):
     found = data("check own_optimizers:raises --only '*jit*'", 1)
     assert not found["ok"]
     assert "has no attribute 'nothing'" in found["results"][0]["message"]
-
-
-# race
-
-
-class Result:
-    def __str__(self):
-        return "the table"
-
-    def to_dict(self):
-        return {"task": "digits"}
-
-    def markdown(self):
-        return "| the | table |"
-
-    def plot(self, path):
-        path.write_bytes(b"\x89PNG")
-
-
-def test_race_takes_the_arguments_of_the_function(monkeypatch, tmp_path):
-    calls = []
-
-    def race(task, optimizers, **options):
-        calls.append((task.name, optimizers, options))
-        return Result()
-
-    monkeypatch.setattr(jopt.inspect, "race", race)
-    monkeypatch.setattr(
-        jopt.inspect, "race_task", lambda name: type("Task", (), {"name": name})
-    )
-    assert run("race digits").stdout == "the table\n"
-    given = "--optimizers 'sgd(0.1, momentum=0.9), adamw' --optimizers lion"
-    assert data(f"race digits {given} --seeds 5 --out {tmp_path}/races") == {
-        "task": "digits"
-    }
-    optimizers = ["sgd(0.1, momentum=0.9)", "adamw", "lion"]
-    assert calls == [("digits", None, {}), ("digits", optimizers, {"seeds": 5})]
-    page = (tmp_path / "races" / "digits.md").read_text()
-    assert "jopt race digits --optimizers 'sgd(0.1, momentum=0.9), adamw, lion'" in page
-    assert " --seeds 5 --out .\n" in page and "| the | table |" in page
-    assert (tmp_path / "races" / "digits.png").exists()
