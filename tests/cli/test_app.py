@@ -49,8 +49,8 @@ def test_a_checkpoint_is_listed_without_jax(tmp_path):
 
 def test_a_pipe_that_nobody_reads_is_no_error():
     command = [sys.executable, "-m", "jopt", "--version"]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe)
+    pipe, env = subprocess.PIPE, {**os.environ, "PYTHONUNBUFFERED": ""}
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     with process.stderr as errors:
