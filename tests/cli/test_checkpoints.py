@@ -127,13 +127,14 @@ def test_verify_reads_every_byte(folder, tmp_path):
 
 
 def test_verify_compares_the_checksum_of_every_array(folder, tmp_path):
-    path = tmp_path / "a.npz"
-    content = (folder / "a.npz").read_bytes()
+    path = tmp_path / "a.safetensors"
+    content = (folder / "a.safetensors").read_bytes()
     ones = np.ones(4, np.float32).tobytes()
     assert content.count(ones) == 1
     content = content.replace(ones, np.full(4, 2.0, np.float32).tobytes())
     # As if the file had been sealed after the damage.
-    path.write_bytes(content[: content.rindex(seal.MARK)] + seal.EMPTY)
+    digits = content.rindex(seal.MARK) + len(seal.MARK)
+    path.write_bytes(content[:digits] + seal.DIGITS + content[digits + 8 :])
     seal.seal_file(path)
     assert (
         "the bits of params/dense/bias differ"
