@@ -411,6 +411,9 @@ from .tree.row_sparse import RowSparse as RowSparse
 from .tree.norms import global_norm as global_norm
 from .tree.averages import safe_increment as safe_increment
 
+# What people look at; more is in `jopt.inspect` and `jopt.plot`.
+from .inspect.range_test import lr_range_test as lr_range_test
+
 # Packages.
 from . import (
     tree as tree,
@@ -420,6 +423,7 @@ from . import (
     losses as losses,
     checkpoint as checkpoint,
     plot as plot,
+    inspect as inspect,
     interop as interop,
 )
 from ._version import __version__ as __version__

@@ -27,7 +27,7 @@ PACKAGES += ["jopt.interop", "jopt.interop.flax", "jopt.interop.keras"]
 PACKAGES += ["jopt.interop.optax", "jopt.interop.optax.contrib"]
 PACKAGES += ["jopt.interop.torch", "jopt.schedules", "jopt.transforms"]
 PACKAGES += ["jopt.interop.torch.lr_scheduler"]
-PACKAGES += ["jopt.plot"]
+PACKAGES += ["jopt.plot", "jopt.inspect"]
 # Folders of tests that are about no single room.
 EXTRAS = {"laws", "parity", "twins", "benchmarks", "tools", "docs"}
 OPTIONAL = ["chex", "flax", "h5py", "keras", "matplotlib", "optax", "orbax", "sklearn"]
