@@ -404,15 +404,16 @@ from .state.reset import (
     set_counts as set_counts,
 )
 
+# What an optimizer does, and which rate it needs.
+from .inspect.description import describe as describe
+from .inspect.range_test import lr_range_test as lr_range_test
+
 # Row-sparse leaves.
 from .tree.row_sparse import RowSparse as RowSparse
 
 # Numbers of trees and states; more are in `jopt.tree`.
 from .tree.norms import global_norm as global_norm
 from .tree.averages import safe_increment as safe_increment
-
-# What people look at; more is in `jopt.inspect` and `jopt.plot`.
-from .inspect.range_test import lr_range_test as lr_range_test
 
 # Packages.
 from . import (
@@ -422,8 +423,10 @@ from . import (
     projections as projections,
     losses as losses,
     checkpoint as checkpoint,
-    plot as plot,
+    testing as testing,
+    logs as logs,
     inspect as inspect,
+    plot as plot,
     interop as interop,
 )
 from ._version import __version__ as __version__

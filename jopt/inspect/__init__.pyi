@@ -1,3 +1,11 @@
 """Every public name of jopt.inspect."""
 
+from .description import (
+    Description as Description,
+    Leaf as Leaf,
+    Stage as Stage,
+    Totals as Totals,
+    describe as describe,
+)
+from .facts import Number as Number
 from .range_test import RangeTest as RangeTest, lr_range_test as lr_range_test
