@@ -8,3 +8,4 @@ from .description import (
     describe as describe,
 )
 from .facts import Number as Number
+from .range_test import RangeTest as RangeTest, lr_range_test as lr_range_test
