@@ -228,26 +228,11 @@ def test_block_prints_what_its_page_says(printed, i):
 # Tables and lists.
 
 
-def section(page, title):
-    """The text below a heading."""
-    return re.search(rf"^#+ {title}\n(.*?)(?=^#|\Z)", PAGES[page], re.M | re.S)[1]
-
-
 def table(page):
     """The rows of the generated tables of a page, without two lines of header."""
     generated = re.search("<!-- (.*?)<!-- end -->", PAGES[page], re.S)[1]
     lines = [line for line in generated.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-def made_in(module):
-    """The registered names that are made in this part of the library."""
-    return [
-        name
-        for name in jopt.names()
-        if getattr(jopt, name, None) is not None
-        and getattr(jopt, name).__module__.startswith(module)
-    ]
 
 
 def evaluated(text):
@@ -260,13 +245,8 @@ def test_readme_has_the_table_of_optimizers_that_the_registry_and_tests_give():
     facts = optimizers.measured_facts(deviations)
     advice = "run python -m tests.tools.table"
     assert optimizers.table(facts) in PAGES["optimizers"], advice
+    assert optimizers.rules() in PAGES["optimizers"], advice
     assert json.loads(optimizers.MEASURED.read_text()) == facts, advice  # jopt show
-
-
-def test_readme_has_every_schedule():
-    items = re.split("^- ", section("schedules", "All schedules"), flags=re.M)[1:]
-    listed = re.findall(r"`(\w+)`", " ".join(item.split(":")[0] for item in items))
-    assert sorted(listed) == sorted(made_in("jopt.schedules"))
 
 
 def recipe(tx):

@@ -23,13 +23,10 @@ import jopt
 ROOT = Path(__file__).parents[2]
 LIBRARY, TESTS = ROOT / "jopt", ROOT / "tests"
 PACKAGES = ["jopt", "jopt.tree", "jopt.checkpoint", "jopt.projections", "jopt.losses"]
-PACKAGES += ["jopt.logs", "jopt.interop", "jopt.interop.flax", "jopt.interop.keras"]
-PACKAGES += ["jopt.interop.optax", "jopt.interop.optax.contrib"]
-PACKAGES += ["jopt.interop.torch", "jopt.schedules", "jopt.transforms"]
-PACKAGES += ["jopt.interop.torch.lr_scheduler", "jopt.testing"]
-PACKAGES += ["jopt.interop.torch.lr_scheduler", "jopt.inspect"]
-PACKAGES += ["jopt.interop.torch.lr_scheduler"]
-PACKAGES += ["jopt.plot"]
+PACKAGES += ["jopt.schedules", "jopt.transforms", "jopt.inspect", "jopt.logs"]
+PACKAGES += ["jopt.plot", "jopt.testing", "jopt.interop", "jopt.interop.flax"]
+PACKAGES += ["jopt.interop.keras", "jopt.interop.optax", "jopt.interop.optax.contrib"]
+PACKAGES += ["jopt.interop.torch", "jopt.interop.torch.lr_scheduler"]
 # Folders of tests that are about no single room.
 EXTRAS = {"laws", "parity", "twins", "benchmarks", "tools", "docs"}
 OPTIONAL = ["chex", "flax", "h5py", "keras", "matplotlib", "optax", "orbax", "sklearn"]

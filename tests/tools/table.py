@@ -1,9 +1,10 @@
-"""The README's table of optimizers, from the registry and the parity tests.
+"""The table and the formulas of optimizers, from the registry and the parity tests.
 
 `python -m tests.tools.table` measures every parity row against the golden numbers,
-keeps the deviations in parity/golden/deviations.json, and writes the table into
-`PAGE`, and as data into `MEASURED`, for the command line. Names and papers come from
-the docstrings; what an optimizer stores and needs comes from the optimizer itself.
+keeps the deviations in parity/golden/deviations.json, and writes table and formulas
+into `PAGE`, and what it measured as data into `MEASURED`, for the command line.
+Formulas and papers come from the docstrings; what an optimizer stores and needs comes
+from the optimizer itself.
 """
 
 from __future__ import annotations
@@ -121,8 +122,8 @@ def power_of_ten(x: float) -> str:
 def table(facts: dict[str, Any]) -> str:
     """The table as Markdown."""
     lines = [
-        "| optimizer | paper | state | needs | same numbers as | float32 | float64 |",
-        "|---|---|---|---|---|---|---|",
+        "| optimizer | paper | state | needs | same numbers as | within |",
+        "|---|---|---|---|---|---|",
     ]
     for name, fact in facts.items():
         of = fact["same_numbers"]
@@ -132,12 +133,12 @@ def table(facts: dict[str, Any]) -> str:
             for width in ("float32", "float64")
         ]
         cells = [
-            f"`{name}`",
+            f"[`{name}`](#{name})",
             paper(name),
             f"{fact['state_bytes']:.2g}",
             ", ".join(fact["needs"]) or "-",
             ", ".join(f"{library} {n}" for library, n in sorted(counts.items())),
-            *largest,
+            " / ".join(largest) if of else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -168,6 +169,20 @@ def measured_facts(deviations: dict[str, dict[str, float]]) -> dict[str, Any]:
     return facts
 
 
+def rules() -> str:
+    """The formula of each optimizer as Markdown."""
+    sections = []
+    for name in optimizers():
+        # A summary that is a formula is in the block, too.
+        text = formulas.summary(name).replace("``", "`")
+        text = text.partition(":")[0] + "." if "<-" in text else text
+        sections.append(
+            f"### {name}\n\n{text} {paper(name)}; `jopt.{name}`\n\n"
+            f"```text\n{formulas.formula(name)}\n```\n"
+        )
+    return "\n".join(sections)
+
+
 def write(page: Path, name: str, module: str, text: str) -> None:
     """Replace the generated part of a page; its comments say what generates it."""
     before, rest = re.split(rf"<!-- {name}: [^\n]* -->\n", page.read_text())
@@ -187,6 +202,7 @@ def main() -> None:
     DEVIATIONS.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n")
     facts = measured_facts(measured)
     write(PAGE, "optimizers", "tests.tools.table", table(facts))
+    write(PAGE, "formulas", "tests.tools.table", rules())
     MEASURED.write_text(json.dumps(facts, indent=1) + "\n")
 
 
