@@ -1,4 +1,4 @@
-"""The laws hold for an optimizer of one's own, the one of `04_write_your_own.py`."""
+"""The laws hold for an optimizer of one's own, the one of `15_write_your_own.py`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.laws import test_laws
 from tests.laws.case import Case
 
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "04_write_your_own.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "15_write_your_own.py"
 
 
 def power_sign(
