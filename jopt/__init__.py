@@ -11,8 +11,7 @@ The public names are listed in ``__init__.pyi``, by subject.
 import importlib as _importlib
 
 from jopt._version import __version__ as __version__
-from jopt.values import config as _config
-from jopt.values import registry as _registry
+from jopt.values import library as _library
 from jopt.values.page import public_page as _public_page
 
 
@@ -27,8 +26,8 @@ def _load_doors() -> None:
 
 
 # A factory is known by its name before the module that it is in has been imported.
-_registry.declare(__all__, __getattr__, _load_doors)
+_library.declare(__all__, __getattr__, _load_doors)
 # A dict that names a class is Keras's, and is read by the door to Keras.
-_config.readers["class_name"] = lambda config, custom_objects: _importlib.import_module(
-    "jopt.interop.keras"
-).deserialize(config, custom_objects)
+_library.readers["class_name"] = lambda config, custom_objects: (
+    _importlib.import_module("jopt.interop.keras").deserialize(config, custom_objects)
+)

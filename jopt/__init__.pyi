@@ -404,6 +404,9 @@ from .state.reset import (
     set_counts as set_counts,
 )
 
+# What an optimizer does.
+from .inspect.description import describe as describe
+
 # Row-sparse leaves.
 from .tree.row_sparse import RowSparse as RowSparse
 
@@ -419,6 +422,10 @@ from . import (
     projections as projections,
     losses as losses,
     checkpoint as checkpoint,
+    testing as testing,
+    logs as logs,
+    inspect as inspect,
+    plot as plot,
     interop as interop,
 )
 from ._version import __version__ as __version__

@@ -71,6 +71,8 @@ def rows_of(library: str) -> tuple[Row, ...]:
 
 DECLARED = declarations()
 CASES: list[Case] = [case for cases in DECLARED["CASES"].values() for case in cases]
+# One case of each factory, of none that is a part of another one.
+ONCE = list({case.name: case for case in reversed(CASES) if not case.part}.values())
 OPTIMIZERS = [case for case in CASES if case.is_optimizer]
 WITHOUT_ROW: dict[str, str] = by_name(
     (
@@ -113,6 +115,7 @@ ROWS: tuple[Row, ...] = tuple(
 __all__ = [
     "CASES",
     "GROUPS",
+    "ONCE",
     "OPTIMIZERS",
     "ROWS",
     "TWINS",

@@ -29,6 +29,7 @@ from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import leafwise
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.transforms.learning_rate import scale, scale_by_learning_rate
 from jopt.transforms.momentum import ema
 from jopt.transforms.norms import scale_by_param_block_rms
@@ -47,7 +48,9 @@ class ScaleByRelativeStepState(NamedTuple):
 def scale_by_relative_step(
     learning_rate: ScalarOrSchedule = 1e-2, *, flip_sign: bool = True
 ) -> GradientTransformation:
-    """Multiply by Adafactor's step size: ``u <- -min(learning_rate, 1 / sqrt(t)) g``.
+    """Multiply by Adafactor's step size.
+
+        u <- -min(learning_rate, 1 / sqrt(t)) g
 
     Args:
       learning_rate: The largest step size, >= 0.
@@ -75,7 +78,9 @@ def scale_by_relative_step(
     def rule(g, *, rate):
         return rate * g
 
-    return leafwise(rule, scalars, ScaleByRelativeStepState)
+    # It is less than the learning rate after 1 / learning_rate^2 steps.
+    treatment = Treatment(factor=(sign, learning_rate))
+    return leafwise(rule, scalars, ScaleByRelativeStepState, treatment=treatment)
 
 
 @transformation

@@ -137,6 +137,8 @@ def scale_by_adopt(
 def skip_first(steps: int = 1) -> GradientTransformation:
     """Zero the first updates, in which an optimizer only gathers statistics.
 
+        u <- g if t > steps, else 0
+
     Args:
       steps: Number of updates to zero, >= 0.
 

@@ -26,6 +26,7 @@ from jopt.core.chain import optimizer
 from jopt.core.factory import StorageDtype
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.tree import one_minus_power, ratio
 from jopt.values import arguments
 from jopt.values.arguments import text_of
@@ -125,6 +126,7 @@ def dadapt_adamw(
         DAdaptAdamWState,
         carry={"estim_lr": estim_lr0, "numerator_weighted": 0.0},
         real_only=True,
+        treatment=Treatment(decay=(weight_decay,)),
         exp_avg=zeros(mu_dtype),
         exp_avg_sq=zeros(nu_dtype, divides=True),
         grad_sum=zeros(),

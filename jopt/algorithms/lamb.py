@@ -20,6 +20,7 @@ from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import leafwise
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.transforms.gradients import scale_by_trust_ratio, trust_ratio
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
@@ -62,7 +63,7 @@ def scale_by_decayed_trust_ratio(
         ratio = trust_ratio(g, p - decayed, bounded=True)
         return -learning_rate * ratio * g - decayed
 
-    return leafwise(rule)
+    return leafwise(rule, treatment=Treatment(decay=(weight_decay,)))
 
 
 @transformation

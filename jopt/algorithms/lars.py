@@ -23,6 +23,7 @@ from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation, Params
+from jopt.core.treatment import Treatment
 from jopt.transforms.gradients import scale_by_trust_ratio, trust_ratio
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.momentum import trace
@@ -72,7 +73,8 @@ def scale_by_lars(
         ratio = trust_ratio(g, p, trust_coefficient, eps, weight_decay=weight_decay)
         return ratio * (g + weight_decay * p)
 
-    return leafwise(rule, mask=mask)
+    treatment = Treatment(decay=(weight_decay,))
+    return leafwise(rule, mask=mask, treatment=treatment)
 
 
 @transformation

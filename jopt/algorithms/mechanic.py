@@ -17,6 +17,7 @@ works for SGD, momentum, Adam and Lion.
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ from jopt.core.transformation import (
     GradientTransformation,
     Needs,
 )
+from jopt.core.treatment import Treatment
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -173,6 +175,7 @@ def mechanize(
         children={"base_optimizer_state": base},
         needs=needs,
         state_class=MechanicState,
+        treatment=Treatment(factor=(math.nan,)),
     )
 
 

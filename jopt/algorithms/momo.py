@@ -28,6 +28,7 @@ from jopt.core.chain import optimizer
 from jopt.core.factory import StorageDtype
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -112,6 +113,7 @@ def momo(
         rule,
         scalars,
         MomoState,
+        treatment=Treatment(decay=(weight_decay,)),
         carry={"barf": 0.0, "gamma": 0.0, "lb": lower_bound},
         real_only=True,
         exp_avg=zeros(exp_avg_dtype),
@@ -205,6 +207,7 @@ def momo_adam(
         rule,
         scalars,
         MomoAdamState,
+        treatment=Treatment(decay=(weight_decay,)),
         carry={"barf": 0.0, "gamma": 0.0, "lb": lower_bound},
         real_only=True,
         exp_avg=zeros(exp_avg_dtype),

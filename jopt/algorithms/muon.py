@@ -45,6 +45,7 @@ from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.core.widening import widened
 from jopt.transforms.gradients import identity
 from jopt.transforms.learning_rate import scale_by_learning_rate
@@ -81,8 +82,10 @@ def scale_by_muon(
     """Orthogonalize the momentum: ``u <- s O``; for matrices only.
 
     Args:
-      ns_coeffs: Coefficients of the iteration: a name in `polar.PRESETS`, one triple
-        (a, b, c) for all steps, or a sequence of one triple per step.
+      ns_coeffs: Coefficients of the iteration: ``"simple"``, ``"quintic"``,
+        ``"polar_express"``, ``"polar_express_safe"`` (for bfloat16), ``"cans"``,
+        ``"deepseek_v4"`` or ``"newton_schulz"``; one triple (a, b, c) for all steps, or
+        a sequence of one triple per step.
       ns_steps: Number of iterations; None means the number that the coefficients are
         made for.
       beta: Decay of the momentum, in [0, 1).
@@ -90,11 +93,12 @@ def scale_by_muon(
         of the gradients.
       mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
       nesterov: Whether to use Nesterov's look-ahead momentum.
-      axes: The matrix layout of the leaves, see `matrices.Axes`: ``"io"`` is a dense
-        kernel, ``"bio"`` a stack of them. None, or ``"auto"``, recognizes the layers of
-        Flax and Equinox, stacked or not, and takes every other leaf of two axes as
-        (inputs, outputs). For other leaves of three or more axes, give rules such as
-        ``jopt.rules(("blocks/.*/kernel", "bio"), ("", "auto"))``.
+      axes: The matrix layout of the leaves: one for all, rules, or a tree. It has a
+        letter for each axis, ``i`` for inputs, ``o`` for outputs and ``b`` for a batch:
+        ``"io"`` is a dense kernel, ``"bio"`` a stack of them. None, or ``"auto"``,
+        recognizes the layers of Flax and Equinox, stacked or not, and takes every other
+        leaf of two axes as (inputs, outputs). For other leaves of three or more axes,
+        give rules such as ``jopt.rules(("blocks/.*/kernel", "bio"), ("", "auto"))``.
       shape_scale: The scale s. ``"kj"`` is sqrt(max(1, outputs / inputs)),
         ``"spectral"`` sqrt(outputs / inputs), ``"match_rms_adamw"`` 0.2
         sqrt(max(inputs, outputs)), and None 1.
@@ -171,7 +175,8 @@ def scale_by_muon(
             new[i] = _scaled(o, scale, new[i])
         return leaves.tree(new), ScaleByMuonState(leaves.tree(mu))
 
-    return GradientTransformation(init, update)
+    treatment = Treatment(layouts=functools.partial(letters, axes))
+    return GradientTransformation(init, update, treatment=treatment)
 
 
 @functools.partial(jax.jit, static_argnums=4)
@@ -243,8 +248,8 @@ def muon(
       adam_learning_rate: Step size of the other leaves; None means ``learning_rate``,
         which suits ``consistent_rms=0.2`` only.
       consistent_rms: See `scale_by_muon`.
-      hidden: The leaves for Muon; see `jopt.Mask`. None selects by shape and name, with
-        `matrices.is_hidden`.
+      hidden: The leaves for Muon; see `jopt.Mask`. None selects by shape and name:
+        leaves of two or more axes whose path names no embedding, head, bias or norm.
       axes, shape_scale, ns_dtype, mesh_axis, equilibrate: See `scale_by_muon`.
       after: A transformation of s O; `normalize_neurons`, with the same ``axes``, makes
         this NorMuon.

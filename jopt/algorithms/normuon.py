@@ -28,6 +28,7 @@ from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -79,6 +80,8 @@ def normalize_neurons(
         matrices = leaves.each(lambda x: x if jnp.ndim(x) > 1 else None)
         return letters(axes, leaves.tree(matrices))
 
+    treatment = Treatment(layouts=lambda params: layouts(Leaves(params, "params")))
+
     def per_output(layout):
         return slot._replace(over=lambda _: positions(layout, "i"))
 
@@ -110,7 +113,7 @@ def normalize_neurons(
                 new[i], nu[i] = _normalized(new[i], nu[i], b2, 1 - b2, layout)
         return leaves.tree(new), NormalizeNeuronsState(leaves.tree(nu))
 
-    return GradientTransformation(init, update)
+    return GradientTransformation(init, update, treatment=treatment)
 
 
 @functools.partial(jax.jit, static_argnums=4)

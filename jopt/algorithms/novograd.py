@@ -22,6 +22,7 @@ from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.tree import abs_sq, ratio
 from jopt.values import arguments
@@ -46,6 +47,9 @@ def scale_by_novograd(
     mu_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
     """Divide each leaf by the running norm of its gradient, and accumulate momentum.
+
+        v <- b2 v + (1 - b2) |g|^2            |g|^2 at the first step
+        u <- b1 u + g / (sqrt(v + eps_root) + eps) + weight_decay p
 
     Args:
       b1: Decay of the momentum, in [0, 1).
@@ -92,6 +96,7 @@ def scale_by_novograd(
         rule,
         scalars,
         ScaleByNovogradState,
+        treatment=Treatment(decay=(weight_decay,)),
         mu=zeros(mu_dtype),
         nu=zeros(real=True, over=lambda shape: tuple(range(len(shape))), divides=True),
     )

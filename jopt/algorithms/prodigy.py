@@ -28,6 +28,7 @@ from jopt.core.chain import optimizer
 from jopt.core.factory import StorageDtype
 from jopt.core.leafwise import copied, leafwise, zeros
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.tree import ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -170,6 +171,7 @@ def prodigy(
             "numerator_weighted": 0.0,
         },
         real_only=True,
+        treatment=Treatment(decay=(weight_decay,)),
         exp_avg=zeros(mu_dtype),
         exp_avg_sq=zeros(nu_dtype, divides=True),
         grad_sum=zeros(),

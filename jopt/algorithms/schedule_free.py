@@ -19,6 +19,7 @@ there. Late steps of y are too small for bfloat16 parameters.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +32,7 @@ from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import copied, leafwise
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation, Place
+from jopt.core.treatment import Treatment
 from jopt.transforms.weight_decay import decoupled_decay
 from jopt.tree import ratio
 from jopt.values import arguments
@@ -123,10 +125,13 @@ def scale_by_schedule_free(
         x = ratio(p - (1 - b1) * z, b1, b1)  # y = (1 - b1) z + b1 x, solved for x
         return jnp.where(b1 > 0, x, p)
 
+    # The first step is that of z.
+    rate = math.nan if warmup_steps or rectify_b2 is not None else learning_rate
     return leafwise(
         rule,
         scalars,
         ScaleByScheduleFreeState,
+        treatment=Treatment(factor=(-1.0, rate) if rescale else (), linear=True),
         carry={"weight_sum": 0.0, "max_lr": 0.0},
         readout=readout,
         place=Place(once_per_step=True),

@@ -37,10 +37,13 @@ def sgd(
     weight_decay: ScalarOrSchedule | None = None,
     mask: Mask = None,
 ) -> GradientTransformation:
-    """Stochastic gradient descent: ``p <- p - learning_rate g``.
+    """Stochastic gradient descent, with or without momentum.
 
-    With momentum, ``m <- g + momentum m`` replaces g. The classic for convolutional
-    networks is a learning rate of 0.1, momentum 0.9 and a decaying schedule.
+        m <- g + momentum m           without momentum, m is g
+        p <- p - learning_rate m
+
+    The classic for convolutional networks is a learning rate of 0.1, momentum 0.9 and a
+    decaying schedule.
 
     Args:
       learning_rate: Step size, >= 0.

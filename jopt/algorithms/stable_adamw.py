@@ -24,6 +24,7 @@ from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.tree import abs_sq, one_minus_power, ratio
 from jopt.values import arguments
@@ -99,6 +100,7 @@ def scale_by_stable_adamw(
         rule,
         scalars,
         ScaleByStableAdamwState,
+        treatment=Treatment(decay=(weight_decay,)),
         mu=zeros(mu_dtype),
         nu=zeros(nu_dtype, real=True, divides=True),
     )
@@ -178,5 +180,6 @@ def _masked_decay(inner: GradientTransformation, mask: Mask) -> GradientTransfor
         update,
         needs=inner.needs,
         changing=inner.changing,
+        treatment=inner.treatment and inner.treatment._replace(mask=mask),
         fixed_name=inner.name,
     )

@@ -7,7 +7,6 @@ and the user's metadata.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from jax.sharding import Sharding
 from jopt import tree
 from jopt.checkpoint import parameters
 from jopt.checkpoint.checksum import checksum, checksums, digits
+from jopt.checkpoint.index import VERSION, Index
 from jopt.checkpoint.shardings import (
     as_global,
     replicated,
@@ -34,10 +34,7 @@ from jopt.values import arguments
 from jopt.values.arguments import abbreviated, text_of
 
 
-VERSION = 1  # of the index
-
 Arrays = dict[str, Any]
-Index = dict[str, Any]
 # Reads arrays by name, each onto its sharding, into memory that may be donated. None is
 # the default device.
 Read = Callable[[Mapping[str, Sharding | None]], Iterable[tuple[str, Any]]]
@@ -120,7 +117,7 @@ def unpack(
             shardings[name] = in_state.get(name.removeprefix("opt_state/"), default)
         elif name.startswith("rng/"):
             shardings[name] = default
-    arrays = _checked(where, read(shardings), entries)
+    arrays = checked(where, read(shardings), entries)
 
     for name, source in sources.items():
         given[name] = cast(name, arrays[source.name], source.casts)
@@ -160,44 +157,6 @@ def _rules_of_state(
     for i in sorted(not_in_state & without_match(rules, in_params, templates)):
         check_match(rules[i], [*in_params, *saved], [*templates, *wanted])
     return [rule for i, rule in enumerate(rules) if i not in not_in_state]
-
-
-def parsed(where: Any, text: str | bytes) -> Index:
-    """Return the index that is written in a checkpoint.
-
-    Raises:
-      ValueError: It is not one that `pack` has made.
-    """
-    try:
-        index = json.loads(text)
-        version = index["version"]
-        if version == VERSION:
-            _check_index(index)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{where} is damaged or not written by jopt.checkpoint: its index does not "
-            f"have the right form ({type(error).__name__}: {error})"
-        ) from error
-    if version != VERSION:
-        raise ValueError(
-            f"the checkpoint {where} has version {abbreviated(version)}, and this jopt "
-            f"reads version {VERSION}: update jopt"
-        )
-    return index
-
-
-def _check_index(index: Index) -> None:
-    for name, entry in index["entries"].items():
-        shape, dtype = entry["shape"], entry["dtype"]
-        if not all(type(n) is int and n >= 0 for n in shape):
-            raise ValueError(f"{name} has the shape {abbreviated(shape)}")
-        if jnp.dtype(dtype).name != dtype or jnp.dtype(dtype).hasobject:
-            raise ValueError(f"{name} has the dtype {abbreviated(dtype)}")
-        entry["checksum"]
-    for name in index["rng"] or {}:
-        index["entries"][f"rng/{name}"]
-    for key in ("step", "value", "metadata", "schema"):
-        index[key]
 
 
 def _part(part: str, arrays: Mapping[str, Any]) -> Arrays:
@@ -257,7 +216,7 @@ def _check_name(name: str) -> None:
         ) from None
 
 
-def _checked(
+def checked(
     where: Any, arrays: Iterable[tuple[str, Any]], entries: Mapping[str, Any]
 ) -> Arrays:
     """Return the arrays; raise if a checksum is wrong."""

@@ -18,18 +18,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jopt.checkpoint import msgpack_file, npz_file, safetensors_file, seal
-from jopt.checkpoint.contents import Arrays, Index, Read, parsed
+from jopt.checkpoint import seal
+from jopt.checkpoint.contents import Arrays, Read
+from jopt.checkpoint.index import FORMATS, Index, clear, parsed
 from jopt.checkpoint.members import Member, Reader
 from jopt.checkpoint.places import target
 from jopt.checkpoint.unfinished import Unfinished
-
-
-FORMATS: dict[str, Any] = {
-    ".npz": npz_file,
-    ".safetensors": safetensors_file,
-    ".msgpack": msgpack_file,
-}
 
 
 def write(path: Path, arrays: Arrays, index: Index) -> None:
@@ -60,7 +54,7 @@ def write(path: Path, arrays: Arrays, index: Index) -> None:
 
 def _check_opens(suffix: str, path: Path, entries: Mapping, index: str) -> None:
     """Raise unless the file declares all arrays and has this index."""
-    with _clear(path), FORMATS[suffix].opened(path) as reader:
+    with clear(path), FORMATS[suffix].opened(path) as reader:
         if reader.index != index:
             raise ValueError("its index cannot be read back")
         for name, entry in entries.items():
@@ -82,7 +76,7 @@ def opened(path: Path) -> Iterator[tuple[Index, Read]]:
         checking = pool.submit(_check_seal, path)
         try:
             with contextlib.ExitStack() as stack:
-                with _clear(path):
+                with clear(path):
                     opened_file = FORMATS[path.suffix].opened(path)
                     reader: Reader = stack.enter_context(opened_file)
                 index = parsed(path, reader.index)
@@ -103,14 +97,14 @@ def _read(
 ) -> Iterator[tuple[str, jax.Array]]:
     """Read arrays; the memory of one is used again for the next."""
     entries = {name: index["entries"][name] for name in shardings}
-    with _clear(path):
+    with clear(path):
         members = {name: _member(reader, name, x) for name, x in entries.items()}
     # The file holds what its members declare, so this is not larger than the file.
     memory = _aligned(max(map(_size, entries.values()), default=0))
     for name, where in shardings.items():
         dtype, shape = np.dtype(entries[name]["dtype"]), entries[name]["shape"]
         x = memory[: _size(entries[name])].view(dtype).reshape(shape)
-        with _clear(path):
+        with clear(path):
             members[name].read(x)
         shared = jax.device_put(x, where)  # with the memory, on a CPU
         yield name, jax.block_until_ready(jax.device_put(shared, may_alias=False))
@@ -137,16 +131,3 @@ def _member(reader: Reader, name: str, entry: Any) -> Member:
             f"{expected[1]}{list(expected[0])} in its index"
         )
     return member
-
-
-@contextlib.contextmanager
-def _clear(path: Path) -> Iterator[None]:
-    """Turn what a library raises about the content of a file into one error."""
-    try:
-        yield
-    except (OSError, ImportError, MemoryError):
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"{path} is damaged or not written by jopt.checkpoint: {error}"
-        ) from error

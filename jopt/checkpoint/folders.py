@@ -7,7 +7,6 @@ checkpoint is whole. Its ``checkpoint.json`` has the checksum of every other fil
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -21,13 +20,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jopt.checkpoint import seal, together
-from jopt.checkpoint.contents import Arrays, Index, Read, parsed
+from jopt.checkpoint.contents import Arrays, Read
+from jopt.checkpoint.index import ARRAYS, INDEX, Index, index_of, is_checkpoint
 from jopt.checkpoint.places import plain, target
 from jopt.checkpoint.unfinished import Unfinished, unfinished_path
 from jopt.values.arguments import abbreviated
 
 
-ARRAYS, INDEX = "arrays", "checkpoint.json"
 AS_BYTES = ("uint2", "uint4")  # orbax's tensorstore lacks these dtypes
 
 
@@ -112,25 +111,6 @@ def _check_opens(path: Path, ocp: Any, folder: Path, types: Mapping[str, Any]) -
             f"{abbreviated(wrong)} back from its folder. Save to one file, such as "
             ".safetensors, or to another path."
         )
-
-
-def is_checkpoint(path: Path) -> bool:
-    """Return whether a folder is a checkpoint, possibly damaged, and not a user's."""
-    return (path / INDEX).is_file() or (path / ARRAYS).is_dir()
-
-
-def index_of(path: Path) -> Index:
-    """Return the index of the checkpoint in a folder."""
-    if not path.is_dir():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
-    file = path / INDEX
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{file} is missing: {path} is damaged or not written by jopt.checkpoint"
-        )
-    data = file.read_bytes()
-    seal.check(file, io.BytesIO(data))
-    return parsed(file, data)
 
 
 @contextlib.contextmanager

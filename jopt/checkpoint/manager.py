@@ -144,7 +144,7 @@ class Checkpointer:
           tx: The optimizer; the checkpoint then includes its recipe.
           rng: A random key, or a dict of them by name.
           metadata: Further data to save, as plain JSON.
-          value: The number that `keep_best` compares, such as the loss; smaller is
+          value: The number that ``keep_best`` compares, such as the loss; smaller is
             better.
 
         Returns:

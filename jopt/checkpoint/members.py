@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import numpy as np
 
 
@@ -42,7 +42,8 @@ def on_host(x: Any) -> np.ndarray:
     JAX keeps the values that it has copied from a device with the array, so another
     array with the same buffers is made, and soon forgotten.
     """
-    if isinstance(x, jax.Array):
+    jax = sys.modules.get("jax")  # an array of JAX has imported it
+    if jax is not None and isinstance(x, jax.Array):
         shards = [shard.data for shard in x.addressable_shards]
         x = jax.make_array_from_single_device_arrays(x.shape, x.sharding, shards)
     return np.asarray(x, order="C")

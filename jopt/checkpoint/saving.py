@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 from jopt.checkpoint import files, folders
-from jopt.checkpoint.contents import Restored, pack, unpack
+from jopt.checkpoint.contents import Read, Restored, checked, pack, unpack
+from jopt.checkpoint.index import Index
 from jopt.checkpoint.places import local
 from jopt.core.transformation import GradientTransformation
 
@@ -119,8 +121,7 @@ def restore(
     Array([1., 1., 1., 1.], dtype=float32)
     """
     path = _absolute(path)
-    form = files if path.suffix else folders
-    with form.opened(path) as (index, read):
+    with opened(path) as (index, read):
         return unpack(
             path,
             index,
@@ -131,6 +132,31 @@ def restore(
             migrate=migrate,
             hyperparams=hyperparams,
         )
+
+
+def opened(path: Path) -> AbstractContextManager[tuple[Index, Read]]:
+    """Give the index of a checkpoint, and a function to read arrays."""
+    return (files if path.suffix else folders).opened(path)
+
+
+def verified(path: str | Path) -> dict[str, Any]:
+    """Read a whole checkpoint and compare every checksum.
+
+    Args:
+      path: The path that was given to `save`.
+
+    Returns:
+      Shape, dtype and checksum of each array, by name.
+
+    Raises:
+      FileNotFoundError: There is no such checkpoint.
+      ValueError: It is damaged; the message names files or arrays.
+    """
+    path = _absolute(path)
+    with opened(path) as (index, read):
+        entries = index["entries"]
+        checked(path, read(dict.fromkeys(entries)), entries)
+    return entries
 
 
 def _absolute(path: str | Path) -> Path:

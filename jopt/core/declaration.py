@@ -13,6 +13,7 @@ from jopt.core import masks
 from jopt.core.changing_numbers import ChangingNumbers
 from jopt.core.slots import Slot
 from jopt.core.transformation import Params, Place
+from jopt.core.treatment import Treatment
 
 
 class Declaration(NamedTuple):
@@ -29,6 +30,7 @@ class Declaration(NamedTuple):
     gain: str | None
     place: Place
     any_dtype: bool = False
+    treatment: Treatment | None = None
 
     @property
     def keywords(self) -> frozenset[str]:

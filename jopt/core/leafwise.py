@@ -31,6 +31,7 @@ from jopt.core.transformation import (
     Params,
     Place,
 )
+from jopt.core.treatment import Treatment
 from jopt.tree import scalar
 from jopt.values.arguments import text_of
 from jopt.values.recipe import Recipe, freeze
@@ -91,6 +92,7 @@ class Leafwise(GradientTransformation):
             changing=changing,
             gain=declaration.gain,
             place=declaration.place,
+            treatment=declaration.treatment,
             fixed_name=kernel_key.name,
             recipe=recipe,
         )
@@ -187,6 +189,7 @@ def leafwise(
     gain: str | None = None,
     place: Place = ANYWHERE,
     any_dtype: bool = False,
+    treatment: Treatment | None = None,
     **slots: Slot,
 ) -> Leafwise:
     """Make a transformation of the algorithm for one leaf.
@@ -216,6 +219,8 @@ def leafwise(
       place: Where the transformation belongs in a chain, if not anywhere.
       any_dtype: Whether the rule is for leaves of integers too, which arrive as they
         are. Only for a rule without scalars and slots.
+      treatment: What the rule does to a leaf, for `jopt.describe`; None if it is
+        neither a factor nor a weight decay.
       **slots: What to keep for every leaf, made by `zeros`, `full` or `copied`.
 
     Returns:
@@ -237,6 +242,7 @@ def leafwise(
         gain,
         place,
         any_dtype,
+        treatment,
     )
     needed = {*slots, *declaration.carry}
     needed |= {"count"} if {"t", "count"} & declaration.inputs else set()

@@ -7,7 +7,7 @@ import enum
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -45,9 +45,10 @@ def select(mask: Mask, params: Any) -> list[bool]:
     >>> select("kernel", {"bias": 1.0, "kernel": 2.0})
     [False, True]
     """
-    named = tree.leaves_with_names(params, none=True)
     if mask is None or isinstance(mask, bool):
-        return [mask is not False and leaf is not None for _, leaf in named]
+        leaves = jax.tree.leaves(params, is_leaf=tree.is_leaf)
+        return [mask is not False and leaf is not None for leaf in leaves]
+    named = tree.leaves_with_names(params, none=True)
     if isinstance(mask, str):
         pattern = expression(mask)
         chosen = [pattern.search(path) is not None for path, _ in named]
@@ -199,7 +200,7 @@ def _matched(values: Any, params: Any, what: str, check: Any) -> list[Any]:
     by_path: dict[Any, list[Any]] = collections.defaultdict(list)
     for keys in entries.keys() - set(owners):
         by_path[tuple("/".join(keys).split("/"))].append(keys)
-    used, matched = set(owners), []
+    used, matched, gaps = set(owners), [], set()
     for (keys, leaf), owner in zip(leaves, owners, strict=True):
         path = "/".join(keys)
         if owner is None and (beginning := _longest(path.split("/"), by_path)):
@@ -211,7 +212,7 @@ def _matched(values: Any, params: Any, what: str, check: Any) -> list[Any]:
             (owner,) = by_path[beginning]
             used.add(owner)
         if leaf is None:
-            used |= {n for n in entries if f"{'/'.join(n)}/".startswith(f"{path}/")}
+            gaps.add(path)
             matched.append(None)
             continue
         if owner is None:
@@ -221,9 +222,18 @@ def _matched(values: Any, params: Any, what: str, check: Any) -> list[Any]:
                 "leaf, or for a subtree"
             )
         matched.append(entries[owner])
-    if leaves and (unused := sorted("/".join(n) for n in entries.keys() - used)):
+    unused = sorted("/".join(n) for n in entries.keys() - used)
+    # What is None here may be a subtree there.
+    unused = [path for path in unused if not gaps.intersection(_beginnings(path))]
+    if leaves and unused:
         raise ValueError(f"the {what} has entries that match no leaf: {unused}")
     return matched
+
+
+def _beginnings(path: str) -> Iterator[str]:
+    """The path of a leaf, and those of all subtrees that it is in."""
+    steps = path.split("/")
+    return ("/".join(steps[:n]) for n in range(1, len(steps) + 1))
 
 
 def _longest(keys: Sequence[str], known: Any) -> tuple[str, ...] | None:

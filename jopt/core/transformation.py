@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.changing_numbers import ChangingNumbers
+from jopt.core.treatment import Treatment
 from jopt.tree.variables import with_variables, without_variables
 from jopt.values.arguments import abbreviated, suggestion
 from jopt.values.recipe import Recipe, Recorded
@@ -177,6 +178,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
       gain: The name under which `jopt.monitor` reports ``|update| / |gradient|``, for a
         transformation that is about this ratio, such as a clip.
       place: Where it belongs in a chain, if not anywhere.
+      treatment: What it does to a leaf, for `jopt.describe`; None if nobody says.
       fixed_name: Its name, whatever factory makes it.
       recipe: The call that makes it.
 
@@ -195,6 +197,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
     changing: ChangingNumbers | None
     gain: str | None
     place: Place
+    treatment: Treatment | None
     fixed_name: str | None
 
     def __init_subclass__(cls) -> None:
@@ -213,6 +216,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
         changing: ChangingNumbers | None = None,
         gain: str | None = None,
         place: Place = ANYWHERE,
+        treatment: Treatment | None = None,
         fixed_name: str | None = None,
         recipe: Recipe | None = None,
     ) -> Self:
@@ -255,7 +259,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
         self.children, self.needs = children or {}, needs
         self.state_class, self.reach = state_class, reach
         self.readout, self.changing = readout, changing
-        self.gain, self.place = gain, place
+        self.gain, self.place, self.treatment = gain, place, treatment
         self.fixed_name, self.recipe = fixed_name, recipe
         cast(Any, checked).transformation = self  # see FromElements
         return self
@@ -367,6 +371,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
             changing=changing,
             gain=self.gain,
             place=self.place,
+            treatment=self.treatment,
         )
 
 

@@ -33,5 +33,6 @@ def widened(inner: GradientTransformation) -> GradientTransformation:
         children=inner.children,
         state_class=inner.state_class,
         reach=inner.reach,
+        treatment=inner.treatment,
         recipe=inner.recipe,
     )

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -32,6 +33,7 @@ from jopt.core.factory import transformation
 from jopt.core.leafwise import Leafwise, leafwise
 from jopt.core.leaves import Leaves
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.values import arguments
 
 
@@ -184,6 +186,7 @@ def _gated(
         reach=inner.reach,
         readout=inner.readout,
         changing=inner.changing,
+        treatment=Treatment(factor=(math.nan,)),
     )
 
 
@@ -197,7 +200,7 @@ def _gated_leafwise(name: str, inner: Leafwise, gate: Gate) -> Leafwise:
             u, *new = out if isinstance(out, tuple) else (out,)
             return (gate(g, u), *new)
 
-        return declared._replace(rule=rule)
+        return declared._replace(rule=rule, treatment=None)
 
     kernel_key = dataclasses.replace(
         inner.kernel_key,

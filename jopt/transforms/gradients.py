@@ -135,7 +135,7 @@ def centralize() -> GradientTransformation:
 
 @transformation
 def set_to_zero() -> GradientTransformation:
-    """Make all updates zero, so that the parameters do not change.
+    """Make all updates zero, so that the parameters do not change: ``u <- 0``.
 
     Returns:
       A transformation without state.
@@ -152,7 +152,7 @@ def set_to_zero() -> GradientTransformation:
 
 @transformation
 def freeze(mask: Mask) -> GradientTransformation:
-    """Make the updates of some leaves zero; pass the others unchanged.
+    """Make the updates of some leaves zero, ``u <- 0``; pass the others unchanged.
 
     Put it last in a chain: a weight decay after it would move the frozen leaves, and is
     an error unless it has a mask. Earlier transformations still keep state for the

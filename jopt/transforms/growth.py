@@ -30,8 +30,8 @@ def limit_norm_growth(max_growth: ScalarOrSchedule = 1.01) -> GradientTransforma
     a leaf makes the whole leaf NaN and leaves the stored norm unchanged.
 
     Args:
-      max_growth: Upper bound of |u| / |u_before|, > 0; use a value above 1, or updates
-        never grow.
+      max_growth: Upper bound of ``|u| / |u_before|``, > 0; use a value above 1, or
+        updates never grow.
 
     Returns:
       A transformation whose state is one number per leaf. Put it after the

@@ -14,6 +14,7 @@ from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.values import arguments
 from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
@@ -38,7 +39,7 @@ def scale(step_size: ScalarOrSchedule) -> GradientTransformation:
     Array([-0.5, -0.5], dtype=float32)
     """
     arguments.finite(step_size=step_size)
-    return leafwise(lambda g: step_size * g)
+    return leafwise(lambda g: step_size * g, treatment=Treatment(factor=(step_size,)))
 
 
 @transformation
@@ -66,9 +67,10 @@ def scale_by_learning_rate(
     Array(0.1, dtype=float32)
     """
     arguments.nonnegative(learning_rate=learning_rate)
+    treatment = Treatment(factor=(-1.0 if flip_sign else 1.0, learning_rate))
     if flip_sign:
-        return leafwise(lambda g: -learning_rate * g)
-    return leafwise(lambda g: learning_rate * g)
+        return leafwise(lambda g: -learning_rate * g, treatment=treatment)
+    return leafwise(lambda g: learning_rate * g, treatment=treatment)
 
 
 @transformation
@@ -98,7 +100,11 @@ def scale_by_group(multiples: Mask) -> GradientTransformation:
     >>> tx.update(params, tx.init(params), params)[0]
     {'body': Array([-0.1], dtype=float32), 'head': Array([-1.], dtype=float32)}
     """
-    return leafwise(lambda g, *, multiple: multiple * g, mask=multiples)
+    return leafwise(
+        lambda g, *, multiple: multiple * g,
+        mask=multiples,
+        treatment=Treatment(factor=(1.0,)),
+    )
 
 
 @transformation

@@ -11,9 +11,13 @@ from jopt import tree
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation, Place
+from jopt.core.treatment import Treatment
 from jopt.values import arguments
 from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
+
+
+LINEAR = Treatment(linear=True)
 
 
 class TraceState(NamedTuple):
@@ -73,7 +77,7 @@ def trace(
         return (g + decay * m if nesterov else m), m
 
     if dampening is None:
-        return leafwise(rule, state=TraceState, trace=slot)
+        return leafwise(rule, state=TraceState, treatment=LINEAR, trace=slot)
     arguments.fraction(dampening=dampening)
     if nesterov:
         raise ValueError(
@@ -88,7 +92,7 @@ def trace(
         m = decay * m + share * g
         return m, m
 
-    return leafwise(dampened, scalars, DampenedTraceState, trace=slot)
+    return leafwise(dampened, scalars, DampenedTraceState, treatment=LINEAR, trace=slot)
 
 
 class ApplyEveryState(NamedTuple):
@@ -183,4 +187,5 @@ def ema(
         m = decay * m + (1 - decay) * g
         return (m / filled if debias else m), m
 
-    return leafwise(rule, scalars, EmaState, ema=zeros(accumulator_dtype))
+    slot = zeros(accumulator_dtype)
+    return leafwise(rule, scalars, EmaState, treatment=LINEAR, ema=slot)

@@ -12,6 +12,7 @@ from jopt.core.factory import transformation
 from jopt.core.key_stream import KeyStream
 from jopt.core.leaves import Leaves
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.tree import scalar
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -65,7 +66,7 @@ def add_noise(
             noisy[i] = _add_noise(noisy[i], leaf_key, deviation)
         return leaves.tree(noisy), AddNoiseState(count, next_key)
 
-    return GradientTransformation(init, update)
+    return GradientTransformation(init, update, treatment=Treatment(noise=True))
 
 
 @jax.jit

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.tree import scalar
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -165,5 +166,9 @@ def reduce_on_plateau(
     carry = dict.fromkeys(ReduceOnPlateauState._fields, 0.0)
     carry |= {"scale": 1.0, "best_value": math.inf if mode == "min" else -math.inf}
     return leafwise(
-        lambda g, *, scale: scale * g, scalars, ReduceOnPlateauState, carry=carry
+        lambda g, *, scale: scale * g,
+        scalars,
+        ReduceOnPlateauState,
+        carry=carry,
+        treatment=Treatment(factor=(1.0,)),
     )

@@ -13,6 +13,7 @@ from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -74,7 +75,10 @@ def proximal_decay(
         )
         return updates, state
 
-    return GradientTransformation(init, update)
+    treatment = Treatment(
+        factor=(-1.0, learning_rate), decay=(weight_decay,), mask=mask
+    )
+    return GradientTransformation(init, update, treatment=treatment)
 
 
 def _step(g: jax.Array, p: jax.Array, rate: Any, decay: Any) -> jax.Array:

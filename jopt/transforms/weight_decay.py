@@ -23,6 +23,7 @@ unscaled     subtracts ``w p``, whatever the learning rate.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -31,6 +32,7 @@ from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
+from jopt.core.treatment import Treatment
 from jopt.tree import ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -72,7 +74,8 @@ def add_decayed_weights(
     def rule(g, *, p, multiple):
         return g + (multiple * weight_decay) * p
 
-    return leafwise(rule, mask=mask)
+    treatment = Treatment(decay=(weight_decay,), linear=True)
+    return leafwise(rule, mask=mask, treatment=treatment)
 
 
 def decoupled_decay(weight_decay: Any, mask: Mask) -> list[GradientTransformation]:
@@ -120,7 +123,8 @@ def cautious_weight_decay(
         cosine = jnp.real(jnp.sign(g) * jnp.conj(jnp.sign(p)))
         return g + jnp.where(cosine >= 0, multiple * weight_decay, 0) * p
 
-    return leafwise(rule, mask=mask)
+    treatment = Treatment(decay=(weight_decay,), linear=True)
+    return leafwise(rule, mask=mask, treatment=treatment)
 
 
 @transformation
@@ -167,7 +171,8 @@ def independent_weight_decay(
     def rule(g, *, p, multiple):
         return g + ratio(multiple * weight_decay, peak_rate, peak_rate) * p
 
-    return leafwise(rule, mask=mask)
+    treatment = Treatment(decay=(weight_decay, _inverse(peak_rate)), linear=True)
+    return leafwise(rule, mask=mask, treatment=treatment)
 
 
 @transformation
@@ -217,4 +222,10 @@ def corrected_weight_decay(
     def rule(g, *, p, multiple):
         return g + ratio(multiple * weight_decay * rate, peak_rate, peak_rate) * p
 
-    return leafwise(rule, mask=mask)
+    treatment = Treatment(decay=(weight_decay, rate, _inverse(peak_rate)), linear=True)
+    return leafwise(rule, mask=mask, treatment=treatment)
+
+
+def _inverse(peak_rate: Any) -> float:
+    """Return 1 / peak_rate, or NaN if it changes in the run."""
+    return 1 / peak_rate if isinstance(peak_rate, float) else math.nan

@@ -94,7 +94,7 @@ def leaves_with_names(tree: Any, none: bool = False) -> list[tuple[str, Any]]:
 
 
 def is_none(x: Any) -> bool:
-    """Return whether ``x`` is None, for ``is_leaf`` of the functions of `jax.tree`."""
+    """Return whether ``x`` is None, for ``is_leaf`` of functions of ``jax.tree``."""
     return x is None
 
 

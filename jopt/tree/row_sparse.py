@@ -201,7 +201,7 @@ def is_leaf(x: Any) -> bool:
     """Return whether ``x`` counts as one leaf of the updates: None or a `RowSparse`.
 
     JAX sees no leaf in the first and two in the second. For ``is_leaf`` of the
-    functions of `jax.tree`.
+    functions of ``jax.tree``.
 
     Args:
       x: A part of a tree.

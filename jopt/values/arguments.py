@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import difflib
 import functools
 import inspect
 import math
@@ -23,6 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+from jopt.values.spelling import suggestion as suggestion
 
 
 _IN_RANGE = contextvars.ContextVar("in_range", default=True)
@@ -269,34 +270,6 @@ def function_of_step(name: str, value: Any) -> None:
             f"{name} must be a number or a function of the step, got "
             f"{name}={abbreviated(value)}, which takes {signature}"
         ) from None
-
-
-# What Keras and torch call arguments that have another name here.
-_NAMES_ELSEWHERE = {
-    "alpha": "decay",
-    "beta_1": "b1",
-    "beta_2": "b2",
-    "beta1": "b1",
-    "beta2": "b2",
-    "betas": "b1",
-    "clipnorm": "max_norm",
-    "dampening": "momentum",
-    "epsilon": "eps",
-    "global_clipnorm": "max_norm",
-    "lr": "learning_rate",
-    "rho": "decay",
-    "weight_decay_rate": "weight_decay",
-}
-
-
-def suggestion(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """A did-you-mean for an unknown word, or nothing."""
-    known = list(known)
-    by_lower_case = {name.lower(): name for name in reversed(known)}
-    close = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=cutoff)
-    if _NAMES_ELSEWHERE.get(word) in known:
-        return f" Did you mean {_NAMES_ELSEWHERE[word]!r}?"
-    return f" Did you mean {by_lower_case[close[0]]!r}?" if close else ""
 
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from jopt.values import registry
+from jopt.values import library, registry
 from jopt.values.arguments import abbreviated, text_of
 from jopt.values.limits import inside_data, limited
 from jopt.values.numbers import Tunable, tunable
@@ -17,9 +17,6 @@ from jopt.values.text import parsed
 
 # Functions by the names that a config has for them.
 Functions: TypeAlias = Mapping[str, Callable[..., Any]] | None
-
-# How to read a dict that has one of these keys: the forms of other libraries.
-readers: dict[str, Callable[[Mapping[str, Any], Functions], Any]] = {}
 
 
 def to_config(value: Any) -> dict[str, Any]:
@@ -84,7 +81,7 @@ def from_config(
     if not isinstance(config, Mapping):
         raise _not_a_config(config)
     limited(config, inside_data)
-    for key, read in readers.items():
+    for key, read in library.readers.items():
         if key in config:
             return read(config, custom_objects)
     return _decode(config, custom_objects)

@@ -7,7 +7,7 @@ from typing import Any
 
 import lazy_loader
 
-from jopt.values.arguments import suggestion
+from jopt.values.spelling import suggestion
 
 
 Page = tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]

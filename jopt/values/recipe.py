@@ -46,8 +46,8 @@ class Recipe:
 
     def __repr__(self) -> str:
         args, kwargs = self.call()
-        shown = [_show(value) for value in args]
-        shown += [f"{name}={_show(value)}" for name, value in kwargs.items()]
+        shown = [shown_argument(value) for value in args]
+        shown += [f"{name}={shown_argument(value)}" for name, value in kwargs.items()]
         return f"{self.name}({', '.join(shown)})"
 
 
@@ -120,13 +120,14 @@ def _make(
     return factory(*args, **kwargs)
 
 
-def _show(value: Any) -> str:
+def shown_argument(value: Any) -> str:
+    """An argument as it stands in the ``repr`` of a call."""
     if inspect.isroutine(value) or inspect.isclass(value):
         return value.__qualname__
     if isinstance(value, jax.Array) and value.ndim == 0:
         return str(value)
     if type(value) is tuple:
-        return f"({', '.join(map(_show, value))}{',' * (len(value) == 1)})"
+        return f"({', '.join(map(shown_argument, value))}{',' * (len(value) == 1)})"
     return text_of(value)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar, get_args
 
-from jopt.values import arguments
+from jopt.values import arguments, library
 from jopt.values.arguments import suggestion, text_of
 
 
@@ -18,24 +18,6 @@ Kind = Literal["optimizer", "schedule", "transform", "wrapper"]
 
 _factories: dict[str, Any] = {}
 _functions: dict[str, Callable[..., Any]] = {}
-# The library's own names, and what imports the modules that they and others are in.
-_public: Collection[str] = ()
-_load: Callable[[str], Any]
-_load_doors: Callable[[], Any]
-
-
-def declare(
-    names: Collection[str], load: Callable[[str], Any], load_doors: Callable[[], Any]
-) -> None:
-    """Make known which names there are before their modules have been imported.
-
-    Args:
-      names: All public names of the library.
-      load: Imports what one of them stands for, which registers it if it is a factory.
-      load_doors: Imports the doors to other libraries, with factories of their own.
-    """
-    global _public, _load, _load_doors
-    _public, _load, _load_doors = names, load, load_doors
 
 
 def register(factory: Callable[..., Any]) -> None:
@@ -86,7 +68,7 @@ def config_function(function: F) -> F:
 def _add(known: dict[str, Any], function: Callable[..., Any], what: str) -> None:
     name, module = function.__name__, function.__module__
     owner = getattr(known.get(name), "__module__", None)
-    if owner is None and name in _public and not module.startswith("jopt."):
+    if owner is None and name in library.names and not module.startswith("jopt."):
         owner = "jopt"
     # A module that is imported again, or a notebook cell that is run again, redefines.
     if owner is not None and owner != module:
@@ -99,13 +81,13 @@ def _add(known: dict[str, Any], function: Callable[..., Any], what: str) -> None
 
 def public(name: str) -> Any:
     """What the library has under this name, or None."""
-    return _load(name) if name in _public else None
+    return library.load(name) if name in library.names else None
 
 
 def factory(name: str) -> Callable[..., Any] | None:
     """The factory of this name, or None."""
     if name not in _factories and public(name) is None:
-        _load_doors()
+        library.load_doors()
     return _factories.get(name)
 
 
@@ -118,7 +100,7 @@ def function(name: str) -> Callable[..., Any] | None:
 
 def factories() -> dict[str, Any]:
     """All factories by name; imports the modules that have not been needed so far."""
-    for name in _public:
+    for name in library.names:
         public(name)
     return dict(_factories)
 

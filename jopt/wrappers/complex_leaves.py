@@ -168,6 +168,7 @@ def _split_trees(inner: GradientTransformation) -> GradientTransformation:
         changing=inner.changing,
         gain=inner.gain,
         place=inner.place,
+        treatment=inner.treatment,
         fixed_name=inner.name,
         recipe=inner.recipe,
     )

@@ -12,7 +12,7 @@ import optax.contrib
 import pytest
 
 import jopt
-from tests.laws.problem import types
+from jopt.testing.comparison import types
 
 
 WITHOUT_ROW = {

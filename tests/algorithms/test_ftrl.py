@@ -49,6 +49,7 @@ CASES = [
     Case(
         "ftrl",
         {"l1": 0.001, "l2": 0.01, "beta": 0.1},
+        moves_without_gradient=True,
         complex_leaves=False,
         rate_for_descent=0.5,
     ),

@@ -61,7 +61,8 @@ def soft_lion(
 
 
 CASES = [
-    Case("lion", rate_for_descent=2.0**-6),
+    # The default has a decay.
+    Case("lion", rate_for_descent=2.0**-6, moves_without_gradient=True),
     transform("scale_by_lion", core_of(lion, weight_decay=0.0)),
     Case(
         "lion",

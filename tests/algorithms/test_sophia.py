@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import jopt
-from tests.laws.problem import as_dtype, draw, types
+from jopt.testing.comparison import types
+from jopt.testing.problem import as_dtype, draw
 from tests.parity.row import torch_like
 from tests.twins.base import Array, Scalar, at, double, steps
 

@@ -31,7 +31,7 @@ from jopt.checkpoint import (
     save,
     seal,
 )
-from tests.laws.problem import types
+from jopt.testing.comparison import types
 
 
 FORMS = ["run", "run.npz", "run.safetensors", "run.msgpack"]

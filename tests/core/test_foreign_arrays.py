@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import jopt
+from jopt.testing.problem import small
 from tests.catalogue import CASES
-from tests.laws.problem import small
 
 
 ONCE = list({case.name: case for case in reversed(CASES)}.values())

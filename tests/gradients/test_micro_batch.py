@@ -14,7 +14,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jopt
-from tests.laws.problem import as_dtype, types
+from jopt.testing.comparison import types
+from jopt.testing.problem import as_dtype
 
 
 RNG = np.random.default_rng(0)

@@ -22,8 +22,8 @@ import jopt
 from jopt.core.chain import Chain
 from jopt.core.leafwise import Leafwise
 from jopt.interop.flax import TrainState
-from tests.laws.problem import types
-from tests.laws.test_laws import ONCE
+from jopt.testing.comparison import types
+from tests.catalogue import ONCE
 from tests.parity.sparse import GOLDEN, GRADS, IDS, LIBRARIES, ROWS, oracle, rows_of
 from tests.parity.sparse import TABLE as START
 from tests.public import public

@@ -16,7 +16,8 @@ import optax.contrib
 import pytest
 
 import jopt
-from tests.laws.problem import as_dtype, types
+from jopt.testing.comparison import types
+from jopt.testing.problem import as_dtype
 
 
 # A loss with its gradient by hand: 0.5 w.A w + 0.25 c.w^4 over two leaves, whose

@@ -237,6 +237,11 @@ def shapes_in_schema(c: Case) -> Any:
     return {name: np.zeros(x["shape"], x["dtype"]) for name, x in entries.items()}
 
 
+def described(c: Case) -> Any:
+    leaves = jopt.describe(c.tx, c.params).leaves
+    return {x.path: np.array([x.param_bytes, x.state_bytes]) for x in leaves}
+
+
 def sums_of_rest(c: Case) -> Any:
     return jopt.tree.map_params(
         c.tx, lambda x, p: x + p, c.state, c.params, params=c.params
@@ -312,6 +317,7 @@ CALLS: dict[str, Call] = {
         lambda c: jopt.state_dict(c.state), None, jopt.sm3(0.1)
     ),
     "schema": Call(shapes_in_schema),
+    "describe": Call(described),
     "load_state_dict": Call(
         lambda c: jopt.load_state_dict(c.tx, c.params, jopt.state_dict(c.state)),
         fresh_state_of,

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 import jopt
-from tests.laws.problem import loss
+from jopt.testing.problem import loss
+from jopt.testing.subject import Subject
 
 
 Tree = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Case:
-    """One factory with some arguments."""
+class Case(Subject):
+    """One factory with some arguments, of which everything is known."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -28,12 +29,31 @@ class Case:
     rate_for_descent: float = 0.05  # at which a quadratic and Rosenbrock go down
     needs_value: bool = False  # the twin then takes value=loss
     moves_without_gradient: bool = False  # by a decay that its arguments do not name
+    integer_leaves: bool = False
+    largest_float16: float = 6e4
     part: bool = False  # the core of an optimizer that has a row of its own
+    is_strict = True
+    is_foreign = False
+    has_twin = True
+
+    def __post_init__(self) -> None:
+        if "decay" in self.id:
+            object.__setattr__(self, "moves_without_gradient", True)
 
     @property
     def id(self) -> str:
         options = ",".join(f"{k}={v}" for k, v in self.options.items())
         return f"{self.name}({options})"
+
+    @property
+    def tx(self) -> jopt.GradientTransformation:
+        """The transformation."""
+        return self.make()
+
+    @property
+    def recipe(self) -> Any:
+        """The call that makes the transformation."""
+        return self.make().recipe
 
     @property
     def is_optimizer(self) -> bool:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import jopt
+from jopt.testing.problem import update
 from tests.catalogue import CASES, file_of
-from tests.laws.problem import update
 
 
 ROOM = "tests/algorithms/"

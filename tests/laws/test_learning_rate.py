@@ -15,8 +15,8 @@ import pytest
 
 import jopt
 from jopt.interop import keras, torch
+from jopt.testing.problem import as_dtype, draw, stack, update
 from tests.catalogue import OPTIMIZERS
-from tests.laws.problem import as_dtype, draw, stack, update
 
 
 PARAMS, GRADS = as_dtype(draw(steps=3), jnp.float32)

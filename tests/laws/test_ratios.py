@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 import jopt
+from jopt.testing.problem import small, stack, update
 from tests.catalogue import CASES, Case
-from tests.laws.problem import small, stack, update
-from tests.laws.test_laws import numbers_of
 
 
 ONCE = list({case.name: case for case in reversed(CASES)}.values())
@@ -30,7 +29,7 @@ WHEN = {"from the start": 0, "from the third step": 2}
 
 @pytest.mark.parametrize("case", ONCE, ids=lambda case: case.id)
 def test_numbers_and_norms_that_become_zero_give_finite_updates(case: Case) -> None:
-    numbers = {n: jopt.tunable(x) for n, x in numbers_of(case).items()}
+    numbers = {n: jopt.tunable(x) for n, x in case.numbers.items()}
     tx = case.make(**numbers)
     params, _ = small()
     # By the names of the state, which has some numbers more than once.

@@ -13,9 +13,9 @@ import pytest
 
 import jopt
 from jopt.core.factory import StorageDtype
+from jopt.testing.problem import update
 from jopt.values import registry
 from tests.catalogue import CASES, Case
-from tests.laws.problem import update
 
 
 def storage_arguments(factory: Any) -> list[str]:

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import pytest
 
 import jopt
+from jopt.testing.problem import small
 from tests.catalogue import CASES, Case
-from tests.laws.problem import small
 
 
 once = pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import pytest
 from flax import nnx
 
 import jopt
-from tests.laws.problem import as_dtype, draw, types
+from jopt.testing.comparison import types
+from jopt.testing.problem import as_dtype, draw
 
 
 PARAMS, GRADS = as_dtype(draw(steps=4), jnp.float32)

@@ -16,7 +16,7 @@ import pytest
 
 import jopt
 from jopt import Cast, Drop, Rename, Reset
-from tests.laws.problem import as_dtype, draw
+from jopt.testing.problem import as_dtype, draw
 
 
 PARAMS, GRADS = as_dtype(draw(steps=4), jnp.float32)

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jopt
-from tests.laws.problem import as_dtype, draw
+from jopt.testing.problem import as_dtype, draw
 
 
 PARAMS, GRADS = as_dtype(draw(steps=4), jnp.float32)

@@ -19,8 +19,8 @@ import pytest
 from flax import nnx
 
 import jopt
+from jopt.testing.problem import small
 from tests.catalogue import CASES, Case
-from tests.laws.problem import small
 from tests.tools import golden_states as checkpoints
 
 

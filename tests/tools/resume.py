@@ -19,8 +19,8 @@ import numpy as np
 
 import jopt
 from jopt import checkpoint
+from jopt.testing.problem import loss
 from tests.catalogue import OPTIMIZERS
-from tests.laws.problem import loss
 
 
 FORMS = ("orbax", "file.msgpack", "file.npz", "file.safetensors")

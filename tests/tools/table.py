@@ -1,9 +1,10 @@
-"""The README's table of optimizers, from the registry and the parity tests.
+"""The table and the formulas of optimizers, from the registry and the parity tests.
 
 `python -m tests.tools.table` measures every parity row against the golden numbers,
-keeps the deviations in parity/golden/deviations.json, and writes the table into
-`PAGE`. Names and papers come from the docstrings; what an optimizer stores and needs
-comes from the optimizer itself.
+keeps the deviations in parity/golden/deviations.json, and writes table and formulas
+into `PAGE`, and what it measured as data into `MEASURED`, for the command line.
+Formulas and papers come from the docstrings; what an optimizer stores and needs comes
+from the optimizer itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import collections
 import json
 import math
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 
 import jopt
+from jopt.cli.catalogue import MEASURED
+from jopt.inspect import formulas
 from jopt.values import registry
 from tests.catalogue import ROWS, WIDTHS, key
 from tests.parity.numbers import DEVIATIONS, both, deviation
@@ -61,31 +63,24 @@ def made(name: str) -> Any:
 
 
 def paper(name: str) -> str:
-    """Authors and year, as the docstring has them last: Authors, "Title", year."""
-    factory = registry.factories()[name]
-    pattern = r'([A-Z][^.;:"`()<>=]*?),? "[^"]+", (?:\w+ )?(\d{4})'
-    for text in (factory.__doc__, sys.modules[factory.__module__].__doc__):
-        text = " ".join((text or "").split(">>>")[0].replace("et al.", "et al").split())
-        found = re.findall(pattern, text)
-        if found:
-            break
-    if not found:
+    """Authors and year, as the docstring has them."""
+    found = formulas.paper(name)
+    if found is None:
         raise ValueError(
             f'the docstring of {name} has no source: Authors, "Title", year'
         )
-    authors, year = found[-1]
-    return f"{authors.replace('et al', 'et al.')}, {year}"
+    return found
 
 
-def stored(name: str) -> str:
+def stored(name: str) -> float:
     """Bytes of state per float32 parameter of a square matrix."""
     params = {"kernel": jax.ShapeDtypeStruct(SHAPE, jnp.float32)}
     state = jax.eval_shape(made(name).init, params)
     nbytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    return f"{nbytes / math.prod(SHAPE):.2g}" if nbytes > 999 else "0"
+    return float(f"{nbytes / math.prod(SHAPE):.2g}") if nbytes > 999 else 0.0
 
 
-def needed(name: str) -> str:
+def needed(name: str) -> list[str]:
     """What an update takes beyond updates and state, as its errors say."""
     params = {"kernel": jnp.ones((8, 8))}
     tx, given = made(name), {}
@@ -104,7 +99,7 @@ def needed(name: str) -> str:
         else:
             break
     words = {"obj_fn": "the loss, for second gradients"}
-    return ", ".join(words.get(word, word) for word in given) or "-"
+    return [words.get(word, word) for word in given]
 
 
 def compared() -> dict[str, list[Any]]:
@@ -124,32 +119,68 @@ def power_of_ten(x: float) -> str:
     return "0" if x == 0 else f"1e{math.ceil(math.log10(x))}"
 
 
-def table(deviations: dict[str, dict[str, float]]) -> str:
+def table(facts: dict[str, Any]) -> str:
     """The table as Markdown."""
     lines = [
-        "| optimizer | paper | state | needs | same numbers as | float32 | float64 |",
-        "|---|---|---|---|---|---|---|",
+        "| optimizer | paper | state | needs | same numbers as | within |",
+        "|---|---|---|---|---|---|",
     ]
-    rows = compared()
-    for name in optimizers():
-        of = collections.Counter(TITLES.get(r.library, r.library) for r in rows[name])
-        libraries = ", ".join(f"{library} {n}" for library, n in sorted(of.items()))
+    for name, fact in facts.items():
+        of = fact["same_numbers"]
+        counts = {TITLES.get(x["library"], x["library"]): x["settings"] for x in of}
         largest = [
-            power_of_ten(max((deviations[key(r)][w] for r in rows[name]), default=0.0))
-            for w in ("float32", "float64")
+            power_of_ten(max(x[width] for x in of)) if of else ""
+            for width in ("float32", "float64")
         ]
-        if not rows[name]:
-            largest = ["", ""]
         cells = [
-            f"`{name}`",
+            f"[`{name}`](#{name})",
             paper(name),
-            stored(name),
-            needed(name),
-            libraries,
-            *largest,
+            f"{fact['state_bytes']:.2g}",
+            ", ".join(fact["needs"]) or "-",
+            ", ".join(f"{library} {n}" for library, n in sorted(counts.items())),
+            " / ".join(largest) if of else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def measured_facts(deviations: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """What is measured of each optimizer, for the table and for ``jopt show``."""
+    facts: dict[str, Any] = {}
+    rows = compared()
+    for name in optimizers():
+        libraries = []
+        for library in sorted({row.library for row in rows[name]}):
+            of = [row for row in rows[name] if row.library == library]
+            calls = [re.search(r"[A-Za-z]\w*", row.oracle) for row in of]
+            libraries.append(
+                {
+                    "library": library,
+                    "settings": len(of),
+                    "names": sorted({call[0] for call in calls if call}),
+                    **{w: max(deviations[key(r)][w] for r in of) for w in WIDTHS},
+                }
+            )
+        facts[name] = {
+            "state_bytes": stored(name),
+            "needs": needed(name),
+            "same_numbers": libraries,
+        }
+    return facts
+
+
+def rules() -> str:
+    """The formula of each optimizer as Markdown."""
+    sections = []
+    for name in optimizers():
+        # A summary that is a formula is in the block, too.
+        text = formulas.summary(name).replace("``", "`")
+        text = text.partition(":")[0] + "." if "<-" in text else text
+        sections.append(
+            f"### {name}\n\n{text} {paper(name)}; `jopt.{name}`\n\n"
+            f"```text\n{formulas.formula(name)}\n```\n"
+        )
+    return "\n".join(sections)
 
 
 def write(page: Path, name: str, module: str, text: str) -> None:
@@ -169,7 +200,10 @@ def main() -> None:
         for row in ROWS
     }
     DEVIATIONS.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n")
-    write(PAGE, "optimizers", "tests.tools.table", table(measured))
+    facts = measured_facts(measured)
+    write(PAGE, "optimizers", "tests.tools.table", table(facts))
+    write(PAGE, "formulas", "tests.tools.table", rules())
+    MEASURED.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import jopt
-from tests.laws.problem import as_dtype
+from jopt.testing.problem import as_dtype
 
 
 WITHOUT_ROW = {

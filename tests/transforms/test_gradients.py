@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import chex
 import jax.numpy as jnp
@@ -65,9 +66,10 @@ CASES = [
     transform("identity", times(1.0)),
     transform("scale_by_sign"),
     transform("scale_by_trust_ratio"),
-    transform("set_to_zero", times(0.0)),
+    # Integers may be frozen.
+    replace(transform("set_to_zero", times(0.0)), integer_leaves=True),
     transform("zero_nans"),
-    transform("freeze", times(0.0), mask=True),
+    replace(transform("freeze", times(0.0), mask=True), integer_leaves=True),
 ]
 
 WITHOUT_ROW = {

@@ -16,9 +16,10 @@ import optax as real_optax
 import pytest
 
 import jopt
+from jopt.testing.comparison import types
+from jopt.testing.problem import as_dtype, draw
 from tests.benchmarks.traffic import traffic
 from tests.laws.case import transform
-from tests.laws.problem import as_dtype, draw, types
 from tests.parity.row import keras, optax
 from tests.twins.base import Array, double
 

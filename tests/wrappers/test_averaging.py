@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import jopt
+from jopt.testing.problem import as_dtype, draw, updates_of
 from tests.laws.case import transform
-from tests.laws.problem import as_dtype, draw, updates_of
 from tests.parity.row import keras
 from tests.twins.base import Array, Scalar, at, double, steps
 

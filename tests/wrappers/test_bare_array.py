@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import pytest
 
 import jopt
-from tests.laws.case import Case
-from tests.laws.problem import types, update
-from tests.laws.test_laws import each_optimizer
+from jopt.testing.comparison import types
+from jopt.testing.problem import update
+from tests.catalogue import ONCE, Case
 from tests.wrappers.test_old_state import WRAPPERS
 
 
@@ -35,7 +35,9 @@ def check_left_out(inner: Any) -> None:
         chex.assert_trees_all_equal(jopt.eval_params(tx, after, P, default=P), P)
 
 
-@each_optimizer
+@pytest.mark.parametrize(
+    "case", [case for case in ONCE if case.is_optimizer], ids=lambda case: case.id
+)
 def test_every_optimizer_may_hold_nothing_of_a_bare_array(case: Case) -> None:
     check_left_out(case.make())
 

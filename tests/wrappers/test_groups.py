@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import jopt
+from jopt.testing.problem import draw
 from tests.core.test_masks import CONTAINERS
-from tests.laws.problem import draw
 from tests.public import public
 
 

@@ -15,8 +15,9 @@ import optax
 import pytest
 
 import jopt
+from jopt.testing.comparison import types
+from jopt.testing.problem import as_dtype, draw
 from tests.laws.case import Case, transform
-from tests.laws.problem import as_dtype, draw, types
 from tests.twins.base import Array, Scalar, at, double
 from tests.wrappers.test_accumulation import accumulate_sgd
 

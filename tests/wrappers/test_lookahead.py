@@ -21,8 +21,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jopt
+from jopt.testing.problem import as_dtype, draw, loss, stack
 from tests.laws.case import transform
-from tests.laws.problem import as_dtype, draw, loss, stack
 from tests.twins.base import Array, Scalar, at, double, steps
 
 

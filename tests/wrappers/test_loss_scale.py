@@ -15,8 +15,8 @@ import pytest
 from flax import nnx
 
 import jopt
+from jopt.testing.problem import as_dtype, draw
 from tests.laws.case import transform
-from tests.laws.problem import as_dtype, draw
 from tests.parity.loss_scale import GOLDEN, LIBRARIES, gradients, oracle, rows_of
 from tests.twins.base import Array, Scalar, at, double
 

@@ -11,10 +11,10 @@ import optax as real_optax
 import pytest
 
 import jopt
+from jopt.testing.problem import as_dtype, draw, trajectory
 from jopt.tree.paths import map_leaves
 from tests.algorithms.test_adam import adam
 from tests.laws.case import core_of, transform
-from tests.laws.problem import as_dtype, draw, trajectory
 from tests.parity.row import optax
 
 

@@ -1,5 +1,6 @@
 """The public names of ``jopt.interop.keras``."""
 
+# Optimizers.
 from .optimizers import (
     SGD as SGD,
     Adadelta as Adadelta,
@@ -17,6 +18,8 @@ from .adams import (
     Nadam as Nadam,
     ScheduleFreeAdamW as ScheduleFreeAdamW,
 )
+
+# Schedules.
 from .schedules import (
     CosineDecay as CosineDecay,
     CosineDecayRestarts as CosineDecayRestarts,
@@ -27,6 +30,8 @@ from .schedules import (
     PiecewiseConstantDecay as PiecewiseConstantDecay,
     PolynomialDecay as PolynomialDecay,
 )
+
+# Around an optimizer, and between Keras and jopt.
 from .factories import KerasOptimizer as KerasOptimizer, KerasSchedule as KerasSchedule
 from .layouts import Layout as Layout
 from .loss_scale import LossScaleOptimizer as LossScaleOptimizer

@@ -32,7 +32,7 @@ from jopt.core.factory import Schedule
 from jopt.core.transformation import GradientTransformation
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated, suggestion, text_of
-from jopt.values.config import readers
+from jopt.values.library import readers
 from jopt.values.numbers import Tunable, is_declared, normalize, number
 from jopt.wrappers.loss_scale import scale_loss
 

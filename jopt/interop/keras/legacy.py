@@ -319,7 +319,7 @@ def Nadam(
       beta_2: Decay of the second moment, in [0, 1).
       epsilon: Added to the root of the second moment, > 0; None or 0 means 1e-7.
       decay: How fast the momentum warms up, >= 0.
-      schedule_decay: Older name of `decay`; it takes precedence.
+      schedule_decay: Older name of ``decay``; it takes precedence.
       **options: The options of every optimizer.
 
     >>> Nadam()

@@ -34,7 +34,7 @@ class OptimizerMap(Remembered, MutableMapping[str, GradientTransformation]):
         with separate states, as after Keras has read its config.
 
     Raises:
-      ArgumentError: A value is not a transformation, or a key is not a string.
+      TypeError: A value is not a transformation, or a key is not a string.
       ValueError: An optimizer is a LossScaleOptimizer or a MultiOptimizer, or a key is
         not a regular expression. When an item is set: the map has the key already. When
         an item is read: two keys match.
@@ -74,7 +74,7 @@ class OptimizerMap(Remembered, MutableMapping[str, GradientTransformation]):
         config: Mapping[str, Any],
         custom_objects: Mapping[str, Callable[..., Any]] | None = None,
     ) -> OptimizerMap:
-        """Make the map of Keras's ``get_config()``; see `Factory.from_config`."""
+        """Make the map of Keras's ``get_config()``."""
         values = decoded(dict(config), custom_objects)
         try:
             return cls(**values)

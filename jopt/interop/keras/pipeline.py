@@ -72,7 +72,8 @@ TEXTS = {
     "weight_decay": "Before each step the parameters shrink by ``learning_rate "
     "weight_decay``, >= 0; None means 0.",
     "clipnorm": "Bound on the norm of each leaf of the gradient; None or 0 means no "
-    "bound. Only one of `clipnorm`, `clipvalue` and `global_clipnorm` may be set.",
+    "bound. Only one of ``clipnorm``, ``clipvalue`` and ``global_clipnorm`` may be "
+    "set.",
     "clipvalue": "Bound on the magnitude of each element of the gradient; None or 0 "
     "means no bound.",
     "global_clipnorm": "Bound on the norm of the whole gradient; None or 0 means no "

@@ -7,6 +7,7 @@ from .states import (
     to_optax_state as to_optax_state,
 )
 
+# The contract.
 from .base import (
     EmptyState as EmptyState,
     MaskedNode as MaskedNode,
@@ -29,6 +30,7 @@ from .base import (
     with_extra_args_support as with_extra_args_support,
 )
 
+# Parts of optimizers.
 from .scaling import (
     identity as identity,
     init_empty_state as init_empty_state,
@@ -85,6 +87,7 @@ from .scaling import (
     stateless_with_tree_map as stateless_with_tree_map,
 )
 
+# Groups of leaves.
 from .masking import (
     MaskedState as MaskedState,
     masked as masked,
@@ -96,6 +99,7 @@ from .masking import (
     selective_transform as selective_transform,
 )
 
+# Clipping and other processing.
 from .processing import (
     ClipState as ClipState,
     ClipByGlobalNormState as ClipByGlobalNormState,
@@ -119,6 +123,7 @@ from .processing import (
     flatten as flatten,
 )
 
+# Wrappers.
 from .wrapping import (
     ConditionFn as ConditionFn,
     ConditionallyTransformState as ConditionallyTransformState,
@@ -142,6 +147,7 @@ from .wrapping import (
     measure_with_ema as measure_with_ema,
 )
 
+# Hyperparameters in the state.
 from .injecting import (
     StatefulSchedule as StatefulSchedule,
     WrappedSchedule as WrappedSchedule,
@@ -151,6 +157,7 @@ from .injecting import (
     inject_stateful_hyperparams as inject_stateful_hyperparams,
 )
 
+# Optimizers.
 from .optimizers import (
     sgd as sgd,
     noisy_sgd as noisy_sgd,
@@ -184,6 +191,7 @@ from .optimizers import (
     sm3 as sm3,
 )
 
+# Functions.
 from .functions import (
     apply_updates as apply_updates,
     incremental_update as incremental_update,
@@ -192,6 +200,7 @@ from .functions import (
     per_example_layer_norm_clip as per_example_layer_norm_clip,
 )
 
+# Line searches, which are yet to come.
 from .linesearch import (
     lbfgs as lbfgs,
     scale_by_lbfgs as scale_by_lbfgs,
@@ -204,6 +213,7 @@ from .linesearch import (
     ZoomLinesearchInfo as ZoomLinesearchInfo,
 )
 
+# Numbers and trees.
 from .numerics import (
     global_norm as global_norm,
     matrix_inverse_pth_root as matrix_inverse_pth_root,
@@ -232,6 +242,7 @@ from .microbatching import (
     microbatch as microbatch,
 )
 
+# Schedules.
 from .schedules import (
     constant_schedule as constant_schedule,
     cosine_decay_schedule as cosine_decay_schedule,
@@ -249,6 +260,7 @@ from .schedules import (
     warmup_exponential_decay_schedule as warmup_exponential_decay_schedule,
 )
 
+# Losses.
 from .losses import (
     convex_kl_divergence as convex_kl_divergence,
     cosine_distance as cosine_distance,

@@ -155,7 +155,7 @@ def scale_by_muon(
       adaptive: Whether to multiply by the inner product of update and momentum.
       preconditioning: What the matrices are divided by first: the norm
         ``"frobenius"``, ``"spectral"`` or ``"schatten"``, or ``"aol"``, a number for
-        each row; see `jopt.algorithms.polar.orthogonalize`.
+        each row.
       weight_dimension_numbers: A tree of `MuonDimensionNumbers`, or a prefix of one, or
         a function that returns one; None means matrices of two axes.
 

@@ -1,0 +1,138 @@
+"""The commands, their arguments and their help.
+
+A command imports what it needs when it runs: help and usage errors do not wait for JAX.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jopt._version import __version__
+from jopt.cli.output import reported
+
+
+app = typer.Typer(
+    help="Optimizers for JAX: look them up, describe, draw, check and compare them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+checkpoint = typer.Typer(
+    help="Look into checkpoints: what is in them, are they whole, how do they differ.",
+    no_args_is_help=True,
+)
+app.add_typer(checkpoint, name="checkpoint")
+
+AsJSON = Annotated[bool, typer.Option("--json", help="Write JSON instead of text.")]
+
+
+class Kind(enum.StrEnum):
+    """The kinds of factories."""
+
+    optimizer = enum.auto()
+    schedule = enum.auto()
+    transform = enum.auto()
+    wrapper = enum.auto()
+
+
+def without_accelerator() -> None:
+    """Let JAX use the CPU: these commands compute next to nothing."""
+    if "jax" not in sys.modules:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"jopt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    """Options of all commands."""
+
+
+@app.command("list")
+@reported
+def list_(
+    pattern: Annotated[
+        str, typer.Argument(help="A part of the name, or a pattern such as 'adam*'.")
+    ] = "",
+    kind: Annotated[
+        Kind | None, typer.Option(help="Only what is of this kind.")
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """List optimizers, schedules, transforms and wrappers by name."""
+    without_accelerator()
+    from jopt.cli import catalogue
+
+    raise typer.Exit(catalogue.list_factories(pattern, kind, as_json))
+
+
+@app.command()
+@reported
+def show(
+    name: Annotated[str, typer.Argument(help="A name that 'jopt list' lists.")],
+    as_json: AsJSON = False,
+) -> None:
+    """Show the rule, paper, defaults and memory of one, and who has its numbers."""
+    without_accelerator()
+    from jopt.cli import catalogue
+
+    catalogue.show(name, as_json)
+
+
+@checkpoint.command("ls")
+@reported
+def ls(
+    path: Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run.")],
+    as_json: AsJSON = False,
+) -> None:
+    """List the arrays of a checkpoint, or the checkpoints of a run."""
+    without_accelerator()
+    from jopt.cli import checkpoints
+
+    checkpoints.ls(path, as_json)
+
+
+@checkpoint.command("verify")
+@reported
+def verify(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Checkpoints, and folders of runs.")
+    ],
+    as_json: AsJSON = False,
+) -> None:
+    """Read all bytes and compare their checksums; exit with 1 if there is damage."""
+    without_accelerator()
+    from jopt.cli import checkpoints
+
+    raise typer.Exit(checkpoints.verify(paths, as_json))
+
+
+@checkpoint.command("diff")
+@reported
+def diff(
+    a: Annotated[Path, typer.Argument(help="A checkpoint.", metavar="A")],
+    b: Annotated[Path, typer.Argument(help="Another one.", metavar="B")],
+    as_json: AsJSON = False,
+) -> None:
+    """Show what differs between two checkpoints; exit with 1 if something does."""
+    without_accelerator()
+    from jopt.cli import checkpoints
+
+    raise typer.Exit(checkpoints.diff(a, b, as_json))

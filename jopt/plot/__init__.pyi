@@ -1,0 +1,5 @@
+"""Every public name of jopt.plot."""
+
+from .schedule_lines import schedules as schedules
+from .training_run import run as run, update_ratios as update_ratios
+from .surfaces import trajectories as trajectories

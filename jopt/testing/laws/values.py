@@ -1,0 +1,71 @@
+"""A transformation is a value: equal to any other that an equal call makes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from typing import Any
+
+from jopt.core.chain import chain
+from jopt.testing import comparison, needs
+from jopt.testing.law import law
+from jopt.testing.problem import update
+from jopt.testing.subject import Subject
+from jopt.transforms.gradients import identity
+from jopt.values import registry
+from jopt.values.config import from_config, to_config
+
+
+def copies(subject: Subject) -> dict[str, Any]:
+    """The value in other ways: made again, read from text and data, copied."""
+    tx = subject.make()
+    return {
+        "what the same call makes": subject.make(),
+        "what repr evaluates to": eval(repr(tx), {}, Names()),
+        "from_config of repr": from_config(repr(tx)),
+        "from_config(to_config(…))": from_config(json.loads(json.dumps(to_config(tx)))),
+        "what pickle restores": pickle.loads(pickle.dumps(tx)),
+        "copy.deepcopy": copy.deepcopy(tx),
+    }
+
+
+FIX = (
+    "decorate the factory with @jopt.transformation, and give it arguments that can be "
+    "compared and written down: numbers, text, lists, schedules, transformations, and "
+    "functions that @jopt.config_function has registered. Read nothing that is not an "
+    "argument. pickle finds a factory at the top level of its module only."
+)
+
+
+@law("values", fix=FIX, needs=[needs.recipe])
+def equal_recipes_are_equal_and_survive_repr_config_pickle_and_copy(
+    subject: Subject,
+) -> None:
+    """Equal calls make equal values, which repr, config, pickle and copy preserve."""
+    tx = subject.make()
+    again = copies(subject)
+    for how, other in again.items():
+        assert other == tx, f"{how} differs: {other!r} instead of {tx!r}"
+        assert hash(other) == hash(tx), f"{how} is equal and has another hash"
+    assert tx != chain(tx, identity()), "it equals a chain that it is in"
+    for name, x in subject.numbers.items():
+        if name == "learning_rate":
+            other = subject.make(**{name: 0.123 if x != 0.123 else 0.2})
+            assert tx != other, f"it equals {other!r}, which has another {name}"
+    # The copy is not only equal but does the same.
+    params, grads = subject.small()
+    expected = update(tx, grads, tx.init(params), params)
+    for how, other in again.items():
+        found = update(other, grads, other.init(params), params)
+        comparison.equal(found, expected, f"the update of {how}")
+
+
+class Names(dict[str, Any]):
+    """What a text may call: every registered factory and function, by name."""
+
+    def __missing__(self, name: str) -> Any:
+        found = registry.factory(name) or registry.function(name)
+        if found is None:
+            raise KeyError(name)
+        return found
