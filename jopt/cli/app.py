@@ -18,7 +18,7 @@ from jopt.cli.output import reported
 
 
 app = typer.Typer(
-    help="Optimizers for JAX: look them up, describe, draw and check them.",
+    help="Optimizers for JAX: look them up, describe, draw, check and compare them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -168,6 +168,32 @@ def check(
     from jopt.cli import experiments
 
     raise typer.Exit(experiments.check(target, only or [], params, as_json))
+
+
+@app.command()
+@reported
+def race(
+    task: Annotated[str, typer.Argument(help="A task, such as 'digits'.")],
+    optimizers: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Names and calls with commas between: 'sgd(momentum=0.9), adamw'."
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of a run.")] = None,
+    rates: Annotated[int | None, typer.Option(help="Learning rates to try.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs at each rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Where all seeds begin.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for the table and the picture.")
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Compare optimizers on a task, each at its own best learning rate."""
+    from jopt.cli import races
+
+    options = {"steps": steps, "rates": rates, "seeds": seeds, "seed": seed}
+    races.race(task, optimizers or [], out, as_json, options)
 
 
 @checkpoint.command("ls")
