@@ -404,8 +404,9 @@ from .state.reset import (
     set_counts as set_counts,
 )
 
-# What an optimizer does.
+# What an optimizer does, and which rate it needs.
 from .inspect.description import describe as describe
+from .inspect.range_test import lr_range_test as lr_range_test
 
 # Row-sparse leaves.
 from .tree.row_sparse import RowSparse as RowSparse

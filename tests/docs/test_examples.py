@@ -26,6 +26,8 @@ README = (ROOT / "README.md").read_text()
 # As a user has it: without the flags of the tests.
 ENVIRONMENT = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
 ENVIRONMENT["XLA_FLAGS"] = ""
+for name in ("COLUMNS", "FORCE_COLOR"):  # tables are whole, and plain
+    ENVIRONMENT.pop(name, None)
 PAGES = {
     path.stem: path.read_text()
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
