@@ -281,6 +281,15 @@ def test_a_sweep_compiles_once_and_finds_a_rate(run):
     assert output.endswith("compilations: 1\n")
 
 
+def test_a_range_test_suggests_good_rates(run, tmp_path):
+    output = run("10_range_test", "--out", tmp_path)
+    rows = re.findall(r"loss ([\d.]+); at a tenth ([\d.]+), tenfold ([\d.]+)", output)
+    assert len(rows) == 3
+    for loss, at_a_tenth, tenfold in rows:
+        assert float(loss) < min(float(at_a_tenth), float(tenfold))
+    assert (tmp_path / "range_test.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_run_resumes_and_goes_on_with_another_recipe(run):
     output = run("11_checkpoints", "--steps", 60)
     assert "the same bits: True" in output

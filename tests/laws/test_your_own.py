@@ -16,7 +16,7 @@ def test_an_optimizer_of_ones_own_passes_all_laws(
 ) -> None:
     example = runpy.run_path(str(EXAMPLE))
     output = capsys.readouterr().out
-    assert output.startswith("power_sign(learning_rate=0.05, strength=linear_schedule(")
+    assert output.startswith("power_sign(\n    learning_rate=0.05,\n")
     assert float(output.partition("->")[2].split()[0]) < 1e-6
     assert output.endswith(" laws hold\n") and "skipped" not in output
     report = example["report"]
