@@ -52,7 +52,8 @@ DOORS = [
 
 
 @pytest.mark.parametrize(
-    "package", ["tree", "projections", "losses", "checkpoint", "plot", "inspect", *DOORS]
+    "package",
+    ["tree", "projections", "losses", "checkpoint", "plot", "inspect", *DOORS],
 )
 def test_help_explains_every_argument(package: str) -> None:
     page = importlib.import_module(f"jopt.{package}")
