@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -242,11 +243,7 @@ def update_ratios(history: Any, *, ax: Any = None, width: float = 3.5) -> Any:
     'kernel'
     """
     numbers = numbers_of_run.read(history)
-    ratios = {
-        _group(name): x
-        for name, x in numbers.items()
-        if "update_ratio" in name.split("/")
-    }
+    ratios = _ratios(numbers)
     # A layer that is frozen has the ratio 0, which a logarithmic axis does not show.
     ratios = {
         name: Series(x.steps[x.values > 0], x.values[x.values > 0])
@@ -284,8 +281,21 @@ def update_ratios(history: Any, *, ax: Any = None, width: float = 3.5) -> Any:
     return ax
 
 
-def _group(name: str) -> str:
-    return name.partition("update_ratio")[2].strip("/") or "all"
+def _ratios(numbers: dict[str, Series]) -> dict[str, Series]:
+    """The ratios by group; by path where several monitors have a group of this name."""
+    parts = {
+        name: name.partition("update_ratio")
+        for name in numbers
+        if "update_ratio" in name.split("/")
+    }
+    groups = {name: after.strip("/") or "all" for name, (_, _, after) in parts.items()}
+    times = collections.Counter(groups.values())
+    return {
+        groups[name]
+        if times[groups[name]] == 1
+        else f"{before}{after.strip('/')}".strip("/") or "all": numbers[name]
+        for name, (before, _, after) in parts.items()
+    }
 
 
 def _scale_of_names(ax: Any, names: Sequence[str], colours: Any) -> None:

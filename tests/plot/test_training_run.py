@@ -124,6 +124,12 @@ def test_ratios_are_those_that_monitor_measures_by_group():
         jopt.plot.update_ratios(RECORDS)
 
 
+def test_ratios_of_two_monitors_are_told_apart_by_their_paths():
+    names = ["update_ratio", "a/update_ratio", "a/update_ratio/w", "update_ratio/b"]
+    ax = jopt.plot.update_ratios({name: [1e-3, 1e-2] for name in names})
+    assert sorted(by_label(ax)) == ["a", "all", "b", "w"]
+
+
 def test_many_layers_have_a_scale_of_colours_instead_of_a_legend():
     many = {f"update_ratio/h{i}": [1e-3, 2e-3, 0.0] for i in range(48)}
     ax = jopt.plot.update_ratios(many)
