@@ -396,6 +396,9 @@ def test_the_table_fits_a_terminal_and_the_best_is_first(result: RaceResult) -> 
     means = [entry.mean for entry in result.entries[:-1]]
     assert means == sorted(means)
     assert "40 steps of 8 (lower is better)" in table
+    # The recipe of "never" is not known, that of "from afar" is.
+    (full,) = [note for note in result.notes() if note.startswith("In full, ")]
+    assert "from afar: sgd(learning_rate=0." in full and "never" not in full
 
 
 def test_markdown_is_a_table_with_notes(result: RaceResult) -> None:

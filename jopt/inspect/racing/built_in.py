@@ -96,7 +96,7 @@ def boston() -> RaceTask:
         validation=validation,
         test=test,
         metric=lambda params, split: jnp.sqrt(squared_error(params, split)),
-        metric_name="error in $1,000",
+        metric_name="error in 1,000 dollars",
         steps=600,
         batch_size=32,
     )

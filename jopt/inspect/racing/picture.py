@@ -55,7 +55,8 @@ def drawn(result: RaceResult) -> Any:
         right.set(xlabel="learning rate", xscale="log")
         right.set_title("at the end (dot: chosen, cross: diverged)", loc="left")
         figure.legend(loc="outside lower center", ncols=4, frameon=False)
-        figure.suptitle(f"{result.task}: mean and range over {result.seeds} seeds")
+        seeds = f", mean and range of {result.seeds} seeds" * (result.seeds > 1)
+        figure.suptitle(f"{result.task}{seeds}")
     return figure
 
 

@@ -117,8 +117,8 @@ class RaceResult:
         better = "higher" if self.higher_is_better else "lower"
         batch = f" of {self.batch_size}" if self.batch_size else ""
         return (
-            f"{self.task}: {self.metric} on test after {self.steps} steps{batch} "
-            f"({better} is better)"
+            f"{self.task}: {self.metric} on test after {_count(self.steps, 'step')}"
+            f"{batch} ({better} is better)"
         )
 
     def table(self) -> str:
@@ -166,8 +166,9 @@ class RaceResult:
             if self.seeds > 1
             else "One seed shows no spread: a difference may be chance.",
             f"Each optimizer tried {tried} rates, a factor of {step} apart, with "
-            f"{self.seeds} seeds each; the best mean on validation chose. The rate "
-            f"multiplies {self.schedule}. A rate with a run that diverged is worst.",
+            f"{_count(self.seeds, 'seed')} each; the best mean on validation chose. "
+            f"The rate multiplies {self.schedule}. A rate with a run that diverged is "
+            "worst.",
             f"/ {step} and * {step} are the means on test at the neighbouring rates. "
             "Lost: runs of the tuning that diverged.",
         ]
@@ -198,7 +199,7 @@ class RaceResult:
         recipes = [
             f"{entry.name}: {entry.recipe}"
             for entry in self.entries
-            if entry.recipe.partition("(learning_rate=")[0] != entry.name
+            if (entry.recipe and not entry.recipe.startswith(f"{entry.name}("))
             or "," in entry.recipe
         ]
         return notes + ([f"In full, {'; '.join(recipes)}."] if recipes else [])
@@ -290,6 +291,10 @@ def _fixed(x: float, digits: int) -> str:
 
 def _rate(rate: float) -> str:
     return f"{rate:.2g}"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + "s" * (n != 1)
 
 
 def _factor(factor: float) -> str:
