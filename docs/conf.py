@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ default_role = "py:obj"
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+nb_execution_in_temp = True
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 pygments_dark_style = "github-dark"
@@ -132,9 +134,13 @@ def link_code(app, doctree, page):
 
 def cover(app, env):
     """Warn, and so fail, where a public name has no entry."""
-    missing = set(generate.PATHS.values()) - set(env.domains["py"].objects)
-    for path in sorted(missing):
-        logging.getLogger(__name__).warning("no page has an entry for %s", path)
+    for package in generate.packages():
+        for name in package.__all__:
+            path = f"{package.__name__}.{name}"
+            if not inspect.ismodule(getattr(package, name)) and (
+                generate.PATHS.get(path) not in env.domains["py"].objects
+            ):
+                logging.getLogger(__name__).warning("no page has an entry for %s", path)
 
 
 def setup(app):

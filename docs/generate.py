@@ -169,7 +169,8 @@ CALL = re.compile(r"^- `((\w+)\(.*\))`:((?:[^\n]|\n  )*)\n", re.M)
 
 def gallery(text: str) -> str:
     """The page of schedules with its lists of calls as figures."""
-    figure = r"::::{figure} generated/schedules/\2.svg\n`\1`:\3\n::::\n"
+    options = r":alt: the values of \2 over 120 steps\n\n"
+    figure = rf"::::{{figure}} generated/schedules/\2.svg\n{options}`\1`:\3\n::::\n"
     figures = CALL.sub(figure, text)
     return re.sub(
         r"((?:^::::\{figure\}(?:.*\n)+?::::\n)+)",
@@ -203,7 +204,12 @@ def draw() -> None:
 def write() -> None:
     """Write the pages that differ from what is there, so that a rebuild is quick."""
     draw()
-    for name, text in (api() | beside()).items():
+    pages = api() | beside()
+    for path in GENERATED.rglob("*.*"):
+        name = path.relative_to(GENERATED).as_posix()
+        if path.suffix in (".md", ".rst") and name not in pages:
+            path.unlink()
+    for name, text in pages.items():
         path = GENERATED / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != text:

@@ -1,17 +1,12 @@
-"""Train a small network on handwritten digits, interrupt it anywhere, and resume.
+"""Train a small network on handwritten digits; stop it anywhere, and resume.
 
     python examples/01_quickstart.py
 
-The data are the 1,797 digits of 8 x 8 pixels that come with scikit-learn. One compiled
-step clips the gradients and runs AdamW with a warmup-cosine learning rate. It donates
-the old parameters and optimizer state (`donate_argnums`), so their memory is reused.
-Each epoch ends with a checkpoint. Kill the script at any time: with `--resume` it ends
-with the same bits as an uninterrupted run.
+One compiled step clips the gradients and runs AdamW. It donates the old parameters and
+state (`donate_argnums`), so their memory is reused. Kill the script at any time: with
+`--resume` it ends with the same bits as a run that nobody stopped. It prints:
 
-On two CPU cores it prints (30 epochs take 13 seconds):
-
-    660/660 [00:12<00:00, 52.19step/s, loss 0.0004, accuracy 100.0%, rate 2.1e-08]
-    test accuracy 98.61% (355 of 360) after 30 epochs, 13 s
+    held-out accuracy 98.61% (355 of 360) after 20 epochs, 5 s
     wrote out/checkpoint.msgpack and out/training.png
 """
 
@@ -20,158 +15,131 @@ import functools
 import time
 from pathlib import Path
 
-import flax.linen as nn
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+parser.add_argument("--epochs", type=int, default=20, help="passes through the images")
+parser.add_argument("--batch-size", type=int, default=64, help="images in a step")
+parser.add_argument("--seed", type=int, default=0, help="of weights and order")
+parser.add_argument("--out", type=Path, default="out", help="where to write")
+parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+args = parser.parse_args()
+for name, low, high in ("epochs", 1, 9999), ("batch_size", 1, 1437), ("seed", 0, 2**31):
+    if not low <= (number := getattr(args, name)) <= high:
+        flag = "--" + name.replace("_", "-")
+        parser.error(f"{flag} must be from {low} to {high}, got {number}")
+checkpoint, picture = args.out / "checkpoint.msgpack", args.out / "training.png"
+if args.resume and not checkpoint.exists():
+    parser.error(f"there is no {checkpoint} to resume from")
+
+# Slow imports come after the arguments, so that help and errors are there at once.
+
 import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+from flax import nnx
 from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 import jopt
 
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--epochs", type=int, default=30)
-parser.add_argument("--batch-size", type=int, default=64)
-parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--out", type=Path, default=Path("out"), help="where to write")
-parser.add_argument(
-    "--resume", action="store_true", help="continue from the checkpoint"
-)
-args = parser.parse_args()
-
-# Data: 1,437 training images and 360 test images.
+# Data: 1,797 images of 8 x 8 pixels. Every fifth is held out.
 
 images, labels = load_digits(return_X_y=True)
 images = images.reshape(-1, 8, 8, 1).astype(np.float32) / 16
-labels = labels.astype(np.int32)
-train_images, test_images, train_labels, test_labels = train_test_split(
-    images, labels, test_size=360, stratify=labels, random_state=0
-)
-steps_per_epoch = len(train_images) // args.batch_size
-total_steps = args.epochs * steps_per_epoch
-
-
-def batches(epoch):
-    """Yield the batches of an epoch in an order that depends on seed and epoch only."""
-    order = np.random.default_rng((args.seed, epoch)).permutation(len(train_images))
-    order = order[: steps_per_epoch * args.batch_size]
-    for chosen in order.reshape(-1, args.batch_size):
-        yield train_images[chosen], train_labels[chosen]
-
+held_out = np.arange(len(images)) % 5 == 0
+test_x, test_y = images[held_out], labels[held_out]
+train_x, train_y = images[~held_out], labels[~held_out]
+epoch_steps = len(train_x) // args.batch_size
+total_steps = args.epochs * epoch_steps
 
 # Model and optimizer.
 
-
-class Network(nn.Module):
-    @nn.compact
-    def __call__(self, x, train=False):
-        x = nn.relu(nn.Conv(32, (3, 3))(x))
-        x = nn.relu(nn.Conv(32, (3, 3))(x))
-        x = nn.max_pool(x, (2, 2), (2, 2))
-        x = nn.relu(nn.Conv(64, (3, 3))(x))
-        x = x.reshape(len(x), -1)
-        x = nn.Dropout(0.5, deterministic=not train)(x)
-        return nn.Dense(10)(x)
-
-
-model = Network()
-schedule = jopt.warmup_cosine_decay_schedule(
-    init_value=0.0,
-    peak_value=3e-3,
-    warmup_steps=total_steps // 10,
-    decay_steps=total_steps,
-    end_value=0.0,
+rngs = nnx.Rngs(jax.random.key(args.seed))
+model = nnx.Sequential(
+    nnx.Conv(1, 32, (3, 3), rngs=rngs),
+    nnx.relu,
+    functools.partial(nnx.max_pool, window_shape=(2, 2), strides=(2, 2)),
+    nnx.Conv(32, 64, (3, 3), rngs=rngs),
+    nnx.relu,
+    lambda x: x.reshape(len(x), -1),
+    nnx.Linear(4 * 4 * 64, 10, rngs=rngs),
 )
+graphdef, params = nnx.split(model)
+schedule = jopt.warmup_cosine_decay_schedule(0, 3e-3, total_steps // 10, total_steps)
 tx = jopt.chain(
     jopt.clip_by_global_norm(1.0),
-    jopt.adamw(schedule, weight_decay=0.01, mask="kernel"),
+    jopt.adamw(schedule, weight_decay=0.01, mask="kernel"),  # biases do not decay
 )
-
-
-def loss_fn(params, x, y, rng):
-    logits = model.apply({"params": params}, x, train=True, rngs={"dropout": rng})
-    loss = -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(y)), y])
-    return loss, jnp.mean(logits.argmax(-1) == y)
+opt_state = tx.init(params)
 
 
 @functools.partial(jax.jit, donate_argnums=(0, 1))
-def train_step(params, opt_state, rng, x, y):
-    rng, dropout = jax.random.split(rng)
-    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, accuracy), grads = grad_fn(params, x, y, dropout)
+def train_step(params, opt_state, x, y):
+    def loss_fn(params):
+        logits = nnx.merge(graphdef, params)(x)
+        return jopt.losses.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    loss, grads = jax.value_and_grad(loss_fn)(params)
     updates, opt_state = tx.update(grads, opt_state, params)
-    params = jopt.apply_updates(params, updates)
-    learning_rate = jopt.hyperparams(opt_state)["learning_rate"]
-    return params, opt_state, rng, jnp.stack([loss, accuracy, learning_rate])
+    return jopt.apply_updates(params, updates), opt_state, loss
 
 
 @jax.jit
-def count_correct(params, x, y):
-    return jnp.sum(model.apply({"params": params}, x).argmax(-1) == y)
+def count_correct(params):
+    return (nnx.merge(graphdef, params)(test_x).argmax(-1) == test_y).sum()
 
 
-# Everything that training changes; a checkpoint saves all of it.
+# Training. A checkpoint, every 20 steps, holds everything that a step changes.
 
-init_rng, rng = jax.random.split(jax.random.PRNGKey(args.seed))
-params = model.init(init_rng, train_images[:1])["params"]
-opt_state = tx.init(params)
-history = []  # (loss, accuracy, learning rate) of every step
-first_epoch = 0
 recipe = f"{args.seed=} {args.epochs=} {args.batch_size=} {tx}"
-checkpoint = args.out / "checkpoint.msgpack"
-
+done, losses, correct = 0, [], []
 if args.resume:
-    if not checkpoint.exists():
-        raise SystemExit(f"there is no {checkpoint} to resume from")
-    params, opt_state, step, rng, metadata = jopt.checkpoint.restore(
-        checkpoint, params=params, tx=tx
-    )
-    if metadata["recipe"] != recipe:
-        raise SystemExit(f"{checkpoint} is of another run: {metadata['recipe']}")
-    history, first_epoch = metadata["history"], step // steps_per_epoch
-    print(f"resumed after epoch {first_epoch}", flush=True)
+    restored = jopt.checkpoint.restore(checkpoint, params=params, tx=tx)
+    params, opt_state, done, _, (was, losses, correct) = restored
+    if was != recipe:
+        raise SystemExit(f"{checkpoint} is of another run: {was}")
+    print(f"resumed after step {done}", flush=True)
 
-# Training.
+
+def save(step):
+    run = {"params": params, "opt_state": opt_state, "tx": tx, "step": step}
+    jopt.checkpoint.save(checkpoint, **run, metadata=[recipe, losses, correct])
+
 
 start = time.perf_counter()
-bar = tqdm(total=total_steps, initial=len(history), unit="step")
-for epoch in range(first_epoch, args.epochs):
-    for x, y in batches(epoch):
-        params, opt_state, rng, metrics = train_step(params, opt_state, rng, x, y)
-        history.append(metrics.tolist())
-        loss, accuracy, rate = history[-1]
-        bar.set_postfix_str(
-            f"loss {loss:.4f}, accuracy {accuracy:.1%}, rate {rate:.1e}"
-        )
-        bar.update()
-    jopt.checkpoint.save(
-        checkpoint,
-        params=params,
-        opt_state=opt_state,
-        tx=tx,
-        step=len(history),
-        rng=rng,
-        metadata={"recipe": recipe, "history": history},
-    )
+bar = tqdm(total=total_steps, initial=done, unit="step")
+for step in range(done, total_steps):
+    if step % 20 == 0:
+        save(step)
+    epoch, i = divmod(step, epoch_steps)
+    order = np.random.default_rng((args.seed, epoch)).permutation(len(train_x))
+    chosen = order[i * args.batch_size :][: args.batch_size]
+    x, y = train_x[chosen], train_y[chosen]
+    params, opt_state, loss = train_step(params, opt_state, x, y)
+    losses.append(loss.item())
+    if i == epoch_steps - 1:
+        correct.append(count_correct(params).item())
+    rate = jopt.hyperparams(opt_state)["learning_rate"]
+    bar.set_postfix_str(f"loss {loss:.4f}, learning rate {rate:.1e}")
+    bar.update()
 bar.close()
-
-correct = int(count_correct(params, test_images, test_labels))
+save(total_steps)
 print(
-    f"test accuracy {correct / len(test_labels):.2%} ({correct} of {len(test_labels)}) "
-    f"after {args.epochs} epochs, {time.perf_counter() - start:.0f} s"
+    f"held-out accuracy {correct[-1] / 360:.2%} ({correct[-1]} of 360) after "
+    f"{args.epochs} epochs, {time.perf_counter() - start:.0f} s"
 )
 
-# Plot.
+# Plot. The dark line is the mean loss of an epoch around it.
 
-figure, (above, below) = plt.subplots(2, sharex=True, figsize=(7, 5))
-losses, _, rates = zip(*history, strict=True)
-above.semilogy(losses)
+epochs = np.arange(1, total_steps + 1) / epoch_steps
+mean = np.convolve(losses, np.full(epoch_steps, 1 / epoch_steps), "valid")
+figure, (above, below) = plt.subplots(2, sharex=True, layout="constrained")
+above.semilogy(epochs, losses, color="tab:blue", alpha=0.3)
+above.semilogy(epochs[epoch_steps // 2 :][: len(mean)], mean, color="tab:blue")
 above.set_ylabel("loss")
-below.plot(rates)
-below.set(xlabel="step", ylabel="learning rate")
-figure.tight_layout()
-figure.savefig(args.out / "training.png", dpi=120)
-print(f"wrote {checkpoint} and {args.out / 'training.png'}")
+below.plot(epochs[epoch_steps - 1 :: epoch_steps], np.divide(correct, 360), marker=".")
+below.set(xlabel="epoch", ylabel="held-out accuracy")
+figure.savefig(picture, dpi=120)
+print(f"wrote {checkpoint} and {picture}")

@@ -25,7 +25,7 @@ if jaxlib.__version__.startswith("0.10."):
 # Tests of numbers only: to compile them without XLA's costly passes takes a fifth less
 # time. What XLA makes of a step is tested elsewhere.
 NUMBERS = ("test_composition", "test_laws", "test_parity", "test_schedules")
-NUMBERS += ("test_your_own",)
+NUMBERS += ("test_race", "test_your_own")
 
 
 @pytest.fixture(autouse=True, scope="module")

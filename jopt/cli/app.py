@@ -96,6 +96,106 @@ def show(
     catalogue.show(name, as_json)
 
 
+@app.command()
+@reported
+def describe(
+    config: Annotated[
+        str,
+        typer.Argument(
+            help="A call such as 'adamw(1e-3)', or a file: JSON, YAML, a checkpoint."
+        ),
+    ],
+    params: Annotated[
+        Path | None,
+        typer.Option(
+            help="Parameters: a safetensors file, a checkpoint, or JSON with shapes."
+        ),
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Describe what an optimizer does to which parameter, and what it stores."""
+    without_accelerator()
+    from jopt.cli import experiments
+
+    experiments.describe(config, params, as_json)
+
+
+@app.command("plot-schedule")
+@reported
+def plot_schedule(
+    schedules: Annotated[
+        list[str],
+        typer.Argument(help="Calls such as 'cosine_decay_schedule(1e-3, 1000)'."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The picture's file: png, pdf or svg."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="How many steps to draw.")] = None,
+    steps_per_epoch: Annotated[
+        float | None, typer.Option(help="Count epochs of so many steps.")
+    ] = None,
+    log: Annotated[bool, typer.Option("--log", help="A logarithmic axis.")] = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Draw schedules into a file; --json writes the values."""
+    without_accelerator()
+    from jopt.cli import experiments
+
+    experiments.plot_schedule(schedules, out, steps, steps_per_epoch, log, as_json)
+
+
+@app.command()
+@reported
+def check(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="'mymodule:my_optimizer', or a call such as 'adamw(1e-3)'.",
+        ),
+    ],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this law, or laws like '*jit*'; may be repeated."),
+    ] = None,
+    params: Annotated[
+        Path | None,
+        typer.Option(help="Parameters to check it with, as for 'describe'."),
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Test the laws for an optimizer, schedule or wrapper; exit with 1 if one fails."""
+    from jopt.cli import experiments
+
+    raise typer.Exit(experiments.check(target, only or [], params, as_json))
+
+
+@app.command()
+@reported
+def race(
+    task: Annotated[str, typer.Argument(help="A task, such as 'digits'.")],
+    optimizers: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Names and calls with commas between: 'sgd(momentum=0.9), adamw'."
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of a run.")] = None,
+    rates: Annotated[int | None, typer.Option(help="Learning rates to try.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs at each rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Where all seeds begin.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for the table and the picture.")
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Compare optimizers on a task, each at its own best learning rate."""
+    from jopt.cli import races
+
+    options = {"steps": steps, "rates": rates, "seeds": seeds, "seed": seed}
+    races.race(task, optimizers or [], out, as_json, options)
+
+
 @checkpoint.command("ls")
 @reported
 def ls(

@@ -118,7 +118,7 @@ def diff(a: Path, b: Path, as_json: bool) -> int:
 def _is_one(path: Path) -> bool:
     """Whether a path is one checkpoint, and not a folder of some."""
     if not path.exists():
-        raise UsageError(f"there is no {path}")
+        raise UsageError(f"there is no file or folder {path}")
     return not path.is_dir() or indices.is_checkpoint(path)
 
 

@@ -80,6 +80,11 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
+def write(thing: Any) -> None:
+    """Write something that says itself how rich shows it."""
+    _console().print(thing)
+
+
 def write_title(text: str) -> None:
     """Write a line that stands out in a terminal."""
     _console().print(text, style="bold")

@@ -21,10 +21,11 @@ import jax.numpy as jnp
 from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.changing_numbers import ChangingNumbers
+from jopt.core.printed_states import print_shapes
 from jopt.core.treatment import Treatment
 from jopt.tree.variables import with_variables, without_variables
 from jopt.values.arguments import abbreviated, suggestion
-from jopt.values.recipe import Recipe, Recorded
+from jopt.values.recipe import Recipe, Recorded, wrapped
 
 
 PyTree = Any
@@ -251,18 +252,24 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
 
         @functools.wraps(init)
         def checked_init(params: Params, /) -> OptState:
-            return init(tree_checks.without_functions(params))
+            state = init(tree_checks.without_functions(params))
+            print_shapes(type(state))
+            return state
 
         checked.__qualname__ = f"{name}.update"
         self = tuple.__new__(cls, (checked_init, checked))
         self.unchecked_init, self.unchecked = init, update
         self.children, self.needs = children or {}, needs
         self.state_class, self.reach = state_class, reach
+        print_shapes(state_class)
         self.readout, self.changing = readout, changing
         self.gain, self.place, self.treatment = gain, place, treatment
         self.fixed_name, self.recipe = fixed_name, recipe
         cast(Any, checked).transformation = self  # see FromElements
         return self
+
+    def __repr__(self) -> str:
+        return super().__repr__() if self.recipe is None else wrapped(self)
 
     @property
     def init(self) -> InitFn:

@@ -9,3 +9,6 @@ from .description import (
 )
 from .facts import Number as Number
 from .range_test import RangeTest as RangeTest, lr_range_test as lr_range_test
+from .racing.protocol import race as race
+from .racing.result import RaceEntry as RaceEntry, RaceResult as RaceResult
+from .racing.tasks import RaceTask as RaceTask, race_task as race_task

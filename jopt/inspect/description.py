@@ -154,7 +154,7 @@ def describe(tx: GradientTransformation, params: Params) -> Description:
     Args:
       tx: A transformation, or a pair ``(init, update)`` such as optax's, of which only
         the state is known.
-      params: The parameters, or their shapes (`jax.ShapeDtypeStruct`).
+      params: The parameters, or their shapes (``jax.ShapeDtypeStruct``).
 
     Returns:
       A `Description`, with ``stages``, ``leaves``, ``groups``, ``totals`` and

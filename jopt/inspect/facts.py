@@ -21,7 +21,7 @@ from jopt.core.leafwise import Leafwise
 from jopt.core.transformation import GradientTransformation, Params
 from jopt.inspect.folding import template
 from jopt.tree.paths import leaves_with_keys
-from jopt.values.arguments import shown_function
+from jopt.values.arguments import shown_function, text_of
 from jopt.values.numbers import Tunable
 from jopt.values.recipe import Recorded, shown_argument
 
@@ -298,7 +298,9 @@ def number(source: Any) -> Number:
     if isinstance(source, Tunable):
         return Number(_known(source.initial), "tunable")
     if callable(source):
-        text = repr(source) if isinstance(source, Recorded) else shown_function(source)
+        text = (
+            text_of(source) if isinstance(source, Recorded) else shown_function(source)
+        )
         return Number(_known(first_value(source)), "scheduled", text)
     return Number(_known(first_value(source)))
 

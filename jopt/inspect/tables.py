@@ -341,7 +341,7 @@ def as_html(description: Any) -> str:
     head = "<tr><th></th><th>stage</th><th>numbers and rule</th>"
     head += "<th class='r'>state</th></tr>"
     parts = [
-        f"<code><b>{_e(description.optimizer)}</b></code><br>"
+        f"<pre><b>{_e(description.optimizer)}</b></pre>"
         + "<br>".join(map(_e, _sizes(description))),
         f"<table>{head}{''.join(rows)}</table>",
     ]

@@ -22,6 +22,10 @@ PATIENCE = 10.0  # seconds after which what is ready is written, however little
 class Log:
     """Numbers by step. This class decides when to write them, a subclass where to.
 
+    ``log(step, *metrics, **numbers)`` logs a step: dicts of numbers by name, such as
+    `jopt.metrics`, and numbers as keywords. In a dict inside a dict, a name follows the
+    outer one and a slash. A second call for the same step adds to it.
+
     A log of your own has a method ``write`` that takes records, dicts with ``"step"``
     first, and the times when they were logged; and, if there is something to close, a
     method ``finish``.

@@ -218,8 +218,9 @@ def _set_scale(ax: Any, panel: Panel, values: Sequence[np.ndarray]) -> None:
 def update_ratios(history: Any, *, ax: Any = None, width: float = 3.5) -> Any:
     """Draw the update-to-weight ratio of each layer over the steps of a run.
 
-    The ratio is |update| / |parameters|. About 1e-3, the dotted line, is usual at the
-    peak of a learning rate: a layer far above it forgets, one far below hardly learns.
+    The ratio is ``|update| / |parameters|``. About 1e-3, the dotted line, is usual at
+    the peak of a learning rate: a layer far above it forgets, one far below hardly
+    learns.
     `jopt.monitor` measures it, with ``groups`` for each group of leaves.
 
     Args:

@@ -102,6 +102,16 @@ def same_types(found: Any, expected: Any, what: str) -> None:
             )
 
 
+def only_arrays(tree: Any, what: str) -> None:
+    """Raise AssertionError if a leaf is a Python number, say."""
+    for name, x in paths.leaves_with_names(tree):
+        if not isinstance(x, jax.Array):
+            raise AssertionError(
+                f"{_of_leaf(what, name)} is {x!r}, of the Python type "
+                f"{type(x).__name__}, expected an array: jnp.zeros((), jnp.int32), say"
+            )
+
+
 def _shown(x: Any) -> str:
     weak = " with a weak type" if getattr(x, "weak_type", False) else ""
     return f"{x.dtype}{list(x.shape)}{weak}"

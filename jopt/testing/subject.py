@@ -37,7 +37,8 @@ class Subject:
       expected: A second implementation in NumPy, ``expected(p, grads, **arguments)``,
         for one leaf: a generator that takes an array and a list of gradients, with
         the arguments of the factory that differ from its defaults. It yields the
-        parameter after each step, or each update if this is not an optimizer.
+        parameter after each step of an optimizer, that is of anything whose updates
+        point downhill; of another transformation, each update.
       whole_trees: Whether ``expected`` takes trees instead of arrays.
       without: Laws to leave out: a dict from the name of a law, a pattern such as
         ``"*nnx*"``, or a subject such as ``"devices"``, to the reason.
@@ -309,15 +310,17 @@ def _kind(tx: Any) -> SubjectKind:
             f"a wrapper (a function from a transformation to another), got "
             f"{abbreviated(tx)}"
         )
-    if made_by == "wrapper":
-        return "wrapper"
     try:
         inspect.signature(tx).bind(0)
     except TypeError as error:
+        name = getattr(tx, "__name__", "wrapper")
         raise TypeError(
             "a schedule takes the number of a step, and a wrapper takes a "
-            f"transformation, both nothing else: {error} in {abbreviated(tx)}"
+            f"transformation, both nothing else: {error} in {abbreviated(tx)}. Give a "
+            f"wrapper its other arguments: check(lambda inner: {name}(inner, …))"
         ) from None
+    if made_by == "wrapper":
+        return "wrapper"
     try:
         return "schedule" if _functions(tx(sgd(0.1))) is None else "wrapper"
     except Exception:

@@ -125,9 +125,8 @@ def scale_by_schedule(
       TypeError: ``step_size_fn`` is not a function.
 
     >>> import jopt
-    >>> jopt.scale_by_schedule(jopt.linear_schedule(-0.1, 0.0, 100))
-    scale_by_schedule(step_size_fn=linear_schedule(init_value=-0.1, end_value=0.0, \
-transition_steps=100))
+    >>> jopt.scale_by_schedule(jopt.constant_schedule(-0.1))
+    scale_by_schedule(step_size_fn=constant_schedule(value=-0.1))
     """
     if not callable(step_size_fn):
         raise TypeError(

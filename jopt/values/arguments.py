@@ -281,7 +281,9 @@ def text_of(value: Any) -> str:
     >>> text_of([text_of, object()])
     '[<function text_of>, <object object>]'
     """
-    return _ADDRESS.sub("", repr(value))
+    # The repr of a transformation may have several lines, that of its call has one.
+    recipe = getattr(value, "recipe", None)
+    return _ADDRESS.sub("", repr(value if recipe is None else recipe))
 
 
 def abbreviated(value: Any) -> str:

@@ -20,6 +20,9 @@ from jax.core import Tracer
 from jopt.values.arguments import text_of
 
 
+LINE = 88  # columns, after which the repr of a transformation is wrapped
+
+
 class Recipe:
     """A factory, with the arguments of its call that differ from the defaults."""
 
@@ -121,14 +124,57 @@ def _make(
 
 
 def shown_argument(value: Any) -> str:
-    """An argument as it stands in the ``repr`` of a call."""
+    """An argument as it stands in the ``repr`` of a call, in one line."""
     if inspect.isroutine(value) or inspect.isclass(value):
         return value.__qualname__
     if isinstance(value, jax.Array) and value.ndim == 0:
         return str(value)
-    if type(value) is tuple:
-        return f"({', '.join(map(shown_argument, value))}{',' * (len(value) == 1)})"
+    if type(value) in _CLOSING:
+        opening, items, closing = _items(value)
+        last = "," * (type(value) is tuple and len(value) == 1)
+        inside = ", ".join(prefix + shown_argument(x) for prefix, x in items)
+        return f"{opening}{inside}{last}{closing}"
     return text_of(value)
+
+
+_CLOSING = {tuple: ")", list: "]", dict: "}"}
+
+
+def _items(value: Any) -> tuple[str, list[tuple[str, Any]], str]:
+    """How the text of a call or container begins, what is in it, and how it ends."""
+    recipe = getattr(value, "recipe", None)
+    if recipe is not None:
+        args, kwargs = recipe.call()
+        items = [("", x) for x in args] + [(f"{n}=", x) for n, x in kwargs.items()]
+        return f"{recipe.name}(", items, ")"
+    closing = _CLOSING.get(type(value), "")
+    if type(value) is dict:
+        return "{", [(f"{shown_argument(n)}: ", x) for n, x in value.items()], closing
+    return {")": "(", "]": "[", "": ""}[closing], [("", x) for x in value], closing
+
+
+def wrapped(value: Any, start: int = 0, indent: int = 0, end: int = 0) -> str:
+    """The text of a call in lines that are not too long, as a formatter breaks them.
+
+    Args:
+      value: What the call makes, or one of its arguments.
+      start: The column in which the text begins.
+      indent: The indentation of the line that it begins in.
+      end: How many characters follow it.
+    """
+    text = shown_argument(value)
+    is_call = getattr(value, "recipe", None) is not None
+    if start + len(text) + end <= LINE or not (is_call or type(value) in _CLOSING):
+        return text
+    opening, items, closing = _items(value)
+    if not items:
+        return text
+    inner = " " * (indent + 4)
+    lines = [
+        f"{inner}{prefix}{wrapped(x, len(inner + prefix), indent + 4, 1)},\n"
+        for prefix, x in items
+    ]
+    return f"{opening}\n{''.join(lines)}{' ' * indent}{closing}"
 
 
 def freeze(value: Any) -> Hashable:

@@ -38,8 +38,10 @@ def parsed(text: str, factory: Find, function: Find) -> Any:
 
     >>> import jopt
     >>> jopt.from_config("chain(clip(1.0), sgd(cosine_decay_schedule(0.1, 100)))")
-    chain(clip(max_delta=1.0), sgd(learning_rate=cosine_decay_schedule(init_value=0.1, \
-decay_steps=100)))
+    chain(
+        clip(max_delta=1.0),
+        sgd(learning_rate=cosine_decay_schedule(init_value=0.1, decay_steps=100)),
+    )
     """
     stripped = text.strip()
     if stripped.startswith("{"):

@@ -11,9 +11,12 @@ from typer.testing import CliRunner, Result
 from jopt.cli.app import app
 
 
-def run(command: str, status: int = 0) -> Result:
+def run(command: str, status: int = 0, **environment: str) -> Result:
     """The result of ``jopt`` with these arguments; its exit status must be this one."""
-    result = CliRunner().invoke(app, shlex.split(command), prog_name="jopt")
+    usual = dict.fromkeys(("COLUMNS", "FORCE_COLOR", "NO_COLOR"))
+    arguments = shlex.split(command)
+    env = {**usual, **environment}
+    result = CliRunner().invoke(app, arguments, env=env, prog_name="jopt")
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == status, result.output

@@ -49,8 +49,8 @@ def test_a_checkpoint_is_listed_without_jax(tmp_path):
 
 def test_a_pipe_that_nobody_reads_is_no_error():
     command = [sys.executable, "-m", "jopt", "--version"]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe)
+    pipe, env = subprocess.PIPE, {**os.environ, "PYTHONUNBUFFERED": ""}
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     with process.stderr as errors:
@@ -88,16 +88,15 @@ def test_a_wrong_command_gets_a_suggestion():
     assert "Did you mean 'list'?" in run("lsit", 2).stderr
 
 
-def test_the_width_is_that_of_the_terminal_and_a_file_gets_whole_lines(monkeypatch):
+def test_the_width_is_that_of_the_terminal_and_a_file_gets_whole_lines():
     whole = run("list scale_by_adam").stdout.splitlines()
-    monkeypatch.setenv("COLUMNS", "50")
-    folded = run("list scale_by_adam").stdout.splitlines()
+    folded = run("list scale_by_adam", COLUMNS="50").stdout.splitlines()
     assert max(map(len, folded)) <= 50 < max(map(len, whole))
     assert len(folded) > len(whole)
 
 
-def test_no_color_means_no_escapes(monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    assert "\x1b[" in run("show clip").stdout
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[3" not in run("show clip").stdout
+def test_no_color_means_no_colors():
+    assert "\x1b" not in run("show clip").stdout
+    # Bold is no colour.
+    assert "\x1b[1m" in run("show clip", FORCE_COLOR="1").stdout
+    assert "\x1b[3" not in run("show clip", FORCE_COLOR="1", NO_COLOR="1").stdout

@@ -6,9 +6,11 @@ import struct
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jopt
+from jopt.checkpoint import seal
 from tests.cli.run import data, run
 
 
@@ -122,6 +124,22 @@ def test_verify_reads_every_byte(folder, tmp_path):
     one, other = data(f"checkpoint verify {tmp_path}/bad.npz {folder}/a.npz", 1)
     assert "does not match" in one["error"] or "do not match" in one["error"]
     assert not one["whole"] and other["whole"]
+
+
+def test_verify_compares_the_checksum_of_every_array(folder, tmp_path):
+    path = tmp_path / "a.safetensors"
+    content = (folder / "a.safetensors").read_bytes()
+    ones = np.ones(4, np.float32).tobytes()
+    assert content.count(ones) == 1
+    content = content.replace(ones, np.full(4, 2.0, np.float32).tobytes())
+    # As if the file had been sealed after the damage.
+    digits = content.rindex(seal.MARK) + len(seal.MARK)
+    path.write_bytes(content[:digits] + seal.DIGITS + content[digits + 8 :])
+    seal.seal_file(path)
+    assert (
+        "the bits of params/dense/bias differ"
+        in run(f"checkpoint verify {path}", 1).stderr
+    )
 
 
 def test_diff_names_what_differs(folder):

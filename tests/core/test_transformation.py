@@ -15,6 +15,7 @@ import pytest
 
 import jopt
 from jopt.tree import scalar
+from jopt.values.arguments import text_of
 from tests.public import public
 
 
@@ -406,3 +407,29 @@ def test_every_transformation_is_one_that_optax_takes() -> None:
         state = tx.init(PARAMS)
         updates, _ = tx.update(GRADS, state, PARAMS)
     np.testing.assert_allclose(updates["bias"], 2 * GRADS["bias"], rtol=1e-6)
+
+
+def test_a_long_repr_has_a_line_for_each_member() -> None:
+    groups = jopt.rules(("bias$", "b"), ("", "w"))
+    rates = {"b": jopt.sgd(0.1), "w": jopt.adamw(jopt.cosine_decay_schedule(1e-3, 10))}
+    tx = jopt.chain(jopt.clip(1.0), jopt.partition(rates, groups), ema=jopt.ema(0.9))
+    assert repr(tx) == (
+        "chain(\n"
+        "    clip(max_delta=1.0),\n"
+        "    partition(\n"
+        "        transforms={\n"
+        "            'b': sgd(learning_rate=0.1),\n"
+        "            'w': adamw(\n"
+        "                learning_rate=cosine_decay_schedule(init_value=0.001, "
+        "decay_steps=10),\n"
+        "            ),\n"
+        "        },\n"
+        "        param_labels=rules(('bias$', 'b'), ('', 'w')),\n"
+        "    ),\n"
+        "    ema=ema(decay=0.9),\n"
+        ")"
+    )
+    assert eval(repr(tx), public(jopt)) == jopt.from_config(repr(tx)) == tx
+    assert max(map(len, repr(tx).splitlines())) <= 88
+    # What an error quotes stays in its line.
+    assert "\n" not in text_of(tx)

@@ -92,7 +92,7 @@ def split(array: str) -> tuple[Any, ...]:
 
 
 def text(tx: Any) -> str:
-    return repr(tx)[:60]
+    return " ".join(repr(tx).split())[:60]
 
 
 @pytest.mark.parametrize("tx", RECIPES, ids=text)

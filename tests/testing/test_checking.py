@@ -59,6 +59,7 @@ def test_every_law_has_a_name_a_statement_and_an_advice() -> None:
         (0.1, r"a transformation, a pair \(init, update\), a schedule or a wrapper"),
         (lambda a, b: a, "takes the number of a step, and a wrapper takes a transf"),
         (jopt.constant_schedule, "constant_schedule is not called yet"),
+        (jopt.masked, r"'mask' in .*check\(lambda inner: masked\(inner, …\)\)"),
     ],
 )
 def test_what_the_laws_are_not_about_is_an_error_that_says_what_to_give(

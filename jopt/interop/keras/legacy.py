@@ -155,8 +155,13 @@ def SGD(
       **options: The options of every optimizer.
 
     >>> SGD(lr=0.1, decay=0.5)
-    sgd(learning_rate=inverse_time_decay(init_value=0.1, transition_steps=1, \
-decay_rate=0.5))
+    sgd(
+        learning_rate=inverse_time_decay(
+            init_value=0.1,
+            transition_steps=1,
+            decay_rate=0.5,
+        ),
+    )
     """
     arguments.decay_rate(momentum=momentum)
     if not momentum:

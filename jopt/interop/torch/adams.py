@@ -108,10 +108,15 @@ def AdamW(
     >>> AdamW()
     split_real_and_imaginary(inner=adamw(learning_rate=0.001, weight_decay=0.01))
     >>> AdamW([{"params": "bias$|scale$", "weight_decay": 0.0}, {"params": ""}], 3e-4)
-    partition(transforms={'group_0': \
-split_real_and_imaginary(inner=adam(learning_rate=0.0003)), 'group_1': \
-split_real_and_imaginary(inner=adamw(learning_rate=0.0003, weight_decay=0.01))}, \
-param_labels=rules(('bias$|scale$', 'group_0'), ('', 'group_1')))
+    partition(
+        transforms={
+            'group_0': split_real_and_imaginary(inner=adam(learning_rate=0.0003)),
+            'group_1': split_real_and_imaginary(
+                inner=adamw(learning_rate=0.0003, weight_decay=0.01),
+            ),
+        },
+        param_labels=rules(('bias$|scale$', 'group_0'), ('', 'group_1')),
+    )
     """
     del params
     return Adam(

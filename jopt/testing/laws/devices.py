@@ -19,8 +19,9 @@ from jopt.tree import paths
 
 
 FIX = (
-    "make slots from the parameters (jnp.zeros_like(p, dtype)), so that they lie on "
-    "the same devices, and do not take arrays out of jit (np.asarray, float)."
+    "do not take arrays out of jit (np.asarray, float), and make slots that lie where "
+    "their parameter does. jnp.zeros_like(p) does outside jit only; under jit, use "
+    "jopt.zeros() with jopt.leafwise, or out_shardings of jax.jit(tx.init)."
 )
 
 

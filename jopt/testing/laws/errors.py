@@ -29,13 +29,22 @@ def refused(
     call: Callable[[], Any],
     classes: tuple[type[Exception], ...],
     pattern: str,
+    says: str,
 ) -> None:
-    """Raise AssertionError unless a call raises, with a message like this."""
+    """Raise AssertionError unless a call raises.
+
+    Args:
+      what: What is wrong in the call.
+      call: The call.
+      classes: The error has one of them.
+      pattern: The message fits it.
+      says: What that means, in words.
+    """
     try:
         call()
     except classes as error:
         assert re.search(pattern, str(error), re.DOTALL), (
-            f"the error for {what} does not say {pattern!r}: {error}"
+            f"the error for {what} does not {says}: {error}"
         )
     except Exception as error:
         raise AssertionError(
@@ -71,7 +80,13 @@ def wrong_shapes_are_refused_with_the_path_of_the_leaf(subject: Subject) -> None
                 return
     shapes = re.escape(str(other.shape)), re.escape(str(leaf.shape))
     pattern = f"'{re.escape(name)}'.*{shapes[0]}.*{shapes[1]}"
-    refused("gradients of another shape", call, (ValueError,), pattern)
+    refused(
+        "gradients of another shape",
+        call,
+        (ValueError,),
+        pattern,
+        f"name the leaf {name!r} and both shapes",
+    )
 
 
 @law("errors", fix=CHECKED, needs=[needs.checks])
@@ -97,6 +112,7 @@ def wrong_structures_are_refused_with_the_path_of_the_leaf(subject: Subject) -> 
         lambda: update(tx, fewer, state, params),
         (ValueError,),
         f"different structures.*'{re.escape(last)}",
+        f"say that the structures are different, with the leaf {last!r}",
     )
 
 
@@ -116,12 +132,14 @@ def integer_leaves_are_refused_with_the_path_of_the_leaf(subject: Subject) -> No
         lambda: update(tx, with_leaf(grads, name, whole), state, params),
         (TypeError,),
         pattern,
+        f"name the leaf {name!r} and its dtype",
     )
     refused(
         "integer parameters",
         lambda: tx.init(with_leaf(params, name, whole)),
         (TypeError,),
         pattern,
+        f"name the leaf {name!r} and its dtype",
     )
 
 
@@ -143,6 +161,7 @@ def missing_params_and_misspelt_arguments_are_refused(subject: Subject) -> None:
         lambda: tx.update(grads, state, parms=params),
         (TypeError,),
         "'parms'.*Did you mean 'params'",
+        "ask whether params is meant",
     )
     if subject.needs_value:
         refused(
@@ -150,6 +169,7 @@ def missing_params_and_misspelt_arguments_are_refused(subject: Subject) -> None:
             lambda: tx.update(grads, state, params),
             (TypeError,),
             "needs the argument 'value'",
+            "name the argument",
         )
     told = {"value": loss(params)}
     without = _updates_or_error(lambda: update(tx, grads, state, **told)[0])

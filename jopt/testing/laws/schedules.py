@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import pickle
 from typing import Any
 
 import jax
@@ -14,9 +11,8 @@ import numpy as np
 from jopt.core.factory import Schedule
 from jopt.testing import comparison, needs
 from jopt.testing.law import law
-from jopt.testing.laws.values import Names
+from jopt.testing.laws.values import copies
 from jopt.testing.subject import Subject
-from jopt.values.config import from_config, to_config
 
 
 LAST = 2**31 - 1  # the last step of an int32 counter
@@ -134,16 +130,7 @@ def equal_schedules_are_equal_and_survive_repr_config_pickle_and_copy(
     """Equal calls make equal schedules, which repr, config, pickle and copy keep."""
     schedule = subject.make()
     expected = value(schedule, 3)
-    for how, other in {
-        "what the same call makes": subject.make(),
-        "what repr evaluates to": eval(repr(schedule), {}, Names()),
-        "from_config of repr": from_config(repr(schedule)),
-        "from_config(to_config(…))": from_config(
-            json.loads(json.dumps(to_config(schedule)))
-        ),
-        "what pickle restores": pickle.loads(pickle.dumps(schedule)),
-        "copy.deepcopy": copy.deepcopy(schedule),
-    }.items():
+    for how, other in copies(subject).items():
         assert other == schedule, f"{how} differs: {other!r} instead of {schedule!r}"
         assert hash(other) == hash(schedule), f"{how} is equal with another hash"
         comparison.equal(value(other, 3), expected, f"the value of {how}")

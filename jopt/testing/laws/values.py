@@ -19,15 +19,27 @@ from jopt.values.config import from_config, to_config
 
 def copies(subject: Subject) -> dict[str, Any]:
     """The value in other ways: made again, read from text and data, copied."""
-    tx = subject.make()
-    return {
-        "what the same call makes": subject.make(),
-        "what repr evaluates to": eval(repr(tx), {}, Names()),
-        "from_config of repr": from_config(repr(tx)),
-        "from_config(to_config(…))": from_config(json.loads(json.dumps(to_config(tx)))),
-        "what pickle restores": pickle.loads(pickle.dumps(tx)),
-        "copy.deepcopy": copy.deepcopy(tx),
+    value = subject.make()
+    ways = {
+        "what the same call makes": lambda: subject.make(),
+        "what repr evaluates to": lambda: eval(repr(value), {}, Names()),
+        "from_config of repr": lambda: from_config(repr(value)),
+        "from_config(to_config(…))": lambda: from_config(
+            json.loads(json.dumps(to_config(value)))
+        ),
+        "what pickle restores": lambda: pickle.loads(pickle.dumps(value)),
+        "copy.deepcopy": lambda: copy.deepcopy(value),
     }
+    made = {}
+    for how, make in ways.items():
+        try:
+            made[how] = make()
+        except Exception as error:
+            raise AssertionError(
+                f"{how} does not exist, because of {type(error).__name__}: {error}. "
+                f"The repr is {value!r}"
+            ) from error
+    return made
 
 
 FIX = (

@@ -56,6 +56,7 @@ def what_the_inner_one_needs_is_passed_on(subject: Subject) -> None:
         lambda: tx.update(grads, state, params),
         (TypeError,),
         "needs the argument 'value'",
+        "name the argument",
     )
 
 

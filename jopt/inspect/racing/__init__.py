@@ -1,0 +1,1 @@
+"""Optimizers against each other under one protocol: `jopt.inspect.race`."""
