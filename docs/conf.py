@@ -35,6 +35,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_execution_in_temp = True
+nb_merge_streams = True
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 pygments_dark_style = "github-dark"
@@ -119,14 +120,18 @@ def link(app, page, path, node):
     return domain.resolve_xref(app.env, page, app.builder, "obj", path, target, node)
 
 
+# Words, and names in a state, unless they are called or begin with jopt.
+WORDS = {"clip", "ema", "full", "get", "identity", "names", "reset", "scale"}
+WORDS |= {"schedule", "schema", "step", "trace", "tree", "zeros"}
+
+
 def link_code(app, doctree, page):
     """Let code in the text of a page, such as `adamw(1e-3)`, lead to the API."""
     for node in list(doctree.findall(nodes.literal)):
-        name = re.fullmatch(r"(?:jopt\.)?([a-z]\w*(?:\.\w+)*)(\(.*\))?", node.astext())
-        path = (
-            name and not isinstance(node.parent, nodes.reference) and f"jopt.{name[1]}"
-        )
-        if path in generate.PATHS:
+        text = node.astext()
+        name = re.fullmatch(r"(?:jopt\.)?([a-z]\w*(?:\.\w+)*)(\(.*\))?", text)
+        path = f"jopt.{name[1]}" if name and text not in WORDS else ""
+        if path in generate.PATHS and not isinstance(node.parent, nodes.reference):
             new = link(app, page, generate.PATHS[path], node.deepcopy())
             if new is not None:
                 node.replace_self(new)

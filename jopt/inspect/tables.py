@@ -29,10 +29,14 @@ def for_terminal(description: Any) -> str:
     from rich.console import Console
 
     out = io.StringIO()
-    is_terminal = sys.stdout.isatty()
-    Console(file=out, width=width, force_terminal=is_terminal, highlight=False).print(
-        as_rich(description, width)
+    console = Console(
+        file=out,
+        width=width,
+        force_terminal=sys.stdout.isatty(),
+        force_jupyter=False,  # else rich shows it there, and writes nothing
+        highlight=False,
     )
+    console.print(as_rich(description, width))
     lines = out.getvalue().splitlines()
     return "\n".join(line.rstrip() for line in lines).strip("\n")
 

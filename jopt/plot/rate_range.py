@@ -66,7 +66,7 @@ def range_test(result: Any, *, ax: Any = None, width: float = 3.5) -> Any:
             ax.set_yticks([])
         ax.set_xlabel("learning rate")
         ax.set_ylabel("loss")
-        ax.set_title(legend.labels[0], loc="left", color=style.GREY)
+        ax.set_title(legend.labels[0], loc="left", color=style.GREY, fontsize="medium")
     return ax
 
 

@@ -192,6 +192,6 @@ def _shade(
                 1.015,
                 phase.name,
                 transform=place,
-                fontsize=7,
+                fontsize="small",
                 color=style.GREY,
             )

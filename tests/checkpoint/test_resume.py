@@ -22,7 +22,13 @@ def run(what: str, folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.tools.resume", what, str(folder)],
         cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS},
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": FLAGS,
+            # The second program is the first one again.
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+        },
         capture_output=True,
         text=True,
         check=False,

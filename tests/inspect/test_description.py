@@ -281,6 +281,17 @@ def test_a_notebook_gets_tables_without_colours_of_their_own() -> None:
     }
 
 
+def test_text_in_a_notebook_is_that_of_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rich = pytest.importorskip("rich.console")
+    described = jopt.describe(jopt.sgd(0.1), {"w": jnp.ones(3)})
+    expected = str(described)
+    monkeypatch.setattr(rich, "_is_jupyter", lambda: True)
+    assert "scale_by_learning_rate" in expected
+    assert str(described) == expected
+
+
 @pytest.mark.parametrize("tx", RECIPES, ids=text)
 def test_a_description_is_data(tx: Any) -> None:
     d = jopt.describe(tx, PARAMS)
