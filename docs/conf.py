@@ -122,7 +122,8 @@ def link(app, page, path, node):
 
 # Words, and names in a state, unless they are called or begin with jopt.
 WORDS = {"clip", "ema", "full", "get", "identity", "names", "reset", "scale"}
-WORDS |= {"schedule", "schema", "step", "trace", "tree", "zeros"}
+WORDS |= {"schedule", "schema", "step", "trace", "zeros"}
+WORDS |= {package.__name__.rpartition(".")[2] for package in generate.packages()}
 
 
 def link_code(app, doctree, page):
