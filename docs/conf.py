@@ -73,7 +73,7 @@ def source_signature(app, what, name, obj, options, signature, returns):
     text = str(shown_signature(obj))
     for alias in (jopt.ScalarOrSchedule, jopt.interop.optax.ScalarOrSchedule):
         text = text.replace(str(alias), "ScalarOrSchedule")
-    text = re.sub(r"\b([a-z_]+\.)+", "", text)
+    text = generate.readable(text)
     # Types have one name in jopt and one in its door to optax.
     page = jopt.interop.optax if "interop.optax" in obj.__module__ else jopt
     types = "|".join(name for name in page.__all__ if name[0].isupper())

@@ -14,9 +14,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 import jopt
 
 
@@ -112,9 +109,15 @@ def entries(package: ModuleType, names: list[str], known: dict[int, str]) -> str
 
 
 def alias(value: Any) -> str:
-    """The text of a type or constant, without the modules of the types."""
+    """The text of a type or constant."""
     value = typing.get_args(value)[0] if hasattr(value, "__metadata__") else value
-    return re.sub(r"\b(?:[a-z_]+\.)+", "", str(value))
+    return readable(str(value))
+
+
+def readable(text: str) -> str:
+    """Types and functions by their names, without modules and addresses."""
+    text = re.sub(r"<(?:\w+) '?([\w.]+)'?(?: object)?(?: at 0x\w+)?>", r"\1", text)
+    return re.sub(r"\b(?:[a-z_]+\.)+", "", text)
 
 
 # Files that pages link to.
@@ -185,20 +188,15 @@ def draw() -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     folder = GENERATED / "schedules"
     folder.mkdir(parents=True, exist_ok=True)
     names = {name: getattr(jopt, name) for name in jopt.__all__}
-    steps = jnp.arange(121)
     for call, name, _ in CALL.findall((DOCS / "schedule_gallery.md").read_text()):
-        figure, axes = plt.subplots(figsize=(3.2, 1.8), layout="constrained")
-        values = jax.vmap(eval(call, dict(names)))(steps)
-        axes.plot(steps, values, drawstyle="steps-post")
-        axes.set(xlabel="step", ylim=(0, None), xlim=(0, 120))
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(folder / f"{name}.svg")
-        plt.close(figure)
+        schedule = eval(call, dict(names))
+        axes = jopt.plot.schedules({name: schedule}, steps=120, width=3.2)
+        axes.get_legend().remove()  # the call is below the picture
+        axes.figure.savefig(folder / f"{name}.svg")
+        matplotlib.pyplot.close(axes.figure)
 
 
 def write() -> None:
