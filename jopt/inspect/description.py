@@ -20,9 +20,9 @@ from jopt.inspect.facts import (
     Facts,
     Number,
     facts,
-    found,
     hyperparameters,
     nbytes,
+    parts_of,
     states,
 )
 from jopt.inspect.folding import folded
@@ -181,7 +181,7 @@ def describe(tx: GradientTransformation, params: Params) -> Description:
     text = repr(tx)
     tx = as_transformation(tx, "describe: tx")
     params = tree_checks.without_functions(params)
-    parts = found(tx, params)
+    parts = parts_of(tx, params)
     named = tree.leaves_with_names(params, none=True)
     # The stages of a leaf, with their multiples and layouts, decide all about it.
     acting: list[list[Any]] = [[] for _ in named]

@@ -49,7 +49,7 @@ def _short(value: float | None) -> str:
 
 
 @dataclasses.dataclass(eq=False)
-class Found:
+class Part:
     """A transformation inside an optimizer, and the leaves that it acts on."""
 
     tx: GradientTransformation
@@ -59,7 +59,7 @@ class Found:
     group: str
     reached: Mapping[int, float]  # leaf -> multiple of its factor or decay
     layouts: Mapping[int, str]
-    later: Sequence[Found]  # what changes its updates after it
+    later: Sequence[Part]  # what changes its updates after it
 
     @property
     def is_wrapper(self) -> bool:
@@ -67,7 +67,7 @@ class Found:
         return bool(self.tx.children)
 
 
-def found(tx: GradientTransformation, params: Params) -> list[Found]:
+def parts_of(tx: GradientTransformation, params: Params) -> list[Part]:
     """All transformations inside ``tx`` in the order in which they run.
 
     Args:
@@ -91,19 +91,19 @@ def _inside(
     place: _Place,
     params: Params,
     on: list[bool],
-    later: list[Found],
-) -> list[Found]:
+    later: list[Part],
+) -> list[Part]:
     is_labels = tx.reach is not None and tx.state_class is None
     # Members of a chain have names; the fields of wrappers say nothing.
     is_chain = bool(tx.children) and tx.reach is None and tx.state_class is None
-    own: list[Found] = []
+    own: list[Part] = []
     if not tx.children:
         return [_one(tx, place, params, on, later)]
     if not is_labels and (not is_chain or tx.treatment is not None):
         own = [_one(tx, place, params, on, later)]
         place = place._replace(depth=place.depth + 1)
     reach = tx.reach(params) if tx.reach else {}
-    results: list[list[Found]] = []
+    results: list[list[Part]] = []
     after = [*own, *later]
     # Backwards, because each member is asked what comes after it.
     for key, child in reversed(list(tx.children.items())):
@@ -127,8 +127,8 @@ def _one(
     place: _Place,
     params: Params,
     on: list[bool],
-    later: list[Found],
-) -> Found:
+    later: list[Part],
+) -> Part:
     treatment = tx.treatment
     multiples: list[float | None] = [1.0] * len(on)
     if isinstance(tx, Leafwise):
@@ -138,7 +138,7 @@ def _one(
     layouts = []
     if treatment is not None and treatment.layouts is not None:
         layouts = treatment.layouts(params)
-    return Found(
+    return Part(
         tx,
         *place,
         {i: m for i, m in enumerate(multiples) if m is not None and on[i]},
@@ -162,7 +162,7 @@ class Facts(NamedTuple):
     axes: str | None
 
 
-def facts(on_leaf: Mapping[Found, float], layouts: Mapping[Found, str]) -> Facts:
+def facts(on_leaf: Mapping[Part, float], layouts: Mapping[Part, str]) -> Facts:
     """What the transformations that act on a leaf do to it.
 
     Args:
@@ -189,8 +189,8 @@ def facts(on_leaf: Mapping[Found, float], layouts: Mapping[Found, str]) -> Facts
 
 
 def _learning_rate(
-    on_leaf: Mapping[Found, float],
-) -> tuple[Found | None, Number | None]:
+    on_leaf: Mapping[Part, float],
+) -> tuple[Part | None, Number | None]:
     """The last transformation that has a learning rate, and the rate."""
     for x in reversed(list(on_leaf)):
         sources = x.tx.changing.sources if x.tx.changing else {}
@@ -199,11 +199,11 @@ def _learning_rate(
     return None, None
 
 
-def _factors(x: Found) -> tuple[Any, ...]:
+def _factors(x: Part) -> tuple[Any, ...]:
     return x.tx.treatment.factor if x.tx.treatment else ()
 
 
-def _size(x: Found, on_leaf: Mapping[Found, float]) -> float:
+def _size(x: Part, on_leaf: Mapping[Part, float]) -> float:
     """The number by which a transformation multiplies the updates of a leaf."""
     # The mask of a weight decay says which leaves decay.
     of_decay = x.tx.treatment is not None and x.tx.treatment.decay
@@ -211,7 +211,7 @@ def _size(x: Found, on_leaf: Mapping[Found, float]) -> float:
     return math.prod(map(first_value, _factors(x)), start=start)
 
 
-def _tail(x: Found, on_leaf: Mapping[Found, float]) -> float | None:
+def _tail(x: Part, on_leaf: Mapping[Part, float]) -> float | None:
     """The factor between what a transformation returns and the final update.
 
     None if something comes later that is not known to be linear.
@@ -228,7 +228,7 @@ def _tail(x: Found, on_leaf: Mapping[Found, float]) -> float | None:
 
 
 def _weight_decay(
-    on_leaf: Mapping[Found, float],
+    on_leaf: Mapping[Part, float],
 ) -> tuple[Number | None, float | None, str | None]:
     """The decay of a leaf, the fraction that a step takes, and the rule it enters."""
     total, per_step, enters, kind, text = 0.0, 0.0, None, "constant", ""
@@ -261,7 +261,7 @@ def _weight_decay(
     return Number(value, kind, text), taken, enters  # type: ignore[arg-type]
 
 
-def _is_linear(x: Found) -> bool:
+def _is_linear(x: Part) -> bool:
     treatment = x.tx.treatment
     if treatment is None:
         # Wrappers pass on what is inside them, unless they say otherwise.
@@ -269,7 +269,7 @@ def _is_linear(x: Found) -> bool:
     return treatment.linear or bool(treatment.factor)
 
 
-def _is_frozen(on_leaf: Mapping[Found, float]) -> bool:
+def _is_frozen(on_leaf: Mapping[Part, float]) -> bool:
     """Whether the updates of a leaf are zero, and nothing later moves it."""
 
     def zeroes(x):
@@ -342,7 +342,7 @@ class States(NamedTuple):
 def states(
     tx: GradientTransformation,
     params: Params,
-    parts: Sequence[Found],
+    parts: Sequence[Part],
     kinds: Sequence[Any],
 ) -> States:
     """What ``tx.init(params)`` keeps for each leaf, from shapes alone.
@@ -353,7 +353,7 @@ def states(
     Args:
       tx: The optimizer.
       params: The parameters without Variables and functions.
-      parts: What is `found` in it.
+      parts: Its parts, see `parts_of`.
       kinds: What decides the state of each leaf, besides its path.
     """
     pairs = leaves_with_keys(params, none=True)
@@ -395,7 +395,7 @@ def _is_known(tx: GradientTransformation) -> bool:
     )
 
 
-def _fields(part: Found, state: Any) -> list[tuple[str, Any]]:
+def _fields(part: Part, state: Any) -> list[tuple[str, Any]]:
     """The fields of the state of a transformation without those of its children."""
     for key in part.path:
         if state is None:
