@@ -242,6 +242,14 @@ def described(c: Case) -> Any:
     return {x.path: np.array([x.param_bytes, x.state_bytes]) for x in leaves}
 
 
+def range_tested(c: Case) -> Any:
+    def loss(params: Any, batch: Any) -> Any:
+        return sum(jnp.sum((x - batch.sum()) ** 2) for x in jax.tree.leaves(params))
+
+    found = jopt.lr_range_test(c.tx, loss, c.params, jnp.zeros((1, 1)), steps=20)
+    return {"losses": found.losses}
+
+
 def sums_of_rest(c: Case) -> Any:
     return jopt.tree.map_params(
         c.tx, lambda x, p: x + p, c.state, c.params, params=c.params
@@ -318,6 +326,7 @@ CALLS: dict[str, Call] = {
     ),
     "schema": Call(shapes_in_schema),
     "describe": Call(described),
+    "lr_range_test": Call(range_tested),
     "load_state_dict": Call(
         lambda c: jopt.load_state_dict(c.tx, c.params, jopt.state_dict(c.state)),
         fresh_state_of,
