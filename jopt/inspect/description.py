@@ -138,7 +138,7 @@ def _plain(x: Any) -> Any:
         return {name: _plain(value) for name, value in x.items()}
     if isinstance(x, tuple):
         return [_plain(value) for value in x]
-    # JSON has no numbers for these.
+    # JSON cannot write these as numbers.
     return str(x) if isinstance(x, float) and not math.isfinite(x) else x
 
 

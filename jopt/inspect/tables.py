@@ -168,11 +168,8 @@ def _tables(description: Any) -> Iterator[tuple[list[str], list[list[str]]]]:
     rows = description.rows()[:MOST_ROWS]
     # A dtype that all have is said once, in the line about all of them.
     of_params = {x.dtype for x in description.leaves}
-    of_states = {y for x in description.leaves for y in _kept(x)}
-    cells = [
-        _row(path, leaves, len(of_params) > 1, bool(of_states - of_params))
-        for path, leaves in rows
-    ]
+    unlike = any(set(_kept(x)) - {x.dtype} for x in description.leaves)
+    cells = [_row(path, leaves, len(of_params) > 1, unlike) for path, leaves in rows]
     columns = ["leaf", "shape", "group", "rate", "decay", "axes", "state"]
     shown = [
         i

@@ -45,7 +45,7 @@ class Memory(Log):
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
-        """An array for each name, NaN where a step has no number of this name."""
+        """An array for each name, NaN where a step lacks it."""
         records = self.records
         names = dict.fromkeys(name for record in records for name in record)
         return {

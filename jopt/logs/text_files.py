@@ -195,7 +195,7 @@ class CSV(TextFile):
 class JSONLines(TextFile):
     """Write a JSON object for each step, one a line.
 
-    JSON has no numbers that are not finite. They become the texts ``"NaN"``,
+    JSON cannot write NaN and infinities as numbers. They become ``"NaN"``,
     ``"Infinity"`` and ``"-Infinity"``, which pandas and ``float`` read as numbers. A
     narrow float has few digits that give it back.
 

@@ -28,7 +28,7 @@ def read(history: Any) -> dict[str, Series]:
       history: Dicts of numbers, one a step; or a dict of a list for each name; or the
         path of a CSV file or of JSON lines; or an object with such ``records``. The
         name ``"step"`` is that of the step, else steps count from 0. What is None,
-        empty or no number at a step is left out there.
+        empty or not a number is left out of its step.
 
     Returns:
       The numbers by name, in the order of the steps.

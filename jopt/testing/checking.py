@@ -49,7 +49,7 @@ def check(
 
     Raises:
       AssertionError: A law does not hold. The message is the report.
-      TypeError: ``tx`` is nothing that laws are about.
+      TypeError: ``tx`` is not a transformation, a schedule or a wrapper.
       ValueError: No law has a name in ``only`` or ``without``.
 
     >>> import jopt
@@ -98,7 +98,7 @@ def report(
       The report, whether or not a law fails.
 
     Raises:
-      TypeError: ``tx`` is nothing that laws are about.
+      TypeError: ``tx`` is not a transformation, a schedule or a wrapper.
       ValueError: No law has a name in ``only`` or ``without``.
 
     >>> import jax
@@ -119,11 +119,7 @@ def report(
 def report_of(subject: Subject, only: Sequence[str] = ()) -> Report:
     """The report on a subject; see `report`."""
     results = [result(law, one) for law, one in laws_of(subject, only)]
-    return Report(_title(subject), results)
-
-
-def _title(subject: Subject) -> str:
-    return subject.id
+    return Report(subject.id, results)
 
 
 def laws_of(

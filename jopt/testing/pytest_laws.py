@@ -28,7 +28,7 @@ def parametrize_with_laws(
 
     Raises:
       ImportError: pytest is not installed.
-      TypeError: Something among the subjects is nothing that laws are about.
+      TypeError: A subject is not a transformation, a schedule or a wrapper.
       ValueError: No law has a name in ``only`` or of a `Subject`'s ``without``.
 
     >>> import jopt

@@ -44,7 +44,7 @@ class Subject:
         ``"*nnx*"``, or a subject such as ``"devices"``, to the reason.
 
     Raises:
-      TypeError: ``tx`` is nothing that laws are about.
+      TypeError: ``tx`` is not a transformation, a schedule or a wrapper.
 
     >>> import jopt
     >>> Subject(jopt.sgd(0.1)).is_optimizer, Subject(jopt.clip(1.0)).is_optimizer

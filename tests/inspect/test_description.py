@@ -304,3 +304,17 @@ def test_hundreds_of_different_leaves_are_cut() -> None:
     params = {"x" * i: jax.ShapeDtypeStruct((i,), jnp.float32) for i in range(1, 251)}
     shown = str(jopt.describe(jopt.adam(0.1), params))
     assert "and 50 more leaves" in shown and len(shown.splitlines()) < 220
+
+
+def test_the_table_shows_the_dtypes_of_a_state_unlike_its_leaf() -> None:
+    params = {"b": jnp.ones(8, jnp.bfloat16), "w": jnp.ones((8, 8))}
+
+    def rows(tx: Any, params: Any) -> list[str]:
+        return str(jopt.describe(tx, params)).splitlines()[-len(params) :]
+
+    mixed = rows(jopt.adam(1e-3, mu_dtype="bfloat16"), params)
+    assert [row.endswith(" bf16+f32") for row in mixed] == [True, True]
+    wide = rows(jopt.adam(1e-3), params)
+    assert [row.endswith("B f32") for row in wide] == [True, True]
+    (plain,) = rows(jopt.adam(1e-3), {"w": params["w"]})
+    assert plain.endswith("512 B")

@@ -110,7 +110,7 @@ def orbax(states: Any, zeros: Any, folder: Path) -> Any:
     """Through a folder that orbax writes."""
     import orbax.checkpoint
 
-    # A state without arrays alone is nothing that orbax writes.
+    # orbax does not write a state that has no arrays.
     states, zeros = ({"state": x, "step": jnp.zeros(())} for x in (states, zeros))
     with orbax.checkpoint.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / "state", states)

@@ -226,7 +226,7 @@ def it_gives_the_same_numbers_in_an_optimizer_of_nnx(subject: Subject) -> None:
     params, grads = as_dtype(subject.draw(steps=4), jnp.float32)
     expected = alone(subject)
     if not isinstance(params, dict):
-        raise Skipped("it makes a model of a dict, and params is no dict")
+        raise Skipped("it makes a model of a dict, and params is not a dict")
 
     def module(tree):
         if isinstance(tree, dict):

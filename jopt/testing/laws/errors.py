@@ -96,7 +96,7 @@ def wrong_structures_are_refused_with_the_path_of_the_leaf(subject: Subject) -> 
     params, grads = subject.small()
     state = tx.init(params)
     if not isinstance(grads, dict):
-        raise Skipped("it takes away an entry of a dict, and params is no dict")
+        raise Skipped("it takes away an entry of a dict, and params is not a dict")
     last = sorted(grads)[-1]
     fewer = {n: g for n, g in grads.items() if n != last}
     if not jax.tree.leaves(state) and not subject.is_strict:
