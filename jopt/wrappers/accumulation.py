@@ -37,13 +37,14 @@ from jopt.core.transformation import (
     Updates,
 )
 from jopt.tree import scalar
+from jopt.tree.like import zeros_beside
 from jopt.values import arguments
 from jopt.wrappers.accumulation_steps import (
     check_skip,
     gradients_per_step,
     skip_decision,
 )
-from jopt.wrappers.in_place import once_if, zeros_like
+from jopt.wrappers.in_place import once_if
 
 
 class AccumulateState(NamedTuple):
@@ -202,12 +203,12 @@ def accumulate(
         )
         # New zeros, not 0 * acc: a NaN or infinity in the sum must not survive.
         return leaves.rounded(new), state._replace(
-            mini_step=zeros_like(state.mini_step),
+            mini_step=zeros_beside(state.mini_step),
             gradient_step=tree.safe_increment(state.gradient_step),
             inner_opt_state=inner_state,
             acc_grads=_zeros(state.acc_grads),
-            total_weight=zeros_like(state.total_weight),
-            skipped=zeros_like(state.skipped),
+            total_weight=zeros_beside(state.total_weight),
+            skipped=zeros_beside(state.skipped),
         )
 
     def update(updates, state, params=None, weight=None, **extra):
@@ -283,7 +284,7 @@ def _divide_leaf(total: jax.Array, divisor: jax.Array | None) -> jax.Array:
 
 
 def _zeros(whole: Any) -> Any:
-    return jax.tree.map(zeros_like, whole)
+    return jax.tree.map(zeros_beside, whole)
 
 
 def _is_data(x: Any) -> bool:
