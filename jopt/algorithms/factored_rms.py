@@ -22,6 +22,7 @@ from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.clipping import excess
 from jopt.tree import abs_sq, ratio
+from jopt.tree.platforms import per_platform
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -232,8 +233,6 @@ def _read_again(arrays: Any, after: jax.Array) -> Any:
     XLA for the CPU writes the squares of an array to memory if two sums need them. It
     cannot tell that these arrays are the same, so each sum squares what it reads.
     """
-    return jax.lax.platform_dependent(
-        arrays,
-        cpu=lambda x: jax.lax.optimization_barrier((x, after))[0],
-        default=lambda x: x,
+    return per_platform(
+        lambda x, _: x, lambda *x: jax.lax.optimization_barrier(x)[0], arrays, after
     )

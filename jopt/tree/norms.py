@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 from jopt.tree.dtypes import compute_dtype, scalar_dtype
 from jopt.tree.paths import leaves_with_names
+from jopt.tree.platforms import per_platform
 from jopt.tree.row_sparse import is_rows, touched
 from jopt.values.arguments import abbreviated, text_of
 
@@ -190,33 +191,42 @@ def norm_along(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
     >>> norm_along(jnp.array([[3e30, 4e30]]), axis=1) / 1e30
     Array([[5.]], dtype=float32)
     """
-    real = jnp.finfo(x.dtype)
-    plain = jnp.sum(abs_sq(x), axis=axis, keepdims=True)
-    # Below this bound, squares that underflowed to zero could matter.
-    lowest = x.size / max(plain.size, 1) * float(real.tiny) * 1e7
-
-    def at_three_scales(x, plain):
-        # The barrier keeps XLA from multiplying the scales with each other before it
-        # multiplies with x. If it does so anyway, their squares are finite.
-        far = jnp.asarray(2.0 ** (real.maxexp // 2 - 1), real.dtype)
-        scales = jax.lax.optimization_barrier((far, 1 / far))
-        small, large = (
-            jnp.sum(abs_sq(x * s.astype(x.dtype)), axis=axis, keepdims=True)
-            for s in scales
-        )
-        norms = jnp.where(plain > lowest, jnp.sqrt(plain), jnp.sqrt(small) / far)
-        return jnp.where(plain < jnp.inf, norms, jnp.sqrt(large) * far)
-
-    def at_one_if_safe(x, plain):
-        safe = jnp.all((plain > lowest) & (plain < jnp.inf))
-        return jax.lax.cond(
-            safe, lambda x, plain: jnp.sqrt(plain), at_three_scales, x, plain
-        )
-
     if x.size < _LARGE:
-        return at_three_scales(x, plain)
-    return jax.lax.platform_dependent(
-        x, plain, cpu=at_one_if_safe, default=at_three_scales
+        return _at_three_scales(x, axis)
+    return per_platform(
+        functools.partial(_at_three_scales, axis=axis),
+        functools.partial(_at_one_if_safe, axis=axis),
+        x,
+    )
+
+
+def _plain_sum(x: jax.Array, axis: Any) -> tuple[jax.Array, Any]:
+    """Return the sum of squares, and the bound of those that may have underflowed."""
+    plain = jnp.sum(abs_sq(x), axis=axis, keepdims=True)
+    return plain, x.size / max(plain.size, 1) * float(jnp.finfo(x.dtype).tiny) * 1e7
+
+
+def _at_three_scales(x: jax.Array, axis: Any) -> jax.Array:
+    real = jnp.finfo(x.dtype)
+    plain, lowest = _plain_sum(x, axis)
+    # The barrier keeps XLA from multiplying the scales with each other before it
+    # multiplies with x. If it does so anyway, their squares are finite.
+    far = jnp.asarray(2.0 ** (real.maxexp // 2 - 1), real.dtype)
+    scales = jax.lax.optimization_barrier((far, 1 / far))
+    small, large = (
+        jnp.sum(abs_sq(x * s.astype(x.dtype)), axis=axis, keepdims=True) for s in scales
+    )
+    norms = jnp.where(plain > lowest, jnp.sqrt(plain), jnp.sqrt(small) / far)
+    return jnp.where(plain < jnp.inf, norms, jnp.sqrt(large) * far)
+
+
+def _at_one_if_safe(x: jax.Array, axis: Any) -> jax.Array:
+    plain, lowest = _plain_sum(x, axis)
+    return jax.lax.cond(
+        jnp.all((plain > lowest) & (plain < jnp.inf)),
+        lambda x: jnp.sqrt(plain),
+        lambda x: _at_three_scales(x, axis),
+        x,
     )
 
 
@@ -224,7 +234,7 @@ def norm_of_bounded(x: jax.Array) -> jax.Array:
     """Return the L2 norm of an array with entries of magnitude 1e-31 to 1e3, or zero.
 
     It takes one sum, at one scale, which compilers fuse into the computation of the
-    array; they do not fuse the three sums of `norm_along`.
+    array; they do not fuse the three sums of `norm_along`. On a CPU it is `norm_along`.
 
     Args:
       x: An array in float32 or wider.
@@ -232,8 +242,15 @@ def norm_of_bounded(x: jax.Array) -> jax.Array:
     >>> norm_of_bounded(jnp.full(4, 1e-30)) / 2e-30
     Array(1., dtype=float32)
     """
-    real = jnp.finfo(x.dtype)
-    far = jax.lax.optimization_barrier(jnp.asarray(2.0**40, real.dtype))
+    if x.size < _LARGE:
+        return _at_one_scale(x)
+    return per_platform(
+        _at_one_scale, lambda x: _at_one_if_safe(x, None).reshape(()), x
+    )
+
+
+def _at_one_scale(x: jax.Array) -> jax.Array:
+    far = jax.lax.optimization_barrier(jnp.asarray(2.0**40, jnp.finfo(x.dtype).dtype))
     return _root(jnp.sum(abs_sq(x * far.astype(x.dtype)))) / far
 
 
