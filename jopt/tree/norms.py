@@ -40,6 +40,22 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return x * x
 
 
+def read_apart(arrays: Any) -> Any:
+    """Return the arrays; on CPU, in a way that hides that they are the same.
+
+    If two computations need the square of an array, XLA for the CPU writes it to memory
+    for both. With the arrays from here, one of the two squares what it reads itself.
+    Other compilers compute both in one pass.
+
+    Args:
+      arrays: A tree of arrays, which should lie in memory in any case.
+
+    >>> read_apart(jnp.ones(2))
+    Array([1., 1.], dtype=float32)
+    """
+    return per_platform(lambda x: x, jax.lax.optimization_barrier, arrays)
+
+
 Order = Literal[1, 2, "inf", "infinity"] | float | None
 
 
@@ -154,7 +170,7 @@ def _equal_groups(leaves: list[jax.Array], most: int = 16) -> list[list[jax.Arra
 
 @jax.jit
 def _add_squares(total: jax.Array, group: list[jax.Array]) -> jax.Array:
-    for x in group:
+    for x in read_apart(group):  # Adam squares its gradient too
         wide = x.astype(np.promote_types(x.dtype, total.dtype))
         total = total + jnp.sum(abs_sq(wide))
     return total
