@@ -175,7 +175,7 @@ def all_finite(updates: Updates, value: Any = None) -> jax.Array:
         squares = tree.norm(leaves, squared=True)
         # A finite entry of 1e20 makes it infinite.
         return jax.lax.cond(
-            jnp.isfinite(squares), lambda _: jnp.ones((), bool), _are_finite, leaves
+            jnp.isfinite(squares), lambda _: jnp.ones((), bool), _cancel, leaves
         )
 
     value_is_finite = _are_finite(jax.tree.leaves(value))
@@ -190,6 +190,13 @@ def _are_finite(leaves: list[Any]) -> jax.Array:
     for x in leaves:
         finite &= _is_finite(x)
     return finite
+
+
+@jax.jit
+def _cancel(leaves: list[Any]) -> jax.Array:
+    # x - x is NaN unless x is finite. XLA for the CPU adds it up without an array of
+    # bools, which it writes for isfinite; its max does not see every NaN.
+    return jnp.all(jnp.stack([jnp.sum(x - x) == 0 for x in leaves]))
 
 
 @jax.jit
