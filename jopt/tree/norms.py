@@ -145,11 +145,18 @@ def _equal_groups(leaves: list[jax.Array], most: int = 16) -> list[list[jax.Arra
     ]
 
 
+# Leaves of up to this size are added up before they are reduced: many small leaves take
+# few loops.
+SMALL = 1 << 16
+
+
 @jax.jit
 def _add_squares(total: jax.Array, group: list[jax.Array]) -> jax.Array:
-    for x in group:
-        wide = x.astype(np.promote_types(x.dtype, total.dtype))
-        total = total + jnp.sum(abs_sq(wide))
+    wide = [x.astype(np.promote_types(x.dtype, total.dtype)) for x in group]
+    if group[0].size <= SMALL:
+        return total + jnp.sum(functools.reduce(jnp.add, map(abs_sq, wide)))
+    for x in wide:
+        total = total + jnp.sum(abs_sq(x))
     return total
 
 
@@ -167,17 +174,11 @@ def _scaled_norm(groups: list[list[jax.Array]], plain: jax.Array) -> jax.Array:
     return _root(total) * unit
 
 
-# Leaves of up to this size are added up before they are reduced.
-SMALL = 1 << 16
-
-
 @jax.jit
 def _add_scaled_squares(
     total: jax.Array, group: list[jax.Array], scale: jax.Array
 ) -> jax.Array:
     wide = [x.astype(np.promote_types(x.dtype, total.dtype)) for x in group]
-    # This is compiled into every step that clips, though it rarely runs. One loop for
-    # many small leaves keeps it short.
     if group[0].size <= SMALL:
         squares = [abs_sq(x * scale.astype(x.dtype)) for x in wide]
         return total + jnp.sum(functools.reduce(jnp.add, squares))
