@@ -22,7 +22,8 @@ from jopt.values.arguments import abbreviated, text_of
 
 
 # Reading an array of this size again takes longer than a branch, which also has to be
-# compiled.
+# compiled. Smaller ones of one type are added up before they are reduced, so that many
+# small leaves take few loops.
 _LARGE = 2**16
 
 
@@ -147,22 +148,21 @@ def _euclidean(leaves: list[jax.Array], squared: bool) -> jax.Array:
     lowest = sum(x.size for x in leaves) * float(wide.tiny) * 1e7
 
     def scaled():
-        norms = jnp.concatenate([_norms(group, wide.dtype) for group in groups])
-        return _scaled_norm(norms)
+        return _scaled_norm(groups, squares)
 
     safe = (squares > lowest) & (squares < jnp.inf)
     return jax.lax.cond(safe, lambda: _root(squares), scaled)
 
 
 def _equal_groups(leaves: list[jax.Array], most: int = 16) -> list[list[jax.Array]]:
-    """Group leaves of the same shape and dtype, at most ``most`` in a group.
+    """Group leaves of the same type, at most ``most`` in a group.
 
     A function jitted for a group is traced once for all equal groups, so a tree of many
-    leaves needs few calls.
+    leaves needs few calls. The type has the sharding, if it is explicit.
     """
     by_type = collections.defaultdict(list)
     for x in leaves:
-        by_type[x.shape, x.dtype].append(x)
+        by_type[jax.typeof(x)].append(x)
     return [
         xs[i : i + most] for xs in by_type.values() for i in range(0, len(xs), most)
     ]
@@ -170,26 +170,44 @@ def _equal_groups(leaves: list[jax.Array], most: int = 16) -> list[list[jax.Arra
 
 @jax.jit
 def _add_squares(total: jax.Array, group: list[jax.Array]) -> jax.Array:
+    def wide(x):
+        return x.astype(np.promote_types(x.dtype, total.dtype))
+
+    if group[0].size < _LARGE:
+        squares = (abs_sq(wide(x)) for x in group)
+        return total + jnp.sum(functools.reduce(jnp.add, squares))
     for x in read_apart(group):  # Adam squares its gradient too
-        wide = x.astype(np.promote_types(x.dtype, total.dtype))
-        total = total + jnp.sum(abs_sq(wide))
+        total = total + jnp.sum(abs_sq(wide(x)))
     return total
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _norms(group: list[jax.Array], dtype: Any) -> jax.Array:
-    wide = [x.astype(np.promote_types(x.dtype, dtype)) for x in group]
-    return jnp.concatenate([_scaled_norm(x).reshape(1) for x in wide])
+def _scaled_norm(groups: list[list[jax.Array]], plain: jax.Array) -> jax.Array:
+    """Return the norm if the plain sum of squares overflowed or is too small."""
+    # Powers of two at which the square of the result fits, and that of half the digits
+    # of every normal number. The second is not larger, because a derivative multiplies
+    # 1 / scale by 1 / root.
+    most = jnp.finfo(plain.dtype).maxexp
+    down, up = 2.0 ** -(most // 2 + 2), 2.0 ** (most * 3 // 5)
+    unit = jnp.where(plain < jnp.inf, 1 / up, 1 / down)
+    total = jnp.zeros((), plain.dtype)
+    for group in groups:
+        total = _add_scaled_squares(total, group, 1 / unit)
+    return _root(total) * unit
 
 
-def _scaled_norm(x: jax.Array) -> jax.Array:
-    # Not norm_along: this fallback reads the tree again anyway, and reading a leaf
-    # twice takes fewer operations than summing it at three scales.
-    largest = jnp.max(jnp.abs(x), initial=0)
-    # Both the quotients and 1 / divisor must stay in the normal range.
-    tiny = jnp.finfo(largest.dtype).tiny
-    divisor = jax.lax.stop_gradient(jnp.clip(largest, tiny, 1 / tiny))
-    return divisor * _root(jnp.sum(abs_sq(x / divisor.astype(x.dtype))))
+@jax.jit
+def _add_scaled_squares(
+    total: jax.Array, group: list[jax.Array], scale: jax.Array
+) -> jax.Array:
+    wide = [x.astype(np.promote_types(x.dtype, total.dtype)) for x in group]
+    if group[0].size < _LARGE:
+        squares = [abs_sq(x * scale.astype(x.dtype)) for x in wide]
+        return total + jnp.sum(functools.reduce(jnp.add, squares))
+    for x in wide:
+        # XLA:CPU writes a factor that several sums share to memory, as a whole array.
+        own, total = jax.lax.optimization_barrier((scale, total))
+        total = total + jnp.sum(abs_sq(x * own.astype(x.dtype)))
+    return total
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
