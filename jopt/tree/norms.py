@@ -52,8 +52,11 @@ def read_apart(arrays: Any) -> Any:
     >>> read_apart(jnp.ones(2))
     Array([1., 1.], dtype=float32)
     """
+    # A barrier for each: with others, an array would vary over their mesh axes too.
     return jax.lax.platform_dependent(
-        arrays, cpu=jax.lax.optimization_barrier, default=lambda x: x
+        arrays,
+        cpu=lambda whole: jax.tree.map(jax.lax.optimization_barrier, whole),
+        default=lambda whole: whole,
     )
 
 

@@ -171,10 +171,10 @@ def all_finite(updates: Updates, value: Any = None) -> jax.Array:
     leaves = [x for x in leaves if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
 
     def by_sum(leaves):
-        squares = tree.norm(leaves, squared=True)
-        # A finite entry of 1e20 makes it infinite.
+        enough = jnp.isfinite(tree.norm(leaves, squared=True))
+        # A finite entry of 1e20 makes the sum infinite.
         return jax.lax.cond(
-            jnp.isfinite(squares), lambda _: jnp.ones((), bool), _are_finite, leaves
+            enough, lambda _: enough, lambda leaves: _are_finite(leaves), leaves
         )
 
     value_is_finite = _are_finite(jax.tree.leaves(value))
