@@ -19,6 +19,7 @@ from .core.apply import (
     incremental_update as incremental_update,
     periodic_update as periodic_update,
 )
+from .native.switch import native_kernels as native_kernels
 from .core.factory import (
     transformation as transformation,
     schedule as schedule,
