@@ -125,6 +125,7 @@ def test_a_product_with_one_use_is_added_in_one_instruction():
     assert fused(lambda a, b, s: [(a * b + s) * (a * b)]) == 0
     assert fused(lambda a, b, s: [a * b, a * b + s]) == 0
     assert fused(lambda a, b, s: [a * b + s, a * b - s]) == 2
+    assert fused(lambda a, b, s: [a + s * (s + 1)]) == 0
 
 
 def test_scalars_and_unused_numbers_are_not_in_the_loop():
