@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jaxlib
 
 
 class Unavailable(Exception):
@@ -176,7 +177,8 @@ def handler(tools: Toolchain) -> ctypes.CDLL:
     global _handler
     if _handler is None:
         source = Path(__file__).with_name("handler.c").read_text()
-        _, library = tools.loaded(source)
+        headers = f"// The headers are those of jaxlib {jaxlib.__version__}.\n"
+        _, library = tools.loaded(headers + source)
         capsule = jax.ffi.pycapsule(library.jopt_native)
         jax.ffi.register_ffi_target(TARGET, capsule, platform="cpu")
         _handler = library

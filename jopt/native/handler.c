@@ -164,12 +164,13 @@ static int kernel_name(XLA_FFI_CallFrame *frame, char *name, size_t room) {
 }
 
 XLA_FFI_Error *jopt_native(XLA_FFI_CallFrame *frame) {
-  XLA_FFI_Extension_Base *extension = frame->extension_start;
-  if (extension && extension->type == XLA_FFI_Extension_Metadata) {
-    XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)extension)->metadata;
-    metadata->api_version.major_version = XLA_FFI_API_MAJOR;
-    metadata->api_version.minor_version = XLA_FFI_API_MINOR;
-    metadata->traits = 0;
+  // XLA asks for the version before the first call.
+  XLA_FFI_Metadata_Extension *asked = (void *)frame->extension_start;
+  if (asked && asked->extension_base.type == XLA_FFI_Extension_Metadata) {
+    asked->metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+    asked->metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+    asked->metadata->traits = 0;
+    asked->metadata->state_type_id.type_id = 0;
     return NULL;
   }
   char name[65], message[sizeof folder + 512];

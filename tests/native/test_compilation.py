@@ -3,7 +3,6 @@
 import concurrent.futures
 import hashlib
 import os
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -143,5 +142,17 @@ def test_no_path_can_be_the_name_of_a_kernel(monkeypatch):
         jax.block_until_ready(jax.jit(call)(*leaf(), *NUMBERS))
 
 
-def test_the_source_of_the_handler_is_beside_the_module():
-    assert Path(compilation.__file__).with_name("handler.c").exists()
+def test_the_handler_is_compiled_for_this_jaxlib(monkeypatch):
+    sources = []
+
+    def loaded(self, source):
+        sources.append(source)
+        raise compilation.Unavailable("for this test")
+
+    monkeypatch.setattr(compilation, "_handler", None)
+    monkeypatch.setattr(compilation.Toolchain, "loaded", loaded)
+    assert repr(jopt.native_kernels()).endswith("for this test")
+    monkeypatch.setattr(compilation.jaxlib, "__version__", "99.1")
+    jopt.native_kernels()
+    assert sources[0] != sources[1]
+    assert "jaxlib 99.1" in sources[1]
