@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jaxlib
+import jaxlib.version
 
 
 class Unavailable(Exception):
@@ -177,7 +177,7 @@ def handler(tools: Toolchain) -> ctypes.CDLL:
     global _handler
     if _handler is None:
         source = Path(__file__).with_name("handler.c").read_text()
-        headers = f"// The headers are those of jaxlib {jaxlib.__version__}.\n"
+        headers = f"// The headers are those of jaxlib {jaxlib.version.__version__}.\n"
         _, library = tools.loaded(headers + source)
         capsule = jax.ffi.pycapsule(library.jopt_native)
         jax.ffi.register_ffi_target(TARGET, capsule, platform="cpu")

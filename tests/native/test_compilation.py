@@ -152,7 +152,7 @@ def test_the_handler_is_compiled_for_this_jaxlib(monkeypatch):
     monkeypatch.setattr(compilation, "_handler", None)
     monkeypatch.setattr(compilation.Toolchain, "loaded", loaded)
     assert repr(jopt.native_kernels()).endswith("for this test")
-    monkeypatch.setattr(compilation.jaxlib, "__version__", "99.1")
+    monkeypatch.setattr(compilation.jaxlib.version, "__version__", "99.1")
     jopt.native_kernels()
     assert sources[0] != sources[1]
     assert "jaxlib 99.1" in sources[1]
