@@ -68,7 +68,10 @@ def _results(*_: Any, jaxpr: ClosedJaxpr, **__: Any) -> Sequence[Any]:
 
 @native_kernel.def_impl
 def _run(*arguments: jax.Array, **params: Any) -> list[jax.Array]:
-    return _compiled(**params)(*arguments)
+    with jax.disable_jit(
+        False
+    ):  # under which the call would come back to this function
+        return _compiled(**params)(*arguments)
 
 
 @functools.lru_cache(maxsize=4096)

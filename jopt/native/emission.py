@@ -143,7 +143,10 @@ def c_source(closed: ClosedJaxpr) -> str:
         there is no form in C.
     """
     outputs = [v.aval for v in closed.jaxpr.outvars]
-    size = max([getattr(x, "size", 0) for x in outputs], default=0)
+    sizes = [getattr(x, "size", 0) for x in outputs]
+    if not all(isinstance(n, int) for n in sizes):
+        raise Unsupported("shapes that are not known")
+    size = max(sizes, default=0)
     if size <= 1:
         raise Unsupported("no arrays, or arrays of one element")
     for x in outputs:

@@ -73,9 +73,13 @@ def test_arrays_that_are_not_donated_stay_as_they_are():
         np.testing.assert_array_equal(x, y)
 
 
-def test_a_call_runs_outside_jit():
+@pytest.mark.parametrize("disabled", [False, True])
+def test_a_call_runs_outside_jit(disabled):
     arguments = [*leaf((7,)), *NUMBERS]
-    same(native(adamw, *arguments)(*arguments), jax.jit(adamw)(*arguments))
+    call = native(adamw, *arguments)
+    with jax.disable_jit(disabled):
+        ours = call(*arguments)
+    same(ours, jax.jit(adamw)(*arguments))
 
 
 def test_a_call_runs_in_a_scan():
@@ -145,6 +149,26 @@ def test_a_leaf_on_several_devices_stays_with_xla():
     ours = jax.jit(call)(*sharded)
     assert all(x.sharding == sharding for x in ours)
     same(ours, jax.jit(adamw)(*arguments))
+
+
+def test_a_leaf_within_shard_map_stays_with_xla():
+    def rule(g, p):
+        return [p - g * g]
+
+    def step(g, p):
+        # A rule with scalars has equations about devices, and gets no kernel.
+        return native(rule, g, p, aliases={1: 0})(g, p)
+
+    mesh, spec = Mesh(np.array(jax.devices()), "d"), PartitionSpec("d")
+    mapped = jax.shard_map(step, mesh=mesh, in_specs=(spec, spec), out_specs=spec)
+    g, p, *_ = leaf((64,))
+    assert not is_native(mapped, g, p)
+    same(jax.jit(mapped)(g, p), jax.jit(rule)(g, p))
+
+
+def test_a_leaf_of_unknown_size_stays_with_xla():
+    n = jax.ShapeDtypeStruct(jax.export.symbolic_shape("n"), np.float32)
+    assert native(adamw, *[n] * 4, *NUMBERS) is None
 
 
 def test_a_program_for_another_platform_is_the_plain_rule():
