@@ -68,9 +68,8 @@ def _results(*_: Any, jaxpr: ClosedJaxpr, **__: Any) -> Sequence[Any]:
 
 @native_kernel.def_impl
 def _run(*arguments: jax.Array, **params: Any) -> list[jax.Array]:
-    with jax.disable_jit(
-        False
-    ):  # under which the call would come back to this function
+    # Under disable_jit, the call would come back to this function.
+    with jax.disable_jit(False):
         return _compiled(**params)(*arguments)
 
 

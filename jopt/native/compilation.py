@@ -123,7 +123,7 @@ def toolchain() -> Toolchain:
 
     The compiler is ``CC`` if that is set, else ``cc``, ``gcc`` or ``clang``; the folder
     is ``jopt`` in ``XDG_CACHE_HOME`` or ``~/.cache``, or a temporary one if that cannot
-    be written.
+    be written, or can be by others.
 
     Raises:
       Unavailable: The system is not Linux, or has no C compiler that works.
@@ -157,6 +157,9 @@ def _folder(cache: str) -> Path:
         base = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
         folder = base / "jopt"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+        if found.st_uid != os.getuid() or found.st_mode & 0o022:
+            raise OSError("what others can write is not safe to run")
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except (OSError, RuntimeError):  # Path.home() of a user that has none

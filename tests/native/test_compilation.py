@@ -58,12 +58,14 @@ def test_a_file_is_private_and_ends_in_its_checksum():
     assert path.parent.stat().st_mode & 0o77 == 0
 
 
-@pytest.mark.parametrize("kind", ["a file", "no absolute path"])
-def test_without_a_cache_folder_there_is_a_temporary_one(kind, tmp_path, monkeypatch):
+@pytest.mark.parametrize("cache", ["file", "open to all", "home without a folder"])
+def test_without_a_cache_folder_there_is_a_temporary_one(cache, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
+    (tmp_path / "open to all" / "jopt").mkdir(parents=True)
+    (tmp_path / "open to all" / "jopt").chmod(0o777)
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
-    cache = {"a file": str(tmp_path / "file"), "no absolute path": "relative"}[kind]
-    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    home = cache == "home without a folder"
+    monkeypatch.setenv("XDG_CACHE_HOME", "" if home else str(tmp_path / cache))
     compilation._folder.cache_clear()
     folder = compilation.toolchain().folder
     compilation._folder.cache_clear()
