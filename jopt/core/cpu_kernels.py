@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jopt.core.row_kernels import ELEMENTWISE
+from jopt.native import switch
 from jopt.tree.like import zeros_beside
 from jopt.tree.platforms import per_platform
 
@@ -37,23 +38,6 @@ LEAST_SIZE = 2**15
 _BY_ENTRY = ELEMENTWISE | {"broadcast_in_dim", "reshape", "squeeze"}
 _SQUARING = {"mul", "square", "integer_pow", "abs"}
 _INLINED = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call"}
-
-
-def helps(g: Any) -> bool:
-    """Whether a leaf is worth it.
-
-    On several devices it may be sharded, and a condition on one of its entries would
-    have to be sent to all of them.
-    """
-    return g.size >= LEAST_SIZE and is_one_cpu()
-
-
-def is_one_cpu() -> bool:
-    """Whether JAX can use a CPU, as one device."""
-    try:
-        return len(jax.devices("cpu")) == 1
-    except RuntimeError:  # JAX was told to use other platforms only
-        return False
 
 
 def in_place(
@@ -69,7 +53,7 @@ def in_place(
       take: One bool: if it is false, the old arrays are returned, and a zero update.
         None means true.
     """
-    if not helps(g):
+    if g.size < LEAST_SIZE:
         return select(take, kernel(g, old, rest), old)
     leaves, treedef = jax.tree.flatten((g, old, rest))
     jaxpr, shapes = jax.make_jaxpr(
@@ -79,7 +63,7 @@ def in_place(
     update = [None] if old[0] is None else []
     places = [*update, *range(1, len(jax.tree.leaves(old)) + 1)]
 
-    def usual(take, *leaves):
+    def usual(leaves, take):
         from jax.extend.core import jaxpr_as_fun
 
         new = jaxpr_as_fun(jaxpr)(*leaves)
@@ -87,11 +71,21 @@ def in_place(
         first, rest = select(take, (new[0], new[1:]), (olds[0], olds[1:]))
         return [first, *rest]
 
-    def in_order(take, *leaves):
+    def in_order(leaves, take):
         order = _Order.of(jaxpr, places, take, leaves)
-        return order.results() if order.is_elementwise() else usual(take, *leaves)
+        return order.results() if order.is_elementwise() else usual(leaves, take)
 
-    outputs = per_platform(usual, in_order, take, *leaves)
+    def native(leaves, take):
+        from jopt.native.calls import kernel_for
+
+        whole = jax.make_jaxpr(usual)(leaves, take)
+        loop = kernel_for(whole, {i: k for k, i in enumerate(places) if i is not None})
+        return (
+            loop(*jax.tree.leaves((leaves, take))) if loop else in_order(leaves, take)
+        )
+
+    cpu = native if switch.enabled() else in_order
+    outputs = per_platform(usual, cpu, leaves, take, one_device=True)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
 

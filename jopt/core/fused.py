@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jopt.core import tree_checks
 from jopt.core.apply import apply_updates
 from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.native import switch
 from jopt.tree.like import zeros_beside
 from jopt.values.arguments import abbreviated
 
@@ -97,7 +98,8 @@ def step(
     moving = tree_checks.without_statics(params, grads)
     try:
         compiled = _donating_step if donate else _step
-        new, state = compiled(tx, functions, grads, state, moving, arrays)
+        static = tx, functions, switch.enabled()
+        new, state = compiled(static, grads, state, moving, arrays)
     except TypeError:
         tree_checks.of_jax(grads=grads, params=params, state=state)
         raise
@@ -105,19 +107,19 @@ def step(
 
 
 def _fused_step(
-    tx: GradientTransformation,
-    functions: tuple[tuple[str, Any], ...],
+    static: tuple[Any, tuple[tuple[str, Any], ...], bool],
     grads: Updates,
     state: OptState,
     params: Params,
     arrays: dict[str, Any],
 ) -> tuple[Params, OptState]:
+    tx, functions, _ = static
     extra = {**dict(functions), **arrays}
     return fused_update(tx, grads, state, params, extra, adds=True)
 
 
-_step = jax.jit(_fused_step, static_argnums=(0, 1))
-_donating_step = jax.jit(_fused_step, static_argnums=(0, 1), donate_argnums=(3, 4))
+_step = jax.jit(_fused_step, static_argnums=0)
+_donating_step = jax.jit(_fused_step, static_argnums=0, donate_argnums=(2, 3))
 
 
 def select(

@@ -24,6 +24,7 @@ from jopt.core.apply import add
 from jopt.core.changing_numbers import NO_STATE, is_traceable, scheduled
 from jopt.core.declaration import KernelKey, Member
 from jopt.core.transformation import UPDATE, OptState, Params, Updates
+from jopt.native import switch
 from jopt.tree import scalar
 from jopt.tree.row_sparse import is_rows
 
@@ -131,7 +132,9 @@ def run(
                     tree_checks.no_slot(updates, i)
         which = on, is_rows(g)
         if which not in kernels:
-            kernels[which] = _kernel(tuple(keys[j] for j in on), is_rows(g), adds)
+            kernels[which] = _kernel(
+                tuple(keys[j] for j in on), is_rows(g), adds, switch.enabled()
+            )
         try:
             numbers = [_with_multiple(scalars[j], multiples[j][i]) for j in on]
             leaves[i], leaf_slots = kernels[which](g, at[i], leaf_slots, numbers, take)
@@ -258,12 +261,13 @@ def _mixing_real_and_complex(u: jax.Array) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _kernel(
-    keys: tuple[KernelKey, ...], row_sparse: bool = False, adds: bool = False
+    keys: tuple[KernelKey, ...], row_sparse: bool, adds: bool, native: bool
 ) -> Callable[..., Any]:
     """The rules with these keys, one after the other, for one leaf.
 
     ``kernel(g, p, slots, scalars, take)`` returns the update, or the new parameter if
-    it ``adds``, and the new slots. If ``take`` is false, nothing changes.
+    it ``adds``, and the new slots. If ``take`` is false, nothing changes. Whether it is
+    ``native`` is read where it is traced; here it keeps the two kinds apart.
     """
     rules = _rules(keys)
     if row_sparse:

@@ -10,7 +10,10 @@ import jax
 
 
 def per_platform(
-    default: Callable[..., Any], cpu: Callable[..., Any], *arrays: Any
+    default: Callable[..., Any],
+    cpu: Callable[..., Any],
+    *arrays: Any,
+    one_device: bool = False,
 ) -> Any:
     """Return ``default(*arrays)``, compiled as ``cpu(*arrays)`` for a CPU.
 
@@ -22,6 +25,8 @@ def per_platform(
         `jax.vmap` maps it.
       cpu: A function with the same results.
       *arrays: Trees of arrays.
+      one_device: Whether ``cpu`` is only for programs that run on one device, on which
+        no array is sharded.
 
     Returns:
       A tree of arrays.
@@ -36,14 +41,16 @@ def per_platform(
         return lambda *leaves: jax.tree.leaves(function(*treedef.unflatten(leaves)))
 
     jaxpr, shapes = jax.make_jaxpr(default, return_shape=True)(*arrays)
-    outputs = _differentiable(jaxpr, flat(cpu))(*leaves)
+    outputs = _differentiable(jaxpr, flat(cpu), one_device)(*leaves)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
 
-def _differentiable(jaxpr: Any, cpu: Callable[..., Any]) -> Callable[..., Any]:
+def _differentiable(
+    jaxpr: Any, cpu: Callable[..., Any], one_device: bool
+) -> Callable[..., Any]:
     @jax.custom_jvp
     def function(*leaves):
-        return _primitive().bind(*leaves, jaxpr=jaxpr, cpu=cpu)
+        return _primitive().bind(*leaves, jaxpr=jaxpr, cpu=cpu, one_device=one_device)
 
     def derivative(primals, tangents):
         return jax.jvp(_evaluate(jaxpr), primals, tangents)
@@ -66,20 +73,22 @@ def _primitive() -> Any:
 
     primitive = Primitive("per_platform")
     primitive.multiple_results = True
-    primitive.def_abstract_eval(lambda *_, jaxpr, cpu: jaxpr.out_avals)
-    primitive.def_impl(lambda *leaves, jaxpr, cpu: _evaluate(jaxpr)(*leaves))
+    primitive.def_abstract_eval(lambda *_, jaxpr, **__: jaxpr.out_avals)
+    primitive.def_impl(lambda *leaves, jaxpr, **_: _evaluate(jaxpr)(*leaves))
 
-    def batched(leaves, axes, *, jaxpr, cpu):
+    def batched(leaves, axes, *, jaxpr, **_):
         outputs = jax.vmap(_evaluate(jaxpr), axes)(*leaves)
         return outputs, [0] * len(outputs)
 
-    def on_cpu(*leaves, jaxpr, cpu):
-        return cpu(*leaves)
+    default = mlir.lower_fun(lambda *leaves, jaxpr, **_: _evaluate(jaxpr)(*leaves))
+    in_its_form = mlir.lower_fun(lambda *leaves, cpu, **_: cpu(*leaves))
 
-    def elsewhere(*leaves, jaxpr, cpu):
-        return _evaluate(jaxpr)(*leaves)
+    def on_cpu(context, *leaves, one_device, **params):
+        devices = getattr(context.module_context.axis_context, "num_devices", None)
+        lower = default if one_device and devices != 1 else in_its_form
+        return lower(context, *leaves, **params)
 
     batching.primitive_batchers[primitive] = batched
-    mlir.register_lowering(primitive, mlir.lower_fun(elsewhere))
-    mlir.register_lowering(primitive, mlir.lower_fun(on_cpu), platform="cpu")
+    mlir.register_lowering(primitive, default)
+    mlir.register_lowering(primitive, on_cpu, platform="cpu")
     return primitive
