@@ -1,5 +1,6 @@
 """A rule as the engine has it: gradient, parameter and slots of a leaf, and scalars."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt.native.calls import kernel_for
+from jopt.tree.platforms import per_platform
 
 
 NUMBERS = [np.float32(x) for x in (1e-3, 0.9, 0.999, 0.1, 0.001, 0.1, 1e-8)]
@@ -31,5 +33,6 @@ def leaf(shape: Any = (1000,)) -> list[np.ndarray]:
 
 
 def native(f: Any, *arguments: Any, aliases: Any = IN_PLACE) -> Any:
-    """The function as a kernel of arrays like the arguments."""
-    return kernel_for(jax.make_jaxpr(f)(*arguments), aliases)
+    """The function, as a kernel of arrays like the arguments where it can be one."""
+    call = kernel_for(jax.make_jaxpr(f)(*arguments), aliases)
+    return call and functools.partial(per_platform, f, call, one_device=True)
