@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from jax.core import Tracer
 
 from jopt import tree
 from jopt.core import tree_checks
+from jopt.core.leaves_alike import kind, together
 from jopt.core.transformation import Updates
 from jopt.tree.row_sparse import RowSparse, is_rows
 from jopt.tree.variables import sees_arrays
@@ -45,17 +47,29 @@ def apply_updates(params: P, updates: Updates) -> P:
     updates = tree_checks.without_float0(updates)
     leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
     old = tree_checks.aligned(updates, leaves, treedef, params, "params")
-    new = []
-    try:
-        for p, u in zip(old, leaves, strict=True):
-            if is_rows(u):
-                u = u.coalesced()
-            new.append(p if u is None else add(p, u))
-    except Exception as error:
-        tree_checks.of_jax(updates=updates, params=params)
-        tree_checks.note_leaf(error, updates, len(new))
-        raise
+    new: list[Any] = list(old)
+    alike: dict[Any, list[int]] = collections.defaultdict(list)
+    for i, (p, u) in enumerate(zip(old, leaves, strict=True)):
+        if u is not None:
+            alike[kind(u, p)].append(i)
+    for same in alike.values():
+        for some in together(same):
+            ps, us = [old[i] for i in some], [leaves[i] for i in some]
+            us = [u.coalesced() if is_rows(u) else u for u in us]
+            try:
+                sums = _add_some(ps, us) if len(some) > 1 else [add(ps[0], us[0])]
+            except Exception as error:
+                tree_checks.of_jax(updates=updates, params=params)
+                tree_checks.note_leaf(error, updates, some[0])
+                raise
+            for i, x in zip(some, sums, strict=True):
+                new[i] = x
     return treedef.unflatten(new)
+
+
+@jax.jit
+def _add_some(ps: list[Any], us: list[Any]) -> list[jax.Array]:
+    return [add(p, u) for p, u in zip(ps, us, strict=True)]
 
 
 def add(p: Any, u: Any) -> jax.Array:

@@ -4,11 +4,13 @@ One call per step, the prologue, computes the counts, hyperparameters and scalar
 neighbours; schedules that it cannot compile run before it. One call per leaf, the
 kernel, runs their rules one after the other in the compute dtype. Both are cached by
 the recipes of the rules, so equal optimizers share them, and leaves of one shape and
-dtype share a trace.
+dtype share a trace. A call is dear to trace and to lower, so in a trace the kernels of
+up to 16 leaves of one kind are in one call.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,7 @@ from jopt.core import cpu_kernels, row_kernels, tree_checks
 from jopt.core.apply import add
 from jopt.core.changing_numbers import NO_STATE, is_traceable, scheduled
 from jopt.core.declaration import KernelKey, Member
+from jopt.core.leaves_alike import kind, together
 from jopt.core.transformation import UPDATE, OptState, Params, Updates
 from jopt.native import switch
 from jopt.tree import scalar
@@ -107,7 +110,7 @@ def run(
     if take is not None:
         new_fields = _select_fields(take, new_fields, old_fields)
 
-    kernels: dict[Any, Callable[..., Any]] = {}
+    alike: dict[Any, list[int]] = collections.defaultdict(list)
     for i, g in enumerate(leaves):
         on = tuple(j for j in range(len(keys)) if multiples[j][i] is not None)
         if g is None:
@@ -127,23 +130,36 @@ def run(
             declared = members[j].declaration.slots.values()
             for slot, x in zip(declared, values, strict=True):
                 arrays = x if isinstance(x, tuple) else (x,)
-                has_slot = slot.shapes(np.shape(g)) is not None
-                if has_slot and any(array is None for array in arrays):
+                lacks = any(array is None for array in arrays)
+                if lacks and slot.shapes(np.shape(g)) is not None:
                     tree_checks.no_slot(updates, i)
-        which = on, is_rows(g)
-        if which not in kernels:
-            kernels[which] = _kernel(
-                tuple(keys[j] for j in on), is_rows(g), adds, switch.enabled()
+        of_one = tuple(multiples[j][i] == 1 for j in on)
+        alike[on, of_one, kind(g, at[i], leaf_slots)].append(i)
+
+    for (on, *_), same in alike.items():
+        numbers = [scalars[j] for j in on]
+        for some in together(same):
+            inputs = [
+                (leaves[i], at[i], [[slot[i] for slot in slots[j]] for j in on])
+                for i in some
+            ]
+            factors = [[_factor(multiples[j][i]) for j in on] for i in some]
+            kernel = _kernel(
+                tuple(keys[j] for j in on),
+                is_rows(leaves[some[0]]),
+                adds,
+                switch.enabled(),
             )
-        try:
-            numbers = [_with_multiple(scalars[j], multiples[j][i]) for j in on]
-            leaves[i], leaf_slots = kernels[which](g, at[i], leaf_slots, numbers, take)
-        except Exception as error:
-            tree_checks.note_leaf(error, updates, i)
-            raise
-        for j, values in zip(on, leaf_slots, strict=True):
-            for slot, x in zip(slots[j], values, strict=True):
-                slot[i] = x
+            try:
+                results = _of_each(kernel, len(some))(inputs, numbers, factors, take)
+            except Exception as error:
+                tree_checks.note_leaf(error, updates, some[0])
+                raise
+            for i, (result, leaf_slots) in zip(some, results, strict=True):
+                leaves[i] = result
+                for j, values in zip(on, leaf_slots, strict=True):
+                    for slot, x in zip(slots[j], values, strict=True):
+                        slot[i] = x
 
     new_states = [
         NO_STATE
@@ -194,12 +210,12 @@ def _compiled_schedules(key: KernelKey) -> dict[str, Callable[[Any], Any]]:
     return {name: f for name, f in key.schedules.items() if is_traceable(f)}
 
 
-def _with_multiple(scalars: dict[str, Any], multiple: Any) -> dict[str, Any]:
+def _factor(multiple: Any) -> dict[str, Any]:
     # The multiple is an argument of the kernel, so that one kernel serves all
     # multiples. A multiple of 1 is left out: then the kernel does not multiply.
     if multiple == 1:
-        return scalars
-    return scalars | {"multiple": np.asarray(multiple, tree.scalar_dtype())}
+        return {}
+    return {"multiple": np.asarray(multiple, tree.scalar_dtype())}
 
 
 def _fields(member: Member, state: OptState) -> dict[str, Any]:
@@ -326,3 +342,17 @@ def _rules(keys: tuple[KernelKey, ...]) -> Callable[..., Any]:
 
     rules.__name__ = "__".join(key.name for key in keys)
     return rules
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_each(kernel: Callable[..., Any], number: int) -> Callable[..., Any]:
+    """A kernel for so many leaves of one kind, in one call."""
+
+    def leaves_alike(inputs, scalars, factors, take):
+        return [
+            kernel(*x, [s | f for s, f in zip(scalars, factor, strict=True)], take)
+            for x, factor in zip(inputs, factors, strict=True)
+        ]
+
+    # The call for one leaf is that of its kernel.
+    return leaves_alike if number == 1 else jax.jit(leaves_alike)

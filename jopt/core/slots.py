@@ -69,6 +69,8 @@ class Slot(NamedTuple):
 
     def shapes(self, shape: tuple[int, ...]) -> Any:
         """The slot's shape for a leaf of this shape, or a tuple of several shapes."""
+        if self.over is None and self.each is None:
+            return shape
 
         def reduced(axes):
             reduced_axes = {axis % len(shape) for axis in axes}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 from jax.extend.core import ClosedJaxpr
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 def kernel_for(
     closed: ClosedJaxpr, aliases: Mapping[int, int]
-) -> Callable[..., list[jax.Array]] | None:
+) -> Callable[..., Sequence[jax.Array]] | None:
     """An elementwise jaxpr as a call of one loop of C, if that is possible here.
 
     Args:

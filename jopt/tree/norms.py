@@ -159,7 +159,7 @@ def _euclidean(leaves: list[jax.Array], squared: bool) -> jax.Array:
     return jax.lax.cond(safe, lambda: _root(squares), scaled)
 
 
-def _equal_groups(leaves: list[jax.Array], most: int = 16) -> list[list[jax.Array]]:
+def _equal_groups(leaves: list[jax.Array], most: int = 64) -> list[list[jax.Array]]:
     """Group leaves of the same type, at most ``most`` in a group.
 
     A function jitted for a group is traced once for all equal groups, so a tree of many
@@ -173,17 +173,23 @@ def _equal_groups(leaves: list[jax.Array], most: int = 16) -> list[list[jax.Arra
     ]
 
 
+def _sums(squares: list[jax.Array], most: int = 16) -> list[jax.Array]:
+    """Return sums that add up to the sum of all squares.
+
+    Small leaves are added up before they are reduced: many of them take few loops.
+    """
+    if squares[0].size >= _LARGE:
+        return [jnp.sum(x) for x in squares]
+    parts = (squares[i : i + most] for i in range(0, len(squares), most))
+    return [jnp.sum(functools.reduce(jnp.add, part)) for part in parts]
+
+
 @jax.jit
 def _add_squares(total: jax.Array, group: list[jax.Array]) -> jax.Array:
-    def wide(x):
-        return x.astype(np.promote_types(x.dtype, total.dtype))
-
-    if group[0].size < _LARGE:
-        squares = (abs_sq(wide(x)) for x in group)
-        return total + jnp.sum(functools.reduce(jnp.add, squares))
-    for x in read_apart(group):  # Adam squares its gradient too
-        total = total + jnp.sum(abs_sq(wide(x)))
-    return total
+    if group[0].size >= _LARGE:
+        group = read_apart(group)  # Adam squares its gradient too
+    wide = [x.astype(np.promote_types(x.dtype, total.dtype)) for x in group]
+    return functools.reduce(jnp.add, _sums([abs_sq(x) for x in wide]), total)
 
 
 def _scaled_norm(groups: list[list[jax.Array]], plain: jax.Array) -> jax.Array:
@@ -204,15 +210,14 @@ def _scaled_norm(groups: list[list[jax.Array]], plain: jax.Array) -> jax.Array:
 def _add_scaled_squares(
     total: jax.Array, group: list[jax.Array], scale: jax.Array
 ) -> jax.Array:
-    wide = [x.astype(np.promote_types(x.dtype, total.dtype)) for x in group]
-    if group[0].size < _LARGE:
-        squares = [abs_sq(x * scale.astype(x.dtype)) for x in wide]
-        return total + jnp.sum(functools.reduce(jnp.add, squares))
-    for x in wide:
-        # XLA:CPU writes a factor that several sums share to memory, as a whole array.
-        own, total = jax.lax.optimization_barrier((scale, total))
-        total = total + jnp.sum(abs_sq(x * own.astype(x.dtype)))
-    return total
+    squares = []
+    for x in group:
+        wide = x.astype(np.promote_types(x.dtype, total.dtype))
+        if x.size >= _LARGE:
+            # XLA:CPU writes a factor that several sums share to memory, as an array.
+            scale, total = jax.lax.optimization_barrier((scale, total))
+        squares.append(abs_sq(wide * scale.astype(wide.dtype)))
+    return functools.reduce(jnp.add, _sums(squares), total)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
