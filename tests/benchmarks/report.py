@@ -62,7 +62,7 @@ def number(x: float | None) -> str:
     """Three digits; nothing for what was not measured."""
     if x is None:
         return ""
-    return f"{x:.0f}" if x >= 100 else f"{x:.3g}"
+    return f"{x:.0f}" if x >= 100 or x < 0.005 else f"{x:.3g}"
 
 
 # Bytes.
@@ -145,12 +145,14 @@ def steps(found: dict[str, Any]) -> str:
         sections += [head, _steps(found, tree, recipes)]
         if TREES[tree].compiles > 1:
             sections.append(_phases(found, tree, recipes))
+        else:
+            sections.append(_memory(found, tree, recipes))
     link = f"![The steps of the first table]({PICTURE.relative_to(PAGE.parent)})"
     return "\n\n".join([*sections, link]) + "\n"
 
 
 def _steps(found: dict[str, Any], tree: str, recipes: list[str]) -> str:
-    """Milliseconds of a step, and what it keeps."""
+    """Milliseconds of a step."""
     known = [
         peer
         for peer in peers(found, "step")
@@ -168,12 +170,26 @@ def _steps(found: dict[str, Any], tree: str, recipes: list[str]) -> str:
             f"{ms['jopt'] / ms['optax']:.2f}" if {"jopt", "optax"} <= set(ms) else ""
         )
         cells.append(f"{1e5 * least / best:.0f} %" if least and best else "")
-        for peer in ("jopt", "optax"):
-            extra = of.get(peer, {}).get("temporary")
-            cells.append(number(None if extra is None else extra / 1e6))
         rows.append(cells)
     header = ["step [ms]", *known, "jopt / optax", "of the bandwidth"]
-    return table([*header, "temporary [MB]", "of optax"], rows)
+    return table(header, rows)
+
+
+def _memory(found: dict[str, Any], tree: str, recipes: list[str]) -> str:
+    """Megabytes of what a step keeps beyond its arguments and results, and of all."""
+    of = {recipe: numbers(found, tree, recipe) for recipe in recipes}
+    known = [x for x in peers(found, "peak") if any(x in rows for rows in of.values())]
+
+    def cell(row):
+        if not row:
+            return ""
+        return f"{number(row['temporary'] / 1e6)} of {number(row['peak'] / 1e6)}"
+
+    rows = [
+        [f"`{recipe}`", *(cell(of[recipe].get(peer)) for peer in known)]
+        for recipe in recipes
+    ]
+    return table(["temporary [MB]", *known], rows)
 
 
 PHASES = ("trace", "lower", "compile", "dispatch", "unjitted")

@@ -47,14 +47,21 @@ from tests.benchmarks.recipes import (
 
 GRADIENT = 1e-3
 FEW = 10_000_000  # parameters, so that a step without jit is not about memory
-ELSEWHERE = {"sgd", "adafactor, unscaled", "muon", "ademamix", "amsgrad"}
-DEFAULT = {
-    "gpt2_small": [name for name in RECIPES if name not in ELSEWHERE],
-    "leaf_64m": ["sgd+momentum", "adamw", "clip+adamw+cosine", "lion", "adafactor"],
+REST = {"sgd", "adafactor, unscaled", "muon", "ademamix", "amsgrad"}
+SOME = ["sgd+momentum", "adamw", "clip+adamw+cosine", "lion", "adafactor"]
+PLAN = {
+    "gpt2_small": [name for name in RECIPES if name not in REST],
+    "leaf_64m": SOME,
     "leaves_100": ["adamw"],
     "leaves_1000": ["adamw", "clip+adamw+cosine"],
     "matrices_200": ["muon"],
+    # Not by default.
+    "leaves_3000": ["clip+adamw+cosine"],
+    "vit": SOME,
+    "scanned": SOME,
+    "recommender": SOME,
 }
+DEFAULT = ["gpt2_small", "leaf_64m", "leaves_100", "leaves_1000", "matrices_200"]
 
 
 def interleaved(*functions: Callable[[], Any], rounds: int) -> list[Any]:
@@ -346,17 +353,14 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--recipes", nargs="+", choices=RECIPES, metavar="RECIPE", help="only these")
-    add("--trees", nargs="+", choices=["all", *TREES], help="all recipes on these")
+    add("--trees", nargs="+", choices=["all", *PLAN], default=DEFAULT)
     add("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="only these")
     add("--rounds", type=int, default=9, help="how often a step runs; 9 by default")
     add("--out", type=Path, help="a folder for steps.json and steps.png")
     add("--docs", action="store_true", help="write docs/benchmarks.md")
     arguments = parser.parse_args()
 
-    plan = DEFAULT
-    if arguments.trees:
-        trees = TREES if "all" in arguments.trees else arguments.trees
-        plan = {tree: list(RECIPES) for tree in trees}
+    trees = PLAN if "all" in arguments.trees else arguments.trees
     peers = []
     for name in arguments.peers:
         library = name.split()[0].split(".")[0]
@@ -368,14 +372,13 @@ def main() -> None:
             print(f"{name} does not take part: {library} is not installed")
     found = {**machine(), "rounds": arguments.rounds, "bandwidth": bandwidth()}
     found["rows"] = []
-    for tree, recipes in plan.items():
-        for recipe in recipes:
-            if recipe in (arguments.recipes or recipes):
-                rows = measure(tree, recipe, peers, arguments.rounds)
-                found["rows"] += rows
-                times = [f"{x['peer']} {1e3 * x['step']:.4g} ms" for x in rows]
-                print(f"{tree}, {recipe}:", ", ".join(times), flush=True)
-                gc.collect()
+    for tree in trees:
+        for recipe in arguments.recipes or PLAN[tree]:
+            rows = measure(tree, recipe, peers, arguments.rounds)
+            found["rows"] += rows
+            times = [f"{x['peer']} {1e3 * x['step']:.4g} ms" for x in rows]
+            print(f"{tree}, {recipe}:", ", ".join(times), flush=True)
+            gc.collect()
     # The machine may have been slower before.
     for name, x in bandwidth().items():
         found["bandwidth"][name] = max(x, found["bandwidth"][name])
