@@ -15,10 +15,10 @@ from .core.transformation import (
 from .core.chain import chain as chain
 from .core.apply import (
     apply_updates as apply_updates,
-    step as step,
     incremental_update as incremental_update,
     periodic_update as periodic_update,
 )
+from .core.fused import step as step
 from .core.factory import (
     transformation as transformation,
     schedule as schedule,

@@ -161,7 +161,8 @@ def divide_by_rms(
 
     The squares are recomputed for every sum, and the update for its norm and for the
     result: XLA fuses a cheap expression into its only use, so no intermediate array of
-    the gradient's size is written. An (m, n) gradient is read three times.
+    the gradient's size is written. An (m, n) gradient is read three times; on CPU,
+    where a loop reduces along one axis only, four times.
 
     Args:
       g: The gradient.
@@ -194,7 +195,8 @@ def divide_by_rms(
     along_row, along_col = axes
     # Divided by g.size, so that the mean over v_row does not overflow either.
     v_row = averaged(v_row, mean(abs_sq(g), along_row), finfo.max / g.size)
-    v_col = averaged(v_col, mean(abs_sq(g), along_col), finfo.max / g.size)
+    squares = abs_sq(_read_again(g, v_row))
+    v_col = averaged(v_col, mean(squares, along_col), finfo.max / g.size)
     whole = mean(v_row, along_col)
     if floor is None:
         # Factor by factor: a product of two mean squares as small as eps underflows.
@@ -203,12 +205,35 @@ def divide_by_rms(
         u = (g * row) * col
         # The mean square of u, from column means that the pass over g for v_col can
         # give as well.
-        in_columns = mean(abs_sq(g * row), along_col)
+        again, row, col = _read_again((g, row, col), v_col)
+        in_columns = mean(abs_sq(again * row), along_col)
         mean_square = jnp.mean((in_columns * col) * col)
     else:
-        col = jnp.sqrt(jnp.maximum(whole, floor)) / jnp.sqrt(v_col)
-        factor = jnp.minimum(1 / jnp.sqrt(v_row) * col, 1 / floor)
-        # Infinite only for rows or columns of zeros, with a floor of zero.
-        u = g * jnp.where(factor < jnp.inf, factor, 0)
-        mean_square = jnp.mean(abs_sq(u))
+        limit = jnp.asarray(1 / floor)
+        has_limit = limit < jnp.inf
+
+        def part(x, squares):
+            # With a floor of zero, rows and columns of zeros stay zeros.
+            return jnp.where(has_limit | (squares > 0), x / jnp.sqrt(squares), 0)
+
+        def divided(g, row, col, limit):
+            return g * jnp.minimum(row * col, limit)
+
+        of_rows = jnp.sqrt(jnp.maximum(whole, floor))
+        parts = part(1, v_row), part(of_rows, v_col), jnp.minimum(limit, finfo.max)
+        u = divided(g, *parts)
+        mean_square = jnp.mean(abs_sq(divided(*_read_again((g, *parts), v_col))))
     return u, jnp.sqrt(mean_square), v_row, v_col, v
+
+
+def _read_again(arrays: Any, after: jax.Array) -> Any:
+    """Return the arrays; on CPU, as others, which are there only when ``after`` is.
+
+    XLA for the CPU writes the squares of an array to memory if two sums need them. It
+    cannot tell that these arrays are the same, so each sum squares what it reads.
+    """
+    return jax.lax.platform_dependent(
+        arrays,
+        cpu=lambda x: jax.lax.optimization_barrier((x, after))[0],
+        default=lambda x: x,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,11 +12,10 @@ from jax.core import Tracer
 
 from jopt import tree
 from jopt.core import tree_checks
-from jopt.core.transformation import GradientTransformation, OptState, Params, Updates
+from jopt.core.transformation import Updates
 from jopt.tree.row_sparse import RowSparse, is_rows
 from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
-from jopt.values.arguments import abbreviated
 
 
 P = TypeVar("P")
@@ -51,9 +49,8 @@ def apply_updates(params: P, updates: Updates) -> P:
     try:
         for p, u in zip(old, leaves, strict=True):
             if is_rows(u):
-                new.append(_add_rows(p, u.coalesced()))
-            else:
-                new.append(p if u is None else _add(p, u))
+                u = u.coalesced()
+            new.append(p if u is None else add(p, u))
     except Exception as error:
         tree_checks.of_jax(updates=updates, params=params)
         tree_checks.note_leaf(error, updates, len(new))
@@ -61,7 +58,10 @@ def apply_updates(params: P, updates: Updates) -> P:
     return treedef.unflatten(new)
 
 
-def _add(p: Any, u: Any) -> jax.Array:
+def add(p: Any, u: Any) -> jax.Array:
+    """Return the new parameter ``p + u``, where ``u`` may have unique rows."""
+    if is_rows(u):
+        return _add_rows(p, u)
     # Inside a trace a plain addition lowers to less code than a call; outside, a
     # compiled call is faster than several operations.
     if isinstance(u, Tracer) and jnp.result_type(p) == u.dtype == jnp.float32:
@@ -163,61 +163,3 @@ def _chosen(new: jax.Array, old: jax.Array, due: jax.Array) -> jax.Array:
 @jax.jit
 def _add_rows(p: jax.Array, u: RowSparse) -> jax.Array:
     return u.scattered(p, _add_wide(u.gathered(p), u.rows))
-
-
-def step(
-    tx: GradientTransformation,
-    grads: Updates,
-    state: S,
-    params: P,
-    **extra: Any,
-) -> tuple[P, S]:
-    """Take one compiled optimizer step, ``update`` and ``apply_updates``, outside jit.
-
-    Args:
-      tx: A transformation. Equal transformations share the compiled step.
-      grads: The gradients.
-      state: The optimizer state.
-      params: The parameters.
-      **extra: Further arguments of ``tx.update``; functions must be hashable.
-
-    Returns:
-      The new ``(params, state)``.
-
-    Raises:
-      TypeError: ``tx`` is not a transformation.
-
-    >>> import jopt
-    >>> tx, params = jopt.sgd(0.5), jnp.ones(2)
-    >>> params, state = jopt.step(tx, jnp.ones(2), tx.init(params), params)
-    >>> params
-    Array([0.5, 0.5], dtype=float32)
-    """
-    if not hasattr(tx, "update"):
-        raise TypeError(
-            "step takes a transformation, such as jopt.adam(1e-3), first, got "
-            f"{abbreviated(tx)}"
-        )
-    functions = tuple((n, x) for n, x in sorted(extra.items()) if callable(x))
-    arrays = {n: x for n, x in extra.items() if not callable(x)}
-    grads = tree_checks.without_float0(grads)
-    moving = tree_checks.without_statics(params, grads)
-    try:
-        new, state = _step(tx, functions, grads, state, moving, arrays)
-    except TypeError:
-        tree_checks.of_jax(grads=grads, params=params, state=state)
-        raise
-    return tree_checks.with_statics(new, params), state
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _step(
-    tx: GradientTransformation,
-    functions: tuple[tuple[str, Any], ...],
-    grads: Updates,
-    state: OptState,
-    params: Params,
-    arrays: dict[str, Any],
-) -> tuple[Params, OptState]:
-    updates, state = tx.update(grads, state, params, **dict(functions), **arrays)
-    return apply_updates(params, updates), state

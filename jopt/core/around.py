@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from jopt.core.transformation import (
     ANYWHERE,
     GradientTransformation,
@@ -16,6 +19,15 @@ from jopt.core.transformation import (
 VALUE = Needs(frozenset({"value"}), frozenset())
 
 
+def both(take: jax.Array | None, good: jax.Array) -> jax.Array:
+    """Whether a step is good, and taken if a wrapper outside decides it too.
+
+    >>> both(None, True)
+    True
+    """
+    return good if take is None else good & take
+
+
 def around(
     inner: GradientTransformation,
     init: Callable[..., Any],
@@ -24,6 +36,7 @@ def around(
     *,
     also: Needs,
     place: Place = ANYWHERE,
+    fused: bool = False,
 ) -> GradientTransformation:
     """Make a wrapper that keeps the state of ``inner`` in the field ``inner_state``.
 
@@ -34,7 +47,21 @@ def around(
       state_class: The class of the wrapper's state.
       also: The arguments that the wrapper itself needs.
       place: Where the wrapper belongs in a chain, if not anywhere.
+      fused: Whether ``update`` takes ``take`` and ``adds``, to pass them on to the
+        inner `fused_update`.
     """
+
+    def fused_update(updates, state, params=None, *, take=None, adds=False, **extra):
+        result, new = update(updates, state, params, take=take, adds=adds, **extra)
+        if take is not None:  # the inner state is selected where it is computed
+            fields = zip(new, state, new._fields, strict=True)
+            new = type(new)(
+                *(
+                    x if name == "inner_state" else jnp.where(take, x, y)
+                    for x, y, name in fields
+                )
+            )
+        return result, new
 
     # The inner transformation checks what it requires, so that errors have its name.
     needs = Needs(
@@ -44,9 +71,10 @@ def around(
     )
     return GradientTransformation(
         init,
-        update,
+        fused_update if fused else update,
         children={"inner_state": inner},
         needs=needs,
         state_class=state_class,
         place=place,
+        fused=fused,
     )

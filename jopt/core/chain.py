@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
+from jopt.core.fused import fused_update
 from jopt.core.kernels import run
 from jopt.core.leafwise import Leafwise
 from jopt.core.order import check_order, stepped, with_steps
@@ -19,6 +20,7 @@ from jopt.core.transformation import (
     UPDATE,
     GradientTransformation,
     OptState,
+    Params,
     Place,
     Updates,
     given,
@@ -132,7 +134,7 @@ class Chain(GradientTransformation):
             states = {name: tx.init(params) for name, tx in children.items()}
             return {n: s for n, s in states.items() if not _is_stateless(s)}
 
-        def update(updates, state, params=None, **extra):
+        def update(updates, state, params=None, *, take=None, adds=False, **extra):
             arguments = given(updates, params, extra)
             new, made_step = {}, None
             for names in groups:
@@ -141,7 +143,8 @@ class Chain(GradientTransformation):
                 for tx in group:
                     tx.needs.check(tx.name, tx.needs.chosen(arguments))
                 old = (updates, before)
-                updates, after = _run(group, updates, before, arguments)
+                last = adds and names is groups[-1]
+                updates, after = _run(group, updates, before, arguments, take, last)
                 if names[0] in in_steps and made_step is not None:
                     updates, after = _select(made_step, (updates, after), old)
                 if in_steps:
@@ -158,6 +161,7 @@ class Chain(GradientTransformation):
             update,
             children=children,
             place=Place(keeps_updates=keeps_updates),
+            fused=bool(groups) and not in_steps,
             recipe=recipe,
         )
         self.members, self.any_order = members, any_order
@@ -183,12 +187,18 @@ def _run(
     updates: Updates,
     states: list[OptState],
     arguments: dict[str, Any],
-) -> tuple[Updates, list[OptState]]:
+    take: jax.Array | None,
+    adds: bool,
+) -> tuple[Updates | Params, list[OptState]]:
+    extra = {name: x for name, x in arguments.items() if name != "params"}
+    params = arguments.get("params")
     if isinstance(group[0], Leafwise):
-        extra = {name: x for name, x in arguments.items() if name != "params"}
-        return run(group, updates, states, arguments.get("params"), extra)
+        return run(group, updates, states, params, extra, take, adds)
     (tx,) = group
-    updates, state = tx.update(updates, states[0], **tx.needs.chosen(arguments))
+    extra = tx.needs.chosen(extra)
+    updates, state = fused_update(
+        tx, updates, states[0], params, extra, take=take, adds=adds
+    )
     return updates, [state]
 
 

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt import tree
-from jopt.core import row_kernels, tree_checks
+from jopt.core import cpu_kernels, row_kernels, tree_checks
+from jopt.core.apply import add
 from jopt.core.changing_numbers import NO_STATE, is_traceable, scheduled
 from jopt.core.declaration import KernelKey, Member
 from jopt.core.transformation import UPDATE, OptState, Params, Updates
@@ -33,12 +34,23 @@ def run(
     states: Sequence[OptState],
     params: Params | None,
     extra: Mapping[str, Any],
-) -> tuple[Updates, list[OptState]]:
+    take: jax.Array | None = None,
+    adds: bool = False,
+) -> tuple[Updates | Params, list[OptState]]:
     """One step of neighbouring leafwise transformations.
 
     Only the first member may look at the tree of updates: the updates that the others
     get exist within the kernels only. A row-sparse leaf is one leaf; rows with equal
     ids are added up before any rule sees them.
+
+    Args:
+      members: The transformations.
+      updates: What the first of them gets.
+      states: The state of each.
+      params: The parameters, if there are any.
+      extra: Further arguments of ``update``.
+      take: One bool: if it is false, the updates are zero and the states stay.
+      adds: Whether to return the new parameters instead of the updates.
     """
     fields = [_fields(m, state) for m, state in zip(members, states, strict=True)]
     leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
@@ -74,11 +86,13 @@ def run(
     ]
 
     keys = tuple(m.kernel_key for m in members)
-    scalar_fields = [
+    old_fields = [
         {name: x for name, x in values.items() if name not in m.declaration.slots}
-        | (m.changing.arrays if m.changing else {})
-        | _scheduled_here(m, values)
         for m, values in zip(members, fields, strict=True)
+    ]
+    scalar_fields = [
+        values | (m.changing.arrays if m.changing else {}) | _scheduled_here(m, values)
+        for m, values in zip(members, old_fields, strict=True)
     ]
     inputs = frozenset[str]().union(*(m.declaration.inputs for m in members))
     tree_checks.extra_arguments({n: x for n, x in extra.items() if n in inputs})
@@ -88,17 +102,24 @@ def run(
         {n: values[n] for n in m.declaration.inputs & m.declaration.slots.keys()}
         for m, values in zip(members, fields, strict=True)
     ]
-    scalar_fields, scalars = _prologue(keys)(scalar_fields, trees, slot_trees)
+    new_fields, scalars = _prologue(keys)(scalar_fields, trees, slot_trees)
+    if take is not None:
+        new_fields = _select_fields(take, new_fields, old_fields)
 
     kernels: dict[Any, Callable[..., Any]] = {}
     for i, g in enumerate(leaves):
         on = tuple(j for j in range(len(keys)) if multiples[j][i] is not None)
-        if g is None or not on:
+        if g is None:
+            leaves[i] = at[i] if adds else None
+            continue
+        if not on:
+            leaves[i] = _untouched(g, at[i], take, adds)
             continue
         if any_dtype and hasattr(g, "dtype") and not tree_checks.can_move(g):
             # Integers, with which no kernel computes.
             for j in on:
-                leaves[i] = members[j].declaration.rule(leaves[i])
+                g = members[j].declaration.rule(g)
+            leaves[i] = _untouched(g, at[i], take, adds)
             continue
         leaf_slots = [[slot[i] for slot in slots[j]] for j in on]
         for j, values in zip(on, leaf_slots, strict=True):
@@ -110,10 +131,10 @@ def run(
                     tree_checks.no_slot(updates, i)
         which = on, is_rows(g)
         if which not in kernels:
-            kernels[which] = _kernel(tuple(keys[j] for j in on), is_rows(g))
+            kernels[which] = _kernel(tuple(keys[j] for j in on), is_rows(g), adds)
         try:
             numbers = [_with_multiple(scalars[j], multiples[j][i]) for j in on]
-            leaves[i], leaf_slots = kernels[which](g, at[i], leaf_slots, numbers)
+            leaves[i], leaf_slots = kernels[which](g, at[i], leaf_slots, numbers, take)
         except Exception as error:
             tree_checks.note_leaf(error, updates, i)
             raise
@@ -133,9 +154,20 @@ def run(
                 )
             },
         )
-        for m, values, member_slots in zip(members, scalar_fields, slots, strict=True)
+        for m, values, member_slots in zip(members, new_fields, slots, strict=True)
     ]
     return treedef.unflatten(leaves), new_states
+
+
+@jax.jit
+def _select_fields(take: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(take, x, y), new, old)
+
+
+def _untouched(u: Any, p: Any, take: Any, adds: bool) -> Any:
+    """The result of `run` for an update that no kernel has computed."""
+    u, _ = cpu_kernels.select(take, (u, ()), (None, ()))
+    return add(p, u) if adds else u
 
 
 def _scheduled_here(member: Member, values: dict[str, Any]) -> dict[str, Any]:
@@ -226,13 +258,40 @@ def _mixing_real_and_complex(u: jax.Array) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _kernel(
-    keys: tuple[KernelKey, ...], row_sparse: bool = False
+    keys: tuple[KernelKey, ...], row_sparse: bool = False, adds: bool = False
 ) -> Callable[..., Any]:
-    """The rules with these keys, one after the other, for one leaf."""
-    if row_sparse:
-        return row_kernels.kernel(_kernel(keys), keys, _kernel)
+    """The rules with these keys, one after the other, for one leaf.
 
-    def kernel(g, p, slots, scalars):
+    ``kernel(g, p, slots, scalars, take)`` returns the update, or the new parameter if
+    it ``adds``, and the new slots. If ``take`` is false, nothing changes.
+    """
+    rules = _rules(keys)
+    if row_sparse:
+        rules = row_kernels.kernel(rules, keys, _rules)
+
+    def kernel(g, p, slots, scalars, take=None):
+        def outputs(g, old, rest):
+            p = rest[0] if old[0] is None else old[0]
+            u, new_slots = rules(g, p, old[1], rest[1])
+            return add(p, u) if adds else u, new_slots
+
+        old, rest = (
+            ((p, slots), (None, scalars)) if adds else ((None, slots), (p, scalars))
+        )
+        if row_sparse:
+            return cpu_kernels.select(take, outputs(g, old, rest), old)
+        return cpu_kernels.in_place(outputs, g, old, rest, take)
+
+    # Profilers and compiled programs show this name.
+    kernel.__name__ = rules.__name__
+    return jax.jit(kernel)
+
+
+@functools.lru_cache(maxsize=4096)
+def _rules(keys: tuple[KernelKey, ...]) -> Callable[..., Any]:
+    """Return ``rules(g, p, slots, scalars)``: the update and the new slots."""
+
+    def rules(g, p, slots, scalars):
         tree_checks.dtypes(g, p, slots)
         widths = [jnp.finfo(x.dtype).bits for x in jax.tree.leaves((g, p, slots))]
         real = jnp.float64 if max(widths) > 32 else jnp.float32
@@ -261,6 +320,5 @@ def _kernel(
             )
         return u.astype(jnp.asarray(g).dtype), new_slots
 
-    # Profilers and compiled programs show this name.
-    kernel.__name__ = "__".join(key.name for key in keys)
-    return jax.jit(kernel)
+    rules.__name__ = "__".join(key.name for key in keys)
+    return rules

@@ -68,9 +68,10 @@ class Leafwise(GradientTransformation):
         def init(params):
             return self._init(params)
 
-        def update(updates, state, params=None, **extra):
-            updates, (state,) = run((self,), updates, (state,), params, extra)
-            return updates, state
+        def update(updates, state, params=None, *, take=None, adds=False, **extra):
+            members, states = (self,), (state,)
+            result, (state,) = run(members, updates, states, params, extra, take, adds)
+            return result, state
 
         def readout(state, params):
             return _read(self, state, params)
@@ -94,6 +95,7 @@ class Leafwise(GradientTransformation):
             place=declaration.place,
             treatment=declaration.treatment,
             fixed_name=kernel_key.name,
+            fused=True,
             recipe=recipe,
         )
         self.declaration, self.kernel_key = declaration, kernel_key

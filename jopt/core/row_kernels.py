@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # jax.extend is slow to import, and few have such leaves
 # Row counts to trace a rule with in that check. They are primes that no other axis is
 # likely to have, so an axis of this length is the axis of rows.
 _ROWS = (1009, 1013, 1019, 1021)
-_ELEMENTWISE = {
+ELEMENTWISE = {
     "abs", "acos", "acosh", "add", "and", "asin", "asinh", "atan", "atan2", "atanh",
     "bitcast_convert_type", "cbrt", "ceil", "clamp", "complex", "conj",
     "convert_element_type", "copy", "copy_p", "cos", "cosh", "digamma", "div", "eq",
@@ -54,7 +54,7 @@ def kernel(dense: Callable[..., Any], keys: Sequence[Any], alone: Any) -> Any:
       alone: Returns the kernel of some keys, so that each can be checked by itself.
 
     Returns:
-      A compiled function of the same arguments, for `RowSparse` updates.
+      A function of the same arguments, for `RowSparse` updates.
     """
 
     def rowwise(g, p, slots, scalars):
@@ -78,7 +78,7 @@ def kernel(dense: Callable[..., Any], keys: Sequence[Any], alone: Any) -> Any:
         return u, chosen(g.scattered, new)
 
     rowwise.__name__ = f"{getattr(dense, '__name__', 'kernel')}__rows"
-    return jax.jit(rowwise)
+    return rowwise
 
 
 def _by_row(name: str, slot: Slot, g: RowSparse) -> Any:
@@ -172,7 +172,7 @@ def _mixes(eqn: core.JaxprEqn, n: int) -> bool:
         return any(n in shape for shape in inputs) and n not in outputs[0]
     if name == "reshape":
         return n not in outputs[0] or _before(n, inputs[0]) != _before(n, outputs[0])
-    return name not in _ELEMENTWISE
+    return name not in ELEMENTWISE
 
 
 def _before(n: int, shape: tuple[int, ...]) -> int:

@@ -181,6 +181,9 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
       place: Where it belongs in a chain, if not anywhere.
       treatment: What it does to a leaf, for `jopt.describe`; None if nobody says.
       fixed_name: Its name, whatever factory makes it.
+      fused: Whether ``update`` itself can skip a step and add to the parameters, in the
+        pass that computes an array; see `fused_update`. It then takes ``take`` and
+        ``adds``.
       recipe: The call that makes it.
 
     >>> import jopt
@@ -190,6 +193,8 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
     # The two functions without the checks of their arguments.
     unchecked_init: Callable[..., Any]
     unchecked: Callable[..., Any]
+    # The update as `fused_update` calls it, with the options first.
+    call: Callable[..., Any]
     children: Mapping[str, GradientTransformation]
     needs: Needs
     state_class: Any
@@ -200,6 +205,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
     place: Place
     treatment: Treatment | None
     fixed_name: str | None
+    fused: bool
 
     def __init_subclass__(cls) -> None:
         jax.tree_util.register_static(cls)  # nnx would look into any other tuple
@@ -219,6 +225,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
         place: Place = ANYWHERE,
         treatment: Treatment | None = None,
         fixed_name: str | None = None,
+        fused: bool = False,
         recipe: Recipe | None = None,
     ) -> Self:
         # An update that no factory made is named after the function that it is in.
@@ -226,10 +233,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
         name = fixed_name or (outermost if recipe is None else recipe.name)
         needs = needs or (Needs.of(update) if children is None else _needs_of(children))
 
-        @functools.wraps(update)
-        def checked(
-            updates: U, state: S, params: Params | None = None, **extra: Any
-        ) -> tuple[U, S]:
+        def call(options, updates, state, params, extra):
             updates = tree_checks.without_float0(updates)
             params = tree_checks.without_statics(params, updates)
             arguments = given(updates, params, extra)
@@ -237,18 +241,24 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
             trees = updates, state, params, needs.chosen(extra)
             bare = without_variables(trees)
             if bare is not trees:
-                *positional, keywords = bare
-                u, s = checked(*positional, **keywords)
-                return with_variables(u, updates), with_variables(s, state)
+                u, s = call(options, *bare)
+                like = params if options.get("adds") else updates
+                return with_variables(u, like), with_variables(s, state)
             self.check_state(state)
             tree_checks.arrays(updates, "updates")
             chosen = needs.chosen(arguments)
             third = [chosen.pop("params")] if needs.third and "params" in chosen else []
             try:
-                return update(updates, state, *third, **chosen)
+                return update(updates, state, *third, **chosen, **options)
             except TypeError:
                 tree_checks.of_jax(updates=updates, params=params, state=state)
                 raise
+
+        @functools.wraps(update)
+        def checked(
+            updates: U, state: S, params: Params | None = None, **extra: Any
+        ) -> tuple[U, S]:
+            return call({}, updates, state, params, extra)
 
         @functools.wraps(init)
         def checked_init(params: Params, /) -> OptState:
@@ -264,7 +274,8 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
         print_shapes(state_class)
         self.readout, self.changing = readout, changing
         self.gain, self.place, self.treatment = gain, place, treatment
-        self.fixed_name, self.recipe = fixed_name, recipe
+        self.fixed_name, self.fused, self.recipe = fixed_name, fused, recipe
+        self.call = call
         cast(Any, checked).transformation = self  # see FromElements
         return self
 
@@ -337,8 +348,8 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
     def arguments(self) -> dict[str, Any]:
         """The arguments of the class that make this transformation."""
         both = {"init": self.unchecked_init, "update": self.unchecked}
-        rest = {n: x for n, x in vars(self).items() if not n.startswith("unchecked")}
-        return both | rest
+        functions = {"unchecked_init", "unchecked", "call"}
+        return both | {n: x for n, x in vars(self).items() if n not in functions}
 
     def replace(self, **changes: Any) -> Self:
         """The same transformation with some arguments of its class changed."""

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from jopt.tree.dtypes import wide
@@ -83,6 +84,22 @@ def zeros_like(tree: Any, dtype: DTypeLike | None = None) -> Any:
     {'a': Array([0, 0], dtype=bfloat16)}
     """
     return full_like(tree, 0, dtype)
+
+
+def zeros_beside(x: jax.Array) -> jax.Array:
+    """Return zeros in the memory of an array; ``jnp.zeros_like`` fails for the host's.
+
+    >>> zeros_beside(jnp.ones(2))
+    Array([0., 0.], dtype=float32)
+    """
+    place: Any = jax.typeof(x).memory_space
+    usual = {jax.memory.Space.Device}
+    if isinstance(x, jax.Array) and not isinstance(x, Tracer):
+        usual = {device.default_memory().kind for device in x.sharding.device_set}
+        place = x.sharding
+    if getattr(place, "memory_kind", place) in usual:
+        return jnp.zeros_like(x)
+    return jax.device_put(jnp.zeros(x.shape, x.dtype), place)
 
 
 def ones_like(tree: Any, dtype: DTypeLike | None = None) -> Any:

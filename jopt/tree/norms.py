@@ -20,6 +20,11 @@ from jopt.tree.row_sparse import is_rows, touched
 from jopt.values.arguments import abbreviated, text_of
 
 
+# Reading an array of this size again takes longer than a branch, which also has to be
+# compiled.
+_LARGE = 2**16
+
+
 def abs_sq(x: jax.Array) -> jax.Array:
     """Return ``|x|^2``, real for complex ``x`` too.
 
@@ -175,7 +180,8 @@ def norm_along(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
     """Return the L2 norms of an array along axes, exact for any magnitude.
 
     The axes are kept, with length 1. The array is read once, to sum its squares at
-    three scales.
+    three scales; on CPU, where each sum is a pass of its own, at one, and at all three
+    only if that sum leaves its safe range.
 
     Args:
       x: An array in float32 or wider.
@@ -185,18 +191,33 @@ def norm_along(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
     Array([[5.]], dtype=float32)
     """
     real = jnp.finfo(x.dtype)
-    # The barrier keeps XLA from multiplying the scales with each other before it
-    # multiplies with x. If it does so anyway, their squares are finite.
-    far = jnp.asarray(2.0 ** (real.maxexp // 2 - 1), real.dtype)
-    scales = jax.lax.optimization_barrier((far, 1 / far))
-    small, large = (
-        jnp.sum(abs_sq(x * s.astype(x.dtype)), axis=axis, keepdims=True) for s in scales
-    )
     plain = jnp.sum(abs_sq(x), axis=axis, keepdims=True)
     # Below this bound, squares that underflowed to zero could matter.
     lowest = x.size / max(plain.size, 1) * float(real.tiny) * 1e7
-    norms = jnp.where(plain > lowest, jnp.sqrt(plain), jnp.sqrt(small) / far)
-    return jnp.where(plain < jnp.inf, norms, jnp.sqrt(large) * far)
+
+    def at_three_scales(x, plain):
+        # The barrier keeps XLA from multiplying the scales with each other before it
+        # multiplies with x. If it does so anyway, their squares are finite.
+        far = jnp.asarray(2.0 ** (real.maxexp // 2 - 1), real.dtype)
+        scales = jax.lax.optimization_barrier((far, 1 / far))
+        small, large = (
+            jnp.sum(abs_sq(x * s.astype(x.dtype)), axis=axis, keepdims=True)
+            for s in scales
+        )
+        norms = jnp.where(plain > lowest, jnp.sqrt(plain), jnp.sqrt(small) / far)
+        return jnp.where(plain < jnp.inf, norms, jnp.sqrt(large) * far)
+
+    def at_one_if_safe(x, plain):
+        safe = jnp.all((plain > lowest) & (plain < jnp.inf))
+        return jax.lax.cond(
+            safe, lambda x, plain: jnp.sqrt(plain), at_three_scales, x, plain
+        )
+
+    if x.size < _LARGE:
+        return at_three_scales(x, plain)
+    return jax.lax.platform_dependent(
+        x, plain, cpu=at_one_if_safe, default=at_three_scales
+    )
 
 
 def norm_of_bounded(x: jax.Array) -> jax.Array:

@@ -8,8 +8,8 @@ w is the weight of a micro-batch, such as its tokens; without weights it is 1.
 State: 4 bytes per float32 parameter on top of the inner transformation's. The inner
 transformation runs, and counts steps, only in the steps that emit. All other steps read
 the gradient and the sum and write the sum: 12 bytes per float32 parameter. The contract
-of ``update`` costs 16 more in a training step: it returns zero updates, which are then
-added to the parameters. `accumulate_grads` and `emit` avoid this cost; so does
+of ``update`` costs up to 20 more in a training step: it returns zero updates, which are
+then added to the parameters. `accumulate_grads` and `emit` avoid this cost; so does
 `micro_batch`, if all micro-batches are available together.
 """
 
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jopt import tree
 from jopt.core import tree_checks
@@ -37,13 +38,14 @@ from jopt.core.transformation import (
     Updates,
 )
 from jopt.tree import scalar
+from jopt.tree.like import zeros_beside
 from jopt.values import arguments
 from jopt.wrappers.accumulation_steps import (
     check_skip,
     gradients_per_step,
     skip_decision,
 )
-from jopt.wrappers.in_place import once_if, zeros_like
+from jopt.wrappers.in_place import once_if
 
 
 class AccumulateState(NamedTuple):
@@ -157,6 +159,9 @@ def accumulate(
             zero(), zero(), inner_state, sums, scalar(0), zero(), zero()
         )
 
+    def sums_of(leaves, state):
+        return leaves.aligned(state.acc_grads, "the state's acc_grads")
+
     def add(updates, state, params, weight):
         """Return the state with one more gradient, and whether it was skipped."""
         leaves = Leaves(updates)
@@ -164,7 +169,7 @@ def accumulate(
         skip = skip_decision(
             should_skip_update_fn, updates, state.gradient_step, params
         )
-        sums = leaves.aligned(state.acc_grads, "the state's acc_grads")
+        sums = sums_of(leaves, state)
         for i in leaves.present:
             try:
                 sums[i] = _add_leaf(
@@ -193,7 +198,7 @@ def accumulate(
     def inner_step(like, state, params, extra):
         """Take the inner step; return updates in the dtypes of ``like``."""
         leaves = Leaves(like)
-        sums = leaves.aligned(state.acc_grads, "the state's acc_grads")
+        sums = sums_of(leaves, state)
         divisor = state.total_weight if use_grad_mean else None
         # Not rounded to the gradients' dtypes: that would lose what the wide sum kept.
         grads = leaves.each(lambda _, total: _divide_leaf(total, divisor), sums)
@@ -202,12 +207,12 @@ def accumulate(
         )
         # New zeros, not 0 * acc: a NaN or infinity in the sum must not survive.
         return leaves.rounded(new), state._replace(
-            mini_step=zeros_like(state.mini_step),
+            mini_step=zeros_beside(state.mini_step),
             gradient_step=tree.safe_increment(state.gradient_step),
             inner_opt_state=inner_state,
             acc_grads=_zeros(state.acc_grads),
-            total_weight=zeros_like(state.total_weight),
-            skipped=zeros_like(state.skipped),
+            total_weight=zeros_beside(state.total_weight),
+            skipped=zeros_beside(state.skipped),
         )
 
     def update(updates, state, params=None, weight=None, **extra):
@@ -225,7 +230,29 @@ def accumulate(
             (like, state), (params, arrays) = carry, operands
             return inner_step(like, state, params, functions | arrays)
 
-        return once_if(due, step, (_zeros(updates), added), (params, arrays))
+        leaves = Leaves(updates)
+        if not isinstance(due, Tracer) or not all(
+            g is None or _holds(total, g)
+            for g, total in zip(leaves.values, sums_of(leaves, added), strict=True)
+        ):
+            return once_if(due, step, (_zeros(updates), added), (params, arrays))
+
+        # The inner step reads the sum for the last time, so its updates take the sum's
+        # memory: updates of their own are as large again, also in the other steps.
+        def step_in_sum(state, operands):
+            old = sums_of(leaves, state)
+            new, state = step((_zeros(updates), state), operands)
+            kept = [
+                total if u is None else u.astype(total.dtype)
+                for u, total in zip(leaves.treedef.flatten_up_to(new), old, strict=True)
+            ]
+            return state._replace(acc_grads=leaves.tree(kept))
+
+        after = once_if(due, step_in_sum, added, (params, arrays))
+        sums = sums_of(leaves, after)
+        new = leaves.each(lambda g, total: _if(due, total, jnp.result_type(g)), sums)
+        rest = jax.tree.map(lambda x: _if(~due, x, x.dtype), after.acc_grads)
+        return leaves.tree(new), after._replace(acc_grads=rest)
 
     def emit(state, params, extra):
         # If the total weight is 0, the step is computed and discarded: XLA fuses the
@@ -282,8 +309,20 @@ def _divide_leaf(total: jax.Array, divisor: jax.Array | None) -> jax.Array:
     return total if divisor is None else total / divisor.astype(total.dtype)
 
 
+def _holds(total: jax.Array, g: Any) -> bool:
+    """Return whether a sum can store what has the dtype of the gradient, exactly."""
+    dtype = jnp.result_type(g)
+    return np.promote_types(total.dtype, dtype) == total.dtype
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _if(condition: jax.Array, x: jax.Array, dtype: Any) -> jax.Array:
+    """Return an array if the condition holds, else zeros."""
+    return jax.lax.select(condition, x, jnp.zeros_like(x)).astype(dtype)
+
+
 def _zeros(whole: Any) -> Any:
-    return jax.tree.map(zeros_like, whole)
+    return jax.tree.map(zeros_beside, whole)
 
 
 def _is_data(x: Any) -> bool:

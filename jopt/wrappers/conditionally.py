@@ -28,9 +28,10 @@ from jopt.core.transformation import (
     Place,
     Updates,
 )
+from jopt.tree.like import zeros_beside
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
-from jopt.wrappers.in_place import either, zeros_like
+from jopt.wrappers.in_place import either
 
 
 class ConditionallyTransformState(NamedTuple):
@@ -126,7 +127,7 @@ def conditionally_mask(
         as_transformation(inner, "conditionally_mask: inner"),
         should_transform_fn,
         forward_extra_args,
-        lambda updates: jax.tree.map(zeros_like, updates),
+        lambda updates: jax.tree.map(zeros_beside, updates),
     )
 
 

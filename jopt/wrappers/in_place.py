@@ -33,22 +33,6 @@ def either(
     return jax.lax.cond(condition, f, g, *operands)
 
 
-def zeros_like(x: jax.Array) -> jax.Array:
-    """Return zeros in the memory of an array; ``jnp.zeros_like`` fails for the host's.
-
-    >>> zeros_like(jnp.ones(2))
-    Array([0., 0.], dtype=float32)
-    """
-    place: Any = jax.typeof(x).memory_space
-    usual = {jax.memory.Space.Device}
-    if isinstance(x, jax.Array) and not isinstance(x, Tracer):
-        usual = {device.default_memory().kind for device in x.sharding.device_set}
-        place = x.sharding
-    if getattr(place, "memory_kind", place) in usual:
-        return jnp.zeros_like(x)
-    return jax.device_put(jnp.zeros(x.shape, x.dtype), place)
-
-
 def once_if(
     condition: jax.Array, f: Callable[[Any, Any], Any], carry: Any, operands: Any
 ) -> Any:

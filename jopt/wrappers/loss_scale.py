@@ -24,6 +24,7 @@ from jopt import tree
 from jopt.core.around import around
 from jopt.core.chain import as_transformation
 from jopt.core.factory import transformation
+from jopt.core.fused import fused_update
 from jopt.core.leaves import Leaves, wide
 from jopt.core.transformation import (
     GradientTransformation,
@@ -34,7 +35,7 @@ from jopt.core.transformation import (
 from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
-from jopt.wrappers.guards import all_finite, bad_steps, has_loss_scale, select
+from jopt.wrappers.guards import all_finite, bad_steps, has_loss_scale
 
 
 class DynamicLossScaleState(NamedTuple):
@@ -173,10 +174,11 @@ def dynamic_loss_scale(
     def update(updates, state, params=None, **extra):
         leaves = Leaves(updates, row_sparse=True)
         grads = _unscale(updates, state.loss_scale)
-        new, inner_state = inner.update(grads, state.inner_state, params, **extra)
         # Not all_finite(updates): at a scale below 1 the division may overflow.
         finite = all_finite(grads)
-        new, inner_state = select(finite, (new, inner_state), (None, state.inner_state))
+        new, inner_state = fused_update(
+            inner, grads, state.inner_state, params, extra, take=finite
+        )
         new = leaves.rounded(new)
         scale, count = adapt(state.loss_scale, state.growth_count, finite)
         counts = bad_steps(finite, state.notfinite_count, state.total_notfinite)

@@ -16,6 +16,7 @@ from jopt.core import masks, tree_checks
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
+from jopt.core.fused import fused_update
 from jopt.core.masks import Mask, label_text
 from jopt.core.transformation import GradientTransformation, Params, Place, Updates
 from jopt.transforms.gradients import set_to_zero
@@ -140,18 +141,21 @@ def partition(
             for name, selected in selected_by_label(params).items()
         }
 
-    def update(updates, state, params=None, **extra):
+    def update(updates, state, params=None, *, take=None, adds=False, **extra):
         new_state, parts = {}, []
         by_label = selected_by_label(_mask_target(updates, params))
         for name, selected in by_label.items():
             tx = inner[name]
             # An argument may be meant for one label only.
             arguments = tx.needs.chosen(extra)
-            new, new_state[name] = tx.update(
+            new, new_state[name] = fused_update(
+                tx,
                 masks.only(updates, selected),
                 state[name],
                 masks.only(params, selected),
-                **masks.only_in(arguments, updates, selected),
+                masks.only_in(arguments, updates, selected),
+                take=take,
+                adds=adds,
             )
             parts.append((selected, new))
         return _merge(updates, parts), new_state
@@ -172,6 +176,7 @@ def partition(
         reach=selected_by_label,
         readout=readout if any(map(has_readout, inner.values())) else None,
         place=Place(keeps_updates=all(tx.place.keeps_updates for tx in inner.values())),
+        fused=True,
     )
 
 

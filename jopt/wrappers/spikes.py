@@ -18,14 +18,15 @@ import jax
 import jax.numpy as jnp
 
 from jopt import tree
-from jopt.core.around import VALUE, around
+from jopt.core.around import VALUE, around, both
 from jopt.core.chain import as_transformation
 from jopt.core.factory import transformation
+from jopt.core.fused import fused_update
 from jopt.core.transformation import GradientTransformation
 from jopt.tree import scalar
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
-from jopt.wrappers.guards import all_finite, bad_steps, inner_init, select
+from jopt.wrappers.guards import all_finite, bad_steps, inner_init
 
 
 class SkipSpikesState(NamedTuple):
@@ -113,11 +114,10 @@ def skip_spikes(
             inner_state=inner_init("skip_spikes", inner, params),
         )
 
-    def update(updates, state, params=None, **extra):
+    def update(updates, state, params=None, *, take=None, adds=False, **extra):
         value = extra.get("value")
         if value is not None:
             arguments.one_number("value", value)
-        new, inner_state = inner.update(updates, state.inner_state, params, **extra)
         x = scalar(value) if of == "value" else tree.norm(updates)
         # The norm is finite even for entries above 1e19, whose squares overflow, so it
         # shows NaN and infinity without another pass over the updates.
@@ -139,8 +139,11 @@ def skip_spikes(
         # continues nor ends a row of spikes.
         in_a_row = jnp.where(finite, in_a_row, state.skip_count)
 
-        new, inner_state = select(good, (new, inner_state), (None, state.inner_state))
-        return new, SkipSpikesState(
+        step = both(take, good)
+        result, inner_state = fused_update(
+            inner, updates, state.inner_state, params, extra, take=step, adds=adds
+        )
+        return result, SkipSpikesState(
             seen=jnp.where(good, n, state.seen),
             mean=jnp.where(good, (1 - w) * state.mean + w * x, state.mean),
             deviation=jnp.where(good, deviation, state.deviation),
@@ -151,4 +154,4 @@ def skip_spikes(
 
     required = VALUE.accepts if of == "value" else VALUE.requires
     also = VALUE._replace(requires=required)
-    return around(inner, init, update, SkipSpikesState, also=also)
+    return around(inner, init, update, SkipSpikesState, also=also, fused=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import jopt
 from tests.algorithms.runs import assert_follows, common_direction
 from tests.algorithms.test_adafactor import adafactor
+from tests.benchmarks.recipes import temporary_bytes
 from tests.laws.case import transform
 from tests.parity.row import optax
 from tests.twins.base import Array, Scalar, double
@@ -98,3 +100,30 @@ def test_a_row_without_gradient_beside_a_huge_one_stays_at_rest(eps_mode: Any) -
         updates, state = tx.update(grads, state)
         assert jnp.isfinite(updates).all()
         assert updates[0, 0] > 0 and jnp.sum(updates != 0) == 1
+
+
+@pytest.mark.parametrize("shape", [(4096, 1024), (1024, 4096), (4, 1024, 1024)])
+@pytest.mark.parametrize("eps_mode", ["add", "clamp"])
+def test_no_array_of_the_gradients_size_is_written_beside_the_step(
+    eps_mode: Any, shape: tuple[int, ...]
+) -> None:
+    tx = jopt.chain(
+        jopt.scale_by_factored_rms(
+            clipping_threshold=1.0, eps_mode=eps_mode, factored_axes="last"
+        ),
+        jopt.scale(-1.0),
+    )
+    p = jax.ShapeDtypeStruct(shape, jnp.float32)
+    means = sum(x.size for x in jax.tree.leaves(jax.eval_shape(tx.init, p)))
+    assert temporary_bytes(tx, p) <= 4 * 4 * means
+
+
+def test_a_step_of_mixed_magnitudes_follows_the_paper() -> None:
+    random = np.random.default_rng(0)
+    g = random.normal(size=(48, 80)) * 10.0 ** random.uniform(-12, 12, (48, 1))
+    tx = jopt.scale_by_factored_rms(min_dim_size_to_factor=1, clipping_threshold=1.0)
+    p = jnp.asarray(g, jnp.float32)
+    (u,) = scale_by_factored_rms(
+        np.zeros_like(g), [g], clipping_threshold=1.0, min_dim_size_to_factor=1
+    )
+    np.testing.assert_allclose(tx.update(p, tx.init(p))[0], u, 2e-5)

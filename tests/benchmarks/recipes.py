@@ -257,7 +257,7 @@ def fused(tx: Any) -> Callable[..., Any]:
     """``jopt.step``, which does both at once."""
     import jopt
 
-    return lambda params, state, grads: jopt.step(tx, grads, state, params)
+    return lambda params, state, grads: jopt.step(tx, grads, state, params, donate=True)
 
 
 def lowered(
@@ -276,3 +276,11 @@ def lowered(
         (params, jax.eval_shape(tx.init, params), params),
     )
     return jax.jit(step, donate_argnums=(0, 1)).lower(*args)
+
+
+def temporary_bytes(tx: Any, params: Any) -> int:
+    """What ``update`` and ``apply_updates`` keep beyond arguments and results."""
+    import jopt
+
+    compiled = lowered(pair(jopt, tx), tx, params).compile()
+    return compiled.memory_analysis().temp_size_in_bytes

@@ -7,32 +7,33 @@ traffic.py), which need no such device. Nothing is run, and no clock is read.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
+import jax
 import pytest
 
+from jopt.core import cpu_kernels
 from tests.benchmarks import traffic
 from tests.benchmarks.recipes import RECIPES, fused, of_jopt
 
 
 KEPT = 0.05  # bytes per parameter: a few numbers for each block of rows
 RARE = 8  # where the squares of a norm overflow, its array is read twice more
+ADDED = 12  # a gradient and the sum in, the sum out: what is not in a loop
 # What misses it, and why. A miss that is mended fails here until it is taken out.
-IN_PLACE = "XLA:CPU computes an output, or what two of them share, in a copy"
-SUMS = "XLA:CPU writes what it sums"
+LOOP = "updates are written, as zeros or in a loop, and then added"
+NORM = "a norm is computed in a branch, which gets its array from memory"
 UNREAD = "XLA copies the gradient into the state, and reads it again for that"
-LOOP = "the emitting step is in a loop, to which its inputs are copied"
+COLUMNS = "XLA:GPU sums columns in 64 parts, each a row in memory"
 MISSES = {
     "CPU": {
-        **dict.fromkeys(["lion", "adabelief", "schedule_free_adamw"], IN_PLACE),
-        **dict.fromkeys(["adan", "adopt", "adadelta"], IN_PLACE),
-        **dict.fromkeys(["lamb", "adafactor", "adafactor, unscaled"], SUMS),
-        "apply_if_finite+adamw": "the choice is made after the update",
-        "accumulate+adamw": LOOP,
+        "lamb": NORM,
+        "apply_if_finite+adamw": "the choice takes a byte for each parameter",
     },
     "H100": {
-        "clip+adamw+cosine": "the norm reads the gradients twice",
-        **dict.fromkeys(["adafactor", "adafactor, unscaled"], "sums of columns"),
+        "clip+adamw+cosine": "XLA:GPU computes both sums of a norm, as a select",
+        **dict.fromkeys(["adafactor", "adafactor, unscaled"], COLUMNS),
         "accumulate+adamw": LOOP,
         "adan": UNREAD,
     },
@@ -63,6 +64,17 @@ def recipes(compiler: str) -> list[Any]:
     ]
 
 
+@pytest.fixture(scope="module")
+def one_cpu() -> Iterator[None]:
+    """The tests run on eight devices, where leaves may be sharded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu_kernels, "is_one_cpu", lambda: True)
+        jax.clear_caches()
+        yield
+    jax.clear_caches()
+
+
+@pytest.mark.usefixtures("one_cpu")
 @pytest.mark.parametrize("name", recipes("CPU"))
 def test_on_a_cpu_a_step_works_in_the_memory_that_it_is_given(name: str) -> None:
     tx = of_jopt(RECIPES[name])
@@ -80,9 +92,10 @@ def measured(compiler: str) -> dict[str, Any]:
 
 def check(compiler: str, name: str) -> None:
     facts = traffic.Facts(**measured(compiler)[name]["jopt"])
-    floor = RECIPES[name].last or RECIPES[name].floor
-    assert facts.moved <= 1.05 * floor
-    assert facts.moved + facts.perhaps <= 1.05 * floor + RARE
+    recipe = RECIPES[name]
+    whole = recipe.last or recipe.floor
+    assert facts.moved <= 1.05 * (ADDED if recipe.last else whole)
+    assert facts.moved + facts.perhaps <= 1.05 * whole + RARE
     assert facts.temporary <= KEPT
     assert facts.copied == 0
 

@@ -276,7 +276,8 @@ def test_train_state_gives_the_numbers_of_the_optimizer_alone(tx):
     assert isinstance(state, FlaxTrainState)
     for g in GRADS:
         state = state.apply_gradients(grads=g)
-    chex.assert_trees_all_equal(state.params, alone(tx))
+    # One rounding less: the sum is compiled together with the update.
+    chex.assert_trees_all_close(state.params, alone(tx), rtol=1e-6)
     assert (state.step, state.step.dtype) == (len(GRADS), jnp.int32)
 
 

@@ -9,10 +9,13 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.core import Tracer
 
 from jopt import checkpoint
+from jopt.core.apply import apply_updates
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
+from jopt.core.fused import fused_update
 from jopt.core.transformation import GradientTransformation, OptState
 from jopt.interop.flax.rate import learning_rate
 from jopt.state.hyperparams import hyperparams, set_hyperparams
@@ -66,6 +69,33 @@ class Optimizer(nnx.Optimizer[M]):
     def set_hyperparams(self, **values: float | jax.Array) -> None:
         """Set hyperparameters by name; see `jopt.set_hyperparams`."""
         self._set_state(set_hyperparams(self.tx, self.opt_state, **values))
+
+    def update(self, model: M, grads: Any, /, **kwargs: Any) -> Any:
+        """Make one step: change the model's parameters and the optimizer's state.
+
+        Args:
+          model: The model.
+          grads: The gradients, with the structure of ``nnx.grad``'s.
+          **kwargs: Arguments that ``tx.update`` declares, such as ``value=loss``.
+
+        Returns:
+          The updates that were added to the parameters.
+        """
+        pure = nnx.as_pure
+        params = pure(nnx.state(model, self.wrt, graph=self.graph))
+        trees = pure(nnx.state(grads, self.wrt, graph=self.graph)), pure(self.opt_state)
+        extra = pure(kwargs)
+        updates, state = self.tx.update(*trees, params, **extra)
+        if any(isinstance(x, Tracer) for x in jax.tree.leaves(trees)):
+            # The sum in one pass with the rest; XLA drops what is computed twice, and
+            # the updates, unless the caller uses them.
+            new, state = fused_update(self.tx, *trees, params, extra, adds=True)
+        else:
+            new = apply_updates(params, updates)
+        nnx.update(model, new)
+        self._set_state(state)
+        self.step[...] += 1
+        return updates
 
     def eval_model(self, model: M, *, default: M | None = None) -> M:
         """Return a copy of the model with the parameters to evaluate.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 from flax.training import train_state
 
-from jopt.core.apply import apply_updates
+from jopt.core.fused import fused_update
 from jopt.core.transformation import Needs, Params, Updates
 from jopt.interop.flax.rate import learning_rate
 from jopt.state.hyperparams import hyperparams, set_hyperparams
@@ -83,10 +83,8 @@ class TrainState(train_state.TrainState):
           TypeError: An argument is neither.
         """
         extra, fields = self._split(kwargs)
-        updates, opt_state = self.tx.update(
-            _optimized(grads), self.opt_state, _optimized(self.params), **extra
-        )
-        params = apply_updates(_optimized(self.params), updates)
+        trees = _optimized(grads), self.opt_state, _optimized(self.params)
+        params, opt_state = fused_update(self.tx, *trees, extra, adds=True)
         if _is_split(grads):
             overwritten = grads[OVERWRITE_WITH_GRADIENT]
             params = {"params": params, OVERWRITE_WITH_GRADIENT: overwritten}

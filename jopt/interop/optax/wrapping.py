@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 import jopt
 from jopt import tree
+from jopt.core.fused import fused_update
 from jopt.interop.optax.base import (
     EmptyState,
     GradientTransformationExtraArgs,
@@ -102,9 +103,10 @@ def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Pair:
         in_a_row, total = guards.bad_steps(
             finite, state.notfinite_count, state.total_notfinite
         )
-        new = inner.update(updates, state.inner_state, params, **extra_args)
         applied = finite | (in_a_row > max_consecutive_errors)
-        new, inner_state = guards.select(applied, new, (None, state.inner_state))
+        new, inner_state = fused_update(
+            inner, updates, state.inner_state, params, extra_args, take=applied
+        )
         return new, state._replace(
             notfinite_count=in_a_row,
             last_finite=finite,

@@ -1,0 +1,395 @@
+"""Kernels on XLA:CPU: every array is computed in one loop, in place.
+
+XLA:CPU makes one loop for each array that a kernel returns, and copies an old slot that
+a later loop still reads. Which loop is later, and what it reads, follows from the order
+of the outputs and from what they share. Here a kernel is written down again for this
+compiler:
+
+- The outputs are put in an order in which old slots are read before they are
+  overwritten. Nothing but data keeps XLA to an order, so an output selects its new
+  values by a condition that depends on the outputs before it and is always true.
+- Each output computes what it needs for itself, from the slots that are there. XLA
+  would write a costly value with two users to memory.
+
+The numbers are the same. Other platforms make one loop for all outputs of a kernel, and
+get the kernel as it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jopt.core.row_kernels import ELEMENTWISE
+from jopt.tree.like import zeros_beside
+
+
+# A smaller array stays in the cache between two loops, and its copy costs nothing.
+LEAST_SIZE = 2**15
+_BY_ENTRY = ELEMENTWISE | {"broadcast_in_dim", "reshape", "squeeze"}
+_SQUARING = {"mul", "square", "integer_pow", "abs"}
+_INLINED = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call"}
+
+
+def helps(g: Any) -> bool:
+    """Whether a leaf is worth it.
+
+    On several devices it may be sharded, and a condition on one of its entries would
+    have to be sent to all of them.
+    """
+    return g.size >= LEAST_SIZE and is_one_cpu()
+
+
+def is_one_cpu() -> bool:
+    """Whether JAX can use a CPU, as one device."""
+    try:
+        return len(jax.devices("cpu")) == 1
+    except RuntimeError:  # JAX was told to use other platforms only
+        return False
+
+
+def in_place(
+    kernel: Callable[..., tuple[Any, Any]], g: Any, old: Any, rest: Any, take: Any
+) -> tuple[Any, Any]:
+    """Return ``kernel(g, old, rest)``, computed in place where that is XLA:CPU's.
+
+    Args:
+      kernel: Returns the update or the new parameter, and the new slots.
+      g: The gradient of the leaf.
+      old: The parameter, if the kernel returns a new one, else None; and the slots.
+      rest: What else the kernel takes.
+      take: One bool: if it is false, the old arrays are returned, and a zero update.
+        None means true.
+    """
+    if not helps(g):
+        return select(take, kernel(g, old, rest), old)
+    leaves, treedef = jax.tree.flatten((g, old, rest))
+    closed, shapes = jax.make_jaxpr(
+        lambda *leaves: kernel(*treedef.unflatten(leaves)), return_shape=True
+    )(*leaves)
+    # What each output replaces, as the number of an input.
+    first = () if old[0] is not None else (None,)
+    n = len(jax.tree.leaves(old))
+    program = _Program(closed, (*first, *range(1, n + 1)), take is not None)
+    leaves += [] if take is None else [take]
+    outputs = _differentiable(program)(*leaves)
+    return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+
+def select(take: Any, new: tuple[Any, Any], old: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Return what a kernel returned if ``take``, else the old arrays, or a zero update.
+
+    >>> u, slots = select(jnp.array(False), (jnp.ones(1), [jnp.ones(1)]), (None, [0.0]))
+    >>> u, slots
+    (Array([0.], dtype=float32), [Array([0.], dtype=float32)])
+    """
+    if take is None:
+        return new
+    first = jax.tree.map(zeros_beside, new[0]) if old[0] is None else old[0]
+    return jax.tree.map(lambda x, y: jnp.where(take, x, y), new, (first, old[1]))
+
+
+class _Program(NamedTuple):
+    """A kernel as it was traced, for one leaf."""
+
+    closed: Any  # its jaxpr, whose first input is the gradient
+    places: tuple[int | None, ...]  # the input that each output replaces
+    is_guarded: bool  # whether a last input, ``take``, can keep what is replaced
+
+    def usual(self, *leaves: Any) -> list[Any]:
+        """The outputs, computed in any order."""
+        from jax.extend import core
+
+        take = leaves[-1] if self.is_guarded else None
+        new = core.jaxpr_as_fun(self.closed)(*leaves[: len(self.closed.in_avals)])
+        old = [None if i is None else leaves[i] for i in self.places]
+        (first, rest) = select(take, (new[0], new[1:]), (old[0], old[1:]))
+        return [first, *rest]
+
+    def in_order(self, *leaves: Any) -> list[Any]:
+        """The outputs, computed in an order that needs no copies, if there is one."""
+        avals = self.closed.in_avals
+        inputs = [_Value(v, x) for v, x in zip(avals, leaves, strict=False)]
+        equations: list[_Equation] = []
+        jaxpr, consts = self.closed.jaxpr, self.closed.consts
+        outputs = _inline(jaxpr, consts, inputs, equations)
+        places = [None if i is None else inputs[i] for i in self.places]
+        take = leaves[-1] if self.is_guarded else None
+        order = _Order(equations, outputs, places, leaves[0], take)
+        return order.results() if order.is_elementwise() else self.usual(*leaves)
+
+
+def _differentiable(program: _Program) -> Callable[..., list[Any]]:
+    @jax.custom_jvp
+    def run(*leaves):
+        return _primitive().bind(*leaves, program=program)
+
+    run.defjvp(lambda primals, tangents: jax.jvp(program.usual, primals, tangents))
+    return run
+
+
+@functools.cache
+def _primitive() -> Any:
+    """The operation that runs a `_Program`, which XLA:CPU is told in its own way.
+
+    ``lax.platform_dependent`` would leave a conditional behind, which XLA resolves too
+    late to unite the computations inside with those outside.
+    """
+    # Slow to import, and not needed for small leaves or on other platforms.
+    from jax.extend.core import Primitive
+    from jax.interpreters import batching, mlir
+
+    def batched(leaves, axes, *, program):
+        outputs = jax.vmap(program.usual, in_axes=axes)(*leaves)
+        return outputs, [0] * len(outputs)
+
+    def lowering(run):
+        return mlir.lower_fun(lambda *leaves, program: run(program)(*leaves))
+
+    primitive = Primitive("leaf_kernel")
+    primitive.multiple_results = True
+    primitive.def_impl(lambda *leaves, program: program.usual(*leaves))
+    primitive.def_abstract_eval(lambda *leaves, program: program.closed.out_avals)
+    batching.primitive_batchers[primitive] = batched
+    mlir.register_lowering(primitive, lowering(lambda program: program.usual))
+    on_cpu = lowering(lambda program: program.in_order)
+    mlir.register_lowering(primitive, on_cpu, platform="cpu")
+    return primitive
+
+
+class _Value:
+    """One value of a kernel: an input, a constant, or a result of an equation."""
+
+    def __init__(self, aval: Any, known: Any = None) -> None:
+        self.aval, self.known = aval, known
+        self.equation: int | None = None  # which computes it, by number
+        self.readers: list[int] = []  # the equations that read it
+
+    @property
+    def size(self) -> int:
+        return math.prod(getattr(self.aval, "shape", ()))
+
+
+class _Equation(NamedTuple):
+    primitive: Any
+    params: dict[str, Any]
+    inputs: list[_Value]
+    outputs: list[_Value]
+
+
+def _inline(
+    jaxpr: Any, consts: Sequence[Any], inputs: list[_Value], equations: list[_Equation]
+) -> list[_Value]:
+    """Append the equations of a jaxpr, inner calls spliced in; return its outputs."""
+    values = dict(zip(jaxpr.invars, inputs, strict=True))
+    values |= {
+        v: _Value(v.aval, x) for v, x in zip(jaxpr.constvars, consts, strict=True)
+    }
+
+    def read(v):
+        return _Value(v.aval, v.val) if hasattr(v, "val") else values[v]
+
+    for eqn in jaxpr.eqns:
+        arguments = [read(v) for v in eqn.invars]
+        if eqn.primitive.name in _INLINED:
+            inner = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
+            results = _inline(inner.jaxpr, inner.consts, arguments, equations)
+        else:
+            results = _computed(eqn, arguments, equations)
+        values |= zip(eqn.outvars, results, strict=True)
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _computed(
+    eqn: Any, inputs: list[_Value], equations: list[_Equation]
+) -> list[_Value]:
+    """The results of an equation, or of an equal one before it."""
+    for x in inputs:
+        for number in x.readers:
+            e = equations[number]
+            if (e.primitive, e.inputs, e.params) == (eqn.primitive, inputs, eqn.params):
+                return e.outputs
+    outputs = [_Value(v.aval) for v in eqn.outvars]
+    for x in outputs:
+        x.equation = len(equations)
+    for x in inputs:
+        x.readers.append(len(equations))
+    equations.append(_Equation(eqn.primitive, eqn.params, inputs, outputs))
+    return outputs
+
+
+class _Order:
+    """The outputs of one kernel, computed one after the other."""
+
+    def __init__(
+        self,
+        equations: list[_Equation],
+        outputs: list[_Value],
+        places: list[_Value | None],
+        g: Any,
+        take: Any,
+    ) -> None:
+        self.equations, self.outputs, self.places = equations, outputs, places
+        self.g, self.take = g, take
+        # The results so far, and for each those from which it was computed.
+        self.done: dict[_Value, Any] = {}
+        self.before: dict[_Value, set[_Value]] = {}
+        self.computed: set[int] = set()  # the equations, by number
+        # The results that were computed from an old array.
+        self.readers: dict[_Value, list[_Value]] = {}
+
+    def is_large(self, value: _Value) -> bool:
+        return value.size >= self.g.size
+
+    def is_elementwise(self) -> bool:
+        """Whether all arrays of the leaf's size are computed entry by entry."""
+        return all(
+            e.primitive.name in _BY_ENTRY
+            for e in self.equations
+            if any(map(self.is_large, e.outputs))
+        )
+
+    def results(self) -> list[Any]:
+        """The outputs, computed in an order without copies."""
+        waiting = [*range(1, len(self.outputs)), 0]
+        results: dict[int, Any] = {}
+        while waiting:
+            i = next((i for i in waiting if self.is_free(i, waiting)), waiting[0])
+            waiting.remove(i)
+            results[i] = self.output(i, is_last=not waiting)
+        return [results[i] for i in range(len(self.outputs))]
+
+    def is_free(self, i: int, waiting: list[int]) -> bool:
+        """Whether no later output reads what this one replaces."""
+        if self.places[i] is None:  # an update is computed where it is added
+            return len(waiting) == 1
+        others = [self.outputs[k] for k in waiting if k != i]
+        done = self.done.keys() | {self.outputs[i]}
+        return self.places[i] not in self.behind(others, done)
+
+    def behind(self, values: Iterable[_Value], done: Collection[_Value]) -> set[_Value]:
+        """All values that some are computed from, back to those that are done."""
+        behind: set[_Value] = set()
+        waiting = list(values)
+        while waiting:
+            value = waiting.pop()
+            if value not in behind:
+                behind.add(value)
+                if value.equation is not None and value not in done:
+                    waiting += self.equations[value.equation].inputs
+        return behind
+
+    def output(self, i: int, is_last: bool) -> Any:
+        value, place = self.outputs[i], self.places[i]
+        conditions = [] if self.take is None else [self.take]
+        if value is place:
+            return value.known
+        if value.known is not None:  # the gradient, or a constant
+            self.done[value] = jnp.asarray(value.known, value.aval.dtype)
+        if value not in self.done:
+            self.compute(value)
+        if place is not None and self.is_large(value):
+            before = self.before.get(value, set())
+            conditions += [
+                _always(self.done[reader])
+                for reader in self.readers.get(place, ())
+                if reader is not value and reader not in before
+            ]
+            if not conditions and not is_last and self.is_unary(value):
+                # XLA would compute it again for its readers, from the old array.
+                conditions = [_always(self.g)]
+        self.done[value] = new = _selected(conditions, self.done[value], place)
+        return new
+
+    def is_unary(self, value: _Value) -> bool:
+        """Whether XLA takes the last operation to read one array of the leaf's size."""
+        if value.equation is None:
+            return False
+        inputs = self.equations[value.equation].inputs
+        return sum(map(self.is_large, inputs)) < 2
+
+    def compute(self, value: _Value) -> None:
+        """Compute a value from what is there: old arrays, and results so far."""
+        for x in self.small(value):
+            if x not in self.done:
+                for summand in self.summands(x):
+                    self.compute(summand)
+                self.compute(x)
+        behind = self.behind([value], self.done)
+        values = {x: x.known for x in behind if x.known is not None}
+        values |= {x: self.done[x] for x in behind if x in self.done}
+        missing = {
+            x.equation for x in behind if x not in values and x.equation is not None
+        }
+        large = [x for x in values if self.is_large(x)]
+        # An update is computed where it is added, with those who have used it there.
+        is_shared = value is self.outputs[0] and self.places[0] is None
+        is_shared &= value.equation in self.computed
+        if missing & self.computed and large and not is_shared:
+            # XLA unites equal computations, unless they have different inputs.
+            last = list(self.done.values())[-1]
+            own = lax.optimization_barrier(([values[x] for x in large], last))[0]
+            values |= zip(large, own, strict=True)
+        self.computed |= missing
+        for number in sorted(missing):
+            e = self.equations[number]
+            results = e.primitive.bind(*(values[x] for x in e.inputs), **e.params)
+            results = results if e.primitive.multiple_results else [results]
+            values |= zip(e.outputs, results, strict=True)
+        self.done[value] = values[value]
+        sources = [x for x in behind if x in self.before]
+        self.before[value] = set(sources).union(*(self.before[x] for x in sources))
+        for place in behind.intersection(x for x in self.places if x is not None):
+            self.readers.setdefault(place, []).append(value)
+
+    def small(self, value: _Value) -> list[_Value]:
+        """The numbers and sums that a value is computed from, in their order.
+
+        They are computed once, each sum over the leaf in a loop of its own.
+        """
+        found = [
+            (x.equation, k, x)
+            for x in self.behind([value], self.done)
+            if x is not value and x.equation is not None and not self.is_large(x)
+            for k in [self.equations[x.equation].outputs.index(x)]
+        ]
+        return [x for _, _, x in sorted(found, key=lambda entry: entry[:2])]
+
+    def summands(self, total: _Value) -> list[_Value]:
+        """The arrays that a sum over the leaf reads, or reads the squares of.
+
+        They are kept: XLA's sums fuse no more than the squares.
+        """
+        assert total.equation is not None
+        found = filter(self.is_large, self.equations[total.equation].inputs)
+        found = [self.without_squares(x) for x in found]
+        return [x for x in found if x.equation is not None and x not in self.done]
+
+    def without_squares(self, value: _Value) -> _Value:
+        while value.equation is not None and value not in self.done:
+            e = self.equations[value.equation]
+            if e.primitive.name not in _SQUARING or len(set(e.inputs)) > 1:
+                break
+            (value,) = set(e.inputs)
+        return value
+
+
+def _selected(conditions: list[Any], new: Any, place: _Value | None) -> Any:
+    if not conditions:
+        return new
+    old = jnp.zeros_like(new) if place is None else place.known
+    return lax.select(functools.reduce(operator.and_, conditions), new, old)
+
+
+def _always(x: jax.Array) -> jax.Array:
+    """True, computed from an entry of an array so that XLA does not see through it."""
+    entry = lax.slice(x, (0,) * x.ndim, (1,) * x.ndim).reshape(())
+    bits = lax.bitcast_convert_type(jnp.real(entry).astype(jnp.float32), jnp.uint32)
+    return (bits >> 16) >> 16 == 0

@@ -1,0 +1,117 @@
+"""Kernels on XLA:CPU: in place, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jopt
+from jopt.core import cpu_kernels
+
+
+ONE_CPU = cpu_kernels.is_one_cpu
+LEAF = jax.ShapeDtypeStruct((256, 256), jnp.float32)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_device() -> Iterator[None]:
+    """The tests run on eight devices, where leaves may be sharded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu_kernels, "is_one_cpu", lambda: True)
+        jax.clear_caches()
+        yield
+    jax.clear_caches()
+
+
+def lowered(tx: Any, leaf: Any = LEAF, platform: str = "cpu") -> Any:
+    """A donated fused step, lowered for a platform."""
+
+    def step(params, state, grads):
+        return jopt.step(tx, grads, state, params)
+
+    state = jax.eval_shape(tx.init, leaf)
+    traced = jax.jit(step, donate_argnums=(0, 1)).trace(leaf, state, leaf)
+    return traced.lower(lowering_platforms=(platform,))
+
+
+def temporary_leaves(tx: Any) -> float:
+    memory = lowered(tx).compile().memory_analysis()
+    return memory.temp_size_in_bytes / (4 * LEAF.size)
+
+
+# Each was copied once or twice: an old slot was read after it was overwritten, a slot
+# that ends in "+ constant" was computed again, or a costly value had two users.
+@pytest.mark.parametrize(
+    "tx",
+    [
+        jopt.lion(0.1),
+        jopt.adabelief(0.1),
+        jopt.schedule_free_adamw(0.1),
+        jopt.adan(0.1),
+        jopt.adopt(0.1),
+        jopt.adadelta(0.1),
+        jopt.chain(jopt.adamw(0.1), jopt.params_ema(0.9)),
+        jopt.skip_spikes(jopt.lion(0.1)),
+        jopt.partition({"a": jopt.lion(0.1)}, "a"),
+    ],
+    ids=repr,
+)
+def test_a_step_keeps_no_array_beside_those_that_it_changes(tx: Any) -> None:
+    assert temporary_leaves(tx) < 0.01
+
+
+def test_without_the_order_arrays_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_kernels, "helps", lambda g: False)
+    jax.clear_caches()
+    assert temporary_leaves(jopt.lion(0.1)) >= 1
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_other_platforms_get_the_kernel_as_it_is(
+    platform: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tx = jopt.skip_spikes(jopt.lion(0.1))
+    text = lowered(tx, platform=platform).as_text()
+    assert "shift_right_logical" in lowered(tx).as_text()
+    assert "shift_right_logical" not in text
+    monkeypatch.setattr(cpu_kernels, "helps", lambda g: False)
+    jax.clear_caches()
+    assert text.count("stablehlo.") == lowered(tx, platform=platform).as_text().count(
+        "stablehlo."
+    )
+    jax.clear_caches()
+
+
+def test_small_leaves_get_the_kernel_as_it_is() -> None:
+    small = jax.ShapeDtypeStruct((100, 100), jnp.float32)
+    assert "shift_right_logical" not in lowered(jopt.lion(0.1), small).as_text()
+
+
+def test_several_devices_get_the_kernel_as_it_is() -> None:
+    assert len(jax.devices("cpu")) > 1
+    assert not ONE_CPU()
+
+
+def test_vmap_and_derivatives_see_the_kernel_as_it_is() -> None:
+    tx = jopt.lion(0.1, weight_decay=0.0)
+    p, g = jnp.ones((2, *LEAF.shape)), jnp.full((2, *LEAF.shape), 0.5)
+
+    def step(p, g):
+        return jopt.step(tx, g, tx.init(p), p)[0]
+
+    np.testing.assert_array_equal(jax.vmap(step)(p, g), jnp.float32(0.9))
+    slope = jax.grad(lambda p: jnp.sum(step(p, g[0]) ** 2))(p[0])
+    np.testing.assert_allclose(slope, 1.8, rtol=1e-6)
+
+
+def test_it_runs_without_jit_too() -> None:
+    tx, p = jopt.lion(0.1, weight_decay=0.0), jnp.ones(LEAF.shape)
+    with jax.disable_jit():
+        new, _ = jopt.step(tx, p, tx.init(p), p)
+    np.testing.assert_array_equal(new, jnp.float32(0.9))
