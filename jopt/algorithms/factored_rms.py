@@ -21,7 +21,7 @@ from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.clipping import excess
-from jopt.tree import abs_sq, ratio
+from jopt.tree import abs_sq, ratio, read_apart
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -195,7 +195,7 @@ def divide_by_rms(
     along_row, along_col = axes
     # Divided by g.size, so that the mean over v_row does not overflow either.
     v_row = averaged(v_row, mean(abs_sq(g), along_row), finfo.max / g.size)
-    squares = abs_sq(_read_again(g, v_row))
+    squares = abs_sq(read_apart((g, v_row))[0])
     v_col = averaged(v_col, mean(squares, along_col), finfo.max / g.size)
     whole = mean(v_row, along_col)
     if floor is None:
@@ -205,7 +205,7 @@ def divide_by_rms(
         u = (g * row) * col
         # The mean square of u, from column means that the pass over g for v_col can
         # give as well.
-        again, row, col = _read_again((g, row, col), v_col)
+        again, row, col = read_apart((g, row, col))
         in_columns = mean(abs_sq(again * row), along_col)
         mean_square = jnp.mean((in_columns * col) * col)
     else:
@@ -222,18 +222,5 @@ def divide_by_rms(
         of_rows = jnp.sqrt(jnp.maximum(whole, floor))
         parts = part(1, v_row), part(of_rows, v_col), jnp.minimum(limit, finfo.max)
         u = divided(g, *parts)
-        mean_square = jnp.mean(abs_sq(divided(*_read_again((g, *parts), v_col))))
+        mean_square = jnp.mean(abs_sq(divided(*read_apart((g, *parts)))))
     return u, jnp.sqrt(mean_square), v_row, v_col, v
-
-
-def _read_again(arrays: Any, after: jax.Array) -> Any:
-    """Return the arrays; on CPU, as others, which are there only when ``after`` is.
-
-    XLA for the CPU writes the squares of an array to memory if two sums need them. It
-    cannot tell that these arrays are the same, so each sum squares what it reads.
-    """
-    return jax.lax.platform_dependent(
-        arrays,
-        cpu=lambda x: jax.lax.optimization_barrier((x, after))[0],
-        default=lambda x: x,
-    )

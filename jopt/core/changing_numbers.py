@@ -8,6 +8,7 @@ the ``ScaleByAdamState`` of ``scale_by_adam(b1=tunable(0.9))`` ends in a field `
 from __future__ import annotations
 
 import collections
+import copyreg
 import functools
 from collections.abc import Callable, Mapping
 from numbers import Real
@@ -170,16 +171,32 @@ def _extended(base: Any, owner: str, hyperparameters: tuple[str, ...]) -> Any:
     extra = [field for field in ("count", *hyperparameters) if field not in fields]
     camel = "".join(word.capitalize() for word in owner.split("_"))
     name = base.__name__ if base else f"{camel}State"
-    extended: Any = collections.namedtuple(name, fields + tuple(extra))
+    plain: Any = collections.namedtuple(name, fields + tuple(extra))
+    extended: Any = MadeHere(
+        name, (plain,), {"__slots__": (), "__doc__": plain.__doc__}
+    )
+    extended.__module__ = __name__
     extended.base = base
     extended.hyperparameters = hyperparameters
     extended.metrics = getattr(base, "metrics", ())
     if hasattr(base, "step_counts"):
         extended.step_counts = base.step_counts
-    # Pickle looks classes up by name, and would not find one that is made here.
-    make = (base, owner, hyperparameters)
+    extended.made_from = make = (base, owner, hyperparameters)
     extended.__reduce__ = lambda self: (_rebuild_state, (make, tuple(self)))
     return extended
+
+
+class MadeHere(type):
+    """The type of state classes that are made here, not written in a module.
+
+    Pickle looks classes up by name, and would not find these. It makes them again, in
+    the structures of states too, with which JAX serializes a compiled step.
+    """
+
+    made_from: tuple[Any, str, tuple[str, ...]]
+
+
+copyreg.pickle(MadeHere, lambda made: (_extended, made.made_from))  # type: ignore[arg-type]
 
 
 def _rebuild_state(

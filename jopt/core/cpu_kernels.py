@@ -29,6 +29,7 @@ from jax import lax
 
 from jopt.core.row_kernels import ELEMENTWISE
 from jopt.tree.like import zeros_beside
+from jopt.tree.platforms import per_platform
 
 
 # A smaller array stays in the cache between two loops, and its copy costs nothing.
@@ -71,15 +72,26 @@ def in_place(
     if not helps(g):
         return select(take, kernel(g, old, rest), old)
     leaves, treedef = jax.tree.flatten((g, old, rest))
-    closed, shapes = jax.make_jaxpr(
+    jaxpr, shapes = jax.make_jaxpr(
         lambda *leaves: kernel(*treedef.unflatten(leaves)), return_shape=True
     )(*leaves)
-    # What each output replaces, as the number of an input.
-    first = () if old[0] is not None else (None,)
-    n = len(jax.tree.leaves(old))
-    program = _Program(closed, (*first, *range(1, n + 1)), take is not None)
-    leaves += [] if take is None else [take]
-    outputs = _differentiable(program)(*leaves)
+    # What each output replaces, as the number of an input; the gradient is the first.
+    update = [None] if old[0] is None else []
+    places = [*update, *range(1, len(jax.tree.leaves(old)) + 1)]
+
+    def usual(take, *leaves):
+        from jax.extend.core import jaxpr_as_fun
+
+        new = jaxpr_as_fun(jaxpr)(*leaves)
+        olds = [None if i is None else leaves[i] for i in places]
+        first, rest = select(take, (new[0], new[1:]), (olds[0], olds[1:]))
+        return [first, *rest]
+
+    def in_order(take, *leaves):
+        order = _Order.of(jaxpr, places, take, leaves)
+        return order.results() if order.is_elementwise() else usual(take, *leaves)
+
+    outputs = per_platform(usual, in_order, take, *leaves)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
 
@@ -94,74 +106,6 @@ def select(take: Any, new: tuple[Any, Any], old: tuple[Any, Any]) -> tuple[Any, 
         return new
     first = jax.tree.map(zeros_beside, new[0]) if old[0] is None else old[0]
     return jax.tree.map(lambda x, y: jnp.where(take, x, y), new, (first, old[1]))
-
-
-class _Program(NamedTuple):
-    """A kernel as it was traced, for one leaf."""
-
-    closed: Any  # its jaxpr, whose first input is the gradient
-    places: tuple[int | None, ...]  # the input that each output replaces
-    is_guarded: bool  # whether a last input, ``take``, can keep what is replaced
-
-    def usual(self, *leaves: Any) -> list[Any]:
-        """The outputs, computed in any order."""
-        from jax.extend import core
-
-        take = leaves[-1] if self.is_guarded else None
-        new = core.jaxpr_as_fun(self.closed)(*leaves[: len(self.closed.in_avals)])
-        old = [None if i is None else leaves[i] for i in self.places]
-        (first, rest) = select(take, (new[0], new[1:]), (old[0], old[1:]))
-        return [first, *rest]
-
-    def in_order(self, *leaves: Any) -> list[Any]:
-        """The outputs, computed in an order that needs no copies, if there is one."""
-        avals = self.closed.in_avals
-        inputs = [_Value(v, x) for v, x in zip(avals, leaves, strict=False)]
-        equations: list[_Equation] = []
-        jaxpr, consts = self.closed.jaxpr, self.closed.consts
-        outputs = _inline(jaxpr, consts, inputs, equations)
-        places = [None if i is None else inputs[i] for i in self.places]
-        take = leaves[-1] if self.is_guarded else None
-        order = _Order(equations, outputs, places, leaves[0], take)
-        return order.results() if order.is_elementwise() else self.usual(*leaves)
-
-
-def _differentiable(program: _Program) -> Callable[..., list[Any]]:
-    @jax.custom_jvp
-    def run(*leaves):
-        return _primitive().bind(*leaves, program=program)
-
-    run.defjvp(lambda primals, tangents: jax.jvp(program.usual, primals, tangents))
-    return run
-
-
-@functools.cache
-def _primitive() -> Any:
-    """The operation that runs a `_Program`, which XLA:CPU is told in its own way.
-
-    ``lax.platform_dependent`` would leave a conditional behind, which XLA resolves too
-    late to unite the computations inside with those outside.
-    """
-    # Slow to import, and not needed for small leaves or on other platforms.
-    from jax.extend.core import Primitive
-    from jax.interpreters import batching, mlir
-
-    def batched(leaves, axes, *, program):
-        outputs = jax.vmap(program.usual, in_axes=axes)(*leaves)
-        return outputs, [0] * len(outputs)
-
-    def lowering(run):
-        return mlir.lower_fun(lambda *leaves, program: run(program)(*leaves))
-
-    primitive = Primitive("leaf_kernel")
-    primitive.multiple_results = True
-    primitive.def_impl(lambda *leaves, program: program.usual(*leaves))
-    primitive.def_abstract_eval(lambda *leaves, program: program.closed.out_avals)
-    batching.primitive_batchers[primitive] = batched
-    mlir.register_lowering(primitive, lowering(lambda program: program.usual))
-    on_cpu = lowering(lambda program: program.in_order)
-    mlir.register_lowering(primitive, on_cpu, platform="cpu")
-    return primitive
 
 
 class _Value:
@@ -227,6 +171,17 @@ def _computed(
 
 class _Order:
     """The outputs of one kernel, computed one after the other."""
+
+    @staticmethod
+    def of(
+        jaxpr: Any, places: Sequence[int | None], take: Any, leaves: Sequence[Any]
+    ) -> _Order:
+        """The order of a kernel's outputs, which replace these inputs."""
+        inputs = [_Value(v, x) for v, x in zip(jaxpr.in_avals, leaves, strict=True)]
+        equations: list[_Equation] = []
+        outputs = _inline(jaxpr.jaxpr, jaxpr.consts, inputs, equations)
+        replaced = [None if i is None else inputs[i] for i in places]
+        return _Order(equations, outputs, replaced, leaves[0], take)
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ from jopt.core.transformation import (
 )
 from jopt.core.treatment import Treatment
 from jopt.tree import scalar
+from jopt.tree.state_fields import declare_slots
 from jopt.values.arguments import text_of
 from jopt.values.recipe import Recipe, freeze
 
@@ -98,6 +99,8 @@ class Leafwise(GradientTransformation):
             fused=True,
             recipe=recipe,
         )
+        if self.state_class is not None:
+            declare_slots(self.state_class, declaration.slots)
         self.declaration, self.kernel_key = declaration, kernel_key
         return self
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jopt import tree
 from jopt.tree.paths import difference
@@ -60,11 +61,24 @@ def arrays(whole: Any, name: str) -> None:
 
 def without_float0(updates: Any) -> Any:
     """The updates, with None for the gradients that JAX gives integer parameters."""
+    # Arrays of JAX are not of this dtype, those of NumPy are.
+    if _only_arrays(jax.tree.leaves(updates)):
+        return updates
     if not any(map(_is_float0, jax.tree.leaves(updates, is_leaf=is_rows))):
         return updates
     return jax.tree.map(
         lambda g: None if _is_float0(g) else g, updates, is_leaf=tree.is_leaf
     )
+
+
+def _only_arrays(leaves: list[Any]) -> bool:
+    """Whether all leaves are arrays of JAX with values: a quick look at usual trees."""
+    return all(map(_is_array_class, set(map(type, leaves))))
+
+
+@functools.cache
+def _is_array_class(cls: type) -> bool:
+    return issubclass(cls, jax.Array) and not issubclass(cls, Tracer)
 
 
 def _is_float0(leaf: Any) -> bool:
@@ -81,6 +95,9 @@ def without_statics(params: Any, updates: Any) -> Any:
       params: The parameters, or None.
       updates: Their gradients.
     """
+    arrays = jax.tree.leaves(params)
+    if _only_arrays(arrays) and all(map(_is_inexact, {x.dtype for x in arrays})):
+        return params
     if all(map(can_move, jax.tree.leaves(params, is_leaf=is_rows))):
         return params
     leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
@@ -109,6 +126,8 @@ def _is_function(leaf: Any) -> bool:
 
 def with_statics(new: Any, params: Any) -> Any:
     """The new parameters, with the leaves that `without_statics` took out."""
+    if jax.tree.structure(new) == jax.tree.structure(params):
+        return new
     leaves, treedef = jax.tree.flatten(params, is_leaf=tree.is_leaf)
     return treedef.unflatten(
         p if x is None else x

@@ -20,6 +20,7 @@ from jax.core import Tracer
 from jopt import tree
 from jopt.core.changing_numbers import extremes
 from jopt.tree.paths import by_name
+from jopt.tree.state_fields import is_namedtuple, slots_of
 from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated, suggestion, text_of
@@ -224,7 +225,8 @@ def _entries(state: Any) -> dict[str, _Entry]:
             f"{text_of(state)}"
         )
     entries, multiples = [], []
-    for keys, holder in holders(state, "hyperparameters", ()):
+    found = list(holders(state, "hyperparameters", ()))
+    for keys, holder in found:
         fields = getattr(type(holder), "hyperparameters", ())
         multiple = MULTIPLES.get(type(holder).__name__, "")
         if multiple in holder._fields and multiple not in fields:
@@ -234,8 +236,7 @@ def _entries(state: Any) -> dict[str, _Entry]:
             if name == multiple:
                 multiples.append(entries[-1])
     # A state has NamedTuples, or no arrays at all.
-    has_states = any(True for _ in holders(state, "hyperparameters", ()))
-    if not has_states and jax.tree.leaves(state):
+    if not found and jax.tree.leaves(state):
         raise TypeError(
             "expected a state, as returned by init or update, but these are arrays "
             f"without the state of a transformation: {abbreviated(state)}"
@@ -280,18 +281,35 @@ def holders(
       Outer states before the states inside them.
     """
 
-    def holds(x):
-        return hasattr(x, "_fields") and isinstance(
-            getattr(type(x), attribute, default), tuple
-        )
-
-    for path, x in jax.tree_util.tree_leaves_with_path(state, is_leaf=holds):
-        if holds(x):
-            yield path, x
+    for path, x in jax.tree_util.tree_leaves_with_path(state, is_leaf=is_namedtuple):
+        if is_namedtuple(x):
+            if isinstance(getattr(type(x), attribute, default), tuple):
+                yield path, x
+            slots = slots_of(x)
             for name, field in zip(x._fields, x, strict=True):
+                if name in slots:
+                    continue
                 field_path = (*path, jax.tree_util.GetAttrKey(name))
                 for inner_path, inner in holders(field, attribute, default):
                     yield (*field_path, *inner_path), inner
+
+
+def _with_numbers(state: Any, numbers: Mapping[Any, Any], path: Any = ()) -> Any:
+    """Return the state with other numbers, by the path of their holder and name."""
+
+    def replaced(keys, x):
+        if not is_namedtuple(x):
+            return x
+        keys, slots, fields = (*path, *keys), slots_of(x), {}
+        for name, field in zip(x._fields, x, strict=True):
+            if (keys, name) in numbers:
+                fields[name] = numbers[keys, name]
+            elif name not in slots:
+                key = jax.tree_util.GetAttrKey(name)
+                fields[name] = _with_numbers(field, numbers, (*keys, key))
+        return x._replace(**fields)
+
+    return jax.tree_util.tree_map_with_path(replaced, state, is_leaf=is_namedtuple)
 
 
 @sees_arrays("state")
@@ -339,11 +357,8 @@ def set_hyperparams(tx: Any, state: Any, /, **values: float | jax.Array) -> Any:
                 # That of reduce_on_plateau, which has no argument for it.
                 for x in extremes(SCALE, value):
                     arguments.fraction(scale=x)
-            changed[entry.path] = _like(name, value, entry.value)
-
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: changed.get(tree.path_name(path), leaf), state
-    )
+            changed[entry.keys, entry.name] = _like(name, value, entry.value)
+    return _with_numbers(state, changed)
 
 
 def _to_set(name: str, entries: Mapping[str, _Entry]) -> list[_Entry]:

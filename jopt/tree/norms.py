@@ -16,12 +16,14 @@ from jax.typing import ArrayLike
 
 from jopt.tree.dtypes import compute_dtype, scalar_dtype
 from jopt.tree.paths import leaves_with_names
+from jopt.tree.platforms import per_platform
 from jopt.tree.row_sparse import is_rows, touched
 from jopt.values.arguments import abbreviated, text_of
 
 
 # Reading an array of this size again takes longer than a branch, which also has to be
-# compiled.
+# compiled. Smaller ones of one type are added up before they are reduced, so that many
+# small leaves take few loops.
 _LARGE = 2**16
 
 
@@ -37,6 +39,22 @@ def abs_sq(x: jax.Array) -> jax.Array:
     if jnp.iscomplexobj(x):
         return jnp.real(x) ** 2 + jnp.imag(x) ** 2
     return x * x
+
+
+def read_apart(arrays: Any) -> Any:
+    """Return the arrays; on CPU, in a way that hides that they are the same.
+
+    If two computations need the square of an array, XLA for the CPU writes it to memory
+    for both. With the arrays from here, one of the two squares what it reads itself.
+    Other compilers compute both in one pass.
+
+    Args:
+      arrays: A tree of arrays, which should lie in memory in any case.
+
+    >>> read_apart(jnp.ones(2))
+    Array([1., 1.], dtype=float32)
+    """
+    return per_platform(lambda x: x, jax.lax.optimization_barrier, arrays)
 
 
 Order = Literal[1, 2, "inf", "infinity"] | float | None
@@ -130,22 +148,21 @@ def _euclidean(leaves: list[jax.Array], squared: bool) -> jax.Array:
     lowest = sum(x.size for x in leaves) * float(wide.tiny) * 1e7
 
     def scaled():
-        norms = jnp.concatenate([_norms(group, wide.dtype) for group in groups])
-        return _scaled_norm(norms)
+        return _scaled_norm(groups, squares)
 
     safe = (squares > lowest) & (squares < jnp.inf)
     return jax.lax.cond(safe, lambda: _root(squares), scaled)
 
 
 def _equal_groups(leaves: list[jax.Array], most: int = 16) -> list[list[jax.Array]]:
-    """Group leaves of the same shape and dtype, at most ``most`` in a group.
+    """Group leaves of the same type, at most ``most`` in a group.
 
     A function jitted for a group is traced once for all equal groups, so a tree of many
-    leaves needs few calls.
+    leaves needs few calls. The type has the sharding, if it is explicit.
     """
     by_type = collections.defaultdict(list)
     for x in leaves:
-        by_type[x.shape, x.dtype].append(x)
+        by_type[jax.typeof(x)].append(x)
     return [
         xs[i : i + most] for xs in by_type.values() for i in range(0, len(xs), most)
     ]
@@ -153,26 +170,44 @@ def _equal_groups(leaves: list[jax.Array], most: int = 16) -> list[list[jax.Arra
 
 @jax.jit
 def _add_squares(total: jax.Array, group: list[jax.Array]) -> jax.Array:
-    for x in group:
-        wide = x.astype(np.promote_types(x.dtype, total.dtype))
-        total = total + jnp.sum(abs_sq(wide))
+    def wide(x):
+        return x.astype(np.promote_types(x.dtype, total.dtype))
+
+    if group[0].size < _LARGE:
+        squares = (abs_sq(wide(x)) for x in group)
+        return total + jnp.sum(functools.reduce(jnp.add, squares))
+    for x in read_apart(group):  # Adam squares its gradient too
+        total = total + jnp.sum(abs_sq(wide(x)))
     return total
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _norms(group: list[jax.Array], dtype: Any) -> jax.Array:
-    wide = [x.astype(np.promote_types(x.dtype, dtype)) for x in group]
-    return jnp.concatenate([_scaled_norm(x).reshape(1) for x in wide])
+def _scaled_norm(groups: list[list[jax.Array]], plain: jax.Array) -> jax.Array:
+    """Return the norm if the plain sum of squares overflowed or is too small."""
+    # Powers of two at which the square of the result fits, and that of half the digits
+    # of every normal number. The second is not larger, because a derivative multiplies
+    # 1 / scale by 1 / root.
+    most = jnp.finfo(plain.dtype).maxexp
+    down, up = 2.0 ** -(most // 2 + 2), 2.0 ** (most * 3 // 5)
+    unit = jnp.where(plain < jnp.inf, 1 / up, 1 / down)
+    total = jnp.zeros((), plain.dtype)
+    for group in groups:
+        total = _add_scaled_squares(total, group, 1 / unit)
+    return _root(total) * unit
 
 
-def _scaled_norm(x: jax.Array) -> jax.Array:
-    # Not norm_along: this fallback reads the tree again anyway, and reading a leaf
-    # twice takes fewer operations than summing it at three scales.
-    largest = jnp.max(jnp.abs(x), initial=0)
-    # Both the quotients and 1 / divisor must stay in the normal range.
-    tiny = jnp.finfo(largest.dtype).tiny
-    divisor = jax.lax.stop_gradient(jnp.clip(largest, tiny, 1 / tiny))
-    return divisor * _root(jnp.sum(abs_sq(x / divisor.astype(x.dtype))))
+@jax.jit
+def _add_scaled_squares(
+    total: jax.Array, group: list[jax.Array], scale: jax.Array
+) -> jax.Array:
+    wide = [x.astype(np.promote_types(x.dtype, total.dtype)) for x in group]
+    if group[0].size < _LARGE:
+        squares = [abs_sq(x * scale.astype(x.dtype)) for x in wide]
+        return total + jnp.sum(functools.reduce(jnp.add, squares))
+    for x in wide:
+        # XLA:CPU writes a factor that several sums share to memory, as a whole array.
+        own, total = jax.lax.optimization_barrier((scale, total))
+        total = total + jnp.sum(abs_sq(x * own.astype(x.dtype)))
+    return total
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -190,33 +225,42 @@ def norm_along(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
     >>> norm_along(jnp.array([[3e30, 4e30]]), axis=1) / 1e30
     Array([[5.]], dtype=float32)
     """
-    real = jnp.finfo(x.dtype)
-    plain = jnp.sum(abs_sq(x), axis=axis, keepdims=True)
-    # Below this bound, squares that underflowed to zero could matter.
-    lowest = x.size / max(plain.size, 1) * float(real.tiny) * 1e7
-
-    def at_three_scales(x, plain):
-        # The barrier keeps XLA from multiplying the scales with each other before it
-        # multiplies with x. If it does so anyway, their squares are finite.
-        far = jnp.asarray(2.0 ** (real.maxexp // 2 - 1), real.dtype)
-        scales = jax.lax.optimization_barrier((far, 1 / far))
-        small, large = (
-            jnp.sum(abs_sq(x * s.astype(x.dtype)), axis=axis, keepdims=True)
-            for s in scales
-        )
-        norms = jnp.where(plain > lowest, jnp.sqrt(plain), jnp.sqrt(small) / far)
-        return jnp.where(plain < jnp.inf, norms, jnp.sqrt(large) * far)
-
-    def at_one_if_safe(x, plain):
-        safe = jnp.all((plain > lowest) & (plain < jnp.inf))
-        return jax.lax.cond(
-            safe, lambda x, plain: jnp.sqrt(plain), at_three_scales, x, plain
-        )
-
     if x.size < _LARGE:
-        return at_three_scales(x, plain)
-    return jax.lax.platform_dependent(
-        x, plain, cpu=at_one_if_safe, default=at_three_scales
+        return _at_three_scales(x, axis)
+    return per_platform(
+        functools.partial(_at_three_scales, axis=axis),
+        functools.partial(_at_one_if_safe, axis=axis),
+        x,
+    )
+
+
+def _plain_sum(x: jax.Array, axis: Any) -> tuple[jax.Array, Any]:
+    """Return the sum of squares, and the bound of those that may have underflowed."""
+    plain = jnp.sum(abs_sq(x), axis=axis, keepdims=True)
+    return plain, x.size / max(plain.size, 1) * float(jnp.finfo(x.dtype).tiny) * 1e7
+
+
+def _at_three_scales(x: jax.Array, axis: Any) -> jax.Array:
+    real = jnp.finfo(x.dtype)
+    plain, lowest = _plain_sum(x, axis)
+    # The barrier keeps XLA from multiplying the scales with each other before it
+    # multiplies with x. If it does so anyway, their squares are finite.
+    far = jnp.asarray(2.0 ** (real.maxexp // 2 - 1), real.dtype)
+    scales = jax.lax.optimization_barrier((far, 1 / far))
+    small, large = (
+        jnp.sum(abs_sq(x * s.astype(x.dtype)), axis=axis, keepdims=True) for s in scales
+    )
+    norms = jnp.where(plain > lowest, jnp.sqrt(plain), jnp.sqrt(small) / far)
+    return jnp.where(plain < jnp.inf, norms, jnp.sqrt(large) * far)
+
+
+def _at_one_if_safe(x: jax.Array, axis: Any) -> jax.Array:
+    plain, lowest = _plain_sum(x, axis)
+    return jax.lax.cond(
+        jnp.all((plain > lowest) & (plain < jnp.inf)),
+        lambda x: jnp.sqrt(plain),
+        lambda x: _at_three_scales(x, axis),
+        x,
     )
 
 
@@ -224,7 +268,7 @@ def norm_of_bounded(x: jax.Array) -> jax.Array:
     """Return the L2 norm of an array with entries of magnitude 1e-31 to 1e3, or zero.
 
     It takes one sum, at one scale, which compilers fuse into the computation of the
-    array; they do not fuse the three sums of `norm_along`.
+    array; they do not fuse the three sums of `norm_along`. On a CPU it is `norm_along`.
 
     Args:
       x: An array in float32 or wider.
@@ -232,8 +276,15 @@ def norm_of_bounded(x: jax.Array) -> jax.Array:
     >>> norm_of_bounded(jnp.full(4, 1e-30)) / 2e-30
     Array(1., dtype=float32)
     """
-    real = jnp.finfo(x.dtype)
-    far = jax.lax.optimization_barrier(jnp.asarray(2.0**40, real.dtype))
+    if x.size < _LARGE:
+        return _at_one_scale(x)
+    return per_platform(
+        _at_one_scale, lambda x: _at_one_if_safe(x, None).reshape(()), x
+    )
+
+
+def _at_one_scale(x: jax.Array) -> jax.Array:
+    far = jax.lax.optimization_barrier(jnp.asarray(2.0**40, jnp.finfo(x.dtype).dtype))
     return _root(jnp.sum(abs_sq(x * far.astype(x.dtype)))) / far
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -48,13 +49,8 @@ def leaves_with_keys(
     >>> leaves_with_keys({"a": {"b": 1.0}, "a/b": 2.0})
     [(('a', 'b'), 1.0), (('a/b',), 2.0)]
     """
-    pairs, _ = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=is_leaf if none else is_rows
-    )
-    return [
-        (tuple(path_name((key,)) for key in _without_value(path)), leaf)
-        for path, leaf in pairs
-    ]
+    leaves, paths = _named(tree, none)
+    return list(zip(paths.keys, leaves, strict=True))
 
 
 def by_name(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -87,10 +83,51 @@ def leaves_with_names(tree: Any, none: bool = False) -> list[tuple[str, Any]]:
     >>> leaves_with_names({"a": None, "b": [1.0]}, none=True)
     [('a', None), ('b/0', 1.0)]
     """
-    pairs, _ = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=is_leaf if none else is_rows
-    )
-    return [(path_name(path), leaf) for path, leaf in pairs]
+    leaves, paths = _named(tree, none)
+    return list(zip(paths.names, leaves, strict=True))
+
+
+class _Paths:
+    """The paths of the leaves of a structure, as text and as texts of their keys."""
+
+    def __init__(self, paths: list[tuple[Any, ...]]):
+        self.paths = paths
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        return [path_name(path) for path in self.paths]
+
+    @functools.cached_property
+    def keys(self) -> list[tuple[str, ...]]:
+        return [
+            tuple(path_name((key,)) for key in _without_value(path))
+            for path in self.paths
+        ]
+
+
+# Paths depend on the structure only, and making their text takes long. The structure of
+# a model or a state comes back in every trace.
+_KNOWN: dict[Any, _Paths] = {}
+MOST_KNOWN = 64
+
+
+def _named(tree: Any, none: bool) -> tuple[list[Any], _Paths]:
+    is_end = is_leaf if none else is_rows
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_end)
+    try:
+        known = _KNOWN.get(treedef)
+    except TypeError:  # a node has static fields without a hash
+        return leaves, _paths_of(tree, is_end)
+    if known is None:
+        if len(_KNOWN) >= MOST_KNOWN:
+            _KNOWN.clear()
+        known = _KNOWN[treedef] = _paths_of(tree, is_end)
+    return leaves, known
+
+
+def _paths_of(tree: Any, is_end: Callable[[Any], bool]) -> _Paths:
+    pairs, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_end)
+    return _Paths([path for path, _ in pairs])
 
 
 def is_none(x: Any) -> bool:

@@ -12,7 +12,7 @@ distinguishes the state of an inner transformation from parameters in a NamedTup
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
@@ -24,6 +24,10 @@ from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
 from jopt.values.arguments import suggestion
 
+
+# The fields of a class of states that hold trees like the parameters. They are not
+# searched for states, which takes long in a tree of many leaves.
+_SLOTS: dict[type, frozenset[str]] = {}
 
 Path = tuple[Any, ...]
 Filter = Callable[[Path, Any], bool] | None
@@ -42,6 +46,32 @@ class NamedTupleKey:
 
     def __str__(self) -> str:
         return self.name
+
+
+def declare_slots(state_class: type, names: Iterable[str]) -> None:
+    """Declare fields of a class of states that hold trees like the parameters.
+
+    Args:
+      state_class: The class. Fields that only some of its transformations declare may
+        hold states.
+      names: The names of the fields.
+    """
+    new = frozenset(names)
+    _SLOTS[state_class] = _SLOTS.get(state_class, new) & new
+
+
+def slots_of(state: Any) -> frozenset[str]:
+    """Return the fields of a state that are known to hold trees like the parameters.
+
+    Args:
+      state: A state, or any NamedTuple.
+
+    >>> import jopt
+    >>> state = jopt.adam(1e-3).init(jnp.zeros(2))["scale_by_adam"]
+    >>> sorted(slots_of(state))
+    ['mu', 'nu']
+    """
+    return _SLOTS.get(type(state), frozenset())
 
 
 @sees_arrays()
@@ -167,10 +197,12 @@ def _entries(
     """
     yield path, tree
     inside = slot or is_namedtuple(tree)
+    slots = slots_of(tree)
     for step, child in named_children(tree):
         # optax's inject_hyperparams keeps numbers by name in a field of this name.
         numbers = step == NamedTupleKey(type(tree).__name__, "hyperparams")
-        if everywhere or numbers or _holds_state(child, inside):
+        known = bool(slots) and step.name in slots
+        if everywhere or numbers or (not known and _holds_state(child, inside)):
             yield from _entries(child, everywhere, (*path, step), inside)
         else:
             yield (*path, step), child
@@ -205,7 +237,12 @@ def is_namedtuple(x: Any) -> bool:
 def _holds_state(x: Any, slot: bool) -> bool:
     if is_namedtuple(x) and (not slot or type(x).__name__.endswith("State")):
         return True
-    return any(_holds_state(child, slot) for _, child in named_children(x))
+    slots = slots_of(x)
+    return any(
+        _holds_state(child, slot)
+        for step, child in named_children(x)
+        if not slots or step.name not in slots
+    )
 
 
 def named_children(node: Any) -> list[tuple[Any, Any]]:

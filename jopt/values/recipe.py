@@ -8,6 +8,7 @@ values, so a rebuilt optimizer reuses everything that was compiled for the first
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Self
@@ -36,6 +37,11 @@ class Recipe:
             if not self._is_default(name, value)
         }
         self.key = (factory, freeze(self.arguments))
+
+    @functools.cached_property
+    def hash(self) -> int:
+        """The hash of the key, which `jit` asks for in every call."""
+        return hash(self.key)
 
     def _is_default(self, name: str, value: Any) -> bool:
         parameter = self.parameters[name]
@@ -81,7 +87,7 @@ class Recorded:
         return repr(self.recipe)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Recorded) or self.recipe is None:
+        if self is other or not isinstance(other, Recorded) or self.recipe is None:
             return self is other
         return other.recipe is not None and self.recipe.key == other.recipe.key
 
@@ -89,7 +95,7 @@ class Recorded:
         return not self == other
 
     def __hash__(self) -> int:
-        return id(self) if self.recipe is None else hash(self.recipe.key)
+        return id(self) if self.recipe is None else self.recipe.hash
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.recipe is None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jopt import tree
 from jopt.core.around import VALUE, around, both
@@ -28,6 +29,7 @@ from jopt.core.transformation import (
     Params,
     Updates,
 )
+from jopt.tree.platforms import per_platform
 from jopt.tree.row_sparse import is_rows, touched
 from jopt.values import arguments
 
@@ -161,11 +163,40 @@ def inner_init(owner: str, inner: GradientTransformation, params: Params) -> Opt
 
 @jax.jit
 def all_finite(updates: Updates, value: Any = None) -> jax.Array:
-    """Return whether all entries of all leaves are finite; None counts as absent."""
+    """Return whether all entries of all leaves are finite; None counts as absent.
+
+    On CPU the sum of squares answers it for a large tree, unless that is not finite. It
+    takes less than half the time, and `clip_by_global_norm` needs it too.
+    """
+    leaves = [touched(x) for x in jax.tree.leaves(updates, is_leaf=is_rows)]
+    leaves = [x for x in leaves if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
+
+    def by_sum(leaves):
+        squares = tree.norm(leaves, squared=True)
+        # A finite entry of 1e20 makes it infinite.
+        return jax.lax.cond(
+            jnp.isfinite(squares), lambda _: jnp.ones((), bool), _cancel, leaves
+        )
+
+    value_is_finite = _are_finite(jax.tree.leaves(value))
+    if sum(np.size(x) for x in leaves) < 2**16:  # not worth a branch
+        return value_is_finite & _are_finite(leaves)
+    return value_is_finite & per_platform(_are_finite, by_sum, leaves)
+
+
+@jax.jit
+def _are_finite(leaves: list[Any]) -> jax.Array:
     finite = jnp.ones((), bool)
-    for x in jax.tree.leaves((updates, value), is_leaf=is_rows):
-        finite &= _is_finite(touched(x))
+    for x in leaves:
+        finite &= _is_finite(x)
     return finite
+
+
+@jax.jit
+def _cancel(leaves: list[Any]) -> jax.Array:
+    # x - x is NaN unless x is finite. XLA for the CPU adds it up without an array of
+    # bools, which it writes for isfinite; its max does not see every NaN.
+    return jnp.all(jnp.stack([jnp.sum(x - x) == 0 for x in leaves]))
 
 
 @jax.jit

@@ -27,10 +27,7 @@ NORM = "XLA:CPU writes numbers as whole arrays, for the sum of a norm (ynn_fusio
 UNREAD = "XLA copies the gradient into the state, and reads it again for that"
 COLUMNS = "XLA:GPU sums columns in 64 parts, each a row in memory"
 MISSES = {
-    "CPU": {
-        "lamb": NORM,
-        "apply_if_finite+adamw": "the choice takes a byte for each parameter",
-    },
+    "CPU": {"lamb": NORM},
     "H100": {
         "clip+adamw+cosine": "XLA:GPU computes both sums of a norm, as a select",
         **dict.fromkeys(["adafactor", "adafactor, unscaled"], COLUMNS),

@@ -13,6 +13,7 @@ import pytest
 from flax.core import freeze
 
 import jopt
+from jopt.core import tree_checks
 
 
 PARAMS = {"bias": jnp.ones(3), "kernel": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)}
@@ -238,3 +239,37 @@ def test_a_target_network_is_replaced_in_every_nth_step() -> None:
 def test_a_wrong_target_update_is_refused(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call({"w": jnp.ones(2)})
+
+
+def test_a_step_hashes_the_recipe_of_its_transformation_once() -> None:
+    class Rate:
+        hashes = 0
+
+        def __call__(self, step: Any) -> float:
+            return 0.1
+
+        def __hash__(self) -> int:
+            Rate.hashes += 1
+            return 1
+
+    tx, params = jopt.sgd(Rate()), jnp.ones(2)
+    state = tx.init(params)
+    jopt.step(tx, params, state, params)
+    hashes = Rate.hashes
+    jopt.step(tx, params, state, params)
+    assert Rate.hashes == hashes
+
+
+def test_a_step_looks_at_the_type_of_an_array_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tx, params = jopt.sgd(0.1), {f"w{i}": jnp.ones(2) for i in range(20)}
+    state = tx.init(params)
+    jopt.step(tx, params, state, params)  # compiles
+
+    def refuse(leaf: Any) -> bool:
+        raise AssertionError("a leaf was looked at")
+
+    for slow in ("_is_float0", "can_move"):
+        monkeypatch.setattr(tree_checks, slow, refuse)
+    jopt.step(tx, params, state, params)

@@ -1,14 +1,19 @@
 """Schedules that need the value of the step, and schedules of traced numbers."""
 
 import math
+import pickle
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental.serialize_executable import serialize
 
 import jopt
+from tests.catalogue import ONCE
 
 
 def halves(step):
@@ -105,3 +110,46 @@ def test_a_schedule_in_jax_numpy_is_compiled_once_and_not_run_at_every_step():
     before = len(calls)
     run(tx, steps=50)
     assert len(calls) == before + 1  # the one call of init
+
+
+@pytest.mark.parametrize("case", ONCE, ids=lambda case: case.id)
+def test_the_structure_of_every_state_pickles(case):
+    params = {"w": jax.ShapeDtypeStruct((4, 4), jnp.float32)}
+    structure = jax.tree.structure(jax.eval_shape(case.make().init, params))
+    assert pickle.loads(pickle.dumps(structure)) == structure
+
+
+LOADED = """
+import pickle, sys
+import jax.numpy as jnp
+from jax.experimental.serialize_executable import deserialize_and_load
+
+with open(sys.argv[1], "rb") as file:
+    compiled, arguments, expected = pickle.load(file)
+new, state = deserialize_and_load(*compiled)(*arguments)
+assert jnp.array_equal(new, expected)
+assert type(state["scale_by_learning_rate"]).__name__ == "ScaleByLearningRateState"
+
+import jopt
+
+tx = jopt.adam(1e-3)
+assert type(state["scale_by_learning_rate"]) is type(
+    tx.init(new)["scale_by_learning_rate"]
+)
+"""
+
+
+def test_a_compiled_step_runs_in_another_process(tmp_path):
+    tx, params = jopt.adam(1e-3), jnp.ones(2)
+
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return jopt.apply_updates(params, updates), state
+
+    arguments = params, tx.init(params), params
+    compiled = jax.jit(step).lower(*arguments).compile()
+    with open(tmp_path / "step", "wb") as file:
+        saved = serialize(compiled), arguments, compiled(*arguments)[0]
+        pickle.dump(saved, file)
+    command = [sys.executable, "-c", LOADED, str(tmp_path / "step")]
+    subprocess.run(command, check=True)

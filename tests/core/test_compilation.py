@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import collections
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 import jopt
@@ -129,7 +131,31 @@ def test_the_step_is_smaller_than_that_of_optax() -> None:
         tx = make(RECIPES["clip+adamw+cosine"])
         state = jax.eval_shape(tx.init, params)
         with jax.numpy_dtype_promotion("standard"):  # optax needs it
-            lowered = jax.jit(tx.update).lower(params, state, params)
-        return len(lowered.as_text().splitlines())
+            module = jax.jit(tx.update).lower(params, state, params)
+        return len(module.as_text().splitlines())
 
     assert size(of_jopt) < 0.25 * size(of_optax)
+
+
+@functools.cache
+def step_text(library: Any, n: int) -> str:
+    """The compiled step of a chain of clipping and AdamW with n small leaves."""
+    tx = {jopt: of_jopt, optax: of_optax}[library](RECIPES["clip+adamw+cosine"])
+    with jax.numpy_dtype_promotion("standard"):  # optax needs it
+        return lowered(pair(library, tx), tx, leaves(n)).compile().as_text()
+
+
+def test_a_further_leaf_adds_fewer_loops_than_with_optax() -> None:
+    loops = {
+        library: [step_text(library, n).count(" fusion(") for n in (8, 24)]
+        for library in (jopt, optax)
+    }
+    (few, many), (few_there, many_there) = loops.values()
+    # One for each of mu, nu and the parameter, and a few per 16 leaves for the norm.
+    assert many - few <= 3 * 16 + 4
+    assert many_there - few_there >= 5 * 16
+
+
+def test_the_loops_of_the_leaves_do_not_compute_the_clip_factor_again() -> None:
+    few, many = (step_text(jopt, n) for n in (8, 24))
+    assert few.count("= f32[] select(") == many.count("= f32[] select(")

@@ -19,6 +19,7 @@ from flax import nnx
 import jopt
 from jopt import checkpoint, tree
 from jopt.core import masks
+from jopt.tree import paths
 
 
 BIAS, KERNEL = jnp.array([1.0, -2.0]), jnp.array([[3.0, 4.0]])
@@ -351,3 +352,20 @@ def test_hyperparams_and_metrics_refuse_two_numbers_with_one_path() -> None:
     ):
         with pytest.raises(ValueError, match=r"two leaves have the path 'a/b/.*rename"):
             call(state)
+
+
+def test_the_paths_of_a_structure_are_made_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+    original = paths.path_name
+    monkeypatch.setattr(
+        paths, "path_name", lambda path: made.append(path) or original(path)
+    )
+    masked = jopt.adamw(1e-3, weight_decay=0.1, mask="2_1")
+    tx = jopt.partition({"1": jopt.sgd(0.1), "2": masked}, lambda path, _: path[0])
+    params = {f"{i % 2 + 1}_{i}_here": jnp.zeros(1) for i in range(30)}
+    for _ in range(2):
+        tx.update(params, tx.init(params), params)
+    # A leaf of another group is None there, under the same path.
+    assert len(made) == 30

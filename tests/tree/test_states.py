@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -428,3 +429,36 @@ def test_a_tree_of_many_parameters_is_mapped_quickly() -> None:
     calls: list[Any] = []
     tree.map_params(tx, lambda x, p: calls.append(p.shape), state, params)
     assert len(calls) == 600 and math.prod(calls[0]) == 12
+
+
+@jax.tree_util.register_pytree_node_class
+class Watched:
+    """Parameters that count how often something looks into them."""
+
+    visits = 0
+
+    def __init__(self, w: Any):
+        self.w = w
+
+    def tree_flatten(self) -> Any:
+        Watched.visits += 1
+        return (self.w,), None
+
+    @classmethod
+    def tree_unflatten(cls, _: Any, children: Any) -> Watched:
+        return cls(*children)
+
+
+def test_the_leaves_of_slots_are_not_visited(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Variables of nnx may be anywhere; they are looked for only if nnx is imported.
+    monkeypatch.delitem(sys.modules, "flax.nnx", raising=False)
+    tx = jopt.skip_nonfinite(jopt.chain(jopt.clip(1.0), jopt.adamw(1e-3)))
+    state = tx.init(Watched(jnp.zeros(2)))
+    Watched.visits = 0
+    jopt.metrics(state)
+    jopt.iterations(state)
+    jopt.set_hyperparams(tx, state, learning_rate=0.1)
+    tree.get(state, "count")
+    assert Watched.visits == 0
+    tree.get(state, "count", everywhere=True)
+    assert Watched.visits > 0

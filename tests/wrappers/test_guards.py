@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import pytest
 import jopt
 from jopt.testing.comparison import types
 from jopt.testing.problem import as_dtype, draw
+from jopt.wrappers.guards import all_finite
 from tests.laws.case import Case, transform
 from tests.twins.base import Array, Scalar, at, double
 from tests.wrappers.test_accumulation import accumulate_sgd
@@ -353,6 +355,47 @@ def test_a_step_of_a_guard_is_compiled_without_a_branch() -> None:
     tx = jopt.skip_nonfinite(ADAMW)
     text = jax.jit(tx.update).lower(PARAMS, tx.init(PARAMS), PARAMS).compile().as_text()
     assert "conditional(" not in text and "custom-call" not in text
+
+
+LARGE = {"a": np.full((256, 256), 0.5), "b": np.full(3, 2.0)}
+
+
+@pytest.mark.parametrize("leaf", LARGE)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "complex64"])
+def test_only_a_nan_or_an_infinity_in_a_large_tree_is_not_finite(
+    dtype: str, leaf: str
+) -> None:
+    finite = jax.jit(all_finite)
+    largest = float(jnp.finfo(dtype).max)
+    for entry, expected in [
+        (1.0, True),
+        (largest, True),  # its square overflows
+        (-largest, True),
+        (np.inf, False),
+        (-np.inf, False),
+        (np.nan, False),
+    ]:
+        tree = {name: x.copy() for name, x in LARGE.items()}
+        tree[leaf].flat[1] = entry
+        tree = {name: jnp.asarray(x, dtype) for name, x in tree.items()}
+        assert finite(tree) == expected, entry
+        assert not finite(tree, jnp.float32(np.nan))
+    integers = {"n": np.full(2**16, 2**31 - 1, np.int32)}
+    assert finite(integers) and finite({**integers, "none": None}, 1.0)
+
+
+def test_a_guard_and_clipping_read_a_large_gradient_once_for_both() -> None:
+    inner = jopt.chain(jopt.clip_by_global_norm(1.0), jopt.adamw(0.1))
+    tx = jopt.skip_nonfinite(inner)
+    grads = {"w": jax.ShapeDtypeStruct((512, 512), jnp.float32)}
+    state = jax.eval_shape(tx.init, grads)
+    text = jax.jit(tx.update).lower(grads, state, grads).compile().as_text()
+    entry = text[text.index("ENTRY") :]
+    # What takes the gradient and returns one number; branches are not of the entry.
+    assert (
+        len(re.findall(r" = (?:f32|pred)\[\]\S* fusion\(.*%updates__w__", entry)) == 1
+    )
+    assert entry.count(" conditional(") == 2  # neither is taken in a usual step
 
 
 # Spikes.
