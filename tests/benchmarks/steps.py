@@ -23,6 +23,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,6 +101,7 @@ class Step:
       start: Makes its arguments, but for the gradients, which are never changed.
       alone: Whether the function compiles itself where it is called outside of jit.
       every: The number of calls to a change of the parameters.
+      around: A context to trace it in.
     """
 
     function: Callable[..., Any]
@@ -107,6 +109,7 @@ class Step:
     start: Callable[[], list[Any]]
     alone: bool = False
     every: int = 1
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def phases(self) -> tuple[float, float, float]:
         """Seconds of tracing, lowering and compiling, as if for the first time."""
@@ -114,7 +117,8 @@ class Step:
         # A new function, or JAX would have it still.
         jitted = jax.jit(lambda *args: self.function(*args), donate_argnums=(0, 1))
         times = [time.perf_counter()]
-        traced = jitted.trace(*self.shapes)
+        with self.around():
+            traced = jitted.trace(*self.shapes)
         times.append(time.perf_counter())
         lowered = traced.lower()
         times.append(time.perf_counter())
@@ -158,9 +162,17 @@ def _step(function: Any, tx: Any, shapes: Any, recipe: Recipe, alone: bool = Fal
     )
 
 
-def with_jopt(recipe: Recipe, shapes: Any) -> Step:
-    tx = of_jopt(recipe)
-    return _step(pair(jopt, tx), tx, shapes, recipe)
+def with_jopt(
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Callable[[Recipe, Any], Step]:
+    """The pair of jopt, traced in a context."""
+
+    def make(recipe: Recipe, shapes: Any) -> Step:
+        tx = of_jopt(recipe)
+        step = _step(pair(jopt, tx), tx, shapes, recipe)
+        return dataclasses.replace(step, around=around)
+
+    return make
 
 
 def with_jopt_step(recipe: Recipe, shapes: Any) -> Step:
@@ -254,7 +266,7 @@ def with_torch(how: str) -> Callable[[Recipe, Any], TorchStep | None]:
 
 
 PEERS: dict[str, Callable[[Recipe, Any], Any]] = {
-    "jopt": with_jopt,
+    "jopt": with_jopt(),
     "jopt.step": with_jopt_step,
     "optax": with_optax,
     "keras": with_keras,

@@ -29,7 +29,6 @@ COLUMNS = "XLA:GPU sums columns in 64 parts, each a row in memory"
 MISSES = {
     "CPU": {"lamb": NORM},
     "H100": {
-        "clip+adamw+cosine": "XLA:GPU computes both sums of a norm, as a select",
         **dict.fromkeys(["adafactor", "adafactor, unscaled"], COLUMNS),
         "accumulate+adamw": LOOP,
         "adan": UNREAD,
