@@ -19,6 +19,7 @@ from .core.apply import (
     periodic_update as periodic_update,
 )
 from .core.fused import step as step
+from .native.switch import native_kernels as native_kernels
 from .core.factory import (
     transformation as transformation,
     schedule as schedule,

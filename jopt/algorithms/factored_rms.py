@@ -195,7 +195,7 @@ def divide_by_rms(
     along_row, along_col = axes
     # Divided by g.size, so that the mean over v_row does not overflow either.
     v_row = averaged(v_row, mean(abs_sq(g), along_row), finfo.max / g.size)
-    squares = abs_sq(read_apart((g, v_row))[0])
+    squares = abs_sq(read_apart(g))
     v_col = averaged(v_col, mean(squares, along_col), finfo.max / g.size)
     whole = mean(v_row, along_col)
     if floor is None:

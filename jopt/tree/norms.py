@@ -54,7 +54,12 @@ def read_apart(arrays: Any) -> Any:
     >>> read_apart(jnp.ones(2))
     Array([1., 1.], dtype=float32)
     """
-    return per_platform(lambda x: x, jax.lax.optimization_barrier, arrays)
+
+    def apart(arrays):
+        # One barrier for all would let an array vary over the mesh axes of the others.
+        return jax.tree.map(jax.lax.optimization_barrier, arrays)
+
+    return per_platform(lambda arrays: arrays, apart, arrays)
 
 
 Order = Literal[1, 2, "inf", "infinity"] | float | None

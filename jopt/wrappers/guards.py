@@ -172,11 +172,9 @@ def all_finite(updates: Updates, value: Any = None) -> jax.Array:
     leaves = [x for x in leaves if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
 
     def by_sum(leaves):
-        squares = tree.norm(leaves, squared=True)
-        # A finite entry of 1e20 makes it infinite.
-        return jax.lax.cond(
-            jnp.isfinite(squares), lambda _: jnp.ones((), bool), _cancel, leaves
-        )
+        enough = jnp.isfinite(tree.norm(leaves, squared=True))
+        # A finite entry of 1e20 makes the sum infinite.
+        return jax.lax.cond(enough, lambda _: enough, _cancel, leaves)
 
     value_is_finite = _are_finite(jax.tree.leaves(value))
     if sum(np.size(x) for x in leaves) < 2**16:  # not worth a branch

@@ -268,6 +268,7 @@ def with_torch(how: str) -> Callable[[Recipe, Any], TorchStep | None]:
 PEERS: dict[str, Callable[[Recipe, Any], Any]] = {
     "jopt": with_jopt(),
     "jopt.step": with_jopt_step,
+    "jopt native": with_jopt(jopt.native_kernels),
     "optax": with_optax,
     "keras": with_keras,
     "torch foreach": with_torch("foreach"),

@@ -87,3 +87,24 @@ def test_other_compilers_sum_at_three_scales_in_one_pass() -> None:
     # Every case of the text for the TPU has one branch or a constant index.
     assert ours.count("stablehlo.case") == others.count("stablehlo.case") + 1
     assert others.count("stablehlo.reduce(") == 3
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        jopt.lamb(0.1),
+        jopt.adafactor(0.1, eps=None, eps_mode="clamp"),
+        jopt.skip_nonfinite(jopt.clip_by_global_norm(1.0)),
+        jopt.accumulate(jopt.adaptive_grad_clip(0.1), 2),
+    ],
+    ids=lambda tx: tx.name,
+)
+def test_large_leaves_can_be_parts_of_a_mesh(tx: Any) -> None:
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    p = jax.ShapeDtypeStruct((1024, 256), jnp.float32)
+
+    def update(g: Any, p: Any) -> Any:
+        return tx.update(g, tx.init(p), p)[0]
+
+    mapped = jax.shard_map(update, mesh=mesh, in_specs=jax.P("d"), out_specs=jax.P("d"))
+    assert jax.eval_shape(mapped, p, p).shape == p.shape

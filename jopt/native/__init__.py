@@ -1,0 +1,1 @@
+"""Loops in C in place of what XLA:CPU compiles."""
