@@ -97,7 +97,7 @@ def step(
     moving = tree_checks.without_statics(params, grads)
     try:
         compiled = _donating_step if donate else _step
-        new, state = compiled(tx, functions, grads, state, moving, arrays)
+        new, state = compiled(tx, functions, grads, moving, state, arrays)
     except TypeError:
         tree_checks.of_jax(grads=grads, params=params, state=state)
         raise
@@ -108,8 +108,8 @@ def _fused_step(
     tx: GradientTransformation,
     functions: tuple[tuple[str, Any], ...],
     grads: Updates,
-    state: OptState,
-    params: Params,
+    params: Params,  # before the state, as in the result: JAX pairs donated arrays
+    state: OptState,  # with results of their shape in this order
     arrays: dict[str, Any],
 ) -> tuple[Params, OptState]:
     extra = {**dict(functions), **arrays}
