@@ -99,7 +99,7 @@ def step(
     try:
         compiled = _donating_step if donate else _step
         static = tx, functions, switch.enabled()
-        new, state = compiled(static, grads, state, moving, arrays)
+        new, state = compiled(static, grads, moving, state, arrays)
     except TypeError:
         tree_checks.of_jax(grads=grads, params=params, state=state)
         raise
@@ -109,8 +109,8 @@ def step(
 def _fused_step(
     static: tuple[Any, tuple[tuple[str, Any], ...], bool],
     grads: Updates,
-    state: OptState,
-    params: Params,
+    params: Params,  # before the state, as in the result: JAX pairs donated arrays
+    state: OptState,  # with results of their shape in this order
     arrays: dict[str, Any],
 ) -> tuple[Params, OptState]:
     tx, functions, _ = static

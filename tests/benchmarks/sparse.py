@@ -8,6 +8,7 @@ sparse steps and one dense take turns.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jopt
-from tests.benchmarks.steps import interleaved
+from tests.benchmarks import report
+from tests.benchmarks.steps import interleaved, timed
 
 
 N, D, TOUCHED, STEPS = 1_000_000, 64, 1024, 20
@@ -38,8 +40,8 @@ def gradients(steps: int) -> list[jopt.RowSparse]:
     return found
 
 
-def stepper(tx: Any, grads: Sequence[Any]) -> Callable[[], None]:
-    """Compiled, donated steps with these gradients."""
+def stepper(tx: Any, grads: Sequence[Any]) -> Callable[[], float]:
+    """Seconds of compiled, donated steps with these gradients."""
     params = {"table": jnp.full((N, D), 0.02)}
     kept: Any = [params, tx.init(params)]
 
@@ -49,23 +51,27 @@ def stepper(tx: Any, grads: Sequence[Any]) -> Callable[[], None]:
 
     compiled = jax.jit(step, donate_argnums=(0, 1))
 
-    def run() -> None:
+    def run() -> Any:
         for g in grads:
             kept[:] = compiled(*kept, g)
-        jax.block_until_ready(kept)
+        return kept
 
-    return run
+    found = timed(run)
+    found()
+    return found
 
 
 def main() -> None:
+    """Measure; with ``--docs``, write docs/benchmarks.md, too."""
     grads = gradients(STEPS)
     dense = [grads[0].todense()]
-    print(f"{'':20}{'sparse [ms]':>14}{'dense [ms]':>14}{'times':>8}{'target':>8}")
+    found = {}
     for name, tx in TRANSFORMATIONS.items():
-        ours, theirs = interleaved(stepper(tx, grads), stepper(tx, dense), 20)
-        ours /= STEPS
-        numbers = f"{1e3 * ours:14.2f}{1e3 * theirs:14.2f}{theirs / ours:8.0f}{50:8}"
-        print(f"{name:20}{numbers}", flush=True)
+        ours, theirs = interleaved(stepper(tx, grads), stepper(tx, dense), rounds=20)
+        found[name] = [1e3 * ours / STEPS, 1e3 * theirs]
+    print(report.sparse(found))
+    if "--docs" in sys.argv:
+        report.keep("sparse", found)
 
 
 if __name__ == "__main__":

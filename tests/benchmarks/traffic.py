@@ -1,66 +1,92 @@
 """Bytes that one whole step moves per parameter, as compiled: jopt, optax, the floor.
 
-`python -m tests.benchmarks.traffic` compiles for this machine; with `tpu` or `gpu`
-behind it, for a TPU v5e or an H100, without one (the packages libtpu, or
-jax-cuda12-plugin with its libraries, have to be there). Nothing is run: each array that
-an instruction of the compiled step reads or writes is counted, as is what is kept
-beyond them (temporaries).
+`python -m tests.benchmarks.traffic` compiles each recipe for this machine's CPU and, if
+their packages are installed, for an H100 and a TPU v5e, without one. Nothing is run:
+each array that an instruction of the compiled step reads or writes is counted, as is
+what is kept beyond them (temporaries). With `--docs` it writes docs/benchmarks.md.
+
+The compilers, for JAX 0.10.2:
+
+    pip install --no-deps 'libtpu==0.0.42.*'
+    pip install --no-deps jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2 \
+      nvidia-{cublas,cuda-cupti,cuda-nvcc,cuda-nvrtc,cuda-runtime,cufft}-cu12 \
+      nvidia-{cusolver,cusparse,nvjitlink}-cu12
 """
 
-import collections
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
 import math
 import os
 import re
+import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from tests.public import public
+import jax
+
+from tests.benchmarks import report
+from tests.benchmarks.recipes import (
+    RECIPES,
+    equal_leaves,
+    fused,
+    lowered,
+    of_jopt,
+    of_optax,
+    pair,
+)
 
 
+ROOT = Path(__file__).parents[2]
 SIDE = 8192  # more than the memory on a TPU chip
-# What has to move: the parameter and the state in and out, the gradient in, once. Where
-# a norm of the update scales it, either what the update is made of is read again, or
-# the update is written and read. Adafactor reads the gradient for its means, again for
-# the norm of the update, and again for the update; and the parameter for its norm.
-FLOORS = {
-    "sgd(0.1)": 12,
-    "sgd(0.1, 0.9)": 20,
-    "adamw(0.1)": 28,
-    "lion(0.1)": 20,
-    "adafactor(0.1)": 24,
-    "lamb(0.1)": 40,
-    "ademamix(0.1)": 36,
-    "schedule_free_adamw(0.1)": 28,
-    "adafactor(0.1, multiply_by_parameter_scale=False)": 20,
-    "chain(clip_by_global_norm(1.0), adamw(0.1))": 32,
-    "amsgrad(0.1)": 36,
-    "apply_if_finite(adamw(0.1), 3)": 32,
-    "chain(adamw(0.1), params_ema(0.999))": 36,
-}
 ITEM = {"f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2}
 FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota",
-    "partition-id", "after-all", "conditional", "opt-barrier",
+    "partition-id", "after-all", "opt-barrier",
 }  # fmt: skip
+CALLS = {"call", "conditional", "while"}
+INSTRUCTION = re.compile(
+    r"^\s+(?:ROOT )?(%[\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)", re.M
+)
 
 
-def traffic(text):
-    """The bytes that the instructions of a compiled module's entry read and write."""
-    entry = text[text.index("\nENTRY ") :]
-    entry = entry[: entry.index("\n}")]
-    sizes, total = {}, 0
-    pattern = re.compile(
-        r"^\s+(?:ROOT )?(%[\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)", re.M
+def traffic(text: str) -> tuple[int, int]:
+    """The bytes that the instructions of a compiled module read and write.
+
+    Returns:
+      Those that move in each step; and those of loops (one round) and branches (the
+      most expensive one), which may not.
+    """
+    bodies = dict(
+        re.findall(r"^(?:ENTRY )?(%[\w.-]+) [^\n]*\{\n(.*?)^\}", text, re.M | re.S)
     )
-    for name, shape, kind, rest in pattern.findall(entry):
-        sizes[name] = nbytes(shape)
-        if kind in FREE or kind.endswith("-start"):
-            continue
-        operands = re.findall(r"%[\w.-]+", rest.split("), ")[0])
-        total += sizes[name] + sum(sizes.get(x, 0) for x in operands)
-    return total
+
+    def moved(computation):
+        sizes, always, perhaps = {}, 0, 0
+        for name, shape, kind, rest in INSTRUCTION.findall(bodies[computation]):
+            sizes[name] = nbytes(shape)
+            operands, _, attributes = rest.partition("), ")
+            names = re.findall(r"%[\w.-]+", attributes.partition("metadata=")[0])
+            inner = [moved(x) for x in names if kind in CALLS and x in bodies]
+            if kind == "call":
+                ((one, other),) = inner
+                always, perhaps = always + one, perhaps + other
+            elif kind in CALLS:
+                perhaps += max(map(sum, inner))
+            elif kind not in FREE and not kind.endswith("-start"):
+                operands = re.findall(r"%[\w.-]+", operands)
+                always += sizes[name] + sum(sizes.get(x, 0) for x in operands)
+        return always, perhaps
+
+    (entry,) = re.findall(r"^ENTRY (%[\w.-]+)", text, re.M)
+    return moved(entry)
 
 
-def nbytes(shape):
+def nbytes(shape: str) -> int:
     """The bytes of a shape, or of a tuple of them, that are in the main memory."""
     total = 0
     for dtype, dims, layout in re.findall(r"(\w+)\[([\d,]*)\](\{[^}]*\})?", shape):
@@ -71,20 +97,66 @@ def nbytes(shape):
     return total
 
 
-def device(kind):
-    """A device to compile for; it need not exist."""
-    import jax
-    from jax.experimental import topologies
+class Facts(NamedTuple):
+    """What a compiled step moves and keeps, per parameter.
 
-    if kind == "cpu":
-        return jax.devices("cpu")[0]
-    if kind == "tpu":
-        return topologies.get_topology_desc("v5e:2x2", "tpu").devices[0]
-    return topologies.get_topology_desc(
-        platform="cuda", target_config=H100, topology="1x1x1"
-    ).devices[0]
+    Attributes:
+      moved: Bytes that are read and written in each step.
+      perhaps: Bytes in loops and branches.
+      temporary: Bytes beyond arguments and results.
+      copied: Bytes of donated arrays whose memory is not used again. (A number of the
+        state that the step does not read, JAX drops from the arguments.)
+    """
+
+    moved: float
+    perhaps: float
+    temporary: float
+    copied: float
 
 
+def facts(
+    step: Callable[..., Any], tx: Any, side: int = SIDE, sharding: Any = None
+) -> Facts:
+    """Compile a step for one matrix."""
+    params = equal_leaves(1, side, side)
+    compiled = lowered(step, tx, params, sharding).compile()
+    memory = compiled.memory_analysis()
+    donated = sum(
+        x.size * x.dtype.itemsize
+        for x in jax.tree.leaves((params, jax.eval_shape(tx.init, params)))
+        if x.ndim
+    )
+    moved, perhaps = traffic(compiled.as_text())
+    copied = max(0, donated - memory.alias_size_in_bytes)
+    counts = (moved, perhaps, memory.temp_size_in_bytes, copied)
+    return Facts(*(x / side**2 for x in counts))
+
+
+# Compilers. Each needs an environment from the start, and so a process.
+
+
+class Compiler(NamedTuple):
+    """A compiler: its module, and the environment that it needs."""
+
+    module: str
+    environment: dict[str, str]
+
+
+TPU = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+COMPILERS = {
+    "CPU": Compiler("jaxlib", {"JAX_PLATFORMS": "cpu"}),
+    "H100": Compiler(
+        "jax_cuda12_plugin",
+        {
+            "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "JAX_PLATFORMS": "",  # all that are installed, so the TPU's, too
+            "XLA_FLAGS": "--xla_gpu_autotune_level=0",
+            **TPU,
+        },
+    ),
+    "v5e": Compiler("libtpu", {"JAX_PLATFORMS": "cpu", **TPU}),
+}
 H100 = """gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32
   shared_memory_per_block: 49152 shared_memory_per_core: 233472
@@ -101,63 +173,87 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 """
 
 
-def compiled(tx, apply_updates, at):
-    """The whole donated step for one matrix."""
-    import jax
-    import jax.numpy as jnp
+def device(name: str) -> Any:
+    """A device to compile for; it need not exist."""
+    from jax.experimental import topologies
 
-    sharding = jax.sharding.SingleDeviceSharding(at)
+    if name == "CPU":
+        return jax.devices("cpu")[0]
+    if name == "v5e":
+        return topologies.get_topology_desc("v5e:2x2", "tpu").devices[0]
+    return topologies.get_topology_desc(
+        platform="cuda", target_config=H100, topology="1x1x1"
+    ).devices[0]
 
-    def step(params, state, grads):
-        updates, state = tx.update(grads, state, params)
-        return apply_updates(params, updates), state
 
-    params = {"w": jax.ShapeDtypeStruct((SIDE, SIDE), jnp.float32, sharding=sharding)}
-    state = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        jax.eval_shape(tx.init, params),
+def installed(name: str) -> bool:
+    return importlib.util.find_spec(COMPILERS[name].module) is not None
+
+
+def measured(name: str, libraries: str = "jopt,optax") -> dict[str, Any]:
+    """The facts of each recipe from a compiler, in a process of its own.
+
+    Args:
+      name: The compiler's.
+      libraries: ``"jopt"``, or with optax.
+
+    Returns:
+      By recipe and library; of jopt the fused step.
+    """
+    command = [sys.executable, "-m", "tests.benchmarks.traffic", "--one", name]
+    environment = {**os.environ, **COMPILERS[name].environment}
+    run = subprocess.run(
+        [*command, "--libraries", libraries],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
-    return jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
+    if run.returncode:
+        raise RuntimeError(f"compiling for {name} failed:\n{run.stderr[-3000:]}")
+    return json.loads(run.stdout.splitlines()[-1])
 
 
-def main(kind="cpu"):
-    """Print the table."""
-    if kind == "tpu":
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-        os.environ["JAX_PLATFORMS"] = "cpu"
-    elif kind == "gpu":
-        os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-        os.environ["JAX_PLATFORMS"] = ""
-        os.environ["XLA_FLAGS"] = "--xla_gpu_autotune_level=0"
-    else:
-        os.environ["JAX_PLATFORMS"] = "cpu"
-    import optax
-    import optax.contrib
+def measure(name: str, libraries: str) -> dict[str, Any]:
+    """The same, here."""
+    sharding = jax.sharding.SingleDeviceSharding(device(name))
+    found: dict[str, Any] = {}
+    for title, recipe in RECIPES.items():
+        if not recipe.floor:
+            continue
+        tx = of_jopt(recipe)
+        row = {"jopt": facts(fused(tx), tx, SIDE, sharding)}
+        if "optax" in libraries and (theirs := of_optax(recipe)):
+            import optax
 
-    import jopt
+            row["optax"] = facts(pair(optax, theirs), theirs, SIDE, sharding)
+        found[title] = {library: x._asdict() for library, x in row.items()}
+    return found
 
-    at = device(kind)
-    names = collections.ChainMap(vars(optax), vars(optax.contrib))
-    title = f"bytes per parameter, {kind}"
-    line = "{:50}{:>8}{:>6}{:>8}{:>6}{:>7}{:>7}"
-    print(line.format(title, "jopt", "temp", "optax", "temp", "floor", "ratio"))
-    for call, floor in FLOORS.items():
-        cells, ratio = [], ""
-        for library, scope in ((jopt, public(jopt)), (optax, names)):
-            try:
-                tx = eval(call, {}, scope)
-            except NameError:
-                cells += ["-", "-"]
-                continue
-            made = compiled(tx, library.apply_updates, at)
-            moved = traffic(made.as_text()) / SIDE**2
-            temp = made.memory_analysis().temp_size_in_bytes / SIDE**2
-            cells += [f"{moved:.1f}", f"{temp:.1f}"]
-            if library is jopt:
-                ratio = f"{moved / floor:.2f}"
-        print(line.format(call, *cells, floor, ratio), flush=True)
+
+def main() -> None:
+    """Print the tables, and with ``--docs`` write them."""
+    parser = argparse.ArgumentParser("python -m tests.benchmarks.traffic")
+    parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md")
+    parser.add_argument("--one", choices=COMPILERS, help=argparse.SUPPRESS)
+    parser.add_argument("--libraries", default="jopt,optax", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.one, arguments.libraries)))
+        return
+    found = {}
+    for name, compiler in COMPILERS.items():
+        if installed(name):
+            found[name] = measured(name)
+        else:
+            print(f"{name}: {compiler.module} is not installed")
+    print(report.traffic(found))
+    if arguments.docs:
+        missing = set(COMPILERS) - set(found)
+        if missing:
+            parser.error(f"the page shows all compilers, but not {sorted(missing)}")
+        report.keep("traffic", found)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

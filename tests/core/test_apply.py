@@ -13,7 +13,7 @@ import pytest
 from flax.core import freeze
 
 import jopt
-from jopt.core import tree_checks
+from jopt.core import fused, tree_checks
 
 
 PARAMS = {"bias": jnp.ones(3), "kernel": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)}
@@ -273,3 +273,12 @@ def test_a_step_looks_at_the_type_of_an_array_only(
     for slow in ("_is_float0", "can_move"):
         monkeypatch.setattr(tree_checks, slow, refuse)
     jopt.step(tx, params, state, params)
+
+
+def test_a_donating_step_updates_every_array_in_its_own_memory() -> None:
+    leaf = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    tx = jopt.adamw(1e-3)
+    state = jax.eval_shape(tx.init, leaf)
+    args = ((tx, (), False), leaf, leaf, state, {})
+    memory = fused._donating_step.lower(*args).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < leaf.size

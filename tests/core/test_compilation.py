@@ -12,13 +12,17 @@ import optax
 import pytest
 
 import jopt
-from tests.benchmarks import steps as benchmarks
-
-
-RECIPE = jopt.chain(
-    jopt.clip_by_global_norm(1.0),
-    jopt.adamw(jopt.warmup_cosine_decay_schedule(0.0, 1e-3, 100, 10_000)),
+from tests.benchmarks.recipes import (
+    RECIPES,
+    gpt2_small,
+    lowered,
+    of_jopt,
+    of_optax,
+    pair,
 )
+
+
+RECIPE = of_jopt(RECIPES["clip+adamw+cosine"])
 
 
 def leaves(n: int, shape: tuple[int, ...] = (4, 4)) -> dict[str, Any]:
@@ -91,10 +95,10 @@ def test_leaves_of_one_shape_share_one_kernel() -> None:
 
 def test_in_a_trace_one_call_serves_16_leaves_of_one_kind() -> None:
     params, n = leaves(100), 100
-    assert len(equations(benchmarks.adamw(jopt), params)) == 1 + 7
+    assert len(equations(of_jopt(RECIPES["adamw"]), params)) == 1 + 7
     assert len(jax.make_jaxpr(jopt.apply_updates)(params, params).jaxpr.eqns) == 7
     with jax.numpy_dtype_promotion("standard"):
-        assert len(equations(benchmarks.adamw(optax), params)) > 15 * n
+        assert len(equations(of_optax(RECIPES["adamw"]), params)) > 15 * n
 
 
 def test_leaves_with_and_without_a_multiple_are_of_two_kinds() -> None:
@@ -135,10 +139,10 @@ def test_checks_leave_no_equation_behind() -> None:
 
 
 def test_a_clipped_step_of_gpt2_small_needs_no_second_gradient() -> None:
-    params = jax.eval_shape(benchmarks.gpt2_small)
+    params = gpt2_small()
     assert len(jax.tree.leaves(params)) == 148
     assert sum(x.size for x in jax.tree.leaves(params)) == 124_439_808
-    compiled = benchmarks.compiled_step(jopt, RECIPE, params)
+    compiled = lowered(pair(jopt, RECIPE), RECIPE, params).compile()
     memory = compiled.memory_analysis()
     assert memory.temp_size_in_bytes <= 2_000_000
     # Everything that is donated is written in place.
@@ -149,22 +153,22 @@ def test_a_clipped_step_of_gpt2_small_needs_no_second_gradient() -> None:
 def test_the_step_is_smaller_than_that_of_optax() -> None:
     params = leaves(100)
 
-    def size(library: Any) -> int:
-        tx = benchmarks.clip_adamw(library)
+    def size(make: Any) -> int:
+        tx = make(RECIPES["clip+adamw+cosine"])
         state = jax.eval_shape(tx.init, params)
         with jax.numpy_dtype_promotion("standard"):  # optax needs it
-            lowered = jax.jit(tx.update).lower(params, state, params)
-        return len(lowered.as_text().splitlines())
+            module = jax.jit(tx.update).lower(params, state, params)
+        return len(module.as_text().splitlines())
 
-    assert size(jopt) < 0.25 * size(optax)
+    assert size(of_jopt) < 0.25 * size(of_optax)
 
 
 @functools.cache
 def step_text(library: Any, n: int) -> str:
     """The compiled step of a chain of clipping and AdamW with n small leaves."""
-    tx = benchmarks.clip_adamw(library)
+    tx = {jopt: of_jopt, optax: of_optax}[library](RECIPES["clip+adamw+cosine"])
     with jax.numpy_dtype_promotion("standard"):  # optax needs it
-        return benchmarks.compiled_step(library, tx, leaves(n)).as_text()
+        return lowered(pair(library, tx), tx, leaves(n)).compile().as_text()
 
 
 def test_a_further_leaf_adds_fewer_loops_than_with_optax() -> None:

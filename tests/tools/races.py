@@ -15,10 +15,9 @@ import time
 from pathlib import Path
 
 from jopt.cli.app import app
-from tests.tools.table import write
+from tests.tools.pages import ROOT, write
 
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "race.md"
 PICTURE = ROOT / "docs" / "images" / "race_digits.png"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import matplotlib
 
-from tests.tools.table import ROOT
+from tests.tools.pages import ROOT
 
 
 PAGE = ROOT / "docs" / "finding_a_rate.md"

@@ -13,7 +13,6 @@ import collections
 import json
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,9 +25,9 @@ from jopt.values import registry
 from tests.catalogue import ROWS, WIDTHS, key
 from tests.parity.numbers import DEVIATIONS, both, deviation
 from tests.public import public
+from tests.tools.pages import ROOT, write
 
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "optimizers.md"
 TITLES = {"keras": "Keras"}
 # Arguments of those that have no learning rate first, or need more than one.
@@ -181,14 +180,6 @@ def rules() -> str:
             f"```text\n{formulas.formula(name)}\n```\n"
         )
     return "\n".join(sections)
-
-
-def write(page: Path, name: str, module: str, text: str) -> None:
-    """Replace the generated part of a page; its comments say what generates it."""
-    before, rest = re.split(rf"<!-- {name}: [^\n]* -->\n", page.read_text())
-    after = rest[rest.index("<!-- end -->") :]
-    begin = f"<!-- {name}: python -m {module} -->\n"
-    page.write_text(before + begin + text + after)
 
 
 def main() -> None:

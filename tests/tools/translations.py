@@ -26,7 +26,8 @@ from tests.parity.numbers import DEVIATIONS, both, trajectory
 from tests.parity.problem import PARAMS, flat
 from tests.public import public
 from tests.tools import translations_of_optax as of_optax
-from tests.tools.table import ROOT, power_of_ten, write
+from tests.tools.pages import ROOT, write
+from tests.tools.table import power_of_ten
 from tests.tools.translations_of_optax import (
     CALLS,
     OPTAX_GAPS,

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from tests.tools.table import ROOT
+from tests.tools.pages import ROOT
 
 
 PAGE = ROOT / "tests" / "parity" / "upstream.md"

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tests.tools.table import ROOT
+from tests.tools.pages import ROOT
 from tests.tools.upstream import Case, commit, environment, read, rows
 
 
