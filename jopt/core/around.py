@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jopt.core.transformation import (
     ANYWHERE,
+    FUSED,
     GradientTransformation,
     Needs,
     Place,
@@ -76,5 +77,5 @@ def around(
         needs=needs,
         state_class=state_class,
         place=place,
-        fused=fused,
+        fused=FUSED if fused else frozenset(),
     )

@@ -17,6 +17,7 @@ from jopt.core.kernels import run
 from jopt.core.leafwise import Leafwise
 from jopt.core.order import check_order, stepped, with_steps
 from jopt.core.transformation import (
+    FUSED,
     UPDATE,
     GradientTransformation,
     OptState,
@@ -161,7 +162,7 @@ class Chain(GradientTransformation):
             update,
             children=children,
             place=Place(keeps_updates=keeps_updates),
-            fused=bool(groups) and not in_steps,
+            fused=FUSED if groups and not in_steps else frozenset(),
             recipe=recipe,
         )
         self.members, self.any_order = members, any_order

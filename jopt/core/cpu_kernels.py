@@ -246,14 +246,15 @@ class _Order:
             self.compute(value)
         if place is not None and self.is_large(value):
             before = self.before.get(value, set())
-            conditions += [
-                _always(self.done[reader])
+            readers = [
+                self.done[reader]
                 for reader in self.readers.get(place, ())
                 if reader is not value and reader not in before
             ]
-            if not conditions and not is_last and self.is_unary(value):
+            if not conditions and not readers and not is_last and self.is_unary(value):
                 # XLA would compute it again for its readers, from the old array.
-                conditions = [_always(self.g)]
+                readers = [self.g]
+            conditions += [always(*readers)] if readers else []
         self.done[value] = new = _selected(conditions, self.done[value], place)
         return new
 
@@ -337,8 +338,18 @@ def _selected(conditions: list[Any], new: Any, place: _Value | None) -> Any:
     return lax.select(functools.reduce(operator.and_, conditions), new, old)
 
 
-def _always(x: jax.Array) -> jax.Array:
-    """True, computed from an entry of an array so that XLA does not see through it."""
-    entry = lax.slice(x, (0,) * x.ndim, (1,) * x.ndim).reshape(())
-    bits = lax.bitcast_convert_type(jnp.real(entry).astype(jnp.float32), jnp.uint32)
+def always(*arrays: jax.Array) -> jax.Array:
+    """Return True, computed from an entry of each array.
+
+    XLA does not see that it is constant, so what depends on it comes after the arrays.
+
+    >>> always(jnp.ones(2))
+    Array(True, dtype=bool)
+    """
+    bits = functools.reduce(operator.or_, map(_bits, arrays))
     return (bits >> 16) >> 16 == 0
+
+
+def _bits(x: jax.Array) -> jax.Array:
+    entry = lax.slice(x, (0,) * x.ndim, (1,) * x.ndim).reshape(())
+    return lax.bitcast_convert_type(jnp.real(entry).astype(jnp.float32), jnp.uint32)

@@ -32,8 +32,8 @@ def fused_update(
 ) -> tuple[Updates | Params, OptState]:
     """Return ``tx.update``'s result where a step may be skipped, or is applied.
 
-    A transformation that is ``fused`` does both in the pass that computes an array;
-    for others it is done afterwards.
+    What a transformation cannot do in the pass that computes an array is done
+    afterwards.
 
     Args:
       tx: A transformation, jopt's or another library's.
@@ -47,7 +47,7 @@ def fused_update(
     options: dict[str, Any] = {"adds": True} if adds else {}
     if take is not None:
         options["take"] = take
-    if getattr(tx, "fused", False):
+    if options and options.keys() <= getattr(tx, "fused", frozenset()):
         return tx.call(options, updates, state, params, extra)
     new, new_state = tx.update(updates, state, params, **extra)
     if take is not None:

@@ -25,6 +25,7 @@ from jopt.core.kernels import run
 from jopt.core.slots import Slot, copied, full, zeros
 from jopt.core.transformation import (
     ANYWHERE,
+    FUSED,
     GradientTransformation,
     Needs,
     OptState,
@@ -96,7 +97,7 @@ class Leafwise(GradientTransformation):
             place=declaration.place,
             treatment=declaration.treatment,
             fixed_name=kernel_key.name,
-            fused=True,
+            fused=FUSED,
             recipe=recipe,
         )
         if self.state_class is not None:

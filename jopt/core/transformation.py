@@ -135,6 +135,7 @@ class Place(NamedTuple):
 
 
 ANYWHERE = Place()
+FUSED = frozenset({"take", "adds"})
 
 
 class FromElements(type):
@@ -181,9 +182,9 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
       place: Where it belongs in a chain, if not anywhere.
       treatment: What it does to a leaf, for `jopt.describe`; None if nobody says.
       fixed_name: Its name, whatever factory makes it.
-      fused: Whether ``update`` itself can skip a step and add to the parameters, in the
-        pass that computes an array; see `fused_update`. It then takes ``take`` and
-        ``adds``.
+      fused: What ``update`` itself can do in the pass that computes an array: skip a
+        step (``take``), add to the parameters (``adds``). It then has arguments of
+        these names; see ``jopt.core.fused.fused_update``.
       recipe: The call that makes it.
 
     >>> import jopt
@@ -205,7 +206,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
     place: Place
     treatment: Treatment | None
     fixed_name: str | None
-    fused: bool
+    fused: frozenset[str]
 
     def __init_subclass__(cls) -> None:
         jax.tree_util.register_static(cls)  # nnx would look into any other tuple
@@ -225,7 +226,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
         place: Place = ANYWHERE,
         treatment: Treatment | None = None,
         fixed_name: str | None = None,
-        fused: bool = False,
+        fused: frozenset[str] = frozenset(),
         recipe: Recipe | None = None,
     ) -> Self:
         # An update that no factory made is named after the function that it is in.

@@ -27,8 +27,10 @@ from jax.core import Tracer
 
 from jopt import tree
 from jopt.core import tree_checks
+from jopt.core.apply import apply_updates
 from jopt.core.chain import as_transformation
 from jopt.core.factory import StorageDtype, transformation
+from jopt.core.fused import fused_update
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves, densified
 from jopt.core.transformation import (
@@ -45,7 +47,7 @@ from jopt.wrappers.accumulation_steps import (
     gradients_per_step,
     skip_decision,
 )
-from jopt.wrappers.in_place import once_if
+from jopt.wrappers.in_place import once_if, zeros_after
 
 
 class AccumulateState(NamedTuple):
@@ -195,27 +197,30 @@ def accumulate(
             ),
         ), skip
 
-    def inner_step(like, state, params, extra):
-        """Take the inner step; return updates in the dtypes of ``like``."""
+    def inner_step(like, state, params, extra, adds=False):
+        """Take the inner step; return updates in the dtypes of ``like``, or params."""
         leaves = Leaves(like)
         sums = sums_of(leaves, state)
         divisor = state.total_weight if use_grad_mean else None
         # Not rounded to the gradients' dtypes: that would lose what the wide sum kept.
         grads = leaves.each(lambda _, total: _divide_leaf(total, divisor), sums)
-        new, inner_state = inner.update(
-            leaves.tree(grads), state.inner_opt_state, params, **extra
+        new, inner_state = fused_update(
+            inner, leaves.tree(grads), state.inner_opt_state, params, extra, adds=adds
         )
         # New zeros, not 0 * acc: a NaN or infinity in the sum must not survive.
-        return leaves.rounded(new), state._replace(
+        zeros = _zeros(state.acc_grads)
+        if adds:  # in the memory of what the inner step has read
+            zeros = zeros_after(leaves.tree(grads), (new, inner_state))
+        return new if adds else leaves.rounded(new), state._replace(
             mini_step=zeros_beside(state.mini_step),
             gradient_step=tree.safe_increment(state.gradient_step),
             inner_opt_state=inner_state,
-            acc_grads=_zeros(state.acc_grads),
+            acc_grads=zeros,
             total_weight=zeros_beside(state.total_weight),
             skipped=zeros_beside(state.skipped),
         )
 
-    def update(updates, state, params=None, weight=None, **extra):
+    def update(updates, state, params=None, weight=None, *, adds=False, **extra):
         updates = densified(updates)  # the sum is over all rows
         added, skip = add(updates, state, params, weight)
         if weight is not None and "weight" in inner.needs.accepts:
@@ -230,10 +235,24 @@ def accumulate(
             (like, state), (params, arrays) = carry, operands
             return inner_step(like, state, params, functions | arrays)
 
+        def step_of_params(carry, arrays):
+            params, state = carry
+            extra = functions | arrays
+            return inner_step(state.acc_grads, state, params, extra, adds=True)
+
         leaves = Leaves(updates)
+        sums = sums_of(leaves, added)
+        if adds:
+            pairs = [(sums[i], leaves.values[i]) for i in leaves.present]
+            if all(
+                x.dtype == g.dtype == tree.compute_dtype(x.dtype) for x, g in pairs
+            ):  # the parameters are updated in the loop, in place
+                return once_if(due, step_of_params, (params, added), arrays)
+            updates, state = update(updates, state, params, weight, **extra)
+            return apply_updates(params, updates), state
         if not isinstance(due, Tracer) or not all(
             g is None or _holds(total, g)
-            for g, total in zip(leaves.values, sums_of(leaves, added), strict=True)
+            for g, total in zip(leaves.values, sums, strict=True)
         ):
             return once_if(due, step, (_zeros(updates), added), (params, arrays))
 
@@ -276,6 +295,7 @@ def accumulate(
             frozenset(),
             inner.needs.anything,
         ),
+        fused=frozenset({"adds"}),
         place=Place(stepped=lambda old, new: new.gradient_step != old.gradient_step),
         add=add,
         emit=emit,

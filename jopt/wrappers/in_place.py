@@ -16,6 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from jopt.core.cpu_kernels import LEAST_SIZE, always
+from jopt.tree.like import zeros_beside
+from jopt.tree.platforms import per_platform
+
 
 def either(
     condition: jax.Array, f: Callable[..., Any], g: Callable[..., Any], *operands: Any
@@ -76,3 +80,29 @@ def _once_if_jvp(f: Any, primals: Any, tangents: Any) -> Any:
         )
 
     return jax.jvp(conditional, tuple(primals), tuple(tangents[1:]))
+
+
+def zeros_after(whole: Any, others: Any) -> Any:
+    """Return zeros in the memory of a tree of arrays, after others were computed.
+
+    XLA for the CPU would copy an array that is still read when it is overwritten.
+
+    Args:
+      whole: A tree of arrays, which may contain NaN.
+      others: Arrays that are computed from it.
+
+    >>> zeros_after(jnp.ones(2), [])
+    Array([0., 0.], dtype=float32)
+    """
+
+    def zeros(whole, others):
+        return jax.tree.map(zeros_beside, whole)
+
+    def on_cpu(whole, others):
+        large = [x for x in jax.tree.leaves(others) if x.size >= LEAST_SIZE]
+        if not large:
+            return zeros(whole, others)
+        done = always(*large)
+        return jax.tree.map(lambda x: jax.lax.select(done, jnp.zeros_like(x), x), whole)
+
+    return per_platform(zeros, on_cpu, whole, others, one_device=True)

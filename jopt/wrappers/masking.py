@@ -18,7 +18,13 @@ from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
 from jopt.core.fused import fused_update
 from jopt.core.masks import Mask, label_text
-from jopt.core.transformation import GradientTransformation, Params, Place, Updates
+from jopt.core.transformation import (
+    FUSED,
+    GradientTransformation,
+    Params,
+    Place,
+    Updates,
+)
 from jopt.transforms.gradients import set_to_zero
 from jopt.values.arguments import suggestion, text_of
 
@@ -176,7 +182,7 @@ def partition(
         reach=selected_by_label,
         readout=readout if any(map(has_readout, inner.values())) else None,
         place=Place(keeps_updates=all(tx.place.keeps_updates for tx in inner.values())),
-        fused=True,
+        fused=FUSED,
     )
 
 
