@@ -59,6 +59,8 @@ def in_place(
     jaxpr, shapes = jax.make_jaxpr(
         lambda *leaves: kernel(*treedef.unflatten(leaves)), return_shape=True
     )(*leaves)
+    if jaxpr.effects:  # a rule that prints
+        return select(take, kernel(g, old, rest), old)
     # What each output replaces, as the number of an input; the gradient is the first.
     update = [None] if old[0] is None else []
     places = [*update, *range(1, len(jax.tree.leaves(old)) + 1)]
@@ -79,10 +81,11 @@ def in_place(
         from jopt.native.calls import kernel_for
 
         whole = jax.make_jaxpr(usual)(leaves, take)
-        loop = kernel_for(whole, {i: k for k, i in enumerate(places) if i is not None})
-        return (
-            loop(*jax.tree.leaves((leaves, take))) if loop else in_order(leaves, take)
-        )
+        replaced = {i: k for k, i in enumerate(places) if i is not None}
+        loop = kernel_for(whole, replaced)
+        if loop is None:
+            return in_order(leaves, take)
+        return loop(*jax.tree.leaves((leaves, take)))
 
     cpu = native if switch.enabled() else in_order
     outputs = per_platform(usual, cpu, leaves, take, one_device=True)
@@ -136,8 +139,8 @@ def _inline(
 
     for eqn in jaxpr.eqns:
         arguments = [read(v) for v in eqn.invars]
-        if eqn.primitive.name in _INLINED:
-            inner = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
+        inner = eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr")
+        if eqn.primitive.name in _INLINED and inner is not None:
             results = _inline(inner.jaxpr, inner.consts, arguments, equations)
         else:
             results = _computed(eqn, arguments, equations)

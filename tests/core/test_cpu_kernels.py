@@ -106,3 +106,14 @@ def test_it_runs_without_jit_too() -> None:
     with jax.disable_jit():
         new, _ = jopt.step(tx, p, tx.init(p), p)
     np.testing.assert_array_equal(new, jnp.float32(0.9))
+
+
+def test_a_rule_may_print(capfd: pytest.CaptureFixture[str]) -> None:
+    def rule(g: Any) -> Any:
+        jax.debug.print("norm {}", jnp.sum(g))
+        return -g
+
+    p = jnp.ones(LEAF.shape)
+    jax.block_until_ready(jopt.step(jopt.leafwise(rule), p, (), p))
+    jax.effects_barrier()
+    assert capfd.readouterr().out == "norm 65536.0\n"
