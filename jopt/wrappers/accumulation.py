@@ -9,8 +9,8 @@ State: 4 bytes per float32 parameter on top of the inner transformation's. The i
 transformation runs, and counts steps, only in the steps that emit. All other steps read
 the gradient and the sum and write the sum: 12 bytes per float32 parameter. The contract
 of ``update`` costs up to 20 more in a training step: it returns zero updates, which are
-then added to the parameters. `accumulate_grads` and `emit` avoid this cost; so does
-`micro_batch`, if all micro-batches are available together.
+then added to the parameters. `jopt.step` avoids this cost, as do `accumulate_grads` and
+`emit`, and `micro_batch`, if all micro-batches are available together.
 """
 
 from __future__ import annotations

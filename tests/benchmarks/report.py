@@ -166,12 +166,14 @@ def _steps(found: dict[str, Any], tree: str, recipes: list[str]) -> str:
         least = floor(found, tree, recipe)
         best = min((ms[x] for x in ours if x in ms), default=None)
         cells = [f"`{recipe}`", *(number(ms.get(x)) for x in known)]
-        cells.append(
-            f"{ms['jopt'] / ms['optax']:.2f}" if {"jopt", "optax"} <= set(ms) else ""
-        )
+        cells += [
+            f"{ms[x] / ms['optax']:.2f}" if {x, "optax"} <= set(ms) else ""
+            for x in ours
+        ]
         cells.append(f"{1e5 * least / best:.0f} %" if least and best else "")
         rows.append(cells)
-    header = ["step [ms]", *known, "jopt / optax", "of the bandwidth"]
+    ratios = [f"{x} / optax" for x in ours]
+    header = ["step [ms]", *known, *ratios, "of the bandwidth"]
     return table(header, rows)
 
 

@@ -162,22 +162,19 @@ def _step(function: Any, tx: Any, shapes: Any, recipe: Recipe, alone: bool = Fal
     )
 
 
-def with_jopt(
-    around: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> Callable[[Recipe, Any], Step]:
-    """The pair of jopt, traced in a context."""
-
-    def make(recipe: Recipe, shapes: Any) -> Step:
-        tx = of_jopt(recipe)
-        step = _step(pair(jopt, tx), tx, shapes, recipe)
-        return dataclasses.replace(step, around=around)
-
-    return make
+def with_jopt(recipe: Recipe, shapes: Any) -> Step:
+    tx = of_jopt(recipe)
+    return _step(pair(jopt, tx), tx, shapes, recipe)
 
 
 def with_jopt_step(recipe: Recipe, shapes: Any) -> Step:
     tx = of_jopt(recipe)
     return _step(fused(tx), tx, shapes, recipe, alone=True)
+
+
+def with_native_kernels(recipe: Recipe, shapes: Any) -> Step:
+    step = dataclasses.replace(with_jopt_step(recipe, shapes), alone=False)
+    return dataclasses.replace(step, around=jopt.native_kernels)
 
 
 def with_optax(recipe: Recipe, shapes: Any) -> Step | None:
@@ -266,9 +263,9 @@ def with_torch(how: str) -> Callable[[Recipe, Any], TorchStep | None]:
 
 
 PEERS: dict[str, Callable[[Recipe, Any], Any]] = {
-    "jopt": with_jopt(),
+    "jopt": with_jopt,
     "jopt.step": with_jopt_step,
-    "jopt native": with_jopt(jopt.native_kernels),
+    "jopt native": with_native_kernels,
     "optax": with_optax,
     "keras": with_keras,
     "torch foreach": with_torch("foreach"),
