@@ -148,9 +148,10 @@ def test_the_step_does_not_grow_with_the_number_of_groups() -> None:
             {str(i): jopt.sgd(0.1 + i, 0.9) for i in range(groups)}, labels
         )
 
-    # Each optimizer counts its steps; nothing is done twice for a leaf.
+    # Each optimizer counts its steps, and has a call for its leaves if there are two;
+    # nothing is done twice for a leaf.
     two, eight, all_ = (equations(by_optimizers(n), params) for n in (2, 8, 32))
-    assert (eight - two) / 6 == (all_ - eight) / 24 < 8
+    assert max((eight - two) / 6, (all_ - eight) / 24) < 8
 
 
 def test_frozen_leaves_keep_no_state_and_do_not_move() -> None:
