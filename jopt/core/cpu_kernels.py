@@ -77,17 +77,18 @@ def in_place(
         order = _Order.of(jaxpr, places, take, leaves)
         return order.results() if order.is_elementwise() else usual(leaves, take)
 
-    def native(leaves, take):
+    loop = None
+    if switch.enabled():
         from jopt.native.calls import kernel_for
 
         whole = jax.make_jaxpr(usual)(leaves, take)
-        replaced = {i: k for k, i in enumerate(places) if i is not None}
-        loop = kernel_for(whole, replaced)
+        loop = kernel_for(whole, {i: k for k, i in enumerate(places) if i is not None})
+
+    def cpu(leaves, take):
         if loop is None:
             return in_order(leaves, take)
         return loop(*jax.tree.leaves((leaves, take)))
 
-    cpu = native if switch.enabled() else in_order
     outputs = per_platform(usual, cpu, leaves, take, one_device=True)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
@@ -213,10 +214,19 @@ class _Order:
         waiting = [*range(1, len(self.outputs)), 0]
         results: dict[int, Any] = {}
         while waiting:
-            i = next((i for i in waiting if self.is_free(i, waiting)), waiting[0])
+            i = self.next(waiting)
             waiting.remove(i)
             results[i] = self.output(i, is_last=not waiting)
         return [results[i] for i in range(len(self.outputs))]
+
+    def next(self, waiting: list[int]) -> int:
+        """The output to compute now: if possible, one that others can be read from."""
+        free = [i for i in waiting if self.is_free(i, waiting)]
+        for i in free:
+            others = [self.outputs[k] for k in waiting if k != i]
+            if self.outputs[i] in self.behind(others, self.done):
+                return i
+        return (free or waiting)[0]
 
     def is_free(self, i: int, waiting: list[int]) -> bool:
         """Whether no later output reads what this one replaces."""
