@@ -382,13 +382,16 @@ def main() -> None:
             print(f"{name} does not take part: {library} is not installed")
     found = {**machine(), "rounds": arguments.rounds, "bandwidth": bandwidth()}
     found["rows"] = []
-    for tree in trees:
-        for recipe in arguments.recipes or PLAN[tree]:
-            rows = measure(tree, recipe, peers, arguments.rounds)
-            found["rows"] += rows
-            times = [f"{x['peer']} {1e3 * x['step']:.4g} ms" for x in rows]
-            print(f"{tree}, {recipe}:", ", ".join(times), flush=True)
-            gc.collect()
+    try:
+        for tree in trees:
+            for recipe in arguments.recipes or PLAN[tree]:
+                rows = measure(tree, recipe, peers, arguments.rounds)
+                found["rows"] += rows
+                times = [f"{x['peer']} {1e3 * x['step']:.4g} ms" for x in rows]
+                print(f"{tree}, {recipe}:", ", ".join(times), flush=True)
+                gc.collect()
+    except KeyboardInterrupt:
+        print("stopped: what was measured so far is kept")
     # The machine may have been slower before.
     for name, x in bandwidth().items():
         found["bandwidth"][name] = max(x, found["bandwidth"][name])
