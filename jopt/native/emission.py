@@ -110,8 +110,17 @@ PRELUDE = """\
 #endif
 
 // The larger one is NaN if one is, and 0 of 0 and -0; the sign of NaN is NaN. XLA takes
-// subnormal numbers for 0, and so do these in threads that flush them.
-#define FUNCTIONS(T, name, f) \\
+// subnormal numbers for 0, and so do these in threads that flush them. A choice by a
+// number that does not vary is one of bits: GCC would not vectorize some that branch.
+#define FUNCTIONS(T, name, f, I) \\
+  static inline T choose_##name(I all, T a, T b) { \\
+    union { \\
+      T number; \\
+      I bits; \\
+    } x = {a}, y = {b}; \\
+    x.bits = (x.bits & all) | (y.bits & ~all); \\
+    return x.number; \\
+  } \\
   static inline T max_##name(T a, T b) { \\
     T m = (a > b) | ((a == b) & (copysign##f(1, b) < 0)) ? a : b; \\
     return a != a ? a : m; \\
@@ -123,8 +132,8 @@ PRELUDE = """\
   static inline T sign_##name(T a) { \\
     return (a == 0) | (a != a) ? 0 * a : copysign##f(1, a); \\
   }
-FUNCTIONS(float, float32, f)
-FUNCTIONS(double, float64, )
+FUNCTIONS(float, float32, f, int32_t)
+FUNCTIONS(double, float64, , int64_t)
 """
 
 
@@ -280,6 +289,10 @@ class _Tracing:
                 raise Unsupported("integers from floating-point numbers")
             return of("{0}", x)
         if name == "select_n" and kind == "b" and len(others) == 2:
+            if others[0].dtype.kind == "f" and not x.varies:
+                return of(
+                    f"choose_{others[0].dtype.name}(-{{0}}, {{2}}, {{1}})", x, *others
+                )
             return of("{0} ? {2} : {1}", x, *others)
         if name == "clamp" and kind == "f":
             low, y, high = operands

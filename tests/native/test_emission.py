@@ -49,6 +49,7 @@ EXACT = {
     "and, not": lambda a, b, s: lax.select((a > s) & ~(b > s), a, b),
     "or, xor": lambda a, b, s: lax.select((a > s) | ((b > s) ^ (a < b)), a, b),
     "scalar choice": lambda a, b, s: lax.select(s > 0, a, b),
+    "scalar choice of 0": lambda a, b, s: lax.select(s < 0, a, jnp.zeros_like(b)),
     "bool as a number": lambda a, b, s: (a > b).astype(np.float32),
     "whole numbers": lambda a, b, s: ((a > b).astype(np.int32) * 3 - 1).astype("f4"),
     "number as bool": lambda a, b, s: lax.select(a.astype(bool), a, b),
