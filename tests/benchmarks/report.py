@@ -42,6 +42,24 @@ def keep(name: str, found: dict[str, Any]) -> None:
     write(PAGE, name, f"tests.benchmarks.{name} --docs", part(name))
 
 
+def with_kept(found: dict[str, Any]) -> dict[str, Any]:
+    """What was measured, with what is kept of other recipes on the same machine."""
+    old = kept("steps")
+    same = ("cpu", "cores", "device", "rounds", "versions")
+    if any(old[name] != found[name] for name in same):
+        return found
+
+    def of(row):
+        return row["tree"], row["recipe"], row["peer"]
+
+    rows = {of(row): row for row in (*old["rows"], *found["rows"])}
+    pairs = [
+        (x["bandwidth"][name], name) for x in (old, found) for name in x["bandwidth"]
+    ]
+    bandwidth = {name: speed for speed, name in sorted(pairs)}
+    return {**found, "rows": list(rows.values()), "bandwidth": bandwidth}
+
+
 def table(header: list[str], rows: Iterable[list[str]]) -> str:
     """A table of Markdown, in columns that a terminal shows, too."""
     lines = [header, *rows]
@@ -251,13 +269,13 @@ def picture(found: dict[str, Any], target: Path) -> None:
             [y - 0.45 for y, _ in at],
             [y + 0.45 for y, _ in at],
             color="black",
-            label="what must move, at the bandwidth of the machine",
+            label="least time for the bytes",
         )
         axes.set_yticks(range(len(recipes)), recipes)
         axes.tick_params(axis="y", length=0)
         axes.invert_yaxis()
         axes.set_xlabel(f"milliseconds of a step of {TREES[tree].title}")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False)
+        axes.figure.legend(loc="outside upper left", ncols=3, frameon=False)
         target.parent.mkdir(exist_ok=True)
         axes.figure.savefig(target, dpi=200, bbox_inches="tight")
     library().close(axes.figure)

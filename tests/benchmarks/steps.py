@@ -401,7 +401,7 @@ def main() -> None:
         (arguments.out / "steps.json").write_text(json.dumps(found, indent=1) + "\n")
         report.picture(found, arguments.out / "steps.png")
     if arguments.docs:
-        report.keep("steps", found)
+        report.keep("steps", report.with_kept(found))
 
 
 if __name__ == "__main__":

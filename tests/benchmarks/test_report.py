@@ -47,3 +47,14 @@ def test_a_table_has_ratios_and_blanks_for_what_was_not_measured(tmp_path: Any) 
     assert [x.strip() for x in cells] == ["500"] * 4 + ["1.00"]
     report.picture(found, tmp_path / "steps.png")
     assert (tmp_path / "steps.png").stat().st_size > 1000
+
+
+def test_what_is_measured_again_takes_the_place_of_what_was_kept() -> None:
+    old = report.kept("steps")
+    first, *rest = old["rows"]
+    new = old | {"rows": [first | {"step": 1.0}], "bandwidth": {"fast": 1.0}}
+    merged = report.with_kept(new)
+    assert merged["rows"] == [first | {"step": 1.0}, *rest]
+    assert merged["bandwidth"] == old["bandwidth"] | {"fast": 1.0}
+    other = new | {"cpu": "another one"}
+    assert report.with_kept(other) == other
