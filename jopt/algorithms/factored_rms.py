@@ -21,7 +21,8 @@ from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.clipping import excess
-from jopt.tree import abs_sq, ratio, read_apart
+from jopt.tree import abs_sq, ratio
+from jopt.tree.platforms import read_apart
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 

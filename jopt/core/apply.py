@@ -55,8 +55,8 @@ def apply_updates(params: P, updates: Updates) -> P:
     for same in alike.values():
         for some in together(same):
             ps, us = [old[i] for i in some], [leaves[i] for i in some]
-            us = [u.coalesced() if is_rows(u) else u for u in us]
             try:
+                us = [u.coalesced() if is_rows(u) else u for u in us]
                 sums = _add_some(ps, us) if len(some) > 1 else [add(ps[0], us[0])]
             except Exception as error:
                 tree_checks.of_jax(updates=updates, params=params)

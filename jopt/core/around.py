@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
+from jopt.core.kernels import select_trees
 from jopt.core.transformation import (
     ANYWHERE,
     FUSED,
@@ -52,16 +52,13 @@ def around(
         inner `fused_update`.
     """
 
-    def fused_update(updates, state, params=None, *, take=None, adds=False, **extra):
+    def guarded(updates, state, params=None, *, take=None, adds=False, **extra):
         result, new = update(updates, state, params, take=take, adds=adds, **extra)
-        if take is not None:  # the inner state is selected where it is computed
-            fields = zip(new, state, new._fields, strict=True)
-            new = type(new)(
-                *(
-                    x if name == "inner_state" else jnp.where(take, x, y)
-                    for x, y, name in fields
-                )
-            )
+        if take is not None:
+            # The inner state has been selected where it was computed.
+            own, old = (x._replace(inner_state=None) for x in (new, state))
+            own = select_trees(take, own, old)
+            new = own._replace(inner_state=new.inner_state)
         return result, new
 
     # The inner transformation checks what it requires, so that errors have its name.
@@ -72,7 +69,7 @@ def around(
     )
     return GradientTransformation(
         init,
-        fused_update if fused else update,
+        guarded if fused else update,
         children={"inner_state": inner},
         needs=needs,
         state_class=state_class,

@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, Self
 
 import jax
-import jax.numpy as jnp
 
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
 from jopt.core.fused import fused_update
-from jopt.core.kernels import run
+from jopt.core.kernels import run, select_trees
 from jopt.core.leafwise import Leafwise
 from jopt.core.order import check_order, stepped, with_steps
 from jopt.core.transformation import (
@@ -147,7 +146,7 @@ class Chain(GradientTransformation):
                 last = adds and names is groups[-1]
                 updates, after = _run(group, updates, before, arguments, take, last)
                 if names[0] in in_steps and made_step is not None:
-                    updates, after = _select(made_step, (updates, after), old)
+                    updates, after = select_trees(made_step, (updates, after), old)
                 if in_steps:
                     for tx, x, y in zip(group, before, after, strict=True):
                         made = stepped(tx, x, y)
@@ -201,11 +200,6 @@ def _run(
         tx, updates, states[0], params, extra, take=take, adds=adds
     )
     return updates, [state]
-
-
-@jax.jit
-def _select(made_step: Any, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(made_step, x, y), new, old)
 
 
 def as_transformation(tx: Any, where: str) -> GradientTransformation:

@@ -1,4 +1,4 @@
-"""Kernels on XLA:CPU: every array is computed in one loop, in place.
+"""Kernels on a CPU: every array is computed in one loop, in place.
 
 XLA:CPU makes one loop for each array that a kernel returns, and copies an old slot that
 a later loop still reads. Which loop is later, and what it reads, follows from the order
@@ -43,7 +43,7 @@ _INLINED = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call"}
 def in_place(
     kernel: Callable[..., tuple[Any, Any]], g: Any, old: Any, rest: Any, take: Any
 ) -> tuple[Any, Any]:
-    """Return ``kernel(g, old, rest)``, computed in place where that is XLA:CPU's.
+    """Return ``kernel(g, old, rest)``; on one CPU, computed in place.
 
     Args:
       kernel: Returns the update or the new parameter, and the new slots.
@@ -79,6 +79,7 @@ def in_place(
 
     loop = None
     if switch.enabled():
+        # It imports jax.extend, which is slow, and few want it.
         from jopt.native.calls import kernel_for
 
         whole = jax.make_jaxpr(usual)(leaves, take)
@@ -236,14 +237,20 @@ class _Order:
         done = self.done.keys() | {self.outputs[i]}
         return self.places[i] not in self.behind(others, done)
 
-    def behind(self, values: Iterable[_Value], done: Collection[_Value]) -> set[_Value]:
-        """All values that some are computed from, back to those that are done."""
-        behind: set[_Value] = set()
+    def behind(
+        self, values: Iterable[_Value], done: Collection[_Value]
+    ) -> dict[_Value, None]:
+        """All values that some are computed from, back to those that are done.
+
+        In an order, unlike a set: equal kernels have to become equal programs, which
+        JAX finds in its cache on disk.
+        """
+        behind: dict[_Value, None] = {}
         waiting = list(values)
         while waiting:
             value = waiting.pop()
             if value not in behind:
-                behind.add(value)
+                behind[value] = None
                 if value.equation is not None and value not in done:
                     waiting += self.equations[value.equation].inputs
         return behind
@@ -309,8 +316,9 @@ class _Order:
         self.done[value] = values[value]
         sources = [x for x in behind if x in self.before]
         self.before[value] = set(sources).union(*(self.before[x] for x in sources))
-        for place in behind.intersection(x for x in self.places if x is not None):
-            self.readers.setdefault(place, []).append(value)
+        for place in self.places:
+            if place in behind:
+                self.readers.setdefault(place, []).append(value)
 
     def small(self, value: _Value) -> list[_Value]:
         """The numbers and sums that a value is computed from, in their order.

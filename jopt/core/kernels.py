@@ -4,8 +4,8 @@ One call per step, the prologue, computes the counts, hyperparameters and scalar
 neighbours; schedules that it cannot compile run before it. One call per leaf, the
 kernel, runs their rules one after the other in the compute dtype. Both are cached by
 the recipes of the rules, so equal optimizers share them, and leaves of one shape and
-dtype share a trace. A call is dear to trace and to lower, so in a trace the kernels of
-up to 16 leaves of one kind are in one call.
+dtype share a trace. Calls are expensive to trace and to lower, so in a trace one call
+runs the kernels of up to 16 leaves of one kind.
 """
 
 from __future__ import annotations
@@ -108,8 +108,9 @@ def run(
     ]
     new_fields, scalars = _prologue(keys)(scalar_fields, trees, slot_trees)
     if take is not None:
-        new_fields = _select_fields(take, new_fields, old_fields)
+        new_fields = select_trees(take, new_fields, old_fields)
 
+    kernels: dict[Any, Callable[..., Any]] = {}
     alike: dict[Any, list[int]] = collections.defaultdict(list)
     for i, g in enumerate(leaves):
         on = tuple(j for j in range(len(keys)) if multiples[j][i] is not None)
@@ -138,20 +139,19 @@ def run(
 
     for (on, *_), same in alike.items():
         numbers = [scalars[j] for j in on]
+        which = on, is_rows(leaves[same[0]])
+        if which not in kernels:
+            kernel_keys = tuple(keys[j] for j in on)
+            kernels[which] = _kernel(kernel_keys, which[1], adds, switch.enabled())
         for some in together(same):
             inputs = [
                 (leaves[i], at[i], [[slot[i] for slot in slots[j]] for j in on])
                 for i in some
             ]
             factors = [[_factor(multiples[j][i]) for j in on] for i in some]
-            kernel = _kernel(
-                tuple(keys[j] for j in on),
-                is_rows(leaves[some[0]]),
-                adds,
-                switch.enabled(),
-            )
+            of_each = _of_each(kernels[which], len(some) > 1)
             try:
-                results = _of_each(kernel, len(some))(inputs, numbers, factors, take)
+                results = of_each(inputs, numbers, factors, take)
             except Exception as error:
                 tree_checks.note_leaf(error, updates, some[0])
                 raise
@@ -179,7 +179,8 @@ def run(
 
 
 @jax.jit
-def _select_fields(take: jax.Array, new: Any, old: Any) -> Any:
+def select_trees(take: jax.Array, new: Any, old: Any) -> Any:
+    """Return one tree or the other, by one bool."""
     return jax.tree.map(lambda x, y: jnp.where(take, x, y), new, old)
 
 
@@ -345,8 +346,8 @@ def _rules(keys: tuple[KernelKey, ...]) -> Callable[..., Any]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _of_each(kernel: Callable[..., Any], number: int) -> Callable[..., Any]:
-    """A kernel for so many leaves of one kind, in one call."""
+def _of_each(kernel: Callable[..., Any], several: bool) -> Callable[..., Any]:
+    """A kernel for one leaf, or for several leaves of one kind in one call."""
 
     def leaves_alike(inputs, scalars, factors, take):
         return [
@@ -354,5 +355,4 @@ def _of_each(kernel: Callable[..., Any], number: int) -> Callable[..., Any]:
             for x, factor in zip(inputs, factors, strict=True)
         ]
 
-    # The call for one leaf is that of its kernel.
-    return leaves_alike if number == 1 else jax.jit(leaves_alike)
+    return jax.jit(leaves_alike) if several else leaves_alike

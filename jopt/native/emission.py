@@ -2,9 +2,9 @@
 
 The loop computes what XLA:CPU computes, mostly to the bit: sums of products are
 contracted as LLVM contracts them, and a division by a scalar is a product with its
-reciprocal. Functions are those that XLA, too, takes from
-the C library. It has its own ``exp``, ``log`` and ``tanh``, which are vectors of code
-and several times faster than the library's: a rule with those stays with XLA.
+reciprocal. Functions such as ``pow`` come from the C library, as in XLA. XLA has its
+own ``exp``, ``log`` and ``tanh``, which work on vectors and are several times faster
+than the library's, so a rule that needs one of them stays with XLA.
 """
 
 from __future__ import annotations

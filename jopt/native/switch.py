@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jopt.values import arguments
+
 
 if TYPE_CHECKING:
     from jopt.native.compilation import Toolchain
@@ -33,13 +35,16 @@ def native_kernels(enable: bool = True) -> NativeKernels:
       A value that prints what was found. As a context manager, it sets the switch back
       to what it was before the call.
 
+    Raises:
+      TypeError: ``enable`` is not a bool.
+
     >>> import jopt
     >>> with jopt.native_kernels(False):
     ...     pass
     >>> jopt.native_kernels(False)
     native_kernels(False)
     """
-    return NativeKernels(enable)
+    return NativeKernels(arguments.flag("enable", enable))
 
 
 class NativeKernels:

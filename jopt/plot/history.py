@@ -35,7 +35,7 @@ def read(history: Any) -> dict[str, Series]:
 
     Raises:
       TypeError: ``history`` is something else.
-      ValueError: There are no numbers, lists differ in length, or a line of a file
+      ValueError: The history is empty, its lists differ in length, or a line of a file
         cannot be read.
     """
     source = "the history"

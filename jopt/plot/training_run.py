@@ -58,8 +58,8 @@ def run(
       An array of the Axes.
 
     Raises:
-      KeyError: The history has no number of a name in ``panels``. The message lists
-        those that it has.
+      KeyError: The history lacks a name in ``panels``. The message lists the names that
+        it has.
       ValueError: The history is empty or has nothing for a panel, or ``ax`` has another
         number of Axes than there are panels.
       TypeError: ``history`` is something else.

@@ -52,7 +52,7 @@ def metrics(state: OptState) -> dict[str, jax.Array]:
 
     Raises:
       TypeError: ``state`` is not a state, but for example the parameters.
-      ValueError: A monitor has no numbers, because it was updated in another compiled
+      ValueError: A monitor is empty, because it was updated in another compiled
         function or not at all.
 
     >>> import jopt, jax.numpy as jnp

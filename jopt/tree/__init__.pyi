@@ -37,7 +37,6 @@ from .norms import (
     norm as norm,
     norm_along as norm_along,
     norm_of_bounded as norm_of_bounded,
-    read_apart as read_apart,
     abs_sq as abs_sq,
     safe_norm as safe_norm,
     safe_root_mean_squares as safe_root_mean_squares,

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from jopt.tree.dtypes import compute_dtype, scalar_dtype
 from jopt.tree.paths import leaves_with_names
-from jopt.tree.platforms import per_platform
+from jopt.tree.platforms import per_platform, read_apart
 from jopt.tree.row_sparse import is_rows, touched
 from jopt.values.arguments import abbreviated, text_of
 
@@ -24,7 +24,7 @@ from jopt.values.arguments import abbreviated, text_of
 # Reading an array of this size again takes longer than a branch, which also has to be
 # compiled. Smaller ones of one type are added up before they are reduced, so that many
 # small leaves take few loops.
-_LARGE = 2**16
+LARGE = 2**16
 
 
 def abs_sq(x: jax.Array) -> jax.Array:
@@ -39,27 +39,6 @@ def abs_sq(x: jax.Array) -> jax.Array:
     if jnp.iscomplexobj(x):
         return jnp.real(x) ** 2 + jnp.imag(x) ** 2
     return x * x
-
-
-def read_apart(arrays: Any) -> Any:
-    """Return the arrays; on CPU, in a way that hides that they are the same.
-
-    If two computations need the square of an array, XLA for the CPU writes it to memory
-    for both. With the arrays from here, one of the two squares what it reads itself.
-    Other compilers compute both in one pass.
-
-    Args:
-      arrays: A tree of arrays, which should lie in memory in any case.
-
-    >>> read_apart(jnp.ones(2))
-    Array([1., 1.], dtype=float32)
-    """
-
-    def apart(arrays):
-        # One barrier for all would let an array vary over the mesh axes of the others.
-        return jax.tree.map(jax.lax.optimization_barrier, arrays)
-
-    return per_platform(lambda arrays: arrays, apart, arrays)
 
 
 Order = Literal[1, 2, "inf", "infinity"] | float | None
@@ -178,7 +157,7 @@ def _sums(squares: list[jax.Array], most: int = 16) -> list[jax.Array]:
 
     Small leaves are added up before they are reduced: many of them take few loops.
     """
-    if squares[0].size >= _LARGE:
+    if squares[0].size >= LARGE:
         return [jnp.sum(x) for x in squares]
     parts = (squares[i : i + most] for i in range(0, len(squares), most))
     return [jnp.sum(functools.reduce(jnp.add, part)) for part in parts]
@@ -186,7 +165,7 @@ def _sums(squares: list[jax.Array], most: int = 16) -> list[jax.Array]:
 
 @jax.jit
 def _add_squares(total: jax.Array, group: list[jax.Array]) -> jax.Array:
-    if group[0].size >= _LARGE:
+    if group[0].size >= LARGE:
         group = read_apart(group)  # Adam squares its gradient too
     wide = [x.astype(np.promote_types(x.dtype, total.dtype)) for x in group]
     return functools.reduce(jnp.add, _sums([abs_sq(x) for x in wide]), total)
@@ -213,7 +192,7 @@ def _add_scaled_squares(
     squares = []
     for x in group:
         wide = x.astype(np.promote_types(x.dtype, total.dtype))
-        if x.size >= _LARGE:
+        if x.size >= LARGE:
             # XLA:CPU writes a factor that several sums share to memory, as an array.
             scale, total = jax.lax.optimization_barrier((scale, total))
         squares.append(abs_sq(wide * scale.astype(wide.dtype)))
@@ -235,7 +214,7 @@ def norm_along(x: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array:
     >>> norm_along(jnp.array([[3e30, 4e30]]), axis=1) / 1e30
     Array([[5.]], dtype=float32)
     """
-    if x.size < _LARGE:
+    if x.size < LARGE:
         return _at_three_scales(x, axis)
     return per_platform(
         functools.partial(_at_three_scales, axis=axis),
@@ -286,7 +265,7 @@ def norm_of_bounded(x: jax.Array) -> jax.Array:
     >>> norm_of_bounded(jnp.full(4, 1e-30)) / 2e-30
     Array(1., dtype=float32)
     """
-    if x.size < _LARGE:
+    if x.size < LARGE:
         return _at_one_scale(x)
     return per_platform(
         _at_one_scale, lambda x: _at_one_if_safe(x, None).reshape(()), x

@@ -92,3 +92,25 @@ def _primitive() -> Any:
     mlir.register_lowering(primitive, default)
     mlir.register_lowering(primitive, on_cpu, platform="cpu")
     return primitive
+
+
+def read_apart(arrays: Any) -> Any:
+    """Return the arrays; on CPU, in a way that hides that they are the same.
+
+    If two computations need the square of an array, XLA for the CPU writes it to memory
+    for both. With the arrays from here, one of the two squares what it reads itself.
+    Other compilers compute both in one pass.
+
+    Args:
+      arrays: A tree of arrays, which should lie in memory in any case.
+
+    >>> import jax.numpy as jnp
+    >>> read_apart(jnp.ones(2))
+    Array([1., 1.], dtype=float32)
+    """
+
+    def apart(arrays):
+        # One barrier for all would let an array vary over the mesh axes of the others.
+        return jax.tree.map(jax.lax.optimization_barrier, arrays)
+
+    return per_platform(lambda arrays: arrays, apart, arrays)

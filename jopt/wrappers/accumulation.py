@@ -208,10 +208,11 @@ def accumulate(
             inner, leaves.tree(grads), state.inner_opt_state, params, extra, adds=adds
         )
         # New zeros, not 0 * acc: a NaN or infinity in the sum must not survive.
-        zeros = _zeros(state.acc_grads)
         if adds:  # in the memory of what the inner step has read
             zeros = zeros_after(leaves.tree(grads), (new, inner_state))
-        return new if adds else leaves.rounded(new), state._replace(
+        else:
+            zeros, new = _zeros(state.acc_grads), leaves.rounded(new)
+        return new, state._replace(
             mini_step=zeros_beside(state.mini_step),
             gradient_step=tree.safe_increment(state.gradient_step),
             inner_opt_state=inner_state,
@@ -222,6 +223,10 @@ def accumulate(
 
     def update(updates, state, params=None, weight=None, *, adds=False, **extra):
         updates = densified(updates)  # the sum is over all rows
+        if adds and not _is_sum_of(updates, state.acc_grads):
+            # The updates are rounded to the gradients' dtypes, and then added.
+            updates, state = update(updates, state, params, weight, **extra)
+            return apply_updates(params, updates), state
         added, skip = add(updates, state, params, weight)
         if weight is not None and "weight" in inner.needs.accepts:
             extra["weight"] = added.total_weight
@@ -242,14 +247,8 @@ def accumulate(
 
         leaves = Leaves(updates)
         sums = sums_of(leaves, added)
-        if adds:
-            pairs = [(sums[i], leaves.values[i]) for i in leaves.present]
-            if all(
-                x.dtype == g.dtype == tree.compute_dtype(x.dtype) for x, g in pairs
-            ):  # the parameters are updated in the loop, in place
-                return once_if(due, step_of_params, (params, added), arrays)
-            updates, state = update(updates, state, params, weight, **extra)
-            return apply_updates(params, updates), state
+        if adds:  # in the loop, in place
+            return once_if(due, step_of_params, (params, added), arrays)
         if not isinstance(due, Tracer) or not all(
             g is None or _holds(total, g)
             for g, total in zip(leaves.values, sums, strict=True)
@@ -327,6 +326,14 @@ def _add_leaf(
 def _divide_leaf(total: jax.Array, divisor: jax.Array | None) -> jax.Array:
     total = total.astype(tree.compute_dtype(total.dtype))
     return total if divisor is None else total / divisor.astype(total.dtype)
+
+
+def _is_sum_of(updates: Updates, sums: Any) -> bool:
+    """Return whether the sums have the dtypes of the gradients, and are computed in."""
+    leaves = Leaves(updates)
+    totals = leaves.aligned(sums, "the state's acc_grads")
+    pairs = [(leaves.values[i].dtype, totals[i].dtype) for i in leaves.present]
+    return all(g == x == tree.compute_dtype(x) for g, x in pairs)
 
 
 def _holds(total: jax.Array, g: Any) -> bool:

@@ -29,6 +29,7 @@ from jopt.core.transformation import (
     Params,
     Updates,
 )
+from jopt.tree.norms import LARGE
 from jopt.tree.platforms import per_platform
 from jopt.tree.row_sparse import is_rows, touched
 from jopt.values import arguments
@@ -177,7 +178,7 @@ def all_finite(updates: Updates, value: Any = None) -> jax.Array:
         return jax.lax.cond(enough, lambda _: enough, _cancel, leaves)
 
     value_is_finite = _are_finite(jax.tree.leaves(value))
-    if sum(np.size(x) for x in leaves) < 2**16:  # not worth a branch
+    if sum(np.size(x) for x in leaves) < LARGE:  # not worth a branch
         return value_is_finite & _are_finite(leaves)
     return value_is_finite & per_platform(_are_finite, by_sum, leaves)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import jax
 import pytest
 
 from tests.benchmarks import traffic
@@ -58,13 +57,6 @@ def recipes(compiler: str) -> list[Any]:
     ]
 
 
-@pytest.fixture(scope="module")
-def nothing_cached() -> None:
-    """What other tests have lowered decides the order in a program."""
-    jax.clear_caches()
-
-
-@pytest.mark.usefixtures("nothing_cached")
 @pytest.mark.parametrize("name", recipes("CPU"))
 def test_on_a_cpu_a_step_works_in_the_memory_that_it_is_given(name: str) -> None:
     tx = of_jopt(RECIPES[name])

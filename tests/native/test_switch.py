@@ -1,5 +1,7 @@
 """The switch of native kernels."""
 
+import pytest
+
 import jopt
 from jopt.native import switch
 
@@ -32,3 +34,8 @@ def test_the_switch_prints_what_was_found(cache):
     assert text.startswith("native_kernels(): by ")
     assert text.endswith(f", kept in {cache}/jopt")
     assert repr(jopt.native_kernels(False)) == "native_kernels(False)"
+
+
+def test_only_a_bool_turns_it_on_or_off():
+    with pytest.raises(TypeError, match="enable must be True or False, got"):
+        jopt.native_kernels("gcc")  # type: ignore[arg-type]

@@ -86,7 +86,8 @@ class Optimizer(nnx.Optimizer[M]):
         trees = pure(nnx.state(grads, self.wrt, graph=self.graph)), pure(self.opt_state)
         extra = pure(kwargs)
         updates, state = self.tx.update(*trees, params, **extra)
-        if any(isinstance(x, Tracer) for x in jax.tree.leaves(trees)):
+        traced = any(isinstance(x, Tracer) for x in jax.tree.leaves(trees))
+        if traced and "adds" in getattr(self.tx, "fused", ()):
             # The sum in one pass with the rest; XLA drops what is computed twice, and
             # the updates, unless the caller uses them.
             new, state = fused_update(self.tx, *trees, params, extra, adds=True)
