@@ -73,6 +73,16 @@ def in_place(
         first, rest = select(take, (new[0], new[1:]), (olds[0], olds[1:]))
         return [first, *rest]
 
+    def elsewhere(leaves, take):
+        # XLA copies an input that it returns in another's place, and reads it again.
+        new, inputs = usual(leaves, take), jaxpr.jaxpr.invars
+        if take is not None:
+            return new
+        return [
+            _written(x, leaves[i]) if i and v in inputs and v is not inputs[i] else x
+            for x, v, i in zip(new, jaxpr.jaxpr.outvars, places, strict=True)
+        ]
+
     def in_order(leaves, take):
         order = _Order.of(jaxpr, places, take, leaves)
         return order.results() if order.is_elementwise() else usual(leaves, take)
@@ -90,8 +100,25 @@ def in_place(
             return in_order(leaves, take)
         return loop(*jax.tree.leaves((leaves, take)))
 
-    outputs = per_platform(usual, cpu, leaves, take, one_device=True)
+    outputs = per_platform(elsewhere, cpu, leaves, take, one_device=True)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+
+@jax.custom_jvp
+def _written(x: jax.Array, old: jax.Array) -> jax.Array:
+    """Return ``x``, computed in a way that seems to need the array that it replaces."""
+    if jnp.iscomplexobj(x):  # it has no bits to XLA
+        return x
+    bits = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
+    key = lax.bitcast_convert_type(old, bits)
+    return lax.bitcast_convert_type(
+        lax.bitcast_convert_type(x, bits) ^ key ^ key, x.dtype
+    )
+
+
+@_written.defjvp
+def _derivative(primals: Any, tangents: Any) -> Any:
+    return _written(*primals), tangents[0]
 
 
 def select(take: Any, new: tuple[Any, Any], old: tuple[Any, Any]) -> tuple[Any, Any]:

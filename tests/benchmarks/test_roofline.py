@@ -21,18 +21,15 @@ ADDED = 12  # a gradient and the sum in, the sum out: what is not in a loop
 # What misses it, and why. A miss that is mended fails here until it is taken out.
 LOOP = "the last gradient is added to the sum first; the step then reads and resets it"
 NORM = "the update is written, because its norm has to be known before it is applied"
-UNREAD = "XLA copies the gradient into the state, and reads it again for that"
 COLUMNS = "XLA:GPU sums columns in 64 parts, each a row in memory"
 MISSES = {
     "CPU": {"lamb": NORM},
     "H100": {
         **dict.fromkeys(["adafactor", "adafactor, unscaled"], COLUMNS),
         "accumulate+adamw": LOOP,
-        "adan": UNREAD,
     },
     "v5e": {
         "accumulate+adamw": LOOP,
-        "adan": UNREAD,
         "adadelta": "XLA:TPU writes the update, which two outputs need",
     },
 }

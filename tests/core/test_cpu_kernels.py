@@ -95,6 +95,23 @@ def test_vmap_and_derivatives_see_the_kernel_as_it_is() -> None:
     np.testing.assert_allclose(slope, 1.8, rtol=1e-6)
 
 
+def test_elsewhere_a_gradient_that_is_kept_is_written_by_the_loop_that_reads_it() -> (
+    None
+):
+    tx = jopt.adan(0.1)
+    assert "xor" in lowered(tx, platform="cuda").as_text()
+    assert "xor" not in lowered(tx).as_text()
+    g = jnp.linspace(-1.0, 1.0, LEAF.size).reshape(LEAF.shape)
+    g = g.at[0, :2].set(jnp.array([jnp.nan, -0.0]))
+
+    def kept(g):
+        return tx.update(g, tx.init(g), g)[1]["scale_by_adan"].g
+
+    (mapped,) = jax.jit(jax.vmap(kept))(g[None])  # as elsewhere
+    np.testing.assert_array_equal(mapped.view(jnp.uint32), g.view(jnp.uint32))
+    np.testing.assert_array_equal(jax.grad(lambda g: jnp.sum(kept(g)))(g), 1)
+
+
 def test_it_runs_without_jit_too() -> None:
     tx, p = jopt.lion(0.1, weight_decay=0.0), jnp.ones(LEAF.shape)
     with jax.disable_jit():
