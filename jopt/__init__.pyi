@@ -69,6 +69,7 @@ from .values.config import to_config as to_config, from_config as from_config
 
 # Optimizers: SGD and its kin.
 from .algorithms.sgd import sgd as sgd, noisy_sgd as noisy_sgd
+from .algorithms.shampoo import scale_by_shampoo as scale_by_shampoo, shampoo as shampoo
 from .algorithms.sign import sign_sgd as sign_sgd, signum as signum
 from .algorithms.lion import lion as lion, scale_by_lion as scale_by_lion
 from .algorithms.rprop import rprop as rprop, scale_by_rprop as scale_by_rprop
@@ -127,6 +128,10 @@ from .algorithms.simplified_ademamix import (
     simplified_ademamix as simplified_ademamix,
     scale_by_simplified_ademamix as scale_by_simplified_ademamix,
 )
+from .algorithms.kl import (
+    kl_shampoo as kl_shampoo,
+    scale_by_kl_shampoo as scale_by_kl_shampoo,
+)
 from .algorithms.lamb import (
     lamb as lamb,
     scale_by_decayed_trust_ratio as scale_by_decayed_trust_ratio,
@@ -135,6 +140,7 @@ from .algorithms.novograd import (
     novograd as novograd,
     scale_by_novograd as scale_by_novograd,
 )
+from .algorithms.splus import scale_by_splus as scale_by_splus, splus as splus
 from .algorithms.stable_adamw import (
     stable_adamw as stable_adamw,
     scale_by_stable_adamw as scale_by_stable_adamw,
@@ -180,6 +186,11 @@ from .algorithms.galore import galore as galore, scale_by_galore as scale_by_gal
 # Optimizers: matrices and curvature.
 from .algorithms.muon import muon as muon, scale_by_muon as scale_by_muon
 from .algorithms.normuon import normalize_neurons as normalize_neurons
+from .algorithms.soap import (
+    kl_soap as kl_soap,
+    scale_by_soap as scale_by_soap,
+    soap as soap,
+)
 from .algorithms.sophia import (
     gauss_newton_bartlett as gauss_newton_bartlett,
     hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
@@ -226,6 +237,7 @@ from .transforms.weight_decay import (
     add_decayed_weights as add_decayed_weights,
     cautious_weight_decay as cautious_weight_decay,
     independent_weight_decay as independent_weight_decay,
+    step_then_decay as step_then_decay,
     corrected_weight_decay as corrected_weight_decay,
 )
 from .transforms.proximal import proximal_decay as proximal_decay

@@ -24,10 +24,12 @@ unscaled     subtracts ``w p``, whatever the learning rate.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
+from jopt.core import masks
 from jopt.core.factory import transformation
 from jopt.core.leafwise import leafwise
 from jopt.core.masks import Mask
@@ -36,6 +38,12 @@ from jopt.core.treatment import Treatment
 from jopt.tree import ratio
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
+
+
+class StepThenDecayState(NamedTuple):
+    """State of `step_then_decay`."""
+
+    count: jax.Array  # int32 scalar, updates so far
 
 
 @transformation
@@ -224,6 +232,71 @@ def corrected_weight_decay(
 
     treatment = Treatment(decay=(weight_decay, rate, _inverse(peak_rate)), linear=True)
     return leafwise(rule, mask=mask, treatment=treatment)
+
+
+@transformation
+def step_then_decay(
+    learning_rate: ScalarOrSchedule,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    *,
+    skip: int = 0,
+) -> GradientTransformation:
+    """Multiply by minus the learning rate, and decay what the step has left.
+
+        p <- (p - learning_rate g) (1 - learning_rate weight_decay)
+
+    It takes the place of `add_decayed_weights` and `scale_by_learning_rate`, which
+    decay the parameter from before the step. The two differ by
+    ``learning_rate^2 weight_decay g``.
+
+    Args:
+      learning_rate: The step size, >= 0.
+      weight_decay: Decay coefficient, >= 0.
+      mask: The leaves to decay; see `jopt.Mask`.
+      skip: Number of first steps without decay, >= 0.
+
+    Returns:
+      A transformation that needs params.
+
+    Raises:
+      ValueError: A number is out of range.
+
+    What the authors of SOAP, KL-Shampoo and SPlus do.
+
+    >>> import jopt
+    >>> tx, p = jopt.step_then_decay(0.5, 0.2), jnp.array([2.0])
+    >>> p + tx.update(jnp.array([2.0]), tx.init(p), p)[0]  # (2 - 0.5 * 2) * 0.9
+    Array([0.9], dtype=float32)
+    """
+    arguments.nonnegative(learning_rate=learning_rate, weight_decay=weight_decay)
+    arguments.at_least(0, skip=skip)
+
+    def scalars(t):
+        factor = learning_rate * weight_decay
+        return {"decay": jnp.where(t > skip, factor, 0).astype(t.dtype)}
+
+    def rule(g, *, p, multiple, decay):
+        u = -learning_rate * g
+        return u - (multiple * decay) * (p + u)
+
+    treatment = Treatment(
+        factor=(-1.0, learning_rate), decay=(learning_rate, weight_decay)
+    )
+
+    def numbers(params):
+        # A leaf that a mask leaves out would keep its update as it is.
+        multiples = masks.multiples(mask, params)
+        treedef = jax.tree.structure(params, is_leaf=lambda x: x is None)
+        return treedef.unflatten(0.0 if x is None else x for x in multiples)
+
+    return leafwise(
+        rule,
+        scalars,
+        StepThenDecayState,
+        mask=None if mask is None else numbers,
+        treatment=treatment,
+    )
 
 
 def _inverse(peak_rate: Any) -> float:

@@ -69,11 +69,28 @@ def corrected_weight_decay(
         yield g + at(weight_decay, t) * (at(rate, t) / at(peak_rate, t)) * p
 
 
+def step_then_decay(
+    p: Array,
+    grads: Iterable[Array],
+    *,
+    learning_rate: Scalar,
+    weight_decay: Scalar = 0.0,
+    skip: int = 0,
+) -> Iterator[Array]:
+    """The step first, then the decay of what it has left."""
+    p = double(p)
+    for t, g in steps(grads):
+        after = p - at(learning_rate, t) * g
+        decay = at(learning_rate, t) * at(weight_decay, t) if t > skip else 0.0
+        yield after * (1 - decay) - p
+
+
 CASES = [
     transform("add_decayed_weights", weight_decay=0.1),
     transform("cautious_weight_decay", weight_decay=0.1),
     transform("corrected_weight_decay", weight_decay=0.1, rate=0.01, peak_rate=0.05),
     transform("independent_weight_decay", weight_decay=0.1, peak_rate=0.05),
+    transform("step_then_decay", learning_rate=0.05, weight_decay=0.1, skip=2),
 ]
 
 optimi = partial(torch_like, "optimi", package="torch-optimi")
@@ -126,3 +143,11 @@ def test_a_step_without_gradient_takes_this_share(
     params = jnp.array([2.0, -3.0])
     (updates,), _ = updates_and_state(tx, params, [jnp.zeros(2)])
     np.testing.assert_allclose(updates, -share * params, rtol=1e-6, err_msg=mode)
+
+
+def test_a_mask_keeps_a_leaf_from_decay_and_not_from_its_step() -> None:
+    tx = jopt.step_then_decay(0.5, 0.2, mask={"a": True, "b": False, "c": 0.5})
+    params = dict.fromkeys("abc", jnp.ones(1))
+    updates, _ = tx.update(params, tx.init(params), params)
+    found = {name: float(u[0]) for name, u in updates.items()}
+    assert found == pytest.approx({"a": -0.55, "b": -0.5, "c": -0.525})

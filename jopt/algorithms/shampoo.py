@@ -1,0 +1,386 @@
+"""Shampoo: inverse roots of Kronecker factors, with the step size of another method.
+
+    L <- b2 L + (1 - b2) G G^T,   R <- b2 R + (1 - b2) G^T G
+    m <- b1 m + (1 - b1) G
+    s <- (L^ + epsilon I)^(-1/p) m^ (R^ + epsilon I)^(-1/p)
+    u <- s |a| / |s|     where a is Adam's update, or that of another method
+
+Gupta et al., "Shampoo: preconditioned stochastic tensor optimization", 2018. Grafting
+and blocks: Anil et al., "Scalable second order optimization for deep learning", 2020;
+Shi et al., "A distributed data-parallel PyTorch implementation of the distributed
+Shampoo optimizer for training neural networks at-scale", 2023.
+
+Roots are computed every few steps, which take turns, by an eigendecomposition in
+float32 or wider. Shampoo won the first AlgoPerf competition. Settings: those of the
+method that it is grafted to, with a learning rate of its own.
+
+State: ``8 + 8 (m^2 + n^2) / (m n)`` bytes per float32 parameter of an (m, n) matrix,
+and 4 less if it is grafted to SGD or to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jopt import tree
+from jopt.algorithms.adam import adamw
+from jopt.algorithms.eigenbases import averaged
+from jopt.algorithms.hidden import split_hidden
+from jopt.algorithms.kronecker import Sides, Which, gram, inverse_root, rotated
+from jopt.algorithms.matrices import Axes
+from jopt.algorithms.matrixwise import KEEP, Method, PerSide, Row, matrixwise
+from jopt.algorithms.stacks import split, stacked
+from jopt.core.chain import chain
+from jopt.core.factory import StorageDtype, transformation
+from jopt.core.leafwise import zeros
+from jopt.core.masks import Mask
+from jopt.core.transformation import GradientTransformation
+from jopt.transforms.learning_rate import scale_by_learning_rate
+from jopt.transforms.weight_decay import add_decayed_weights
+from jopt.tree import one_minus_power, ratio
+from jopt.values import arguments
+from jopt.values.numbers import ScalarOrSchedule
+
+
+Graft: TypeAlias = Literal["sgd", "adagrad", "rmsprop", "adam"]
+
+
+class ScaleByShampooState(NamedTuple):
+    """State of `scale_by_shampoo`."""
+
+    count: jax.Array  # int32 scalar, updates so far
+    mu: Any  # first moment, like params
+    nu: Any  # the graft's sum or average of squares, like params; None without
+    statistics: Any  # for each side, (blocks, d, d); None for other leaves
+    roots: Any  # for each side, the inverse root, like the statistics
+
+
+@transformation
+def scale_by_shampoo(
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-12,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    nu_dtype: StorageDtype | None = None,
+    relative_eps: ScalarOrSchedule = 1e-6,
+    p: float | None = None,
+    graft: Graft | None = "adam",
+    graft_b2: ScalarOrSchedule | None = None,
+    graft_eps: ScalarOrSchedule = 1e-8,
+    start_step: int | None = None,
+    precondition_frequency: int = 10,
+    block_size: int | None = 1024,
+    sides: Which = "both",
+    bias_correction: bool = True,
+    staggered: bool = True,
+    axes: Axes = None,
+    merge_axes: bool = True,
+    mesh_axis: str | None = None,
+) -> GradientTransformation:
+    """Precondition the momentum by inverse roots, and give it another method's norm.
+
+    Leaves with fewer than two axes get the update of ``graft``, or their momentum.
+
+    Args:
+      b1: Decay of the first moment, in [0, 1).
+      b2: Decay of the statistics, in [0, 1]; 1 sums them up, as in the paper.
+      eps: Added to the eigenvalues of the statistics, >= 0.
+      mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
+      nu_dtype: Storage dtype of ``nu``; None means float32 or wider.
+      relative_eps: Multiple of the largest eigenvalue that is added as well, >= 0.
+      p: The root, > 0: factors have the exponent -1/p. None means 4 for matrices with
+        statistics of both sides, 2 with those of one; 2 for each axis in general.
+      graft: The method whose norm the update of each block has: ``"sgd"`` (momentum),
+        ``"adagrad"``, ``"rmsprop"`` or ``"adam"``. None leaves the norm as it is.
+      graft_b2: Decay of the graft's squares, in [0, 1); None means ``b2``.
+      graft_eps: Added to the graft's root, >= 0.
+      start_step: The first step with roots, >= 1; the ones before are those of
+        ``graft``. None means ``precondition_frequency``.
+      precondition_frequency: Steps from one computation of a root to the next, >= 1.
+      block_size: Longer sides are cut into equal blocks, which are preconditioned one
+        by one, >= 1. None means no limit.
+      sides: ``"smaller"`` gives statistics to the shorter side of each matrix only.
+      bias_correction: Whether to correct the averages for their start at zero.
+      staggered: Whether stacks of matrices take turns, see `scale_by_soap`.
+      axes, merge_axes, mesh_axis: See `scale_by_soap`.
+
+    Returns:
+      A transformation, for real numbers.
+
+    Raises:
+      ValueError: A number is out of range, or ``axes`` does not say how a leaf of three
+        or more axes is a matrix.
+
+    Gupta et al., "Shampoo: preconditioned stochastic tensor optimization", 2018. Equal
+    to Meta's DistributedShampoo for leaves that ``block_size`` divides, with
+    ``relative_eps=0, staggered=False, merge_axes=False`` and its perturbation after the
+    decomposition. A root that is not finite is not used, and its predecessor kept.
+
+    >>> import jopt
+    >>> tx, g = jopt.scale_by_shampoo(start_step=1), jnp.array([[3.0, 0], [0, 0.01]])
+    >>> tx.update(g, tx.init(g))[0].round(2)
+    Array([[1., 0.],
+           [0., 1.]], dtype=float32)
+    """
+    arguments.decay_rate(b1=b1)
+    arguments.fraction(b2=b2)
+    if graft_b2 is not None:
+        arguments.decay_rate(graft_b2=graft_b2)
+    arguments.nonnegative(eps=eps, relative_eps=relative_eps, graft_eps=graft_eps)
+    if p is not None:
+        arguments.positive(p=p)
+    arguments.one_of(("sgd", "adagrad", "rmsprop", "adam", None), graft=graft)
+    arguments.at_least(1, precondition_frequency=precondition_frequency)
+    start = precondition_frequency if start_step is None else start_step
+    arguments.at_least(1, start_step=start)
+    if block_size is not None:
+        arguments.at_least(1, block_size=block_size)
+    arguments.one_of(("both", "smaller"), sides=sides)
+    squares = graft in ("adagrad", "rmsprop", "adam")
+    decay = b2 if graft_b2 is None else graft_b2
+
+    def numbers(count):
+        t = (count + 1).astype(float)
+
+        def scale(b):  # of an average that starts at zero; a sum needs none
+            if isinstance(b, float) and b == 1:
+                return 1.0
+            corrected = one_minus_power(jnp.where(b == 1, 0, b), t)
+            return jnp.where(b == 1, 1.0, 1 / corrected)
+
+        given = {
+            **{"b1": b1, "b1_rest": 1 - b1, "mu_scale": 1.0, "scale": 1.0},
+            **{"beta": b2, "beta_rest": _weight(b2), "eps": eps},
+            **{"relative": relative_eps, "graft_eps": graft_eps},
+            **{"b2": 1.0, "b2_rest": 1.0, "nu_scale": 1.0},
+            "started": count >= start - 1,
+        }
+        if bias_correction:
+            given |= {"mu_scale": 1 / one_minus_power(b1, t), "scale": scale(b2)}
+        if graft in ("rmsprop", "adam"):
+            given |= {"b2": decay, "b2_rest": _weight(decay)}
+        if graft == "adam":
+            given |= {"nu_scale": scale(decay)}
+        return given
+
+    method = Method(
+        "scale_by_shampoo",
+        _shampoo,
+        ScaleByShampooState,
+        {
+            "mu": zeros(mu_dtype),
+            "nu": zeros(nu_dtype, divides=True, over=None if squares else _nowhere),
+            "statistics": PerSide(0.0),
+            "roots": PerSide(None),
+        },
+        axes,
+        2**31 if block_size is None else block_size,
+        sides,
+        merge_axes,
+        block_size,
+        every=precondition_frequency,
+        first=start - 1,
+        shift=1,
+        staggered=staggered,
+        mesh_axis=mesh_axis,
+    )
+    return matrixwise(method, numbers, p=p, graft=graft)
+
+
+def _weight(b2: Any) -> Any:
+    """Return the weight of what is new in an average, or 1 in a sum."""
+    if isinstance(b2, float):
+        return 1.0 if b2 == 1 else 1 - b2
+    return jnp.where(b2 == 1, 1, 1 - b2)
+
+
+def _nowhere(_: tuple[int, ...]) -> None:
+    """The axes of a slot that no leaf has."""
+
+
+def _shampoo(
+    rows: list[Row],
+    phase: jax.Array,
+    numbers: dict[str, jax.Array],
+    sides: Sides,
+    mesh_axis: str | None,
+    *,
+    p: float | None,
+    graft: Graft | None,
+) -> list[Row]:
+    n, x = len(rows), numbers
+    g = stacked([row["g"] for row in rows], mesh_axis)
+    new: list[Row] = []
+    grafts = []
+    for row in rows:
+        mu = x["b1"] * row["mu"] + x["b1_rest"] * row["g"]
+        nu, magnitude = row["nu"], x["mu_scale"] * mu
+        if nu is not None:
+            nu = x["b2"] * nu + x["b2_rest"] * row["g"] ** 2
+            # A square of zero has no derivative under a root.
+            root = jnp.where(nu > 0, jnp.sqrt(jnp.where(nu > 0, nu, 1)), 0)
+            root = jnp.sqrt(x["nu_scale"]) * root + x["graft_eps"]
+            magnitude = ratio(magnitude, root, x["graft_eps"])
+        grafts.append(magnitude)
+        new.append({"mu": mu, "nu": nu, "u": magnitude})
+    grams = [gram(g, i) if kept else None for i, kept in enumerate(sides.kept)]
+    averaged(rows, new, grams, numbers)
+    roots = [row["roots"] for row in rows]
+    if any(sides.kept):
+        exponent = 1 / (2 * sum(sides.kept) if p is None else p)
+
+        def rooted(held, statistics):
+            def root(s, old):
+                # A scale that is common to all, so that eps is that of averages.
+                return inverse_root(
+                    x["scale"] * s, exponent, x["eps"], x["relative"], old
+                )
+
+            s, old = stacked(statistics, mesh_axis), stacked(held, mesh_axis)
+            return split(jax.tree.map(root, s, old), n)
+
+        # The roots are constants to autodiff: no decomposition is differentiated.
+        statistics = [lax.stop_gradient(row["statistics"]) for row in new]
+        roots = lax.cond(phase == KEEP, lambda held, _: held, rooted, roots, statistics)
+        m = stacked([x["mu_scale"] * row["mu"] for row in new], mesh_axis)
+        u = rotated(m, stacked(roots, mesh_axis))
+        if graft is not None:
+            u = grafted(u, stacked(grafts, mesh_axis))
+            u = jnp.where(x["started"] > 0, u, stacked(grafts, mesh_axis))
+        for row, part in zip(new, split(u, n), strict=True):
+            row["u"] = part
+    for row, root in zip(new, roots, strict=True):
+        row["roots"] = root
+    return new
+
+
+def grafted(direction: jax.Array, magnitude: jax.Array) -> jax.Array:
+    """Return the direction of one update with the norm of another, for each matrix.
+
+    >>> grafted(jnp.array([[[3.0, 4.0]]]), jnp.array([[[0.0, 10.0]]]))
+    Array([[[6., 8.]]], dtype=float32)
+    """
+    axes = tuple(range(1, direction.ndim))
+    norms = tree.norm_along(magnitude, axes), tree.norm_along(direction, axes)
+    return direction * ratio(*norms)
+
+
+@transformation
+def shampoo(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-12,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: Mask = None,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    nu_dtype: StorageDtype | None = None,
+    relative_eps: ScalarOrSchedule = 1e-6,
+    p: float | None = None,
+    graft: Graft | None = "adam",
+    graft_b2: ScalarOrSchedule | None = None,
+    graft_eps: ScalarOrSchedule = 1e-8,
+    start_step: int | None = None,
+    precondition_frequency: int = 10,
+    block_size: int | None = 1024,
+    sides: Which = "both",
+    bias_correction: bool = True,
+    staggered: bool = True,
+    hidden: Mask = None,
+    axes: Axes = None,
+    merge_axes: bool = True,
+    mesh_axis: str | None = None,
+    adam_learning_rate: ScalarOrSchedule | None = None,
+    adam_b1: ScalarOrSchedule = 0.9,
+    adam_b2: ScalarOrSchedule = 0.999,
+    adam_eps: ScalarOrSchedule = 1e-8,
+    adam_weight_decay: ScalarOrSchedule = 0.0,
+) -> GradientTransformation:
+    """Shampoo for the hidden matrices, AdamW for everything else.
+
+        p <- p - learning_rate (u + weight_decay p)
+
+    ``u`` has the direction of the momentum between two inverse roots, and the norm of
+    Adam's update. Google's settings: ``graft="adagrad", start_step=101,
+    precondition_frequency=100``. Meta's defaults: ``b2=1.0, graft=None,
+    relative_eps=0.0, precondition_frequency=1``. One-sided Shampoo:
+    ``sides="smaller"``.
+
+    Args:
+      learning_rate: Step size of the hidden matrices, >= 0; that of AdamW, if grafted
+        to Adam.
+      b1, b2, eps: See `scale_by_shampoo`.
+      weight_decay: Decoupled decay of the hidden matrices, >= 0, multiplied by the
+        learning rate.
+      weight_decay_mask: The hidden matrices to decay; see `jopt.Mask`.
+      mu_dtype: Storage dtype of the first moments; None means float32 or wider.
+      nu_dtype, relative_eps, p, graft, graft_b2, graft_eps: See `scale_by_shampoo`.
+      start_step, precondition_frequency, block_size: See `scale_by_shampoo`.
+      sides, bias_correction: See `scale_by_shampoo`.
+      staggered: See `scale_by_soap`.
+      hidden: The leaves for Shampoo; see `soap`.
+      axes, merge_axes, mesh_axis: See `scale_by_soap`.
+      adam_learning_rate, adam_b1, adam_b2, adam_eps, adam_weight_decay: See `soap`.
+
+    Returns:
+      A `partition` into ``"shampoo"`` and ``"adam"``, for real numbers; it needs
+      params.
+
+    Raises:
+      ValueError: A number is out of range, or ``axes`` does not say how a hidden leaf
+        of three or more axes is a matrix.
+
+    Gupta et al., "Shampoo: preconditioned stochastic tensor optimization", 2018. Equal
+    to Meta's DistributedShampoo, see `scale_by_shampoo`.
+
+    >>> import jopt
+    >>> tx = jopt.shampoo(1e-3, block_size=2)
+    >>> state = tx.init({"hidden": jnp.ones((4, 2))})["shampoo"]["scale_by_shampoo"]
+    >>> [x["hidden"].shape for x in state.roots]
+    [(2, 2, 2), (2, 2, 2)]
+    """
+    preconditioned = scale_by_shampoo(
+        b1,
+        b2,
+        eps,
+        mu_dtype,
+        nu_dtype=nu_dtype,
+        relative_eps=relative_eps,
+        p=p,
+        graft=graft,
+        graft_b2=graft_b2,
+        graft_eps=graft_eps,
+        start_step=start_step,
+        precondition_frequency=precondition_frequency,
+        block_size=block_size,
+        sides=sides,
+        bias_correction=bias_correction,
+        staggered=staggered,
+        axes=axes,
+        merge_axes=merge_axes,
+        mesh_axis=mesh_axis,
+    )
+    return split_hidden(
+        "shampoo",
+        chain(
+            preconditioned,
+            add_decayed_weights(weight_decay, weight_decay_mask),
+            scale_by_learning_rate(learning_rate),
+        ),
+        adamw(
+            learning_rate if adam_learning_rate is None else adam_learning_rate,
+            adam_b1,
+            adam_b2,
+            adam_eps,
+            mu_dtype=mu_dtype,
+            weight_decay=adam_weight_decay,
+            nu_dtype=nu_dtype,
+        ),
+        hidden,
+    )
