@@ -268,7 +268,10 @@ from .transforms.gradients import (
     scale_by_trust_ratio as scale_by_trust_ratio,
 )
 from .transforms.agreement import cautious as cautious, gradient_sign as gradient_sign
-from .transforms.constraints import keep_params_nonnegative as keep_params_nonnegative
+from .transforms.constraints import (
+    keep_params_nonnegative as keep_params_nonnegative,
+    project as project,
+)
 from .transforms.noise import add_noise as add_noise
 from .transforms.per_example import aggregate as aggregate
 from .transforms.dense_rows import densify as densify
