@@ -6,14 +6,11 @@ Each step maps every singular value s of X to a s + b s^3 + c s^5, so that U = P
 becomes P p(S) Q^T with p(S) near 1. This is the polar factor P Q^T, except for singular
 values that are zero, or too small for the number of steps.
 
-Matrices of one shape are orthogonalized together, whichever leaves they come from: they
-are stacked, up to eight leaves at a time, so that two hundred equal leaves need one
-trace.
+Matrices of one shape are orthogonalized together, see `stacks`.
 """
 
 from __future__ import annotations
 
-import collections
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
@@ -22,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import PartitionSpec
 
 from jopt import tree
-from jopt.algorithms.matrices import devices_along, positions, sizes
+from jopt.algorithms import stacks
+from jopt.algorithms.matrices import sizes
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated, suggestion, text_of
 
@@ -121,9 +118,6 @@ PRESETS: Mapping[str, tuple[int, tuple[Triple, ...]]] = {
         ),
     ),
 }
-
-# Larger stacks are no faster on any device, but take more memory and compile slower.
-_MOST_LEAVES, _MOST_NUMBERS = 8, 2**22
 
 
 def coefficients(ns_coeffs: Any, ns_steps: int | None) -> tuple[Triple, ...]:
@@ -248,12 +242,7 @@ def orthogonalize(
         equilibrate=equilibrate,
         start=start,
     )
-    shardings = [jax.typeof(x).sharding for x in leaves]
-    if any(sharding.mesh.explicit_axes for sharding in shardings):
-        # With explicit axes, sharding is part of a type, and X X^T of a sharded X has
-        # none that JAX could infer. `auto_axes` leaves the choice to the compiler.
-        auto_axes: Any = jax.sharding.auto_axes
-        run = auto_axes(run, out_sharding=shardings)
+    run = stacks.placed(run, list(leaves))
     steps = _Constant(triples) if isinstance(triples, tuple) else triples
     return run(list(leaves), tree.scalar(eps), steps)
 
@@ -275,28 +264,14 @@ def _orthogonalize(
     start: Start,
 ) -> list[jax.Array]:
     results = list(leaves)  # leaves of size 0 stay as they are
-    groups = collections.defaultdict(list)
-    for i, leaf in enumerate(leaves):
-        if leaf.size:
-            x = _as_matrices(leaf, axes[i], equilibrate, start)
-            groups[x.shape, x.dtype].append((i, x))
-    devices = devices_along(mesh_axis)
-    for group in groups.values():
-        for stack in _stacks(group, devices):
-            xs = [x for _, x in stack]
-            factors = _together(xs, eps, triples, dtype, mesh_axis, start)
-            for (i, _), o in zip(stack, factors, strict=True):
-                results[i] = _as_leaf(o, axes[i], leaves[i].shape, start)
+    filled = [i for i, leaf in enumerate(leaves) if leaf.size]
+    matrices = [_as_matrices(leaves[i], axes[i], equilibrate, start) for i in filled]
+    factors = stacks.together(
+        _factors, matrices, eps, triples, mesh_axis=mesh_axis, dtype=dtype, start=start
+    )
+    for i, o in zip(filled, factors, strict=True):
+        results[i] = _as_leaf(o, axes[i], leaves[i].shape, start)
     return results
-
-
-def _stacks(group: list[Any], devices: int) -> list[list[tuple[int, jax.Array]]]:
-    """Split a group of equal leaves into stacks, of one size if possible."""
-    n, numbers = len(group), group[0][1].size
-    most = max(1, min(_MOST_LEAVES, _MOST_NUMBERS // numbers)) * devices
-    # Stacks of one size share a trace, so a divisor of n is worth a smaller stack.
-    size = next((k for k in range(most, most // 2, -1) if n % k == 0), most)
-    return [group[i : i + size] for i in range(0, n, size)]
 
 
 def _turns(inputs: int, outputs: int, start: Start) -> bool:
@@ -310,8 +285,8 @@ def _as_matrices(
     leaf: jax.Array, axes: str, equilibrate: bool, start: Start
 ) -> jax.Array:
     """Return the leaf as matrices ``(count, m, n)`` with m <= n."""
-    _, inputs, outputs = shape = sizes(axes, leaf.shape)
-    x = leaf.transpose(positions(axes, "bio")).reshape(shape)
+    _, inputs, outputs = sizes(axes, leaf.shape)
+    x = stacks.as_matrices(leaf, axes)
     x = _divided(x, tree.norm_along(x, -2)) if equilibrate else x
     return x.mT if _turns(inputs, outputs, start) else x
 
@@ -320,28 +295,25 @@ def _divided(x: jax.Array, norm: jax.Array) -> jax.Array:
     return x / jnp.maximum(norm, jnp.finfo(x.dtype).tiny).astype(x.dtype)
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4, 5))
-def _together(
+def _factors(
     xs: list[jax.Array],
     eps: jax.Array,
     triples: _Constant | jax.Array,
+    *,
     dtype: str | None,
     mesh_axis: str | None,
     start: Start,
 ) -> list[jax.Array]:
-    wide, count = xs[0].dtype, len(xs[0])
-    low = wide if dtype is None or jnp.iscomplexobj(xs[0]) else jnp.dtype(dtype)
-    x = jnp.concatenate(xs)
-    if mesh_axis is not None:
-        x = lax.with_sharding_constraint(x, PartitionSpec(mesh_axis))
+    x = stacks.stacked(xs, mesh_axis)
+    wide = x.dtype
+    low = wide if dtype is None or jnp.iscomplexobj(x) else jnp.dtype(dtype)
     if start == "round":
         x = x.astype(low).astype(wide)
         norm = tree.norm_along(x, (-2, -1)).astype(low)
         norm = jnp.maximum(norm, eps.astype(low)).astype(wide)
     else:
         norm = _norm(x, eps, start)
-    x = newton_schulz(_divided(x, norm), triples, low)
-    return [x[i * count : (i + 1) * count] for i in range(len(xs))]
+    return stacks.split(newton_schulz(_divided(x, norm), triples, low), len(xs))
 
 
 def _norm(x: jax.Array, eps: jax.Array, start: Start) -> jax.Array:
@@ -365,6 +337,5 @@ def _as_leaf(
 ) -> jax.Array:
     """Invert `_as_matrices`."""
     _, inputs, outputs = sizes(axes, shape)
-    order = positions(axes, "bio")
     o = o.mT if _turns(inputs, outputs, start) else o
-    return o.reshape([shape[i] for i in order]).transpose(np.argsort(order).tolist())
+    return stacks.as_leaf(o, axes, shape)

@@ -1,0 +1,152 @@
+"""Matrices of one shape as one batch, whichever leaves they come from.
+
+Two hundred leaves of one shape need one trace, and few calls: they are stacked, up to
+eight leaves at a time. A matrix method hands over all that it keeps of a leaf as one
+row, such as its gradient, moments and statistics, and gets back what became of it.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import PartitionSpec
+
+from jopt.algorithms.matrices import devices_along, positions, sizes
+
+
+# Larger stacks are no faster on any device, but take more memory and compile slower.
+_MOST_LEAVES, _MOST_NUMBERS = 8, 2**22
+
+
+def as_matrices(leaf: jax.Array, axes: str) -> jax.Array:
+    """Return the leaf as matrices ``(count, inputs, outputs)``.
+
+    >>> as_matrices(jnp.ones((3, 3, 16, 32)), "iiio").shape
+    (1, 144, 32)
+    """
+    return leaf.transpose(positions(axes, "bio")).reshape(sizes(axes, leaf.shape))
+
+
+def as_leaf(matrices: jax.Array, axes: str, shape: tuple[int, ...]) -> jax.Array:
+    """Invert `as_matrices`.
+
+    >>> as_leaf(jnp.ones((1, 144, 32)), "iiio", (3, 3, 16, 32)).shape
+    (3, 3, 16, 32)
+    """
+    order = positions(axes, "bio")
+    return matrices.reshape([shape[i] for i in order]).transpose(
+        np.argsort(order).tolist()
+    )
+
+
+def together(
+    f: Callable[..., list[Any]], rows: Sequence[Any], *shared: Any, **options: Any
+) -> list[Any]:
+    """Run a function over lists of equal rows.
+
+    Args:
+      f: ``f(rows, *shared, **options)``, which returns a list of one result for each
+        row; `stacked` and `split` help it. It is traced once for each shape, by an
+        inner jit, so it must be the same function each time, and no closure made anew.
+      rows: For each leaf, a tree of arrays. Rows of one structure, of the same shapes
+        and dtypes, come in one list.
+      *shared: What all rows share, such as numbers that may be traced.
+      **options: What ``f`` is compiled for; hashable. ``mesh_axis``, the name of a mesh
+        axis, makes the lists as many times longer as there are devices along it.
+
+    Returns:
+      For each row, the result for it.
+
+    >>> rows = [(jnp.ones((1, 2, 3)),), (jnp.ones((4, 2, 2)),), (jnp.ones((1, 2, 3)),)]
+    >>> [x.shape for x in together(_sums, rows)]
+    [(1, 2), (4, 2), (1, 2)]
+    """
+    results = list(rows)
+    static = tuple(sorted(options.items()))
+    for stack in stacks(rows, options.get("mesh_axis")):
+        new = _together(f, [rows[i] for i in stack], shared, static)
+        for i, result in zip(stack, new, strict=True):
+            results[i] = result
+    return results
+
+
+def stacked(rows: Sequence[Any], mesh_axis: str | None = None) -> Any:
+    """Return one row with the matrices of all rows, along the first axes of its arrays.
+
+    Args:
+      rows: Trees of arrays whose first axes count matrices.
+      mesh_axis: Name of a mesh axis over which to spread the matrices, so that each
+        device works on whole ones.
+    """
+    stack = jax.tree.map(lambda *xs: jnp.concatenate(xs), *rows)
+    if mesh_axis is not None:
+        stack = lax.with_sharding_constraint(stack, PartitionSpec(mesh_axis))
+    return stack
+
+
+def split(stack: Any, n: int) -> list[Any]:
+    """Return the ``n`` rows of a stack, the inverse of `stacked`."""
+
+    def part(x, i):
+        count = len(x) // n
+        return x[i * count : (i + 1) * count]
+
+    return [jax.tree.map(lambda x, i=i: part(x, i), stack) for i in range(n)]
+
+
+def stacks(rows: Sequence[Any], mesh_axis: str | None = None) -> list[list[int]]:
+    """Return the positions of the rows that `together` stacks, stack by stack.
+
+    >>> stacks([np.ones((1, 2, 2)), np.ones((1, 3, 3)), np.ones((1, 2, 2))])
+    [[0, 2], [1]]
+    """
+    groups = collections.defaultdict(list)
+    for i, row in enumerate(rows):
+        arrays, treedef = jax.tree.flatten(row)
+        groups[treedef, *((x.shape, x.dtype) for x in arrays)].append(i)
+    devices, found = devices_along(mesh_axis), []
+    for group in groups.values():
+        n, numbers = len(group), max(x.size for x in jax.tree.leaves(rows[group[0]]))
+        most = max(1, min(_MOST_LEAVES, _MOST_NUMBERS // max(1, numbers))) * devices
+        # Stacks of one size share a trace, so a divisor of n is worth a smaller stack.
+        size = next((k for k in range(most, most // 2, -1) if n % k == 0), most)
+        found += [group[i : i + size] for i in range(0, n, size)]
+    return found
+
+
+def placed(run: Callable[..., Any], like: Any) -> Callable[..., Any]:
+    """Return ``run`` with results sharded like ``like``, if sharding is a type.
+
+    With explicit axes it is, and a product X X^T of a sharded X has none that JAX could
+    infer. The compiler decides then how matrices are spread inside ``run``.
+
+    Args:
+      run: A function of arrays.
+      like: A tree of arrays like that of the results.
+    """
+    shardings = jax.tree.map(lambda x: jax.typeof(x).sharding, like)
+    if not any(s.mesh.explicit_axes for s in jax.tree.leaves(shardings)):
+        return run
+    auto_axes: Any = jax.sharding.auto_axes
+    return auto_axes(run, out_sharding=shardings)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _together(
+    f: Callable[..., list[Any]],
+    rows: list[Any],
+    shared: tuple[Any, ...],
+    options: tuple[tuple[str, Any], ...],
+) -> list[Any]:
+    return f(rows, *shared, **dict(options))
+
+
+def _sums(rows: list[tuple[jax.Array]]) -> list[jax.Array]:
+    return split(stacked(rows)[0].sum(axis=-1), len(rows))
