@@ -180,6 +180,17 @@ from .algorithms.galore import galore as galore, scale_by_galore as scale_by_gal
 # Optimizers: matrices and curvature.
 from .algorithms.muon import muon as muon, scale_by_muon as scale_by_muon
 from .algorithms.normuon import normalize_neurons as normalize_neurons
+from .algorithms.hyperball import (
+    adam_h as adam_h,
+    hyperball as hyperball,
+    muon_h as muon_h,
+    scale_by_hyperball as scale_by_hyperball,
+)
+from .algorithms.norm_control import (
+    norm_floor as norm_floor,
+    radial_brake as radial_brake,
+    relative_norm as relative_norm,
+)
 from .algorithms.sophia import (
     gauss_newton_bartlett as gauss_newton_bartlett,
     hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,

@@ -31,14 +31,15 @@ import numpy as np
 
 from jopt import tree
 from jopt.algorithms.adam import EpsMode, adamw
-from jopt.algorithms.matrices import Axes, ShapeScale, is_hidden, letters, shape_factor
+from jopt.algorithms.hidden import for_hidden
+from jopt.algorithms.matrices import Axes, ShapeScale, letters, shape_factor
 from jopt.algorithms.polar import (
     CoefficientsName,
     Start,
     coefficients,
     orthogonalize,
 )
-from jopt.core import masks, tree_checks
+from jopt.core import tree_checks
 from jopt.core.chain import chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import zeros
@@ -46,14 +47,12 @@ from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.core.treatment import Treatment
-from jopt.core.widening import widened
 from jopt.transforms.gradients import identity
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.tree.like import spread_like
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
-from jopt.wrappers.masking import partition
 
 
 class ScaleByMuonState(NamedTuple):
@@ -306,10 +305,4 @@ def muon(
         eps_mode=adam_eps_mode,
     )
 
-    def labels(params):
-        chosen = masks.select(is_hidden if hidden is None else hidden, params)
-        treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
-        return treedef.unflatten("muon" if on else "adam" for on in chosen)
-
-    # scale_by_muon is not leafwise, so without `widened` each member would round.
-    return partition({"muon": widened(for_matrices), "adam": for_others}, labels)
+    return for_hidden("muon", for_matrices, for_others, hidden)

@@ -34,7 +34,13 @@ POLAR_EXPRESS = [
     (2.2970369, -1.6366256, 0.4002628),
 ]
 
-TRIPLES = {"simple": SIMPLE, "polar_express": POLAR_EXPRESS}
+NEWTON_SCHULZ = [(2.0, -1.5, 0.5)] * 12
+
+TRIPLES = {
+    "simple": SIMPLE,
+    "polar_express": POLAR_EXPRESS,
+    "newton_schulz": NEWTON_SCHULZ,
+}
 
 
 def orthogonal(u: Array, ns_coeffs: str, eps: float = 0.0) -> Array:
