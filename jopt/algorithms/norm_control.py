@@ -1,6 +1,7 @@
 """The norm of a matrix and of its update: floors, brakes, and a fixed ratio.
 
     relative_norm   u <- u |W| / |u|            the rate is |update| / |W|
+    match_rms       u <- r u / rms(u)
     norm_floor      u <- u max(1, f |W| / |u|)  no update is below f of its matrix
     radial_brake    |W + u| <- |W| + s (|W + u| - |W|)    where the norm would grow
 
@@ -15,6 +16,7 @@ State: none.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -65,6 +67,46 @@ def relative_norm(*, axes: Axes = None) -> GradientTransformation:
 
 def _relative(u: jax.Array, p: jax.Array, *, layout: str | None) -> jax.Array:
     return times(u, norms(p, layout) / nonzero(norms(u, layout)))
+
+
+@transformation
+def match_rms(
+    rms: ScalarOrSchedule = 0.2, *, axes: Axes = None
+) -> GradientTransformation:
+    """Give each matrix of updates one root mean square: ``u <- rms sqrt(n) u / |u|``.
+
+    AdamW's updates have a root mean square of about 0.2, so that its learning rate and
+    weight decay suit what comes before this as well. A zero update stays zero.
+
+    Args:
+      rms: The root mean square of the elements, >= 0.
+      axes: The matrix layout of the leaves, as for `scale_by_muon`. Leaves with fewer
+        than two axes count as one vector.
+
+    Returns:
+      A transformation without state, which needs params. A complex number counts by its
+      magnitude.
+
+    Raises:
+      ValueError: ``rms`` is negative, or ``axes`` does not say how a leaf of three or
+        more axes is a matrix.
+
+    Liu et al., "Muon is scalable for LLM training", 2025.
+
+    >>> import jopt
+    >>> tx, u = jopt.match_rms(0.2), jnp.array([[3.0, 4.0], [0.0, 0.0]])
+    >>> tx.update(u, tx.init(u), u)[0]
+    Array([[0.24, 0.32],
+           [0.  , 0.  ]], dtype=float32)
+    """
+    arguments.nonnegative(rms=rms)
+    return per_matrix(_matched, axes, rms)
+
+
+def _matched(u: jax.Array, p: jax.Array, rms: Any, *, layout: str | None) -> jax.Array:
+    del p
+    norm = norms(u, layout)
+    return times(u, rms * math.sqrt(u.size // max(norm.size, 1)) / nonzero(norm))
 
 
 @transformation

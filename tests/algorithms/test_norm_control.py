@@ -33,6 +33,7 @@ def norm_floor(
 CASES = [transform("norm_floor", floor=0.35, per="output")]
 
 WITHOUT_ROW = {
+    "match_rms": "the frame of norm_floor; tested with adamuon",
     "relative_norm": "a golden trajectory, and the frame of norm_floor",
     "radial_brake": "a golden trajectory, and the frame of norm_floor",
 }

@@ -77,6 +77,26 @@ def of_record(torch: Any, file: Path) -> dict[str, Any]:
     return scope
 
 
+def loaded(file: Path) -> Any:
+    """A module by its file."""
+    module = types.ModuleType(file.stem)
+    exec(compile(file.read_text(), str(file), "exec"), vars(module))
+    return module
+
+
+def with_hessian(optimizer: Any) -> Any:
+    """Sophia-G whose estimate, before every tenth step, is a squared gradient."""
+    step, count = optimizer.step, iter(range(STEPS))
+
+    def both() -> None:
+        if next(count) % 10 == 0:
+            optimizer.update_hessian()
+        step(bs=20)
+
+    optimizer.step = both
+    return optimizer
+
+
 def first_log(folder: Path) -> Path:
     """The script of a record."""
     return min(folder.glob("*.txt"))
@@ -122,6 +142,42 @@ def main(folder: str) -> None:
     runs["muon_squared"] = lambda ps: of_record(
         torch, results / "20260501_muonsq/train_gpt_simple_muonsq.py"
     )["MuonSq"](ps, lr=0.1, weight_decay=0.0125)
+    from emerging_optimizers.orthogonalized_optimizers import adaptive_muon
+
+    runs["adamuon_plain"] = lambda ps: adaptive_muon.AdaptiveMuon(
+        ps, lr=0.02, momentum=0.9, **exact
+    )
+    from scion import Scion
+
+    runs["scion"] = lambda ps: Scion(
+        [
+            {"params": ps[0], "norm": "Spectral", "scale": 5.0},
+            {"params": ps[1], "norm": "Sign", "scale": 30.0},
+            {"params": ps[2], "norm": "ColNorm", "scale": 5.0},
+        ],
+        lr=0.02,
+        momentum=0.1,
+    )
+    runs["scion_unconstrained"] = lambda ps: Scion(
+        ps, lr=0.02, momentum=0.1, norm="RowNorm", unconstrained=True
+    )
+    from dion.dion2 import Dion2
+    from dion.normuon import NorMuon
+
+    runs["normuon"] = lambda ps: NorMuon(ps, lr=0.02)
+    runs["dion2"] = lambda ps: Dion2(ps, lr=0.02, fraction=0.5)
+    sophia = loaded(root / "Liuhong99+Sophia" / "sophia.py")
+    runs["sophia_g"] = lambda ps: with_hessian(sophia.SophiaG(ps, lr=0.02))
+    nesterov = of_record(torch, first_log(results / "20260522_ema_nesterov_muon"))
+    runs["ema_nesterov"] = lambda ps: nesterov["EMA_Nesterov"](
+        ps,
+        torch.optim.SGD(ps, lr=0.1, momentum=0.5),
+        lookahead_stepsize=0.6,
+        lookahead_ema=0.9,
+        use_scheduled_lookahead_stepsize=False,
+        prefill_steps=2,
+        rest_steps=10,
+    )
     np.savez_compressed(GOLDEN, **{n: trajectory(torch, f) for n, f in runs.items()})
 
 
