@@ -184,18 +184,45 @@ from .algorithms.sm3 import sm3 as sm3, scale_by_sm3 as scale_by_sm3
 from .algorithms.galore import galore as galore, scale_by_galore as scale_by_galore
 
 # Optimizers: matrices and curvature.
-from .algorithms.muon import muon as muon, scale_by_muon as scale_by_muon
-from .algorithms.normuon import normalize_neurons as normalize_neurons
 from .algorithms.soap import (
     kl_soap as kl_soap,
     scale_by_soap as scale_by_soap,
     soap as soap,
+)
+from .algorithms.muon import (
+    muon as muon,
+    scale_by_muon as scale_by_muon,
+    scale_by_polar as scale_by_polar,
+)
+from .algorithms.muon_squared import (
+    muon_squared as muon_squared,
+    scale_by_muon_squared as scale_by_muon_squared,
+)
+from .algorithms.adamuon import adamuon as adamuon
+from .algorithms.scion import scion as scion, scale_by_lmo as scale_by_lmo
+from .algorithms.dion2 import dion2 as dion2, scale_by_dion2 as scale_by_dion2
+from .algorithms.normuon import (
+    normalize_neurons as normalize_neurons,
+    normuon as normuon,
+)
+from .algorithms.hyperball import (
+    adam_h as adam_h,
+    hyperball as hyperball,
+    muon_h as muon_h,
+    scale_by_hyperball as scale_by_hyperball,
+)
+from .algorithms.norm_control import (
+    match_rms as match_rms,
+    norm_floor as norm_floor,
+    radial_brake as radial_brake,
+    relative_norm as relative_norm,
 )
 from .algorithms.sophia import (
     gauss_newton_bartlett as gauss_newton_bartlett,
     hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
     scale_by_sophia as scale_by_sophia,
     sophia as sophia,
+    sophia_g as sophia_g,
 )
 
 # Optimizers: without a learning rate or a schedule.
@@ -280,7 +307,10 @@ from .transforms.gradients import (
     scale_by_trust_ratio as scale_by_trust_ratio,
 )
 from .transforms.agreement import cautious as cautious, gradient_sign as gradient_sign
-from .transforms.constraints import keep_params_nonnegative as keep_params_nonnegative
+from .transforms.constraints import (
+    keep_params_nonnegative as keep_params_nonnegative,
+    project as project,
+)
 from .transforms.noise import add_noise as add_noise
 from .transforms.per_example import aggregate as aggregate
 from .transforms.dense_rows import densify as densify
@@ -323,6 +353,7 @@ from .wrappers.accumulation_steps import (
 from .wrappers.averaging import params_ema as params_ema, params_mean as params_mean
 from .wrappers.lawa import params_lawa as params_lawa
 from .wrappers.lookahead import lookahead as lookahead
+from .wrappers.ema_nesterov import ema_nesterov as ema_nesterov
 from .wrappers.guards import (
     skip_nonfinite as skip_nonfinite,
     apply_if_finite as apply_if_finite,

@@ -1,4 +1,4 @@
-"""Matrix methods for the hidden matrices of a model, another optimizer for the rest."""
+"""Hidden matrices to a matrix method, all other leaves to another optimizer."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ from jopt.core.widening import widened
 from jopt.wrappers.masking import partition
 
 
-def split_hidden(
+def for_hidden(
     name: str,
-    for_matrices: GradientTransformation,
-    for_others: GradientTransformation,
-    hidden: Mask,
+    matrices: GradientTransformation,
+    others: GradientTransformation,
+    hidden: Mask = None,
 ) -> GradientTransformation:
-    """Return the partition of a model into its hidden matrices and all other leaves.
+    """Return a `partition` into hidden matrices and, as ``"adam"``, all other leaves.
 
     Args:
-      name: The label of the hidden matrices; that of the others is ``"adam"``.
-      for_matrices: Their optimizer, which is not leafwise.
-      for_others: That of the others.
-      hidden: The leaves for the former; see `jopt.Mask`. None selects by shape and
-        name, see `matrices.is_hidden`.
+      name: The label of the hidden matrices.
+      matrices: Their transformation. Matrix methods are not leafwise: without `widened`
+        each member of a chain would round.
+      others: The transformation of the other leaves.
+      hidden: The hidden matrices; None selects by shape and name, see `is_hidden`.
+
+    >>> import jopt, jax.numpy as jnp
+    >>> tx = for_hidden("muon", jopt.scale_by_muon(), jopt.adam(1e-3))
+    >>> list(tx.init({"w": jnp.ones((2, 2))}))
+    ['muon', 'adam']
     """
 
     def labels(params):
@@ -34,5 +39,4 @@ def split_hidden(
         treedef = jax.tree.structure(params, is_leaf=tree.is_leaf)
         return treedef.unflatten(name if on else "adam" for on in chosen)
 
-    # What is not leafwise rounds its updates for the next member, unless widened.
-    return partition({name: widened(for_matrices), "adam": for_others}, labels)
+    return partition({name: widened(matrices), "adam": others}, labels)

@@ -27,7 +27,7 @@ from jax import lax
 
 from jopt.algorithms.adam import adamw
 from jopt.algorithms.eigenbases import averaged, refresh_bases, updated_kl
-from jopt.algorithms.hidden import split_hidden
+from jopt.algorithms.hidden import for_hidden
 from jopt.algorithms.kronecker import Sides, Which, facing, rotated
 from jopt.algorithms.matrices import Axes
 from jopt.algorithms.matrixwise import FIRST, Method, PerSide, Row, matrixwise
@@ -231,7 +231,7 @@ def kl_shampoo(
         merge_axes=merge_axes,
         mesh_axis=mesh_axis,
     )
-    return split_hidden(
+    return for_hidden(
         "shampoo",
         chain(
             whitening,

@@ -27,10 +27,10 @@ import jax.numpy as jnp
 from jopt import tree
 from jopt.algorithms.distance import each, inner, root, total
 from jopt.core.chain import as_transformation
-from jopt.core.eval_params import has_readout
 from jopt.core.factory import transformation
 from jopt.core.leafwise import copied, zeros
 from jopt.core.leaves import Leaves
+from jopt.core.order import must_be_last
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
@@ -98,10 +98,11 @@ def mechanize(
     True
     """
     base = as_transformation(base_optimizer, "mechanize: base_optimizer")
-    if has_readout(base):
+    if must_be_last(base):
         raise ValueError(
-            "mechanize scales the steps of base_optimizer, so an average inside it "
-            f"is not an average of the parameters. Put it after mechanize. Got {base!r}"
+            "mechanize scales the steps of base_optimizer, so an average or a "
+            "projection inside it is not one of the parameters. Put it after "
+            f"mechanize. Got {base!r}"
         )
     arguments.nonnegative(weight_decay=weight_decay)
     arguments.positive(eps=eps, s_init=s_init)

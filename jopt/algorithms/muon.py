@@ -23,6 +23,7 @@ from 0.85 to 0.95 in the first few hundred steps.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -31,8 +32,9 @@ import numpy as np
 
 from jopt import tree
 from jopt.algorithms.adam import EpsMode, adamw
-from jopt.algorithms.hidden import split_hidden
-from jopt.algorithms.matrices import Axes, ShapeScale, letters, shape_factor
+from jopt.algorithms.hidden import for_hidden
+from jopt.algorithms.matrices import Axes, ShapeScale, letters, shape_factor, sizes
+from jopt.algorithms.norm_control import nonzero, norms, times
 from jopt.algorithms.polar import (
     CoefficientsName,
     Start,
@@ -41,9 +43,10 @@ from jopt.algorithms.polar import (
 )
 from jopt.core import tree_checks
 from jopt.core.chain import chain
+from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import zeros
-from jopt.core.leaves import Leaves
+from jopt.core.leaves import Leaves, wide
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.core.treatment import Treatment
@@ -77,6 +80,7 @@ def scale_by_muon(
     mesh_axis: str | None = None,
     equilibrate: bool = False,
     ns_start: Start = "divide",
+    renormalize: bool = False,
 ) -> GradientTransformation:
     """Orthogonalize the momentum: ``u <- s O``; for matrices only.
 
@@ -113,6 +117,8 @@ def scale_by_muon(
         and then rounds to ``ns_dtype``; ``"round"`` also rounds before, and the norm,
         which ``eps`` then bounds from below. The latter is what torch does. So
         does the iteration of a square matrix, whose rows are then the outputs.
+      renormalize: Whether to give O the norm that it would have if the iteration were
+        exact, sqrt(min(inputs, outputs)) (Muon+, 2026).
 
     Returns:
       A transformation.
@@ -132,14 +138,11 @@ def scale_by_muon(
     Array([[1., 0.],
            [0., 1.]], dtype=float32)
     """
-    triples = coefficients(ns_coeffs, ns_steps)
     arguments.decay_rate(beta=beta)
-    arguments.nonnegative(eps=eps)
-    arguments.one_of(
-        ("kj", "match_rms_adamw", "spectral", None), shape_scale=shape_scale
+    polar = _Polar(
+        *(ns_coeffs, ns_steps, eps, axes, shape_scale, consistent_rms),
+        *(ns_dtype, mesh_axis, equilibrate, ns_start, renormalize),
     )
-    arguments.nonnegative(consistent_rms=consistent_rms)
-    arguments.one_of(("divide", "round"), ns_start=ns_start)
 
     def init(params):
         Leaves(params, "params")
@@ -151,31 +154,121 @@ def scale_by_muon(
         if params is not None:
             leaves.aligned(params, "params")
         mu = leaves.aligned(state.mu, "the state's mu")
-        layouts = letters(axes, updates)
-
-        new, present, directions = leaves.values, leaves.present, []
-        for i in present:
-            tree_checks.dtypes(new[i], None, mu[i])
+        directions = list(leaves.values)
+        for i in leaves.present:
+            tree_checks.dtypes(directions[i], None, mu[i])
             # `1 - beta` is formed here, while beta may still be a Python double.
-            u, mu[i] = _momentum(new[i], mu[i], beta, 1 - beta, nesterov)
-            directions.append(u)
-        results = orthogonalize(
-            directions,
-            [layouts[i] for i in present],
-            triples,
-            eps=eps,
-            dtype=ns_dtype,
-            mesh_axis=mesh_axis,
-            equilibrate=equilibrate,
-            start=ns_start,
-        )
-        for i, o in zip(present, results, strict=True):
-            scale = shape_factor(layouts[i], o.shape, shape_scale, consistent_rms)
-            new[i] = _scaled(o, scale, new[i])
-        return leaves.tree(new), ScaleByMuonState(leaves.tree(mu))
+            numbers = beta, 1 - beta, nesterov
+            directions[i], mu[i] = _momentum(directions[i], mu[i], *numbers)
+        return polar.of(leaves, directions), ScaleByMuonState(leaves.tree(mu))
 
     treatment = Treatment(layouts=functools.partial(letters, axes))
     return GradientTransformation(init, update, treatment=treatment)
+
+
+@transformation
+def scale_by_polar(
+    ns_coeffs: CoefficientsName | tuple[Any, ...] | list[Any] = "simple",
+    ns_steps: int | None = None,
+    eps: ScalarOrSchedule = 0.0,
+    *,
+    axes: Axes = None,
+    shape_scale: ShapeScale | None = None,
+    consistent_rms: ScalarOrSchedule | None = None,
+    ns_dtype: StorageDtype | None = None,
+    mesh_axis: str | None = None,
+    equilibrate: bool = False,
+    ns_start: Start = "divide",
+    renormalize: bool = False,
+) -> GradientTransformation:
+    """Orthogonalize the updates as they come: `scale_by_muon` without its momentum.
+
+    Args:
+      ns_coeffs, ns_steps, eps, axes, shape_scale, consistent_rms: See `scale_by_muon`.
+      ns_dtype, mesh_axis, equilibrate, ns_start, renormalize: See `scale_by_muon`.
+
+    Returns:
+      A transformation without state, for matrices only. A complex matrix becomes
+      unitary.
+
+    Raises:
+      ValueError: See `scale_by_muon`.
+
+    >>> import jopt
+    >>> tx, g = jopt.scale_by_polar("deepseek_v4"), jnp.array([[0.0, 2.0], [0.1, 0.0]])
+    >>> tx.update(g, tx.init(g))[0].round(2)
+    Array([[0., 1.],
+           [1., 0.]], dtype=float32)
+    """
+    polar = _Polar(
+        *(ns_coeffs, ns_steps, eps, axes, shape_scale, consistent_rms),
+        *(ns_dtype, mesh_axis, equilibrate, ns_start, renormalize),
+    )
+
+    def init(params):
+        Leaves(params, "params")
+        letters(axes, params)
+        return NO_STATE
+
+    def update(updates, state, params=None):
+        leaves = Leaves(updates)
+        if params is not None:
+            leaves.aligned(params, "params")
+        return polar.of(leaves, leaves.each(wide)), state
+
+    treatment = Treatment(layouts=functools.partial(letters, axes))
+    return GradientTransformation(init, update, treatment=treatment)
+
+
+class _Polar:
+    """The iteration with its arguments, and the scale s."""
+
+    def __init__(
+        self,
+        ns_coeffs: Any,
+        ns_steps: int | None,
+        eps: Any,
+        axes: Axes,
+        shape_scale: ShapeScale | None,
+        consistent_rms: Any,
+        ns_dtype: Any,
+        mesh_axis: str | None,
+        equilibrate: bool,
+        ns_start: Start,
+        renormalize: bool,
+    ):
+        self.triples = coefficients(ns_coeffs, ns_steps)
+        arguments.nonnegative(eps=eps)
+        arguments.one_of(
+            ("kj", "match_rms_adamw", "spectral", None), shape_scale=shape_scale
+        )
+        arguments.nonnegative(consistent_rms=consistent_rms)
+        arguments.one_of(("divide", "round"), ns_start=ns_start)
+        self.axes, self.renormalize = axes, renormalize
+        self.scale = shape_scale, consistent_rms
+        self.options: dict[str, Any] = {
+            "eps": eps,
+            "dtype": ns_dtype,
+            "mesh_axis": mesh_axis,
+            "equilibrate": equilibrate,
+            "start": ns_start,
+        }
+
+    def of(self, leaves: Leaves, directions: list[Any]) -> Any:
+        """The tree of ``s O`` of directions, in the dtypes of the leaves."""
+        layouts, present = letters(self.axes, leaves.whole), leaves.present
+        results = orthogonalize(
+            [directions[i] for i in present],
+            [layouts[i] for i in present],
+            self.triples,
+            **self.options,
+        )
+        new = list(leaves.values)
+        for i, o in zip(present, results, strict=True):
+            scale = shape_factor(layouts[i], o.shape, *self.scale)
+            o = _with_norm(o, layouts[i]) if self.renormalize else o
+            new[i] = _scaled(o, scale, new[i])
+        return leaves.tree(new)
 
 
 @functools.partial(jax.jit, static_argnums=4)
@@ -186,6 +279,12 @@ def _momentum(
     g, old, beta, rest = (jnp.asarray(x).astype(wide) for x in (g, mu, beta, rest))
     new = beta * old + rest * g
     return (beta * new + rest * g if nesterov else new), new.astype(mu.dtype)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _with_norm(o: jax.Array, layout: str) -> jax.Array:
+    size = math.sqrt(min(sizes(layout, o.shape)[1:]))
+    return times(o, size / nonzero(norms(o, layout)))
 
 
 @jax.jit
@@ -219,6 +318,7 @@ def muon(
     ns_dtype: StorageDtype | None = None,
     mesh_axis: str | None = None,
     equilibrate: bool = False,
+    renormalize: bool = False,
     after: GradientTransformation | None = None,
     adam_eps: ScalarOrSchedule = 1e-8,
     adam_eps_mode: EpsMode = "after",
@@ -250,6 +350,7 @@ def muon(
       hidden: The leaves for Muon; see `jopt.Mask`. None selects by shape and name:
         leaves of two or more axes whose path names no embedding, head, bias or norm.
       axes, shape_scale, ns_dtype, mesh_axis, equilibrate: See `scale_by_muon`.
+      renormalize: See `scale_by_muon`.
       after: A transformation of s O; `normalize_neurons`, with the same ``axes``, makes
         this NorMuon.
       adam_eps: ``eps`` of `adamw`.
@@ -287,6 +388,7 @@ def muon(
         ns_dtype=ns_dtype,
         mesh_axis=mesh_axis,
         equilibrate=equilibrate,
+        renormalize=renormalize,
     )
     for_matrices = chain(
         orthogonal,
@@ -305,4 +407,4 @@ def muon(
         eps_mode=adam_eps_mode,
     )
 
-    return split_hidden("muon", for_matrices, for_others, hidden)
+    return for_hidden("muon", for_matrices, for_others, hidden)

@@ -6,8 +6,8 @@
 
 Li et al., "NorMuon: making Muon more efficient and scalable", 2025. Unless a matrix is
 square, Muon's orthogonal updates differ in norm from neuron to neuron. NorMuon divides
-each neuron's update by its running root mean square. Use it as
-``muon(0.02, after=normalize_neurons())``.
+each neuron's update by its running root mean square. `normuon` is
+``muon(0.02, after=normalize_neurons())``; the same goes behind any direction.
 
 State: 4 bytes per neuron beside Muon's 4 per float32 parameter. Use Muon's settings.
 """
@@ -22,11 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt import tree
-from jopt.algorithms.matrices import Axes, letters, positions
+from jopt.algorithms.matrices import Axes, ShapeScale, letters, positions
+from jopt.algorithms.muon import muon
+from jopt.algorithms.polar import CoefficientsName
 from jopt.core import tree_checks
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves
+from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.core.treatment import Treatment
 from jopt.values import arguments
@@ -131,3 +134,77 @@ def _normalized(
     u = u / (jnp.sqrt(new) + 1e-10)
     norm = jnp.maximum(tree.norm_along(u, matrix), jnp.finfo(real).tiny)
     return (u * (before / norm)).astype(o.dtype), new.astype(nu.dtype)
+
+
+@transformation
+def normuon(
+    learning_rate: ScalarOrSchedule,
+    ns_coeffs: CoefficientsName | tuple[Any, ...] | list[Any] = "simple",
+    ns_steps: int | None = None,
+    beta: ScalarOrSchedule = 0.95,
+    b2: ScalarOrSchedule = 0.95,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: Mask = None,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    nesterov: bool = True,
+    adam_b1: ScalarOrSchedule = 0.9,
+    adam_b2: ScalarOrSchedule = 0.95,
+    adam_weight_decay: ScalarOrSchedule = 0.0,
+    adam_learning_rate: ScalarOrSchedule | None = None,
+    consistent_rms: ScalarOrSchedule | None = None,
+    hidden: Mask = None,
+    axes: Axes = None,
+    shape_scale: ShapeScale | None = "kj",
+    ns_dtype: StorageDtype | None = None,
+    mesh_axis: str | None = None,
+) -> GradientTransformation:
+    """NorMuon: Muon with updates of similar size for all neurons.
+
+        p <- p - learning_rate (normalized(s O) + weight_decay p)
+
+    Args:
+      learning_rate: Step size of the hidden matrices, >= 0; 0.02 in the paper.
+      ns_coeffs, ns_steps, beta: See `scale_by_muon`.
+      b2: See `normalize_neurons`.
+      weight_decay, weight_decay_mask, mu_dtype: See `muon`.
+      nesterov: See `scale_by_muon`.
+      adam_b1, adam_b2, adam_weight_decay, adam_learning_rate, hidden: See `muon`.
+      consistent_rms, axes, shape_scale, ns_dtype, mesh_axis: See `scale_by_muon`.
+
+    Returns:
+      A `partition` into ``"muon"`` and ``"adam"``, which needs params; see `muon`.
+
+    Raises:
+      ValueError: An argument is out of range, or a leaf of ``hidden`` is not a matrix.
+
+    Li et al., "NorMuon: making Muon more efficient and scalable", 2025. Equal to
+    microsoft/dion's ``NorMuon``, whose iteration is Polar Express and whose scale is
+    ``shape_scale="spectral"``, without nesterov.
+
+    >>> import jopt
+    >>> tx = jopt.normuon(0.02, adam_learning_rate=3e-3)
+    >>> list(tx.init({"hidden": jnp.ones((4, 4))})["muon"])
+    ['scale_by_muon', 'normalize_neurons', 'scale_by_learning_rate']
+    """
+    return muon(
+        learning_rate,
+        ns_coeffs,
+        ns_steps,
+        beta,
+        weight_decay=weight_decay,
+        weight_decay_mask=weight_decay_mask,
+        mu_dtype=mu_dtype,
+        nesterov=nesterov,
+        adam_b1=adam_b1,
+        adam_b2=adam_b2,
+        adam_weight_decay=adam_weight_decay,
+        adam_learning_rate=adam_learning_rate,
+        consistent_rms=consistent_rms,
+        hidden=hidden,
+        axes=axes,
+        shape_scale=shape_scale,
+        ns_dtype=ns_dtype,
+        mesh_axis=mesh_axis,
+        after=normalize_neurons(b2, axes=axes),
+    )

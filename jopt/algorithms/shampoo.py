@@ -29,7 +29,7 @@ from jax import lax
 from jopt import tree
 from jopt.algorithms.adam import adamw
 from jopt.algorithms.eigenbases import averaged
-from jopt.algorithms.hidden import split_hidden
+from jopt.algorithms.hidden import for_hidden
 from jopt.algorithms.kronecker import Sides, Which, gram, inverse_root, rotated
 from jopt.algorithms.matrices import Axes
 from jopt.algorithms.matrixwise import KEEP, Method, PerSide, Row, matrixwise
@@ -366,7 +366,7 @@ def shampoo(
         merge_axes=merge_axes,
         mesh_axis=mesh_axis,
     )
-    return split_hidden(
+    return for_hidden(
         "shampoo",
         chain(
             preconditioned,

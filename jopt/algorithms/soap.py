@@ -30,7 +30,7 @@ import jax.numpy as jnp
 
 from jopt.algorithms.adam import adamw
 from jopt.algorithms.eigenbases import averaged, refresh_bases, updated_kl
-from jopt.algorithms.hidden import split_hidden
+from jopt.algorithms.hidden import for_hidden
 from jopt.algorithms.kronecker import Sides, Which, gram, rotated
 from jopt.algorithms.matrices import Axes
 from jopt.algorithms.matrixwise import FIRST, Method, PerSide, Row, matrixwise
@@ -288,7 +288,7 @@ def soap(
         merge_axes=merge_axes,
         mesh_axis=mesh_axis,
     )
-    return split_hidden(
+    return for_hidden(
         "soap",
         chain(
             rotated_adam,
@@ -383,7 +383,7 @@ def kl_soap(
         merge_axes=merge_axes,
         mesh_axis=mesh_axis,
     )
-    return split_hidden(
+    return for_hidden(
         "soap",
         chain(
             rotated_adam,

@@ -37,6 +37,7 @@ from jopt.core.transformation import GradientTransformation, Params
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 from jopt.values.registry import config_function
 
@@ -308,3 +309,72 @@ def sophia(
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),
     )
+
+
+@transformation
+def sophia_g(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.965,
+    b2: ScalarOrSchedule = 0.99,
+    rho: ScalarOrSchedule = 0.04,
+    weight_decay: ScalarOrSchedule = 0.1,
+    weight_decay_mask: Mask = None,
+    update_interval: int = 10,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    batch_size: ScalarOrSchedule = 5120.0,
+    key: int | jax.Array = 0,
+) -> GradientTransformation:
+    """Sophia-G in the authors' numbers: ``gamma = rho batch_size``.
+
+        p <- p - learning_rate (clip(m / max(rho batch_size h, eps)) + weight_decay p)
+
+    Args:
+      learning_rate: Step size, >= 0; about 0.8 of AdamW's.
+      b1, b2: See `scale_by_sophia`.
+      rho: Factor of the estimate, > 0; 0.02 to 0.05, such that 10 to 50 % of the
+        updates are not clipped.
+      weight_decay, weight_decay_mask: See `sophia`.
+      update_interval, mu_dtype: See `scale_by_sophia`.
+      batch_size: The number of labels over which the loss is a mean, > 0: the tokens of
+        a step, for language models.
+      key: See `scale_by_sophia`.
+
+    Returns:
+      A transformation that needs params and ``obj_fn(params, key)``, the mean loss with
+      labels drawn from the model; see `gauss_newton_bartlett`.
+
+    Raises:
+      ValueError: A number is out of range.
+
+    Equal to the authors' ``SophiaG``, given its estimates.
+
+    >>> import jopt
+    >>> tx, params = jopt.sophia_g(1e-3, batch_size=8.0), jnp.array([1.0])
+    >>> g = {"obj_fn": lambda p, key: jnp.sum(3.0 * p)}
+    >>> tx.update(jnp.array([0.5]), tx.init(params), params, **g)[0]
+    Array([-0.00070764], dtype=float32)
+    """
+    arguments.positive(rho=rho, batch_size=batch_size)
+    return sophia(
+        learning_rate,
+        b1,
+        b2,
+        weight_decay=weight_decay,
+        weight_decay_mask=weight_decay_mask,
+        gamma=_product(rho, batch_size),
+        update_interval=update_interval,
+        hessian_diagonal_fn="gauss_newton_bartlett",
+        mu_dtype=mu_dtype,
+        key=key,
+    )
+
+
+def _product(rho: Any, batch_size: Any) -> Any:
+    numbers = [x for x in (rho, batch_size) if isinstance(x, float)]
+    if not numbers:
+        raise TypeError(
+            "only one of rho and batch_size may change, got "
+            f"rho={text_of(rho)} and batch_size={text_of(batch_size)}"
+        )
+    return rho * batch_size

@@ -41,10 +41,17 @@ def check_order(members: Mapping[str, GradientTransformation]) -> None:
             # In Keras, an average that overwrites the parameters may follow
             # Schedule-Free. Another average would miss what it overwrites.
             if inside and not (is_average and not inside.place.keeps_updates):
+                if inside.place.last and _may_follow_last(tx):
+                    continue
+                why = (
+                    "which decides where the parameters end"
+                    if inside.place.last
+                    else "whose parameters to evaluate with follow from the final "
+                    "updates"
+                )
                 raise ValueError(
                     f"chain: {name!r} changes the updates after "
-                    f"{_where(inside, other)}, whose parameters to evaluate with "
-                    f"follow from the final updates. Put {inside.name} after {name!r}"
+                    f"{_where(inside, other)}, {why}. Put {inside.name} after {name!r}"
                     f"{_instead(inside)}"
                 )
 
@@ -116,10 +123,22 @@ def _may_precede(tx: GradientTransformation) -> bool:
     return bool(tx.children) and all(map(_may_precede, tx.children.values()))
 
 
+def must_be_last(tx: GradientTransformation) -> bool:
+    """Whether nothing may change the updates of a transformation any more."""
+    return _last(tx) is not None
+
+
 def _last(tx: GradientTransformation) -> GradientTransformation | None:
     """What must be last in a transformation, if anything."""
     inside = next(filter(None, map(_last, tx.children.values())), None)
-    return inside or (tx if has_readout(tx) else None)
+    return inside or (tx if has_readout(tx) or tx.place.last else None)
+
+
+def _may_follow_last(tx: GradientTransformation) -> bool:
+    """Whether a transformation only decides where parameters end, such as others."""
+    if tx.place.last or tx.place.keeps_updates:
+        return True
+    return bool(tx.children) and all(map(_may_follow_last, tx.children.values()))
 
 
 def with_steps(members: Mapping[str, GradientTransformation]) -> set[str]:

@@ -127,6 +127,7 @@ class Place(NamedTuple):
     """
 
     first: bool = False  # no member that changes the updates may come before it
+    last: bool = False  # none may come after it, except others that must be last
     keeps_updates: bool = False  # it returns the updates as they are
     # stepped(old state, new state): whether the gradients so far have made a step.
     stepped: Callable[[OptState, OptState], Any] | None = None

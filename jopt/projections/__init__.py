@@ -7,8 +7,8 @@ together. All computations are in float32 or wider and scaled, so that neither f
 nor numbers of 1e30 overflow. Each leaf is rounded once, to its own dtype. A point that
 is already in a ball, a box or a half-space is returned unchanged.
 
-To train under a constraint, project after the step: ``params =
-projection_simplex(apply_updates(params, updates))``.
+To train under a constraint, put `jopt.project` last in the chain:
+``chain(adam(1e-2), project(projection_simplex))``.
 """
 
 from jopt.values.page import public_page

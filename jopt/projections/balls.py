@@ -23,8 +23,10 @@ from jopt.tree.norms import norm
 from jopt.tree.paths import map_leaves
 from jopt.tree.reductions import size
 from jopt.values import arguments
+from jopt.values.registry import config_function
 
 
+@config_function
 def projection_l2_ball(tree: Any, scale: ArrayLike = 1) -> Any:
     """Return the nearest tree with ``||y||_2 <= scale``.
 
@@ -54,6 +56,7 @@ def projection_l2_ball(tree: Any, scale: ArrayLike = 1) -> Any:
     return map_leaves(lambda x: rounded_once(shortened, x, numbers=numbers), tree=tree)
 
 
+@config_function
 def projection_l2_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     """Return the nearest tree with ``||y||_2 = scale``.
 
@@ -82,6 +85,7 @@ def projection_l2_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     return map_leaves(lambda x: rounded_once(on_sphere, x, numbers=numbers), tree=tree)
 
 
+@config_function
 def projection_simplex(tree: Any, scale: ArrayLike = 1) -> Any:
     """Return the nearest tree with nonnegative elements whose sum is ``scale``.
 
@@ -108,6 +112,7 @@ def projection_simplex(tree: Any, scale: ArrayLike = 1) -> Any:
     )
 
 
+@config_function
 def projection_l1_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     """Return the nearest tree with ``||y||_1 = scale``.
 
@@ -138,6 +143,7 @@ def projection_l1_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
     )
 
 
+@config_function
 def projection_l1_ball(tree: Any, scale: ArrayLike = 1) -> Any:
     """Return the nearest tree with ``||y||_1 <= scale``.
 

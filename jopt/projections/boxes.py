@@ -12,8 +12,10 @@ from jax.typing import ArrayLike
 from jopt.tree.dtypes import rounded_once
 from jopt.tree.paths import leaves_with_names, map_leaves
 from jopt.values import arguments
+from jopt.values.registry import config_function
 
 
+@config_function
 def projection_non_negative(tree: Any) -> Any:
     """Return the nearest tree without negative elements: ``max(x, 0)``.
 
@@ -33,6 +35,7 @@ def projection_non_negative(tree: Any) -> Any:
     return map_leaves(lambda x: rounded_once(jax.nn.relu, x), tree=tree)
 
 
+@config_function
 def projection_box(tree: Any, lower: Any, upper: Any) -> Any:
     """Return the nearest tree with ``lower <= y <= upper``.
 
@@ -60,6 +63,7 @@ def projection_box(tree: Any, lower: Any, upper: Any) -> Any:
     )
 
 
+@config_function
 def projection_hypercube(tree: Any, scale: Any = 1) -> Any:
     """Return the nearest tree with ``0 <= y <= scale``.
 
@@ -82,6 +86,7 @@ def projection_hypercube(tree: Any, scale: Any = 1) -> Any:
     return projection_box(tree, 0, scale)
 
 
+@config_function
 def projection_linf_ball(tree: Any, scale: ArrayLike = 1) -> Any:
     """Return the nearest tree with ``|y_i| <= scale`` for every element.
 
@@ -118,5 +123,6 @@ def real_only(tree: Any) -> None:
     for path, x in leaves_with_names(tree):
         if jnp.iscomplexobj(x):
             raise TypeError(
-                f"leaf {path!r} is complex, but this projection needs real numbers"
+                f"leaf {path!r} has dtype {jnp.result_type(x)}, but this projection "
+                "needs real numbers"
             )

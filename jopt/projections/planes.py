@@ -16,8 +16,10 @@ from jopt.tree.paths import map_leaves
 from jopt.tree.reductions import vdot
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
+from jopt.values.registry import config_function
 
 
+@config_function
 def projection_vector(x: Any, a: Any) -> Any:
     """Return the nearest multiple of ``a``: ``<a, x> / <a, a> a``; zero if ``a`` is 0.
 
@@ -46,6 +48,7 @@ def projection_vector(x: Any, a: Any) -> Any:
     )
 
 
+@config_function
 def projection_hyperplane(x: Any, a: Any, b: ArrayLike) -> Any:
     """Return the nearest tree with ``<a, y> = b``.
 
@@ -68,6 +71,7 @@ def projection_hyperplane(x: Any, a: Any, b: ArrayLike) -> Any:
     return _moved(x, _quotient(offset, square, minus=vdot(a, x)), a)
 
 
+@config_function
 def projection_halfspace(x: Any, a: Any, b: ArrayLike) -> Any:
     """Return the nearest tree with ``<a, y> <= b``, or ``Re <a, y> <= b`` if complex.
 

@@ -54,7 +54,10 @@ from .agreement import (
     cautious as cautious,
     gradient_sign as gradient_sign,
 )
-from .constraints import keep_params_nonnegative as keep_params_nonnegative
+from .constraints import (
+    keep_params_nonnegative as keep_params_nonnegative,
+    project as project,
+)
 from .noise import add_noise as add_noise
 from .per_example import aggregate as aggregate
 from .dense_rows import densify as densify

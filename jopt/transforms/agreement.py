@@ -28,10 +28,10 @@ import jax.numpy as jnp
 
 from jopt.core.chain import as_transformation
 from jopt.core.changing_numbers import NO_STATE
-from jopt.core.eval_params import has_readout
 from jopt.core.factory import transformation
 from jopt.core.leafwise import Leafwise, leafwise
 from jopt.core.leaves import Leaves
+from jopt.core.order import must_be_last
 from jopt.core.transformation import GradientTransformation
 from jopt.core.treatment import Treatment
 from jopt.values import arguments
@@ -162,10 +162,11 @@ def _gated(
     name: str, inner: GradientTransformation, gate: Gate
 ) -> GradientTransformation:
     """Return ``inner`` with ``gate(gradient, update)`` applied to each leaf."""
-    if has_readout(inner):
+    if must_be_last(inner):
         raise ValueError(
-            f"{name} changes the steps of inner, so an average inside it is not an "
-            f"average of the parameters. Put it after {name} in a chain. Got {inner!r}"
+            f"{name} changes the steps of inner, so an average or a projection inside "
+            f"it is not one of the parameters. Put it after {name} in a chain. Got "
+            f"{inner!r}"
         )
     if isinstance(inner, Leafwise):
         return _gated_leafwise(name, inner, gate)

@@ -34,7 +34,13 @@ POLAR_EXPRESS = [
     (2.2970369, -1.6366256, 0.4002628),
 ]
 
-TRIPLES = {"simple": SIMPLE, "polar_express": POLAR_EXPRESS}
+NEWTON_SCHULZ = [(2.0, -1.5, 0.5)] * 12
+
+TRIPLES = {
+    "simple": SIMPLE,
+    "polar_express": POLAR_EXPRESS,
+    "newton_schulz": NEWTON_SCHULZ,
+}
 
 
 def orthogonal(u: Array, ns_coeffs: str, eps: float = 0.0) -> Array:
@@ -138,6 +144,7 @@ CASES = [
 
 WITHOUT_ROW = {
     "scale_by_muon": "for matrices only; the rows of muon",
+    "scale_by_polar": "for matrices only; scale_by_muon without its momentum",
 }
 
 # Keras adds its eps to the norm of a sum, which is 1 / (1 - 0.95) times our average,
@@ -297,6 +304,28 @@ def test_the_magnitude_of_the_gradient_does_not_matter(factor: float) -> None:
     power = 2.0 ** round(np.log2(factor))
     chex.assert_trees_all_equal(update(tx, g * power), expected)
     chex.assert_trees_all_equal(update(tx, 0 * g), 0 * g)
+
+
+def test_the_norm_can_be_that_of_an_exact_iteration() -> None:
+    g = jnp.asarray(np.stack([random(5, 7), 3 * random(5, 7, seed=1)]), jnp.float32)
+    found = update(jopt.scale_by_muon(axes="bio", renormalize=True), g)
+    plain = update(jopt.scale_by_muon(axes="bio"), g)
+    norms = jnp.linalg.norm(found, axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(norms, np.sqrt(5), rtol=1e-6)
+    ratio = found / plain  # one number for each matrix
+    np.testing.assert_allclose(ratio, ratio[:, :1, :1] * np.ones((2, 5, 7)), rtol=1e-4)
+
+
+def test_without_momentum_it_is_the_iteration_alone() -> None:
+    g, halves = jnp.asarray(random(5, 7), jnp.float32), jopt.linear_schedule(0, 1, 2)
+    for options in ({"eps": 0.1}, {"consistent_rms": halves}, {"shape_scale": "kj"}):
+        tx = jopt.scale_by_muon(beta=0.0, **options)
+        alone = jopt.scale_by_polar(**options)
+        state, own = tx.init(g), alone.init(g)
+        for _ in range(2):
+            expected, state = tx.update(g, state)
+            found, own = alone.update(g, own)
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_eps_makes_it_matter() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jopt
+from tests.algorithms.matrix_problem import POLAR_EXPRESS, close_to_golden
 from tests.algorithms.test_muon import muon
 from tests.laws.case import Case
 from tests.parity.row import torch_like
@@ -28,6 +29,7 @@ CASES = [
 
 WITHOUT_ROW = {
     "normalize_neurons": "for orthogonal matrices only; a row of muon",
+    "normuon": "muon with normalize_neurons after it",
 }
 
 KERNEL = {"leaves": ("kernel",)}
@@ -49,3 +51,17 @@ ROWS = (
         **KERNEL,
     ),
 )
+
+
+def test_the_recipe_takes_the_steps_of_the_authors() -> None:
+    tx = jopt.normuon(
+        0.02,
+        POLAR_EXPRESS,
+        weight_decay=0.01,
+        nesterov=False,
+        shape_scale="spectral",
+    )
+    close_to_golden("normuon", tx)
+    after = jopt.normalize_neurons(b2=0.9)
+    same = jopt.muon(0.1, adam_b2=0.95, after=after)
+    assert jopt.normuon(0.1, b2=0.9).init({}).keys() == same.init({}).keys()

@@ -16,6 +16,7 @@ import pytest
 import jopt
 from jopt.testing.comparison import types
 from jopt.testing.problem import as_dtype, draw
+from tests.algorithms.matrix_problem import close_to_golden
 from tests.parity.row import torch_like
 from tests.twins.base import Array, Scalar, at, double, steps
 
@@ -50,6 +51,7 @@ def sophia(
 WITHOUT_ROW = {
     "scale_by_sophia": "takes the loss",
     "sophia": "takes the loss",
+    "sophia_g": "takes the loss",
 }
 
 ROWS = (
@@ -229,3 +231,17 @@ def test_it_descends_a_badly_scaled_quadratic() -> None:
 
     (final, _), _ = jax.lax.scan(body, (params, tx.init(params)), length=400)
     assert float(jnp.max(jnp.abs(final["w"]))) < 1e-2
+
+
+def test_the_recipe_in_the_authors_numbers_takes_their_steps() -> None:
+    """Their estimate is the square of the gradient that it is given."""
+
+    def extra(grads: Any) -> dict[str, Any]:
+        def loss(params: Any, key: Any) -> Any:
+            return jopt.tree.vdot(grads, params)
+
+        return {"obj_fn": loss}
+
+    close_to_golden("sophia_g", jopt.sophia_g(0.02, batch_size=20.0), extra=extra)
+    with pytest.raises(TypeError, match="only one of rho and batch_size"):
+        jopt.sophia_g(0.1, rho=jopt.tunable(0.1), batch_size=jopt.tunable(2.0))

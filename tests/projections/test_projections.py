@@ -286,7 +286,7 @@ def test_complex_leaves_are_projected_by_their_absolute_values() -> None:
             jnp.angle(found["z"])[:1], jnp.angle(x["z"])[:1], rtol=1e-6
         )
     for project in (projection_non_negative, projection_simplex, projection_hypercube):
-        with pytest.raises(TypeError, match="leaf 'z' is complex"):
+        with pytest.raises(TypeError, match="leaf 'z' has dtype complex64"):
             project(x)
 
 

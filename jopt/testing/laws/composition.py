@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jopt.core.apply import apply_updates
 from jopt.core.chain import chain
 from jopt.core.eval_params import has_readout
+from jopt.core.order import must_be_last
 from jopt.core.transformation import GradientTransformation
 from jopt.testing import comparison, needs
 from jopt.testing.law import Skipped, law
@@ -41,7 +42,7 @@ FIX = (
 
 def in_order(tx: Any, *others: Any) -> list[Any]:
     """An optimizer and members that change its updates, if they may come after it."""
-    return [*others, tx] if has_readout(tx) else [tx, *others]
+    return [*others, tx] if must_be_last(tx) else [tx, *others]
 
 
 # Around anything, these change nothing of the first steps.
