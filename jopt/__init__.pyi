@@ -210,6 +210,7 @@ from .algorithms.hyperball import (
     hyperball as hyperball,
     muon_h as muon_h,
     scale_by_hyperball as scale_by_hyperball,
+    soap_h as soap_h,
 )
 from .algorithms.norm_control import (
     match_rms as match_rms,

@@ -33,6 +33,7 @@ from jopt.algorithms.matrices import Axes, sizes
 from jopt.algorithms.muon import scale_by_muon
 from jopt.algorithms.norm_control import layouts_of, nonzero, norms, times
 from jopt.algorithms.polar import CoefficientsName
+from jopt.algorithms.soap import Statistics, scale_by_soap
 from jopt.core.chain import as_transformation, chain
 from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leaves import Leaves
@@ -294,4 +295,81 @@ def adam_h(
     rate = learning_rate if adam_learning_rate is None else adam_learning_rate
     others = adamw(rate, b1, b2, eps, mu_dtype=mu_dtype, weight_decay=adam_weight_decay)
     direction = scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype)
+    return hyperball(direction, learning_rate, others=others, hidden=hidden, axes=axes)
+
+
+@transformation
+def soap_h(
+    learning_rate: ScalarOrSchedule = 0.018,
+    b1: ScalarOrSchedule = 0.95,
+    b2: ScalarOrSchedule = 0.9,
+    eps: ScalarOrSchedule = 1e-8,
+    mu_dtype: StorageDtype | None = None,
+    *,
+    shampoo_beta: ScalarOrSchedule | None = None,
+    precondition_frequency: int = 1,
+    max_dim: int = 10_000,
+    statistics: Statistics = "shampoo",
+    staggered: bool = True,
+    adam_b1: ScalarOrSchedule = 0.8,
+    adam_b2: ScalarOrSchedule = 0.95,
+    adam_weight_decay: ScalarOrSchedule = 0.0,
+    adam_learning_rate: ScalarOrSchedule | None = None,
+    hidden: Mask = None,
+    axes: Axes = None,
+    mesh_axis: str | None = None,
+) -> GradientTransformation:
+    """SOAP-H: SOAP's direction, at constant norms of the hidden matrices.
+
+        W <- R (W - learning_rate R u / |u|) / |…|,   R = |W_0|
+
+    The moments are not corrected for their start at zero, which would only change the
+    size of u.
+
+    Args:
+      learning_rate: The ratio of update and matrix, >= 0; it decays to zero.
+      b1, b2, eps, mu_dtype, shampoo_beta: See `scale_by_soap`.
+      precondition_frequency: See `scale_by_soap`; 10 is much cheaper.
+      max_dim, staggered: See `scale_by_soap`.
+      statistics: ``"shampoo"``, or ``"kl"`` for KL-SOAP-H.
+      adam_b1, adam_b2, adam_weight_decay: See `muon`.
+      adam_learning_rate: Step size of the leaves that are not hidden matrices; None
+        means ``learning_rate``, which is large for AdamW.
+      hidden: See `muon`.
+      axes, mesh_axis: See `scale_by_muon`.
+
+    Returns:
+      A `partition` into ``"hyperball"`` and ``"adam"``, for real numbers; it needs
+      params. The first step moves no hidden matrix.
+
+    Raises:
+      ValueError: An argument is out of range, or a leaf of ``hidden`` is not a matrix.
+
+    Wen et al., "Hyperball optimization", 2026; the defaults are those of the NanoGPT
+    speedruns (track 3).
+
+    >>> import jopt
+    >>> tx, params = jopt.soap_h(0.018), {"hidden": jnp.eye(4)}
+    >>> params, _ = jopt.step(tx, params, tx.init(params), params)
+    >>> jnp.linalg.norm(params["hidden"])
+    Array(2., dtype=float32)
+    """
+    direction = scale_by_soap(
+        b1,
+        b2,
+        eps,
+        mu_dtype,
+        shampoo_beta=shampoo_beta,
+        precondition_frequency=precondition_frequency,
+        max_dim=max_dim,
+        statistics=statistics,
+        bias_correction=False,
+        staggered=staggered,
+        axes=axes,
+        mesh_axis=mesh_axis,
+    )
+    rate = learning_rate if adam_learning_rate is None else adam_learning_rate
+    others = adamw(
+        rate, adam_b1, adam_b2, mu_dtype=mu_dtype, weight_decay=adam_weight_decay
+    )
     return hyperball(direction, learning_rate, others=others, hidden=hidden, axes=axes)

@@ -57,6 +57,7 @@ CASES = [Case("muon_h", {"adam_learning_rate": 0.02})]
 
 WITHOUT_ROW = {
     "adam_h": "muon_h with the direction of scale_by_adam; a golden trajectory",
+    "soap_h": "hyperball around scale_by_soap, which is equal to its authors' code",
     "hyperball": "around a direction; what muon_h and adam_h are made of",
     "scale_by_hyperball": "the last member of hyperball",
 }
@@ -126,3 +127,20 @@ def test_nothing_may_change_the_updates_after_it() -> None:
     with pytest.raises(ValueError, match=r"Put scale_by_hyperball after 'add_decayed"):
         jopt.chain(jopt.muon_h(0.02), jopt.add_decayed_weights(0.1))
     jopt.chain(jopt.muon_h(0.02), jopt.params_ema(0.9))
+
+
+def test_soap_h_turns_matrices_by_soaps_direction() -> None:
+    rng = np.random.default_rng(0)
+    w, options = rng.normal(size=(6, 4)), {"b2": 0.9, "precondition_frequency": 1}
+    params, tx = {"w": jnp.float32(w)}, jopt.soap_h(0.1)
+    soap = jopt.scale_by_soap(**options, bias_correction=False)
+    state, soap_state = tx.init(params), soap.init(params)
+    for t in range(4):
+        grads = {"w": jnp.float32(rng.normal(size=(6, 4)))}
+        direction, soap_state = soap.update(grads, soap_state)
+        u = np.asarray(direction["w"], np.float64)
+        if t:
+            w = w - 0.1 * np.linalg.norm(w) * u / np.linalg.norm(u)
+            w *= np.linalg.norm(params["w"]) / np.linalg.norm(w)
+        params, state = jopt.step(tx, grads, state, params)
+        np.testing.assert_allclose(params["w"], w, rtol=2e-5, atol=1e-6)
