@@ -69,8 +69,8 @@ from .values.config import to_config as to_config, from_config as from_config
 
 # Optimizers: SGD and its kin.
 from .algorithms.sgd import sgd as sgd, noisy_sgd as noisy_sgd
-from .algorithms.shampoo import scale_by_shampoo as scale_by_shampoo, shampoo as shampoo
 from .algorithms.sign import sign_sgd as sign_sgd, signum as signum
+from .algorithms.lbfgs import lbfgs as lbfgs, scale_by_lbfgs as scale_by_lbfgs
 from .algorithms.lion import lion as lion, scale_by_lion as scale_by_lion
 from .algorithms.rprop import rprop as rprop, scale_by_rprop as scale_by_rprop
 from .algorithms.asgd import asgd as asgd
@@ -128,10 +128,6 @@ from .algorithms.simplified_ademamix import (
     simplified_ademamix as simplified_ademamix,
     scale_by_simplified_ademamix as scale_by_simplified_ademamix,
 )
-from .algorithms.kl import (
-    kl_shampoo as kl_shampoo,
-    scale_by_kl_shampoo as scale_by_kl_shampoo,
-)
 from .algorithms.lamb import (
     lamb as lamb,
     scale_by_decayed_trust_ratio as scale_by_decayed_trust_ratio,
@@ -140,7 +136,6 @@ from .algorithms.novograd import (
     novograd as novograd,
     scale_by_novograd as scale_by_novograd,
 )
-from .algorithms.splus import scale_by_splus as scale_by_splus, splus as splus
 from .algorithms.stable_adamw import (
     stable_adamw as stable_adamw,
     scale_by_stable_adamw as scale_by_stable_adamw,
@@ -189,6 +184,12 @@ from .algorithms.soap import (
     scale_by_soap as scale_by_soap,
     soap as soap,
 )
+from .algorithms.shampoo import scale_by_shampoo as scale_by_shampoo, shampoo as shampoo
+from .algorithms.kl import (
+    kl_shampoo as kl_shampoo,
+    scale_by_kl_shampoo as scale_by_kl_shampoo,
+)
+from .algorithms.splus import scale_by_splus as scale_by_splus, splus as splus
 from .algorithms.muon import (
     muon as muon,
     scale_by_muon as scale_by_muon,
@@ -322,6 +323,11 @@ from .gradients.looksam import looksam as looksam
 from .gradients.micro_batch import micro_batch as micro_batch
 from .gradients.row_sparse import sparse_value_and_grad as sparse_value_and_grad
 from .gradients.scaled import scale_gradient as scale_gradient
+from .gradients.searched_steps import (
+    scale_by_backtracking_linesearch as scale_by_backtracking_linesearch,
+    scale_by_zoom_linesearch as scale_by_zoom_linesearch,
+    value_and_grad_from_state as value_and_grad_from_state,
+)
 from .gradients.second_order import (
     hvp as hvp,
     hessian_diag as hessian_diag,
