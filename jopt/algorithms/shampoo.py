@@ -122,7 +122,7 @@ def scale_by_shampoo(
     decomposition. A root that is not finite is not used, and its predecessor kept.
 
     >>> import jopt
-    >>> tx, g = jopt.scale_by_shampoo(start_step=1), jnp.array([[3.0, 0], [0, 0.01]])
+    >>> tx, g = jopt.scale_by_shampoo(start_step=1), jnp.array([[3.0, 0], [0, 0.1]])
     >>> tx.update(g, tx.init(g))[0].round(2)
     Array([[1., 0.],
            [0., 1.]], dtype=float32)

@@ -12,6 +12,7 @@ from .weight_decay import (
     cautious_weight_decay as cautious_weight_decay,
     independent_weight_decay as independent_weight_decay,
     corrected_weight_decay as corrected_weight_decay,
+    step_then_decay as step_then_decay,
 )
 from .proximal import proximal_decay as proximal_decay
 from .momentum import (

@@ -77,7 +77,7 @@ CASES = [
     Case(
         "shampoo",
         {
-            "eps": 0.1,
+            "eps": 1.0,
             "weight_decay": 0.1,
             "start_step": 2,
             "precondition_frequency": 3,
