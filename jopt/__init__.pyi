@@ -180,6 +180,7 @@ from .algorithms.galore import galore as galore, scale_by_galore as scale_by_gal
 # Optimizers: matrices and curvature.
 from .algorithms.muon import muon as muon, scale_by_muon as scale_by_muon
 from .algorithms.normuon import normalize_neurons as normalize_neurons
+from .algorithms.psgd import psgd_kron as psgd_kron, scale_by_kron as scale_by_kron
 from .algorithms.sophia import (
     gauss_newton_bartlett as gauss_newton_bartlett,
     hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
