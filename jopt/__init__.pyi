@@ -219,6 +219,7 @@ from .algorithms.norm_control import (
     radial_brake as radial_brake,
     relative_norm as relative_norm,
 )
+from .algorithms.psgd import psgd_kron as psgd_kron, scale_by_kron as scale_by_kron
 from .algorithms.sophia import (
     gauss_newton_bartlett as gauss_newton_bartlett,
     hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,

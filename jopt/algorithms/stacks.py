@@ -101,8 +101,15 @@ def split(stack: Any, n: int) -> list[Any]:
     return [jax.tree.map(lambda x, i=i: part(x, i), stack) for i in range(n)]
 
 
-def stacks(rows: Sequence[Any], mesh_axis: str | None = None) -> list[list[int]]:
+def stacks(
+    rows: Sequence[Any], mesh_axis: str | None = None, most_leaves: int = _MOST_LEAVES
+) -> list[list[int]]:
     """Return the positions of the rows that `together` stacks, stack by stack.
+
+    Args:
+      rows: See `together`.
+      mesh_axis: See `stacked`.
+      most_leaves: The most leaves of a stack, for each device along ``mesh_axis``.
 
     >>> stacks([np.ones((1, 2, 2)), np.ones((1, 3, 3)), np.ones((1, 2, 2))])
     [[0, 2], [1]]
@@ -114,7 +121,7 @@ def stacks(rows: Sequence[Any], mesh_axis: str | None = None) -> list[list[int]]
     devices, found = devices_along(mesh_axis), []
     for group in groups.values():
         n, numbers = len(group), max(x.size for x in jax.tree.leaves(rows[group[0]]))
-        most = max(1, min(_MOST_LEAVES, _MOST_NUMBERS // max(1, numbers))) * devices
+        most = max(1, min(most_leaves, _MOST_NUMBERS // max(1, numbers))) * devices
         # Stacks of one size share a trace, so a divisor of n is worth a smaller stack.
         size = next((k for k in range(most, most // 2, -1) if n % k == 0), most)
         found += [group[i : i + size] for i in range(0, n, size)]
