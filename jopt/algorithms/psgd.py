@@ -20,8 +20,8 @@ and numbers these are.
 State: ``4 (1 + (m^2 + n^2) / (m n))`` bytes per float32 parameter of an (m, n) matrix,
 8 of a vector. It suits all weights, also embeddings, whose large side gets a diagonal
 factor with ``memory_save_mode="one_diag"``. Settings: a third of Adam's learning rate,
-0.0003 to 0.001, with up to three times its weight decay. A fit costs about as much as
-Muon's iteration; by default all of the first 500 steps fit and later every 33rd.
+0.0003 to 0.001, with up to three times its weight decay. A step that fits costs two to
+three times one that does not; all of the first 500 steps fit, and later every 34th.
 """
 
 from __future__ import annotations
