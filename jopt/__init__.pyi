@@ -200,6 +200,7 @@ from .algorithms.muon_squared import (
     scale_by_muon_squared as scale_by_muon_squared,
 )
 from .algorithms.adamuon import adamuon as adamuon
+from .algorithms.qk_clip import qk_clip as qk_clip
 from .algorithms.scion import scion as scion, scale_by_lmo as scale_by_lmo
 from .algorithms.dion2 import dion2 as dion2, scale_by_dion2 as scale_by_dion2
 from .algorithms.normuon import (
