@@ -19,6 +19,7 @@ from jax import lax
 
 from jopt import tree
 from jopt.core.leafwise import zeros
+from jopt.core.leaves import wide
 
 
 class Pairs(NamedTuple):
@@ -82,21 +83,29 @@ def remember(
     # A product of subnormal size has no reciprocal. False for NaN.
     positive = (curvature > limits.eps * bound) & (curvature >= limits.tiny)
     stored = positive & ~jnp.asarray(unless) & jnp.isfinite(bound)
+    weight = 1 / jnp.where(stored, curvature, 1)
+    return put(pairs, step, change, weight, stored), stored
+
+
+def put(pairs: Pairs, step: Any, change: Any, weight: Any, condition: Any) -> Pairs:
+    """Store a pair in the place of the oldest one, if the condition is true.
+
+    >>> put(no_pairs(2, 0.0), jnp.ones(()), jnp.ones(()), 3.0, jnp.array(True)).weights
+    Array([3., 0.], dtype=float32)
+    """
     place = pairs.count % pairs.weights.shape[0]
 
-    def put(rows, row):
+    def store(rows, row):
         old = lax.dynamic_index_in_dim(rows, place, keepdims=False)
-        row = jnp.where(stored, row.astype(rows.dtype), old)
+        row = jnp.where(condition, jnp.asarray(row, rows.dtype), old)
         return lax.dynamic_update_index_in_dim(rows, row, place, 0)
 
-    weight = 1 / jnp.where(stored, curvature, 1)
-    pairs = Pairs(
-        count=pairs.count + stored.astype(jnp.int32),
-        steps=jax.tree.map(put, pairs.steps, step),
-        changes=jax.tree.map(put, pairs.changes, change),
-        weights=put(pairs.weights, weight),
+    return Pairs(
+        count=pairs.count + condition.astype(jnp.int32),
+        steps=jax.tree.map(store, pairs.steps, step),
+        changes=jax.tree.map(store, pairs.changes, change),
+        weights=store(pairs.weights, weight),
     )
-    return pairs, stored
 
 
 def inverse_curvature(step: Any, change: Any) -> jax.Array:
@@ -127,8 +136,8 @@ def inverse_hessian_times(pairs: Pairs, scale: Any, vector: Any) -> Any:
     vector, treedef = jax.tree.flatten(vector)
     steps = treedef.flatten_up_to(pairs.steps)
     changes = treedef.flatten_up_to(pairs.changes)
-    vector = [g.astype(s.dtype) for g, s in zip(vector, steps, strict=True)]
-    size = pairs.weights.shape[0]
+    vector = [wide(g) for g in vector]
+    size, width = pairs.weights.shape[0], pairs.weights.dtype
     ages = jnp.arange(size, dtype=jnp.int32)
     newest_first = (pairs.count - 1 - ages) % size
 
@@ -136,12 +145,12 @@ def inverse_hessian_times(pairs: Pairs, scale: Any, vector: Any) -> Any:
         return [lax.dynamic_index_in_dim(x, i, keepdims=False) for x in rows]
 
     def back(q, i):
-        part = pairs.weights[i] * dot(row(steps, i), q)
+        part = pairs.weights[i] * dot(row(steps, i), q).astype(width)
         return _plus(q, -part, row(changes, i)), part
 
     def forth(r, i_and_part):
         i, part = i_and_part
-        other = pairs.weights[i] * dot(row(changes, i), r)
+        other = pairs.weights[i] * dot(row(changes, i), r).astype(width)
         return _plus(r, part - other, row(steps, i)), None
 
     vector, parts = lax.scan(back, vector, newest_first)
@@ -176,4 +185,7 @@ def _width(whole: Any) -> Any:
 
 
 def _plus(x: list[jax.Array], factor: jax.Array, y: list[jax.Array]) -> list[jax.Array]:
-    return [a + factor.astype(a.dtype) * b for a, b in zip(x, y, strict=True)]
+    return [
+        a + factor.astype(a.dtype) * b.astype(a.dtype)
+        for a, b in zip(x, y, strict=True)
+    ]

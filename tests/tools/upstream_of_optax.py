@@ -26,16 +26,14 @@ from tests.tools.upstream import Case, commit, environment, read, rows
 PAGE = ROOT / "tests" / "parity" / "upstream_optax.md"
 # Not about the public functions: examples, and private helpers.
 LEFT_OUT = ("examples", "docs", "optax/experimental")
-LATER = "L-BFGS and line searches are not here yet."
 # What differs on purpose, by expressions that match "file::test".
 REASONS = {
-    r"LBFGS|lbfgs|inesearch": LATER,
     r"alias_test.py::AliasTest::test_explicit_dtype2[4-9]": "A complex parameter keeps "
     "a complex momentum; optax drops its imaginary part.",
     r"test_lion_invalid_mode_raises": "Other words: the ValueError has a message of "
     "jopt's own.",
-    r"test_mask_compatible_callable_pytree|HelpersTest|MultiNormalDiag|_cond_fun": "It "
-    "tests what is private in optax.",
+    r"test_mask_compatible_callable_pytree|HelpersTest|MultiNormalDiag|_cond_fun|"
+    r"_extract_fns_kwargs": "It tests what is private in optax.",
     r"_muon_test.py::MuonTest::test_(reshape|newton_schulz)": "It tests what is "
     "private in optax.",
     r"_common_test.py::ContribTest::test_optimizers_can_be_wrapped": "A number from "
@@ -74,11 +72,8 @@ def reason(case: Case) -> str | None:
 
 
 def outcomes(found: Iterable[Case]) -> collections.Counter[str]:
-    """How many tests passed, differ, wait for what is not here yet, and failed."""
-    return collections.Counter(
-        "later" if reason(x) == LATER else "different" if reason(x) else x.outcome
-        for x in found
-    )
+    """How many tests passed, differ, and failed."""
+    return collections.Counter("different" if reason(x) else x.outcome for x in found)
 
 
 def table(ran: list[Case]) -> str:
@@ -89,9 +84,9 @@ def table(ran: list[Case]) -> str:
     lines = []
     for group, found in (dict(groups) | {"all": ran}).items():
         count = outcomes(found)
-        kinds = ("passed", "different", "later", "failed")
+        kinds = ("passed", "different", "failed")
         lines.append((group, len(found), *(count[x] for x in kinds)))
-    return rows([("file", "tests", "passed", "different", "later", "failed"), *lines])
+    return rows([("file", "tests", "passed", "different", "failed"), *lines])
 
 
 def differences(ran: list[Case]) -> str:
@@ -116,8 +111,7 @@ Written by `python -m tests.tools.upstream_of_optax CHECKOUT`, with jax {jax} an
 checkout of optax {optax} at {commit}.
 
 optax's own tests, with `jopt.interop.optax` in the place of optax and of each of its
-modules, of those that optax itself passes here. "later" are tests of L-BFGS and line
-searches, whose names raise an error that says so.
+modules, of those that optax itself passes here.
 
 {table}
 Different on purpose:

@@ -23,15 +23,7 @@ DOOR = "jopt.interop.optax"
 PUBLIC = (
     *("", ".contrib", ".losses", ".schedules", ".transforms", ".tree", ".tree_utils"),
     *(".projections", ".second_order", ".assignment", ".perturbations"),
-    *(".microbatching", ".numerics", ".injecting"),
-)
-
-
-# What jopt does not have yet. Some tests call these when they are imported, so what
-# fails is the use of the result.
-LATER = (
-    *("lbfgs", "scale_by_lbfgs", "scale_by_backtracking_linesearch"),
-    *("scale_by_zoom_linesearch", "zoom_linesearch"),
+    *(".microbatching", ".numerics", ".injecting", ".linesearch"),
 )
 
 
@@ -53,16 +45,6 @@ def _file(name: str) -> Any:
     return module
 
 
-def later(name: str) -> Any:
-    """A factory of transformations that raise NotImplementedError."""
-    base = importlib.import_module(f"{DOOR}.base")
-
-    def fail(*args, **kwargs):
-        raise NotImplementedError(name)
-
-    return lambda *args, **kwargs: base.GradientTransformationExtraArgs(fail, fail)
-
-
 class Module(types.ModuleType):
     """A module of optax: the names of the door."""
 
@@ -76,8 +58,6 @@ class Module(types.ModuleType):
         submodule = sys.modules.get(f"{self.__name__}.{name}")
         if submodule is not None:
             return submodule
-        if name in LATER:
-            return later(name)
         for module in self.__dict__["door"]:
             if name in dir(module) or name in vars(module):
                 return getattr(module, name)
