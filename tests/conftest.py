@@ -39,6 +39,7 @@ NUMBERS = {
     "laws",
     "layers",
     "learning_rate",
+    "least_squares",
     "linear_algebra",
     "loss_scale",
     "muon",
