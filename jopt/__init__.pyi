@@ -274,6 +274,7 @@ from .transforms.per_example import aggregate as aggregate
 from .transforms.dense_rows import densify as densify
 
 # Solvers: until a function is at its minimum.
+from .solvers.minimization import minimize as minimize
 from .solvers.least_squares import (
     levenberg_marquardt as levenberg_marquardt,
     gauss_newton as gauss_newton,

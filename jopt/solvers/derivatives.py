@@ -24,7 +24,9 @@ DENSE = 512  # elements up to which the Hessian is made, and factorized
 
 
 def with_derivatives(
-    solve: Callable[..., MinimizeResult], fun: Callable[..., Any]
+    solve: Callable[..., MinimizeResult],
+    fun: Callable[..., Any],
+    evaluate: Callable[..., Any] | None = None,
 ) -> Callable[..., MinimizeResult]:
     """Give a solver derivatives with respect to what it solves for.
 
@@ -32,11 +34,14 @@ def with_derivatives(
       solve: ``solve(x, args, box, numbers) -> result`` of vectors. ``box`` is
         ``(lower, upper)``, or None; ``numbers`` say when to stop.
       fun: ``fun(x, args) -> (value, aux)``, which is minimized.
+      evaluate: A better ``jax.value_and_grad(fun, has_aux=True)``, if there is one.
 
     Returns:
       The same function. Where it starts and when it stops have no derivatives.
     """
     solution = jax.custom_jvp(solve)
+    if evaluate is None:
+        evaluate = jax.value_and_grad(fun, has_aux=True)
 
     @solution.defjvp
     def _(primals, tangents):
@@ -46,7 +51,7 @@ def with_derivatives(
         x = result.params
 
         def gradient(x, args):
-            return jax.grad(fun, has_aux=True)(x, args)[0]
+            return evaluate(x, args)[1]
 
         def hessian(v):
             return jax.jvp(lambda x: gradient(x, args), (x,), (v,))[1]

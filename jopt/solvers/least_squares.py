@@ -26,7 +26,7 @@ from jax import lax
 
 from jopt.solvers.derivatives import with_derivatives
 from jopt.solvers.problem import Vector, checked_function, tolerance
-from jopt.solvers.results import MinimizeResult, Status
+from jopt.solvers.results import MinimizeResult, Status, first_status
 from jopt.values import arguments
 
 
@@ -315,7 +315,7 @@ def _search(
         x, value, r, grad, factor = lax.cond(better, take, stay)
         length = jnp.linalg.norm(p)
         tried = s.tried + 1
-        status = _status(
+        status = first_status(
             {
                 Status.NOT_FINITE: first & ~jnp.isfinite(value + jnp.sum(grad)),
                 Status.GTOL: better & (jnp.max(jnp.abs(grad)) <= gtol),
@@ -348,15 +348,6 @@ def _search(
         status=end.status,
         iterations=end.taken,
         evaluations=end.tried + 1,
-    )
-
-
-def _status(reasons: dict[Status, jax.Array]) -> jax.Array:
-    """The first reason to stop that holds, or that there is none."""
-    return jnp.select(
-        list(reasons.values()),
-        [jnp.int32(status) for status in reasons],
-        jnp.int32(Status.RUNNING),
     )
 
 

@@ -94,9 +94,8 @@ class Vector:
                 f"the {name} bounds must be a number or a tree like x0 "
                 f"({self.treedef}), got {abbreviated(bound)}: {error}"
             ) from None
-        paths = [path for path, _ in tree.leaves_with_names(self.whole, none=True)]
         parts = []
-        for path, shape, value in zip(paths, shapes, values, strict=True):
+        for path, shape, value in zip(self._paths(), shapes, values, strict=True):
             if shape is None:
                 continue
             value = jnp.asarray(nowhere if value is None else value, self.dtype)
@@ -107,6 +106,24 @@ class Vector:
                 )
             parts.append(jnp.broadcast_to(value, shape).ravel())
         return jnp.concatenate(parts)
+
+    def in_order(self, lower: jax.Array, upper: jax.Array) -> None:
+        """Raise if a lower bound is known to be above its upper bound."""
+        if isinstance(lower, Tracer) or isinstance(upper, Tracer):
+            return
+        wrong = np.flatnonzero(~(np.asarray(lower) <= np.asarray(upper)))
+        if wrong.size:
+            i, start = int(wrong[0]), 0
+            for path, x in zip(self._paths(), self.leaves, strict=True):
+                if x is not None and i < start + x.size:
+                    raise ValueError(
+                        f"x0 leaf {path!r}, element {i - start}: the lower bound "
+                        f"{lower[i]} is not <= the upper bound {upper[i]}"
+                    )
+                start += 0 if x is None else x.size
+
+    def _paths(self) -> list[str]:
+        return [path for path, _ in tree.leaves_with_names(self.whole, none=True)]
 
 
 def checked_function(solver: str, name: str, fun: Any, args: Any) -> tuple[Any, ...]:
@@ -152,7 +169,8 @@ def tolerance(name: str, value: Any, default: float, dtype: Any) -> Any:
     return value
 
 
-def no_traced_callback(x0: Any) -> None:
+def not_traced(x0: Any) -> None:
+    """Raise if a run with a callback is inside a transformation of JAX."""
     if any(isinstance(x, Tracer) for x in jax.tree.leaves(x0)):
         raise TypeError(
             "minimize with a callback runs step by step, outside of jit, grad and "

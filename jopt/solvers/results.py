@@ -6,6 +6,7 @@ import enum
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -60,3 +61,12 @@ class MinimizeResult(NamedTuple):
         """Why it stopped, in words; an array of texts after ``vmap``."""
         texts = np.vectorize(lambda i: MESSAGES[Status(i)], otypes=[object])
         return texts(self.status)[()]
+
+
+def first_status(reasons: dict[Status, jax.Array]) -> jax.Array:
+    """The first reason to stop that holds, or that there is none."""
+    return jnp.select(
+        list(reasons.values()),
+        [jnp.int32(status) for status in reasons],
+        jnp.int32(Status.RUNNING),
+    )
