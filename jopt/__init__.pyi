@@ -70,6 +70,7 @@ from .values.config import to_config as to_config, from_config as from_config
 # Optimizers: SGD and its kin.
 from .algorithms.sgd import sgd as sgd, noisy_sgd as noisy_sgd
 from .algorithms.sign import sign_sgd as sign_sgd, signum as signum
+from .algorithms.lbfgs import lbfgs as lbfgs, scale_by_lbfgs as scale_by_lbfgs
 from .algorithms.lion import lion as lion, scale_by_lion as scale_by_lion
 from .algorithms.rprop import rprop as rprop, scale_by_rprop as scale_by_rprop
 from .algorithms.asgd import asgd as asgd
@@ -287,6 +288,11 @@ from .gradients.looksam import looksam as looksam
 from .gradients.micro_batch import micro_batch as micro_batch
 from .gradients.row_sparse import sparse_value_and_grad as sparse_value_and_grad
 from .gradients.scaled import scale_gradient as scale_gradient
+from .gradients.searched_steps import (
+    scale_by_backtracking_linesearch as scale_by_backtracking_linesearch,
+    scale_by_zoom_linesearch as scale_by_zoom_linesearch,
+    value_and_grad_from_state as value_and_grad_from_state,
+)
 from .gradients.second_order import (
     hvp as hvp,
     hessian_diag as hessian_diag,

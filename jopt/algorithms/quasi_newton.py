@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from jopt import tree
+from jopt.core.leafwise import zeros
 
 
 class Pairs(NamedTuple):
@@ -40,10 +41,11 @@ def no_pairs(memory_size: int, params: Any) -> Pairs:
     (5, 3)
     """
 
+    slot = zeros()  # sharded as the parameter is
+
     def buffer(p):
-        # From p rather than from its shape, so that the buffer is sharded as p is.
-        row = jnp.zeros_like(p, dtype=tree.compute_dtype(jnp.result_type(p)))
-        return jnp.broadcast_to(row, (memory_size, *row.shape)).copy()
+        row = slot.init(p)
+        return jnp.broadcast_to(row, (memory_size, *row.shape))
 
     return Pairs(
         count=jnp.zeros((), jnp.int32),

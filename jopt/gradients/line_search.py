@@ -40,7 +40,7 @@ FAILED = 5  # no step decreases the value; `step` is 0
 ROUNDING_ULPS = 10
 
 Scalar = jax.Array
-Number = float | jax.Array
+Number = Any  # a Python number or a scalar, which may be traced
 
 
 class LineSearch(NamedTuple):
@@ -84,6 +84,9 @@ def strong_wolfe(
     min_step: Number = 0.0,
     max_step: Number = 1e10,
     max_evaluations: Number = 20,
+    atol: Number = 0.0,
+    noise_rtol: Number | None = None,
+    growth: Number = 4.0,
 ) -> LineSearch:
     """The search of Moré and Thuente, for a step with the strong Wolfe conditions.
 
@@ -101,6 +104,10 @@ def strong_wolfe(
       max_step: Largest step.
       max_evaluations: Number of evaluations after which the best step is taken; one
         more may follow, at that step.
+      atol: Absolute tolerance of both conditions.
+      noise_rtol: Relative difference of values that may be rounding errors; None means
+        ten times the precision of the value's dtype.
+      growth: How many times the last increase of the step the next may be, at most.
 
     Returns:
       A `LineSearch`. When ``advance`` returns a status other than `SEARCHING`, ``step``
@@ -117,11 +124,12 @@ def strong_wolfe(
 
     def start(value, slope, step):
         value, slope, step = _floats(value, slope, step)
+        least, most = _numbers(value.dtype, min_step, max_step)
         zero = jnp.zeros((), value.dtype)
         low = End(zero, value, slope)
         downhill = (slope < 0) & jnp.isfinite(value)
         return WolfeState(
-            step=jnp.where(downhill, jnp.clip(step, min_step, max_step), 0),
+            step=jnp.where(downhill, jnp.clip(step, least, most), 0),
             status=jnp.where(downhill, SEARCHING, FAILED).astype(jnp.int32),
             evaluations=jnp.zeros((), jnp.int32),
             value=value,
@@ -131,25 +139,28 @@ def strong_wolfe(
             bracketed=jnp.zeros((), bool),
             early=jnp.ones((), bool),
             closing=jnp.zeros((), jnp.int32),
-            limit=jnp.asarray(max_step, value.dtype),
+            limit=most,
             width=jnp.asarray(jnp.inf, value.dtype),
             width_before=jnp.asarray(jnp.inf, value.dtype),
         )
 
     def advance(state, value, slope):
         _, value, slope = _floats(state.value, value, slope)
+        part, flat, narrowest, least, margin, grow = _numbers(
+            value.dtype, ftol, gtol, xtol, min_step, atol, growth
+        )
         step, low = state.step, state.low
         evaluations = state.evaluations + 1
         finite = jnp.isfinite(value) & jnp.isfinite(slope)
 
-        promised = ftol * state.slope
-        enough = state.value + step * promised
-        near = jnp.abs(value - state.value) <= _rounding(state.value)
+        promised = part * state.slope
+        enough = state.value + step * promised + margin
+        near = jnp.abs(value - state.value) <= _noise(state.value, noise_rtol)
         value = jnp.where(near, jnp.minimum(value, enough), value)
         decreased = value <= enough
-        converged = decreased & (jnp.abs(slope) <= -gtol * state.slope)
+        converged = decreased & (jnp.abs(slope) <= margin - flat * state.slope)
         at_limit = (step >= state.limit) & decreased & (slope <= promised)
-        at_limit |= (step <= min_step) & ~(decreased & (slope < promised))
+        at_limit |= (step <= least) & ~(decreased & (slope < promised))
         ended = jnp.where(converged, CONVERGED, jnp.where(at_limit, AT_LIMIT, 0))
         ended = jnp.where(finite, ended, 0)
         # The last evaluation was at the best step, which is taken as it is.
@@ -165,7 +176,7 @@ def strong_wolfe(
             _tilted(low, -tilt),
             _tilted(state.high, -tilt),
             state.bracketed,
-            _reach(state, min_step),
+            _reach(state, least, grow),
         )
         next_low, next_high = _tilted(next_low, tilt), _tilted(next_high, tilt)
 
@@ -174,11 +185,11 @@ def strong_wolfe(
         middle = next_low.step + 0.5 * (next_high.step - next_low.step)
         slow = bracketed & (width >= 0.66 * state.width_before)
         next_step = jnp.where(slow, middle, next_step)
-        next_step = jnp.clip(next_step, min_step, state.limit)
+        next_step = jnp.clip(next_step, least, state.limit)
         left = jnp.minimum(next_low.step, next_high.step)
         right = jnp.maximum(next_low.step, next_high.step)
         outside = (next_step <= left) | (next_step >= right)
-        narrow = bracketed & (outside | (right - left <= xtol * right))
+        narrow = bracketed & (outside | (right - left <= narrowest * right))
 
         # Nothing is learned from a value that is not finite, but that it is too far.
         next_state = WolfeState(
@@ -280,14 +291,17 @@ def backtracking(
     def advance(state, value, slope):
         del slope
         _, value, _ = _floats(state.value, value, 0.0)
-        bound = (1.0 + rtol) * state.value + state.step * slope_rtol * state.slope
+        part, factor, absolute, relative = _numbers(
+            value.dtype, slope_rtol, decrease_factor, atol, rtol
+        )
+        bound = (1 + relative) * state.value + part * state.step * state.slope
         error = value - bound
         error = jnp.where(jnp.isnan(error), jnp.inf, jnp.maximum(error, 0))
         over = state.evaluations >= max_backtracking_steps
-        enough = error <= atol
+        enough = error <= absolute
         status = jnp.where(enough, CONVERGED, jnp.where(over, TOO_MANY, SEARCHING))
         failed = over & jnp.isinf(error)
-        step = jnp.where(enough | over, state.step, decrease_factor * state.step)
+        step = jnp.where(enough | over, state.step, factor * state.step)
         new = state._replace(
             step=jnp.where(failed, 0.0, step),
             status=jnp.where(failed, FAILED, status),
@@ -307,9 +321,16 @@ def _floats(*numbers: ArrayLike) -> list[Scalar]:
     return [jnp.asarray(x).astype(dtype) for x in numbers]
 
 
-def _rounding(value: Scalar) -> Scalar:
+def _numbers(dtype: Any, *numbers: Number) -> list[Scalar]:
+    """Tolerances in the dtype of the value."""
+    return [jnp.asarray(x).astype(dtype) for x in numbers]
+
+
+def _noise(value: Scalar, rtol: Number | None) -> Scalar:
     """The difference from ``value`` that may be rounding errors."""
-    return ROUNDING_ULPS * float(jnp.finfo(value.dtype).eps) * jnp.abs(value)
+    if rtol is None:
+        rtol = ROUNDING_ULPS * float(jnp.finfo(value.dtype).eps)
+    return jnp.asarray(rtol).astype(value.dtype) * jnp.abs(value)
 
 
 def _where(condition: Scalar, new: Any, old: Any) -> Any:
@@ -326,15 +347,15 @@ def _tilted(end: End, slope: Scalar) -> End:
     return End(end.step, end.value + slope * end.step, end.slope + slope)
 
 
-def _reach(state: WolfeState, min_step: Number) -> tuple[Scalar, Scalar]:
+def _reach(state: WolfeState, least: Scalar, growth: Scalar) -> tuple[Scalar, Scalar]:
     """The smallest and largest step that may follow the trial."""
     step, low, high = state.step, state.low.step, state.high.step
     # The first trial has nothing behind it.
     ahead = jnp.where(low == 0, 0.0, step + 1.1 * (step - low))
     smallest = jnp.where(state.bracketed, jnp.minimum(low, high), ahead)
-    far = step + 4.0 * (step - low)
+    far = step + growth * (step - low)
     largest = jnp.where(state.bracketed, jnp.maximum(low, high), far)
-    return jnp.maximum(smallest, min_step), jnp.minimum(largest, state.limit)
+    return jnp.maximum(smallest, least), jnp.minimum(largest, state.limit)
 
 
 def _divided(

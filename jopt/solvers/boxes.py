@@ -59,15 +59,7 @@ def lbfgsb_directions(m: int, box: tuple[jax.Array, jax.Array]) -> Directions:
             theta=jnp.ones((), x.dtype),
         )
 
-    def forget(memory):
-        return memory._replace(
-            age=jnp.zeros_like(memory.age), theta=jnp.ones_like(memory.theta)
-        )
-
-    def is_empty(memory):
-        return ~jnp.any(memory.age > 0)
-
-    def following(memory, x, grad, step, change, keep):
+    def following(memory, x, grad, step, change, keep, forget):
         slot = memory.count % m
         rows = written(memory.rows, slot, step, keep)
         rows = written(rows, slot + m, change, keep)
@@ -86,12 +78,16 @@ def lbfgsb_directions(m: int, box: tuple[jax.Array, jax.Array]) -> Directions:
             count=jnp.where(keep, count, memory.count),
             theta=jnp.where(keep, square / by_step[m + slot], memory.theta),
         )
+        memory = memory._replace(
+            age=jnp.where(forget, 0, memory.age),
+            theta=jnp.where(forget, 1, memory.theta),
+        )
         model = _model(memory, m)
         cauchy, to_cauchy = _cauchy_point(model, x, grad, *box)
         end = _subspace_minimum(model, x, grad, cauchy, to_cauchy, *box)
         return memory, end - x
 
-    return Directions(start, following, forget, is_empty)
+    return Directions(start, following)
 
 
 def _model(memory: Memory, m: int) -> Model:

@@ -24,28 +24,31 @@ class Directions(NamedTuple):
 
     # start(x) -> memory, which is empty
     start: Callable[[jax.Array], Any]
-    # next(memory, x, grad, step, change, keep) -> (memory, direction); step and change
-    # are remembered if keep is true
+    # next(memory, x, grad, step, change, keep, forget) -> (memory, direction). If keep
+    # is true, step and change are remembered; if forget is, nothing is.
     next: Callable[..., tuple[Any, jax.Array]]
-    # forget(memory) -> memory that counts as empty
-    forget: Callable[[Any], Any]
-    # is_empty(memory) -> whether nothing is remembered
-    is_empty: Callable[[Any], jax.Array]
+
+
+class Numbers(NamedTuple):
+    """The scalars of a run."""
+
+    value: jax.Array  # at the best point so far
+    search: Any  # the state of the line search
+    remembered: jax.Array  # int32, steps since the memory was empty
+    iterations: jax.Array  # int32, searches that have ended
+    evaluations: jax.Array  # int32
+    status: jax.Array  # int32
 
 
 class Descent(NamedTuple):
     """Where a run is."""
 
     x: jax.Array  # the best point so far, where the search starts
-    value: jax.Array
     grad: jax.Array
     aux: Any
     direction: jax.Array
-    search: Any  # the state of the line search
     memory: Any  # of the method
-    iterations: jax.Array  # int32, searches that have ended
-    evaluations: jax.Array  # int32
-    status: jax.Array  # int32
+    numbers: jax.Array  # `Numbers`, packed
 
 
 class Tests(NamedTuple):
@@ -61,18 +64,41 @@ LONGEST = 1e10  # step of a search
 EVALUATIONS = 20  # of a search
 
 
-def start(
-    evaluate: Callable[..., Any], directions: Directions, x: jax.Array
-) -> Descent:
+def start(evaluate: Callable[..., Any], directions: Directions, x: jax.Array) -> Descent:
     """Where a run begins: its first evaluation, at x, is that of the first pass."""
-    (value, aux), grad = jax.eval_shape(evaluate, x)
-    empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (grad, aux))
+    (_, aux), grad = jax.eval_shape(evaluate, x)
+    grad, aux = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (grad, aux))
+    return Descent(x, grad, aux, grad, directions.start(x), _packed(_first(x)))
+
+
+def _first(x: jax.Array) -> Numbers:
     zero = jnp.zeros((), jnp.int32)
-    infinity = jnp.full((), jnp.inf, value.dtype)
+    infinity = jnp.full((), jnp.inf, x.dtype)
     search = _search(LONGEST).start(infinity, -infinity, 0.0)
-    search = search._replace(status=zero)
-    return Descent(
-        x, infinity, *empty, empty[0], search, directions.start(x), zero, zero, zero
+    return Numbers(infinity, search._replace(status=zero), zero, zero, zero, zero)
+
+
+def _packed(numbers: Any) -> jax.Array:
+    """All numbers as one vector.
+
+    XLA makes a kernel for each scalar that comes out of a pass, with all that leads to
+    it: a few dozen times the line search. For a vector it makes one. It is a chain of
+    selections, because a concatenation would repeat what its elements share.
+    """
+    leaves = jax.tree.leaves(numbers)
+    dtype = jax.tree.leaves(numbers)[0].dtype
+    index = jnp.arange(len(leaves))
+    vector = jnp.zeros(len(leaves), dtype)
+    for i, x in enumerate(leaves):
+        vector = jnp.where(index == i, x.astype(dtype), vector)
+    return jax.lax.optimization_barrier(vector)
+
+
+def _unpacked(vector: jax.Array, like: Any) -> Any:
+    """The numbers of a vector; whole numbers and bools are exact in it."""
+    leaves, treedef = jax.tree.flatten(like)
+    return treedef.unflatten(
+        vector[i].astype(x.dtype) for i, x in enumerate(leaves)
     )
 
 
@@ -84,97 +110,103 @@ def advance(
     s: Descent,
 ) -> Descent:
     """One pass: evaluate the function once, and what follows from that."""
-    first = s.evaluations == 0  # it goes nowhere, to evaluate the function at x0
-    trial = s.x + s.search.step * s.direction
+    like = jax.eval_shape(_first, s.x)
+    old = _unpacked(s.numbers, like)
+    first = old.evaluations == 0  # it goes nowhere, to evaluate the function at x0
+    trial = s.x + old.search.step * s.direction
     if box is not None:
         trial = jnp.clip(trial, *box)
     (value, aux), grad = evaluate(trial)
-    search = _search(LONGEST).advance(s.search, value, jnp.vdot(grad, s.direction))
-    failed = ~first & (search.status == line_search.FAILED)
-    taken = first | ~failed & (search.status != line_search.SEARCHING)
-
-    # What is kept of this pass.
-    move, change = trial - s.x, grad - s.grad
-    x = jnp.where(taken, trial, s.x)
-    kept_grad = jnp.where(taken, grad, s.grad)
-    kept_value = jnp.where(taken, value, s.value)
-    kept_aux = jax.tree.map(lambda a, b: jnp.where(taken, a, b), aux, s.aux)
-
-    # The next direction. A change of the slope that is rounding is not remembered.
-    eps = float(jnp.finfo(x.dtype).eps)
-    slope = s.search.slope * s.search.step
-    curved = jnp.vdot(move, change) > -eps * slope
-    memory = _where(failed, directions.forget(s.memory), s.memory)
-    memory, direction = directions.next(
-        memory, x, kept_grad, move, change, taken & ~first & curved
+    slope = jnp.vdot(grad, s.direction)
+    search = _search(LONGEST).advance(old.search, value, slope)
+    # A direction that does not go downhill is a search that has failed, too.
+    failed = (search.status == line_search.FAILED) | (
+        old.search.status == line_search.FAILED
     )
-    slope = jnp.vdot(kept_grad, direction)
-    uphill = ~(slope < 0)
-    memory = _where(uphill, directions.forget(memory), memory)
-    downhill = -kept_grad
-    if box is not None:
-        downhill = jnp.clip(x + downhill, *box) - x
-    direction = jnp.where(uphill, downhill, direction)
-    slope = jnp.where(uphill, jnp.vdot(kept_grad, downhill), slope)
-
-    fresh = directions.is_empty(memory)
-    length = jnp.where(fresh, jnp.minimum(1, 1 / jnp.linalg.norm(direction)), 1)
-    longest = LONGEST
-    if box is not None:
-        longest = jnp.where(first, 1, _room(x, direction, *box))
-    new_search = _search(longest).start(kept_value, slope, length)
-    ended = taken | failed
-
-    pull = kept_grad if box is None else jnp.clip(x - kept_grad, *box) - x
-    reduction = s.value - kept_value
-    size = jnp.maximum(jnp.maximum(jnp.abs(s.value), jnp.abs(kept_value)), 1)
-    iterations = s.iterations + (taken & ~first).astype(jnp.int32)
+    failed = ~first & failed
+    taken = first | ~failed & (search.status != line_search.SEARCHING)
+    # A change of the slope that is nothing but rounding is not remembered.
+    eps = float(jnp.finfo(s.x.dtype).eps)
+    keep = taken & ~first & (slope - old.search.slope > -eps * old.search.slope)
+    remembered = jnp.where(failed, 0, old.remembered + keep.astype(jnp.int32))
+    reduction = old.value - value
+    size = jnp.maximum(jnp.maximum(jnp.abs(old.value), jnp.abs(value)), 1)
+    iterations = old.iterations + (taken & ~first).astype(jnp.int32)
     status = first_status(
         {
-            Status.NOT_FINITE: first & ~jnp.isfinite(value + jnp.sum(grad)),
-            Status.GTOL: taken & (jnp.max(jnp.abs(pull)) <= tests.gtol),
+            Status.NOT_FINITE: first & ~jnp.isfinite(value),
             Status.FTOL: taken & ~first & (reduction <= tests.ftol * size),
-            Status.STUCK: failed & directions.is_empty(s.memory),
+            Status.STUCK: failed & (old.remembered == 0),
             Status.ITERATIONS: taken & (iterations >= tests.max_iterations),
         }
     )
-    return Descent(
-        x=x,
-        value=kept_value,
-        grad=kept_grad,
-        aux=kept_aux,
-        direction=jnp.where(ended, direction, s.direction),
-        search=_where(ended, new_search, search),
-        memory=memory,
+    now = Numbers(
+        value=jnp.where(taken, value, old.value),
+        search=search,
+        remembered=remembered,
         iterations=iterations,
-        evaluations=s.evaluations + 1,
+        evaluations=old.evaluations + 1,
         status=status,
     )
+    packed = _packed((now, taken, failed, keep))
+    flag = jax.ShapeDtypeStruct((), bool)
+    now, taken, failed, keep = _unpacked(packed, (like, flag, flag, flag))
+
+    move, change = trial - s.x, grad - s.grad
+    x = jnp.where(taken, trial, s.x)
+    grad = jnp.where(taken, grad, s.grad)
+    aux = jax.tree.map(lambda a, b: jnp.where(taken, a, b), aux, s.aux)
+    memory, direction = directions.next(s.memory, x, grad, move, change, keep, failed)
+    slope = jnp.vdot(grad, direction)
+    length, longest = jnp.ones((), x.dtype), jnp.full((), LONGEST, x.dtype)
+    pull = grad
+    if box is None:
+        # Without memory the direction is -g.
+        length = jnp.where(now.remembered == 0, jnp.minimum(1, 1 / jnp.sqrt(-slope)), 1)
+    else:
+        pull = jnp.clip(x - grad, *box) - x
+        longest = jnp.where(now.iterations == 0, 1, _room(x, direction, *box))
+    search = _search(longest).start(now.value, slope, length)
+    ended = taken | failed
+    steepest = jnp.max(jnp.abs(pull))
+    status = jnp.where(taken & (steepest <= tests.gtol), int(Status.GTOL), now.status)
+    bad = (now.evaluations == 1) & ~jnp.isfinite(steepest)
+    status = jnp.where(bad, int(Status.NOT_FINITE), status).astype(jnp.int32)
+    now = now._replace(search=_where(ended, search, now.search), status=status)
+    direction = jnp.where(ended, direction, s.direction)
+    return Descent(x, grad, aux, direction, memory, _packed(now))
 
 
 def run(one: Callable[[Descent], Descent], s: Descent) -> Descent:
     """Go on until there is a reason to stop."""
-    return lax.while_loop(lambda s: s.status == Status.RUNNING, one, s)
+    return lax.while_loop(lambda s: numbers(s).status == Status.RUNNING, one, s)
 
 
 def iterate(one: Callable[[Descent], Descent], s: Descent) -> Descent:
     """Go on until the search in progress has ended."""
+    before = numbers(s).iterations
 
-    def goes_on(now):
-        return (now.status == Status.RUNNING) & (now.iterations <= s.iterations)
+    def goes_on(s):
+        now = numbers(s)
+        return (now.status == Status.RUNNING) & (now.iterations <= before)
 
     return lax.while_loop(goes_on, one, s)
 
 
+def numbers(s: Descent) -> Numbers:
+    return _unpacked(s.numbers, jax.eval_shape(_first, s.x))
+
+
 def result(s: Descent) -> MinimizeResult:
+    now = numbers(s)
     return MinimizeResult(
         params=s.x,
-        value=s.value,
+        value=now.value,
         grad=s.grad,
-        converged=s.status > 0,
-        status=s.status,
-        iterations=s.iterations,
-        evaluations=s.evaluations,
+        converged=now.status > 0,
+        status=now.status,
+        iterations=now.iterations,
+        evaluations=now.evaluations,
         aux=s.aux,
     )
 

@@ -29,14 +29,11 @@ from jopt.solvers.descent import Directions
 
 
 class Memory(NamedTuple):
-    """The last steps and changes. What is empty, or forgotten, is zero in `inverse`."""
+    """The last steps and changes. What is empty, or forgotten, is zero in `small`."""
 
-    rows: jax.Array  # (2m, n), S^T above Y^T
-    inverse: jax.Array  # (m, m), R^-1
-    products: jax.Array  # (m, m), Y^T Y
-    diagonal: jax.Array  # (m,), of S^T Y
-    gamma: jax.Array  # s . y / y . y of the newest step
-    slot: jax.Array  # int32, where the next one goes
+    rows: jax.Array  # (m, 2, n), the pairs s and y
+    small: jax.Array  # (2, m, m), R^-1 and Y^T Y
+    slot: jax.Array  # int32, where the next pair goes
 
 
 def lbfgs_directions(m: int, box: None = None) -> Directions:
@@ -44,54 +41,45 @@ def lbfgs_directions(m: int, box: None = None) -> Directions:
     del box
 
     def start(x):
-        zeros = jnp.zeros((m, m), x.dtype)
         return Memory(
-            rows=jnp.zeros((2 * m, x.size), x.dtype),
-            inverse=zeros,
-            products=zeros,
-            diagonal=zeros[0],
-            gamma=jnp.ones((), x.dtype),
+            rows=jnp.zeros((m, 2, x.size), x.dtype),
+            small=jnp.zeros((2, m, m), x.dtype),
             slot=jnp.zeros((), jnp.int32),
         )
 
-    def forget(memory):
-        return memory._replace(
-            inverse=jnp.zeros_like(memory.inverse), gamma=jnp.ones_like(memory.gamma)
-        )
-
-    def is_empty(memory):
-        return ~jnp.any(memory.inverse != 0)
-
-    def following(memory, x, grad, step, change, keep):
-        del x
-        rows, slot = memory.rows, memory.slot
-        rows = written(rows, slot, step, keep)
-        rows = written(rows, slot + m, change, keep)
-        by_grad, by_change = (rows @ jnp.stack([grad, change], axis=1)).T
-
+    def following(memory, x, grad, step, change, keep, forget):
+        n, slot = x.size, memory.slot
+        rows = written(memory.rows, slot, jnp.stack([step, change]), keep)
+        pair = jnp.stack([grad, change], axis=1)
+        by = (rows.reshape(2 * m, n) @ pair).reshape(m, 2, 2)
         here = jnp.arange(m) == slot
-        rho, square = by_change[slot], by_change[m + slot]
-        others = jnp.where(here[:, None] | here[None, :], 0, memory.inverse)
-        column = jnp.where(here, 1, -(others @ by_change[:m])) / rho
-        inverse = others + jnp.where(here[None, :], column[:, None], 0)
-        across = by_change[m:]
-        products = jnp.where(here[None, :], across[:, None], memory.products)
-        products = jnp.where(here[:, None], across[None, :], products)
-        memory = Memory(
-            rows=rows,
-            inverse=jnp.where(keep, inverse, memory.inverse),
-            products=jnp.where(keep, products, memory.products),
-            diagonal=jnp.where(keep & here, rho, memory.diagonal),
-            gamma=jnp.where(keep, rho / square, memory.gamma),
-            slot=jnp.where(keep, (slot + 1) % m, slot),
-        )
-        a = memory.inverse @ by_grad[:m]
-        gamma = memory.gamma
-        inside = memory.diagonal * a + gamma * (memory.products @ a - by_grad[m:])
-        weights = jnp.concatenate([-(inside @ memory.inverse), gamma * a])
-        return memory, weights @ rows - gamma * grad
 
-    return Directions(start, following, forget, is_empty)
+        # The newest column of R^-1, and the newest row and column of Y^T Y.
+        change_by_s, change_by_y = by[:, 0, 1], by[:, 1, 1]
+        others = jnp.where(here[:, None] | here[None, :], 0, memory.small[0])
+        column = jnp.where(here, 1, -(others @ change_by_s)) / change_by_s[slot]
+        inverse = jnp.where(here[None, :], column[:, None], others)
+        products = jnp.where(here[None, :], change_by_y[:, None], memory.small[1])
+        products = jnp.where(here[:, None], change_by_y[None, :], products)
+        small = jnp.where(keep, jnp.stack([inverse, products]), memory.small)
+        small = jnp.where(forget, 0, small)
+        slot = jnp.where(keep, (slot + 1) % m, slot)
+
+        # D is the inverse of the diagonal of R^-1; gamma is that of the newest pair.
+        inverse, products = small
+        scale = jnp.diagonal(inverse)
+        live = scale != 0
+        newest = (slot - 1) % m
+        gamma = 1 / (scale[newest] * products[newest, newest])
+        gamma = jnp.where(live[newest], gamma, 1)
+        a = inverse @ by[:, 0, 0]
+        inside = jnp.where(live, a / jnp.where(live, scale, 1), 0)
+        inside = inside + gamma * (products @ a - by[:, 1, 0])
+        weights = jnp.stack([-(inside @ inverse), gamma * a], axis=1)
+        direction = weights.reshape(2 * m) @ rows.reshape(2 * m, n) - gamma * grad
+        return Memory(rows, small, slot), direction
+
+    return Directions(start, following)
 
 
 def written(
