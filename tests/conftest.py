@@ -41,6 +41,7 @@ NUMBERS = {
     "learning_rate",
     "least_squares",
     "linear_algebra",
+    "minimization",
     "loss_scale",
     "muon",
     "nnx_optimizer",

@@ -9,9 +9,9 @@ lower triangle and the diagonal of ``S^T Y``, the Hessian is
 1. The generalized Cauchy point is the first local minimum of the quadratic model along
    the projected gradient ``P(x - t g)``, a line with a bend wherever an element reaches
    its bound.
-2. The elements that are at no bound there go on to the minimum of the model among them.
-   If that is outside of the box, it is projected into it; if the projection does not
-   lead downhill, the way from the Cauchy point ends where it leaves the box.
+2. The elements that are at no bound there go on to the minimum of the model among
+   them. If that is outside of the box, it is projected into it; if the projection does
+   not lead downhill, the way from the Cauchy point ends where it leaves the box.
 
 Byrd, Lu, Nocedal & Zhu, "A limited memory algorithm for bound constrained optimization",
 1995. The projection is that of Morales & Nocedal, "Remark on algorithm 778", 2011.
@@ -32,11 +32,11 @@ from jopt.solvers.quasi_newton import written
 class Memory(NamedTuple):
     """The last steps and changes. What is empty, or forgotten, has age 0."""
 
-    rows: jax.Array  # (2m, n), S^T above Y^T
-    gram: jax.Array  # (2m, m), all products of rows with the steps: S^T S, Y^T S
-    age: jax.Array  # (m,), number of the step in this slot
-    count: jax.Array  # int32, steps that were remembered
-    theta: jax.Array  # y . y / s . y of the newest step
+    rows: jax.Array  # (2m, n), s and y in turns
+    steps: jax.Array  # (m, m), S^T S
+    across: jax.Array  # (m, m), S^T Y
+    age: jax.Array  # (m,), the number of the pair in this slot
+    theta: jax.Array  # y . y / s . y of the newest pair
 
 
 class Model(NamedTuple):
@@ -51,36 +51,32 @@ def lbfgsb_directions(m: int, box: tuple[jax.Array, jax.Array]) -> Directions:
     """The directions of L-BFGS-B with the last ``m`` steps, within a box."""
 
     def start(x):
+        square = jnp.zeros((m, m), x.dtype)
         return Memory(
             rows=jnp.zeros((2 * m, x.size), x.dtype),
-            gram=jnp.zeros((2 * m, m), x.dtype),
+            steps=square,
+            across=square,
             age=jnp.zeros(m, jnp.int32),
-            count=jnp.zeros((), jnp.int32),
             theta=jnp.ones((), x.dtype),
         )
 
-    def following(memory, x, grad, step, change, keep, forget):
-        slot = memory.count % m
-        rows = written(memory.rows, slot, step, keep)
-        rows = written(rows, slot + m, change, keep)
-        by_step, by_change = (rows @ jnp.stack([step, change], axis=1)).T
-        here = jnp.arange(m) == slot
-        gram = jnp.where(here[None, :], by_step[:, None], memory.gram)
-        # The newest row of S^T S, and of Y^T S.
-        newest = jnp.concatenate([by_step[:m], by_change[:m]]).reshape(2, 1, m)
-        gram = jnp.where(here[:, None], newest, gram.reshape(2, m, m)).reshape(2 * m, m)
-        square = by_change[m + slot]
-        count = memory.count + 1
+    def following(memory, x, grad, step, change, count, keep, forget):
+        slot = count % m
+        rows = written(memory.rows, slot, step, change, keep)
+        by = (rows @ jnp.stack([step, change], axis=1)).reshape(m, 2, 2)
+        here = jnp.arange(m, dtype=slot.dtype) == slot
+        steps = jnp.where(here[None, :], by[:, 0, 0][:, None], memory.steps)
+        steps = jnp.where(here[:, None], by[:, 0, 0][None, :], steps)
+        across = jnp.where(here[None, :], by[:, 0, 1][:, None], memory.across)
+        across = jnp.where(here[:, None], by[:, 1, 0][None, :], across)
+        theta = by[slot, 1, 1] / by[slot, 0, 1]
+        age = jnp.where(keep & here, count + 1, memory.age)
         memory = Memory(
             rows=rows,
-            gram=jnp.where(keep, gram, memory.gram),
-            age=jnp.where(keep & here, count, memory.age),
-            count=jnp.where(keep, count, memory.count),
-            theta=jnp.where(keep, square / by_step[m + slot], memory.theta),
-        )
-        memory = memory._replace(
-            age=jnp.where(forget, 0, memory.age),
-            theta=jnp.where(forget, 1, memory.theta),
+            steps=jnp.where(keep, steps, memory.steps),
+            across=jnp.where(keep, across, memory.across),
+            age=jnp.where(forget, 0, age),
+            theta=jnp.where(forget, 1, jnp.where(keep, theta, memory.theta)),
         )
         model = _model(memory, m)
         cauchy, to_cauchy = _cauchy_point(model, x, grad, *box)
@@ -95,22 +91,21 @@ def _model(memory: Memory, m: int) -> Model:
     live = age > 0
     both = live[:, None] & live[None, :]
     identity = jnp.eye(m, dtype=theta.dtype)
-    inner = jnp.where(both, memory.gram[:m], 0)  # S^T S
-    across = jnp.where(both, memory.gram[m:].T, 0)  # S^T Y
+    across = jnp.where(both, memory.across, 0)
     lower = jnp.where(age[:, None] > age[None, :], across, 0)
-    diagonal = jnp.where(live, jnp.diagonal(across), 1)
+    diagonal = jnp.sum(identity * across, axis=0)
+    diagonal = jnp.where(live, diagonal, 1)
     # M by blocks: K = theta S^T S + L D^-1 L^T is positive definite.
     scaled = lower / diagonal[None, :]
-    k = theta * inner + scaled @ lower.T + jnp.where(both, 0, identity)
-    # Cholesky's factors of a matrix with a diagonal of ones are the most exact.
-    scale = 1 / jnp.sqrt(jnp.diagonal(k))
-    k = k * scale[:, None] * scale[None, :]
-    k_inverse = jax.scipy.linalg.cho_solve(
-        (jnp.linalg.cholesky(k, symmetrize_input=False), True), identity
-    )
-    k_inverse = k_inverse * scale[:, None] * scale[None, :]
+    k = jnp.where(both, theta * memory.steps, identity) + scaled @ lower.T
+    # Cholesky's factor of a matrix with a diagonal of ones is the most exact one.
+    scale = lax.rsqrt(jnp.sum(identity * k, axis=0))
+    scale = scale[:, None] * scale[None, :]
+    factor = jnp.linalg.cholesky(k * scale, symmetrize_input=False)
+    half = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
+    k_inverse = (half.T @ half) * scale
     side = scaled.T @ k_inverse  # D^-1 L^T K^-1
-    top = side @ scaled - jnp.diag(1 / diagonal)
+    top = side @ scaled - identity / diagonal[None, :]
     middle = jnp.concatenate(
         [
             jnp.concatenate([top, side], axis=1),
@@ -119,8 +114,9 @@ def _model(memory: Memory, m: int) -> Model:
     )
     alive = jnp.concatenate([live, live])
     middle = jnp.where(alive[:, None] & alive[None, :], middle, 0)
-    s, y = memory.rows[:m], memory.rows[m:]
-    return Model(jnp.concatenate([y, theta * s]), middle, theta)
+    pairs = memory.rows.reshape(m, 2, -1)
+    wide = jnp.concatenate([pairs[:, 1], theta * pairs[:, 0]])
+    return Model(wide, middle, theta)
 
 
 class _Path(NamedTuple):

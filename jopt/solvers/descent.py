@@ -17,6 +17,7 @@ from jax import lax
 
 from jopt.gradients import line_search
 from jopt.solvers.results import MinimizeResult, Status, first_status
+from jopt.tree.packing import packed, unpacked
 
 
 class Directions(NamedTuple):
@@ -24,8 +25,9 @@ class Directions(NamedTuple):
 
     # start(x) -> memory, which is empty
     start: Callable[[jax.Array], Any]
-    # next(memory, x, grad, step, change, keep, forget) -> (memory, direction). If keep
-    # is true, step and change are remembered; if forget is, nothing is.
+    # next(memory, x, grad, step, change, count, keep, forget) -> (memory, direction). If
+    # keep is true, step and change are remembered, as number `count` of all; if
+    # forget is, all before are forgotten.
     next: Callable[..., tuple[Any, jax.Array]]
 
 
@@ -34,7 +36,8 @@ class Numbers(NamedTuple):
 
     value: jax.Array  # at the best point so far
     search: Any  # the state of the line search
-    remembered: jax.Array  # int32, steps since the memory was empty
+    count: jax.Array  # int32, steps that were remembered, since the first
+    remembered: jax.Array  # int32, and since the memory was empty
     iterations: jax.Array  # int32, searches that have ended
     evaluations: jax.Array  # int32
     status: jax.Array  # int32
@@ -64,42 +67,20 @@ LONGEST = 1e10  # step of a search
 EVALUATIONS = 20  # of a search
 
 
-def start(evaluate: Callable[..., Any], directions: Directions, x: jax.Array) -> Descent:
+def start(
+    evaluate: Callable[..., Any], directions: Directions, x: jax.Array
+) -> Descent:
     """Where a run begins: its first evaluation, at x, is that of the first pass."""
     (_, aux), grad = jax.eval_shape(evaluate, x)
     grad, aux = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (grad, aux))
-    return Descent(x, grad, aux, grad, directions.start(x), _packed(_first(x)))
+    return Descent(x, grad, aux, grad, directions.start(x), packed(_first(x)))
 
 
 def _first(x: jax.Array) -> Numbers:
     zero = jnp.zeros((), jnp.int32)
     infinity = jnp.full((), jnp.inf, x.dtype)
     search = _search(LONGEST).start(infinity, -infinity, 0.0)
-    return Numbers(infinity, search._replace(status=zero), zero, zero, zero, zero)
-
-
-def _packed(numbers: Any) -> jax.Array:
-    """All numbers as one vector.
-
-    XLA makes a kernel for each scalar that comes out of a pass, with all that leads to
-    it: a few dozen times the line search. For a vector it makes one. It is a chain of
-    selections, because a concatenation would repeat what its elements share.
-    """
-    leaves = jax.tree.leaves(numbers)
-    dtype = jax.tree.leaves(numbers)[0].dtype
-    index = jnp.arange(len(leaves))
-    vector = jnp.zeros(len(leaves), dtype)
-    for i, x in enumerate(leaves):
-        vector = jnp.where(index == i, x.astype(dtype), vector)
-    return jax.lax.optimization_barrier(vector)
-
-
-def _unpacked(vector: jax.Array, like: Any) -> Any:
-    """The numbers of a vector; whole numbers and bools are exact in it."""
-    leaves, treedef = jax.tree.flatten(like)
-    return treedef.unflatten(
-        vector[i].astype(x.dtype) for i, x in enumerate(leaves)
-    )
+    return Numbers(infinity, search._replace(status=zero), *[zero] * 5)
 
 
 def advance(
@@ -111,19 +92,29 @@ def advance(
 ) -> Descent:
     """One pass: evaluate the function once, and what follows from that."""
     like = jax.eval_shape(_first, s.x)
-    old = _unpacked(s.numbers, like)
+    old = unpacked(s.numbers, like)
     first = old.evaluations == 0  # it goes nowhere, to evaluate the function at x0
     trial = s.x + old.search.step * s.direction
     if box is not None:
         trial = jnp.clip(trial, *box)
     (value, aux), grad = evaluate(trial)
     slope = jnp.vdot(grad, s.direction)
-    search = _search(LONGEST).advance(old.search, value, slope)
+
+    def advanced():
+        return packed(_search(LONGEST).advance(old.search, value, slope))
+
+    # A conditional, because XLA would repeat all of this wherever a part is used.
+    search = lax.cond(first, lambda: packed(old.search), advanced)
+    search = unpacked(search, old.search)
     # A direction that does not go downhill is a search that has failed, too.
     failed = (search.status == line_search.FAILED) | (
         old.search.status == line_search.FAILED
     )
-    failed = ~first & failed
+    # So is one that ends with its evaluations, or its room, and no lower value.
+    idle = (search.status == line_search.TOO_MANY) | (
+        search.status == line_search.TOO_NARROW
+    )
+    failed = ~first & (failed | idle & ~(value < old.value))
     taken = first | ~failed & (search.status != line_search.SEARCHING)
     # A change of the slope that is nothing but rounding is not remembered.
     eps = float(jnp.finfo(s.x.dtype).eps)
@@ -143,20 +134,19 @@ def advance(
     now = Numbers(
         value=jnp.where(taken, value, old.value),
         search=search,
+        count=old.count + keep.astype(jnp.int32),
         remembered=remembered,
         iterations=iterations,
         evaluations=old.evaluations + 1,
         status=status,
     )
-    packed = _packed((now, taken, failed, keep))
-    flag = jax.ShapeDtypeStruct((), bool)
-    now, taken, failed, keep = _unpacked(packed, (like, flag, flag, flag))
-
     move, change = trial - s.x, grad - s.grad
     x = jnp.where(taken, trial, s.x)
     grad = jnp.where(taken, grad, s.grad)
     aux = jax.tree.map(lambda a, b: jnp.where(taken, a, b), aux, s.aux)
-    memory, direction = directions.next(s.memory, x, grad, move, change, keep, failed)
+    memory, direction = directions.next(
+        s.memory, x, grad, move, change, old.count, keep, failed
+    )
     slope = jnp.vdot(grad, direction)
     length, longest = jnp.ones((), x.dtype), jnp.full((), LONGEST, x.dtype)
     pull = grad
@@ -174,7 +164,7 @@ def advance(
     status = jnp.where(bad, int(Status.NOT_FINITE), status).astype(jnp.int32)
     now = now._replace(search=_where(ended, search, now.search), status=status)
     direction = jnp.where(ended, direction, s.direction)
-    return Descent(x, grad, aux, direction, memory, _packed(now))
+    return Descent(x, grad, aux, direction, memory, packed(now))
 
 
 def run(one: Callable[[Descent], Descent], s: Descent) -> Descent:
@@ -194,7 +184,7 @@ def iterate(one: Callable[[Descent], Descent], s: Descent) -> Descent:
 
 
 def numbers(s: Descent) -> Numbers:
-    return _unpacked(s.numbers, jax.eval_shape(_first, s.x))
+    return unpacked(s.numbers, jax.eval_shape(_first, s.x))
 
 
 def result(s: Descent) -> MinimizeResult:
@@ -225,4 +215,6 @@ def _room(
 
 
 def _where(condition: jax.Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda a, b: a if a is b else jnp.where(condition, a, b), new, old)
+    return jax.tree.map(
+        lambda a, b: a if a is b else jnp.where(condition, a, b), new, old
+    )

@@ -83,9 +83,10 @@ def minimize(
       the ``message`` why it stopped, ``iterations`` and ``evaluations``.
 
     Raises:
-      ValueError: A number or word is not allowed, bounds do not fit x0, or a lower bound
-        is above its upper bound.
-      TypeError: ``fun`` does not return one number, or a leaf of x0 cannot be optimized.
+      ValueError: A number or word is not allowed, bounds do not fit x0, or a lower
+        bound is above its upper bound.
+      TypeError: ``fun`` does not return one number, or a leaf of x0 cannot be
+        optimized.
 
     Liu & Nocedal, "On the limited memory BFGS method for large scale optimization",
     1989. Byrd, Lu, Nocedal & Zhu, "A limited memory algorithm for bound constrained
@@ -100,7 +101,7 @@ def minimize(
     Array([1., 1., 1., 1., 1.], dtype=float32)
     >>> result = jopt.minimize(rosenbrock, jnp.zeros(5), (100.0,), bounds=(None, 0.5))
     >>> result.params.round(2)
-    Array([0.5 , 0.25, 0.06, 0.01, 0.  ], dtype=float32)
+    Array([0.5 , 0.26, 0.08, 0.02, 0.  ], dtype=float32)
     """
     checked_function("minimize", "fun", fun, args)
     if method is None:
@@ -205,9 +206,7 @@ def _solve(
     problem = _Problem((fun, *rest), x0)
 
     def solve(x, args, box, tests):
-        end = descent.run(
-            problem.one(args, box, tests), problem.start(x, args, box)
-        )
+        end = descent.run(problem.one(args, box, tests), problem.start(x, args, box))
         return descent.result(end)
 
     solve = with_derivatives(solve, problem.value, problem.evaluate)

@@ -98,8 +98,14 @@ class Vector:
         for path, shape, value in zip(self._paths(), shapes, values, strict=True):
             if shape is None:
                 continue
-            value = jnp.asarray(nowhere if value is None else value, self.dtype)
-            if np.broadcast_shapes(shape, value.shape) != shape:
+            value = nowhere if value is None else value
+            if not (hasattr(value, "dtype") or arguments.is_number(value)):
+                raise ValueError(
+                    f"the {name} bound of x0 leaf {path!r} must be a number, an array "
+                    f"or None, got {abbreviated(value)}. Bounds are trees like x0"
+                )
+            value = jnp.asarray(value).astype(self.dtype)
+            if not _broadcasts(value.shape, shape):
                 raise ValueError(
                     f"the {name} bound of x0 leaf {path!r} has shape {value.shape}, "
                     f"which does not broadcast to the leaf's {shape}"
@@ -124,6 +130,11 @@ class Vector:
 
     def _paths(self) -> list[str]:
         return [path for path, _ in tree.leaves_with_names(self.whole, none=True)]
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(a in (1, b) for a, b in pairs)
 
 
 def checked_function(solver: str, name: str, fun: Any, args: Any) -> tuple[Any, ...]:
