@@ -319,6 +319,14 @@ from .transforms.noise import add_noise as add_noise
 from .transforms.per_example import aggregate as aggregate
 from .transforms.dense_rows import densify as densify
 
+# Solvers: until a function is at its minimum.
+from .solvers.minimization import minimize as minimize
+from .solvers.least_squares import (
+    levenberg_marquardt as levenberg_marquardt,
+    gauss_newton as gauss_newton,
+)
+from .solvers.results import MinimizeResult as MinimizeResult
+
 # Functions of a value-and-gradient function.
 from .gradients.sam import sam as sam, asam as asam
 from .gradients.looksam import looksam as looksam

@@ -1,0 +1,1 @@
+"""Solvers: functions that iterate until a function is at its minimum."""
