@@ -25,6 +25,7 @@ if jaxlib.__version__.startswith("0.10."):
 # Tests of numbers only: to compile them without XLA's costly passes takes up to two
 # fifths less time. What XLA makes of a step is tested elsewhere.
 NUMBERS = {
+    "arena",
     "arranged_numbers",
     "bare_array",
     "complex_leaves",
