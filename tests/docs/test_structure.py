@@ -28,7 +28,7 @@ PACKAGES += ["jopt.plot", "jopt.testing", "jopt.interop", "jopt.interop.flax"]
 PACKAGES += ["jopt.interop.keras", "jopt.interop.optax", "jopt.interop.optax.contrib"]
 PACKAGES += ["jopt.interop.torch", "jopt.interop.torch.lr_scheduler"]
 # Folders of tests that are about no single room.
-EXTRAS = {"laws", "parity", "twins", "benchmarks", "tools", "docs"}
+EXTRAS = {"laws", "parity", "twins", "benchmarks", "tools", "docs", "benchmarks/arena"}
 OPTIONAL = ["chex", "flax", "h5py", "keras", "matplotlib", "optax", "orbax", "sklearn"]
 OPTIONAL += ["tensorflow", "torch"]
 

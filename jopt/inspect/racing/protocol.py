@@ -22,7 +22,14 @@ from jopt.core.factory import Schedule
 from jopt.inspect.racing.entrants import DEFAULT, Entrant, entrants
 from jopt.inspect.racing.result import RaceEntry, RaceResult
 from jopt.inspect.racing.tasks import RaceTask, race_task
-from jopt.inspect.racing.training import Program, Seeds, record_steps, seeds_of, tester
+from jopt.inspect.racing.training import (
+    Program,
+    Runs,
+    Seeds,
+    record_steps,
+    seeds_of,
+    tester,
+)
 from jopt.schedules.warmup import warmup_cosine
 from jopt.values import arguments
 from jopt.values.arguments import abbreviated
@@ -218,6 +225,79 @@ class Grid(NamedTuple):
         return rates[-1] * powers if up else rates[0] / powers
 
 
+class Tuned(NamedTuple):
+    """What the tuning of one optimizer found."""
+
+    rates: np.ndarray  # in ascending order
+    runs: Runs  # at each of them
+    best: int | None  # the row of the chosen rate; None if all runs diverged
+    at_edge: bool  # whether it is at an edge of the grid, which has grown in vain
+
+    @property
+    def rate(self) -> float:
+        """The chosen rate; where all runs diverged, the smallest."""
+        return float(self.rates[self.best or 0])
+
+
+def tuned(
+    program: Program,
+    entrant: Entrant,
+    grid: Grid,
+    measure: Callable[[Any], Any],
+    seeds: Seeds,
+    bar: Bar | None = None,
+    choose: Callable[[np.ndarray], int | None] | None = None,
+) -> Tuned:
+    """Run each rate of the grid with each seed, and let the grid grow.
+
+    Args:
+      program: The training of the optimizer.
+      entrant: The optimizer.
+      grid: The grid around its rate.
+      measure: What `tester` returned.
+      seeds: The seeds of each rate.
+      bar: What shows progress, if anything.
+      choose: From the metric, rates x seeds x records, to the row of the best rate;
+        None means the best mean at the end.
+    """
+
+    def best_at_the_end(validation):
+        return grid.best(validation[..., -1])
+
+    choose = best_at_the_end if choose is None else choose
+    rates, new, growths, runs = np.zeros(0), grid.around(entrant.start), 0, None
+    bar = Bar(None, 0) if bar is None else bar
+    while True:
+        stage = f"grid grows to {new[-1]:.2g}" if growths else "tuning"
+        # The program is compiled for as many rates as the grid had: repeat the last.
+        padded = np.pad(new, (0, grid.size - len(new)), mode="edge")
+        found = program.run(padded, seeds, measure, bar.of(entrant.name, stage))
+        rates = np.concatenate([rates, new])
+        order = np.argsort(rates)
+        rates, runs = rates[order], _joined(runs, found, len(new), order)
+        best = choose(runs.validation)
+        # Where all runs diverged, the rates are too large.
+        at_edge = best in (None, 0, len(rates) - 1)
+        if not at_edge or growths == GROWTHS:
+            return Tuned(rates, runs, best, at_edge)
+        growths += 1
+        new = grid.beyond(rates, up=best == len(rates) - 1)
+        bar.grow()
+
+
+def _joined(old: Runs | None, new: Runs, n: int, order: np.ndarray) -> Runs:
+    """The runs of old rates and of the first ``n`` new ones, in this order."""
+
+    def both(name):
+        kept = getattr(new, name)[:n]
+        if old is not None:
+            kept = np.concatenate([getattr(old, name), kept])
+        return kept[order]
+
+    seconds = [*(old.seconds if old else []), *new.seconds]
+    return Runs(both("loss"), both("validation"), both("test"), seconds)
+
+
 def _raced(
     program: Program,
     entrant: Entrant,
@@ -227,53 +307,32 @@ def _raced(
     final: Seeds,
     bar: Bar,
 ) -> RaceEntry:
-    """Tune an optimizer, let its grid grow, and run the final."""
+    """Tune an optimizer, and run the final."""
     start = time.perf_counter()
-    rates, validation, seconds = np.zeros(0), np.zeros((0, len(tuning.keys))), []
-    new, growths = grid.around(entrant.start), 0
-    while True:
-        stage = f"grid grows to {new[-1]:.2g}" if growths else "tuning"
-        tick = bar.of(entrant.name, stage)
-        # The program is compiled for as many rates as the grid had: repeat the last.
-        padded = np.pad(new, (0, grid.size - len(new)), mode="edge")
-        runs = program.run(padded, tuning, measure, tick)
-        seconds += runs.seconds
-        validation = np.concatenate([validation, runs.validation[: len(new), :, -1]])
-        rates = np.concatenate([rates, new])
-        order = np.argsort(rates)
-        rates, validation = rates[order], validation[order]
-        best = grid.best(validation)
-        # Where all runs diverged, the rates are too large.
-        at_edge = best in (None, 0, len(rates) - 1)
-        if not at_edge or growths == GROWTHS:
-            break
-        growths += 1
-        new = grid.beyond(rates, up=best == len(rates) - 1)
-        bar.grow()
-    rate = float(rates[0 if best is None else best])
-    shown = grid.around(rate)
+    found = tuned(program, entrant, grid, measure, tuning, bar)
+    shown = grid.around(found.rate)
     runs = program.run(shown, final, measure, bar.of(entrant.name, "final"))
     middle = grid.size // 2
     return RaceEntry(
         name=entrant.name,
-        recipe=_recipe(entrant, rate),
-        rate=rate,
-        rates=rates,
-        validation=validation,
-        grown=len(rates) - grid.size,
-        at_edge=at_edge,
+        recipe=recipe_of(entrant, found.rate),
+        rate=found.rate,
+        rates=found.rates,
+        validation=found.runs.validation[..., -1],
+        grown=len(found.rates) - grid.size,
+        at_edge=found.at_edge,
         final_rates=shown,
         test=runs.test,
         steps=program.steps,
         loss=runs.loss[middle],
         curve=runs.validation[middle],
         # The first record of all has waited for the compiler.
-        seconds_per_step=float(np.median([*seconds[1:], *runs.seconds])),
+        seconds_per_step=float(np.median([*found.runs.seconds[1:], *runs.seconds])),
         seconds=time.perf_counter() - start,
     )
 
 
-def _recipe(entrant: Entrant, rate: float) -> str:
+def recipe_of(entrant: Entrant, rate: float) -> str:
     """The call that makes the optimizer with this rate, or nothing."""
     # A rate of three digits is what the table shows.
     tx = entrant.make(float(f"{rate:.3g}"))

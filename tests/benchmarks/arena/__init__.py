@@ -1,0 +1,1 @@
+"""Optimizers on problems that tell them apart: ``python -m tests.benchmarks.arena``."""
