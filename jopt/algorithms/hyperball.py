@@ -149,7 +149,8 @@ def hyperball(
 ) -> GradientTransformation:
     """Steps of a fixed relative size in any direction, at constant norms.
 
-        W <- R (W - learning_rate R u / |u|) / |…|,   u from ``direction``
+        u <- direction(g)
+        W <- R (W - learning_rate R u / |u|) / |…|,   R = |W_0|
 
     Args:
       direction: What makes the direction of the hidden matrices from their gradients,

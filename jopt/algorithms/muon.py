@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,14 @@ import numpy as np
 from jopt import tree
 from jopt.algorithms.adam import EpsMode, adamw
 from jopt.algorithms.hidden import for_hidden
-from jopt.algorithms.matrices import Axes, ShapeScale, letters, shape_factor, sizes
+from jopt.algorithms.matrices import (
+    Axes,
+    ShapeScale,
+    letters,
+    positions,
+    shape_factor,
+    sizes,
+)
 from jopt.algorithms.norm_control import nonzero, norms, times
 from jopt.algorithms.polar import (
     CoefficientsName,
@@ -78,7 +85,7 @@ def scale_by_muon(
     consistent_rms: ScalarOrSchedule | None = None,
     ns_dtype: StorageDtype | None = None,
     mesh_axis: str | None = None,
-    equilibrate: bool = False,
+    equilibrate: bool | Literal["aurora"] = False,
     ns_start: Start = "divide",
     renormalize: bool = False,
 ) -> GradientTransformation:
@@ -113,6 +120,9 @@ def scale_by_muon(
         spread over it, so that each device iterates on whole matrices. This takes two
         exchanges between devices; parameters sharded over devices need many otherwise.
       equilibrate: Whether to first give all outputs of U the same norm (MuonEq, 2026).
+        ``"aurora"`` scales the outputs, or the inputs if there are more of them, until
+        those of O have nearly the same norm, for one more iteration; square matrices
+        stay as they are (Aurora, 2026).
       ns_start: What comes before the iteration first: ``"divide"`` divides by the norm
         and then rounds to ``ns_dtype``; ``"round"`` also rounds before, and the norm,
         which ``eps`` then bounds from below. The latter is what torch does. So
@@ -177,7 +187,7 @@ def scale_by_polar(
     consistent_rms: ScalarOrSchedule | None = None,
     ns_dtype: StorageDtype | None = None,
     mesh_axis: str | None = None,
-    equilibrate: bool = False,
+    equilibrate: bool | Literal["aurora"] = False,
     ns_start: Start = "divide",
     renormalize: bool = False,
 ) -> GradientTransformation:
@@ -233,7 +243,7 @@ class _Polar:
         consistent_rms: Any,
         ns_dtype: Any,
         mesh_axis: str | None,
-        equilibrate: bool,
+        equilibrate: bool | str,
         ns_start: Start,
         renormalize: bool,
     ):
@@ -244,26 +254,35 @@ class _Polar:
         )
         arguments.nonnegative(consistent_rms=consistent_rms)
         arguments.one_of(("divide", "round"), ns_start=ns_start)
+        arguments.one_of((False, True, "aurora"), equilibrate=equilibrate)
         self.axes, self.renormalize = axes, renormalize
         self.scale = shape_scale, consistent_rms
         self.options: dict[str, Any] = {
             "eps": eps,
             "dtype": ns_dtype,
             "mesh_axis": mesh_axis,
-            "equilibrate": equilibrate,
+            "equilibrate": equilibrate is True,
             "start": ns_start,
         }
+        self.balances = equilibrate == "aurora"
 
     def of(self, leaves: Leaves, directions: list[Any]) -> Any:
         """The tree of ``s O`` of directions, in the dtypes of the leaves."""
         layouts, present = letters(self.axes, leaves.whole), leaves.present
-        results = orthogonalize(
-            [directions[i] for i in present],
-            [layouts[i] for i in present],
-            self.triples,
-            **self.options,
-        )
-        new = list(leaves.values)
+
+        def factors(which):
+            leaves = [directions[i] for i in which]
+            each = [layouts[i] for i in which]
+            return orthogonalize(leaves, each, self.triples, **self.options)
+
+        if self.balances:
+            directions = list(directions)
+            oblong = [i for i in present if _longer(layouts[i], directions[i].shape)]
+            for i in oblong:
+                directions[i] = _balanced(directions[i], directions[i], layouts[i])
+            for i, o in zip(oblong, factors(oblong), strict=True):
+                directions[i] = _balanced(directions[i], o, layouts[i])
+        results, new = factors(present), list(leaves.values)
         for i, o in zip(present, results, strict=True):
             scale = shape_factor(layouts[i], o.shape, *self.scale)
             o = _with_norm(o, layouts[i]) if self.renormalize else o
@@ -279,6 +298,19 @@ def _momentum(
     g, old, beta, rest = (jnp.asarray(x).astype(wide) for x in (g, mu, beta, rest))
     new = beta * old + rest * g
     return (beta * new + rest * g if nesterov else new), new.astype(mu.dtype)
+
+
+def _longer(layout: str, shape: tuple[int, ...]) -> str | None:
+    """The side of a matrix with more neurons, "i" or "o"; None if it is square."""
+    _, inputs, outputs = sizes(layout, shape)
+    return None if inputs == outputs else "i" if inputs > outputs else "o"
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _balanced(u: jax.Array, o: jax.Array, layout: str) -> jax.Array:
+    """Divide the neurons of the longer side by their norms in ``o``."""
+    along = positions(layout, "o" if _longer(layout, u.shape) == "i" else "i")
+    return times(u, 1 / nonzero(tree.norm_along(o, along)))
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -317,7 +349,7 @@ def muon(
     shape_scale: ShapeScale | None = "kj",
     ns_dtype: StorageDtype | None = None,
     mesh_axis: str | None = None,
-    equilibrate: bool = False,
+    equilibrate: bool | Literal["aurora"] = False,
     renormalize: bool = False,
     after: GradientTransformation | None = None,
     adam_eps: ScalarOrSchedule = 1e-8,

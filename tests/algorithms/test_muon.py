@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 import jopt
 from jopt.algorithms import polar
 from jopt.algorithms.matrices import is_hidden
+from tests.algorithms.matrix_problem import close_to_golden
 from tests.algorithms.test_adam import adamw
 from tests.laws.case import Case
 from tests.parity.row import keras, optax, torch, torch_like
@@ -358,6 +359,22 @@ def test_neurons_that_are_equilibrated_count_alike() -> None:
     tx = jopt.scale_by_muon(equilibrate=True)
     expected = update(tx, jnp.asarray(g, jnp.float32))
     chex.assert_trees_all_close(update(tx, scaled), expected, atol=1e-5)
+
+
+def test_aurora_takes_the_steps_of_the_record_and_balances_neurons() -> None:
+    tx = jopt.muon(0.02, "newton_schulz", equilibrate="aurora")
+    close_to_golden("aurora", tx)
+    for shape, axis in (((3, 20), 0), ((20, 3), 1)):
+        g = jnp.asarray(random(*shape), jnp.float32)
+        spread = [
+            jnp.std(
+                jnp.linalg.norm(update(jopt.scale_by_muon(equilibrate=x), g), axis=axis)
+            )
+            for x in (False, "aurora")
+        ]
+        assert spread[1] < 0.5 * spread[0]
+    with pytest.raises(ValueError, match="equilibrate must be"):
+        jopt.scale_by_muon(equilibrate="north")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

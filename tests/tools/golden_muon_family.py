@@ -84,6 +84,19 @@ def loaded(file: Path) -> Any:
     return module
 
 
+class Steps:
+    """An optimizer of a record without what is around its update."""
+
+    def __init__(self, torch: Any, parameters: list[Any], update: Any):
+        self.parameters, self.update = parameters, update
+        self.momenta = [torch.zeros_like(p) for p in parameters]
+
+    def step(self) -> None:
+        """Take a step of rate 0.02."""
+        for p, momentum in zip(self.parameters, self.momenta, strict=True):
+            p.data.add_(self.update(p.grad, momentum), alpha=-0.02)
+
+
 def with_hessian(optimizer: Any) -> Any:
     """Sophia-G whose estimate, before every tenth step, is a squared gradient."""
     step, count = optimizer.step, iter(range(STEPS))
@@ -142,6 +155,10 @@ def main(folder: str) -> None:
     runs["muon_squared"] = lambda ps: of_record(
         torch, results / "20260501_muonsq/train_gpt_simple_muonsq.py"
     )["MuonSq"](ps, lr=0.1, weight_decay=0.0125)
+    aurora = of_record(torch, first_log(results / "20260505_aurora"))
+    aurora["CONTRA_MUON"] = 0.0
+    runs["aurora"] = lambda ps: Steps(torch, ps, aurora["muon_update"])
+
     from emerging_optimizers.orthogonalized_optimizers import adaptive_muon
 
     runs["adamuon_plain"] = lambda ps: adaptive_muon.AdaptiveMuon(

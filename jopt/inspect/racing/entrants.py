@@ -31,13 +31,16 @@ STARTING_RATES = {
     "madgrad": 0.01,
     "mars_lion": 1e-4,
     "muon": 0.02,
+    "muon_squared": 0.1,
     "noisy_sgd": 0.1,
+    "normuon": 0.02,
     "optimistic_gradient_descent": 0.1,
     "rprop": 0.01,
     "sgd": 0.1,
     "simplified_ademamix": 1e-5,
     "sm3": 0.1,
     "sophia": 1e-4,
+    "sophia_g": 1e-4,
 }
 
 # The optimizers of a race that names none.
