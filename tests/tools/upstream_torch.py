@@ -49,7 +49,8 @@ def theirs(info: Any, kwargs: dict[str, Any], schedulers: Any) -> np.ndarray:
             if info.only_supports_sparse_grads:  # with all rows, zeros too
                 rows = torch.arange(len(p))[None]
                 p.grad = torch.sparse_coo_tensor(rows, p.grad, p.shape)
-        optimizer.step()
+        value = torch.tensor(VALUES[step])
+        optimizer.step(*([lambda x=value: x] if info.name == "LBFGS" else []))
         for scheduler in schedulers:
             is_plateau = "Plateau" in type(scheduler).__name__
             scheduler.step(*([METRICS[step]] if is_plateau else []))
@@ -64,8 +65,16 @@ def ours(info: Any, kwargs: dict[str, Any], schedulers: Any) -> np.ndarray:
 
     def step(carry, given):
         params, state = carry
-        grads, value = given
-        updates, state = tx.update(grads, state, params, value=value)
+        grads, value, now = given
+
+        def closure(params):  # with these gradients, and this value everywhere
+            moved = jax.tree.map(lambda p: p - jax.lax.stop_gradient(p), params)
+            return now + jopt.tree.vdot(grads, moved)
+
+        extra = {"value": value}
+        if info.name == "LBFGS":
+            extra = {"value": now, "value_fn": closure}
+        updates, state = tx.update(grads, state, params, **extra)
         params = jopt.apply_updates(params, updates)
         return (params, state), params
 
@@ -73,7 +82,7 @@ def ours(info: Any, kwargs: dict[str, Any], schedulers: Any) -> np.ndarray:
     metrics = jnp.asarray([1e9, *METRICS[:-1]])
     grads = {n: jnp.asarray(GRADS[n]) for n in params}
     run = jax.jit(lambda p, x: jax.lax.scan(step, (p, tx.init(p)), x)[1])
-    found = run(params, (grads, metrics))
+    found = run(params, (grads, metrics, jnp.asarray(VALUES[:STEPS])))
     return np.concatenate([found[n].reshape(STEPS, -1) for n in params], axis=1)
 
 

@@ -15,6 +15,7 @@ from .adams import (
     RAdam as RAdam,
     SparseAdam as SparseAdam,
 )
+from .lbfgs import LBFGS as LBFGS
 from .state import Permuted as Permuted
 from .clipping import (
     clip_grad_norm_ as clip_grad_norm_,
