@@ -13,8 +13,8 @@ lower triangle and the diagonal of ``S^T Y``, the Hessian is
    them. If that is outside of the box, it is projected into it; if the projection does
    not lead downhill, the way from the Cauchy point ends where it leaves the box.
 
-Byrd, Lu, Nocedal & Zhu, "A limited memory algorithm for bound constrained optimization",
-1995. The projection is that of Morales & Nocedal, "Remark on algorithm 778", 2011.
+Byrd, Lu, Nocedal & Zhu, "A limited memory algorithm for bound constrained
+optimization", 1995. The projection is that of Morales & Nocedal, "Remark on algorithm 778", 2011.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def with_derivatives(
 def _solved(
     hessian: Callable[[jax.Array], jax.Array], free: jax.Array, wanted: jax.Array
 ) -> jax.Array:
-    """The v that is as wanted at a bound, and where it is free has ``H v`` as wanted."""
+    """The v that is as wanted at a bound, with ``H v`` as wanted where it is free."""
 
     def at_bound(v):
         return jnp.where(free, jnp.zeros_like(v), v)
