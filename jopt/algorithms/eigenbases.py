@@ -27,10 +27,16 @@ from jopt.algorithms.stacks import split, stacked
 
 
 def averaged(
-    rows: list[Row], new: list[Row], grams: Any, numbers: dict[str, jax.Array]
+    rows: list[Row],
+    new: list[Row],
+    grams: Any,
+    numbers: dict[str, jax.Array],
+    mesh_axis: str | None,
 ) -> None:
     """Put the new averages of the statistics into the new rows."""
-    for old, row, part in zip(rows, new, split(tuple(grams), len(rows)), strict=True):
+    for old, row, part in zip(
+        rows, new, split(tuple(grams), len(rows), mesh_axis), strict=True
+    ):
         row["statistics"] = jax.tree.map(
             lambda s, x: numbers["beta"] * s + numbers["beta_rest"] * x,
             old["statistics"],
@@ -59,7 +65,7 @@ def updated_kl(
         later = jnp.maximum(numbers["beta"] * old + numbers["beta_rest"] * new, least)
         return jnp.where(started > 0, later, old)
 
-    parts = split(jax.tree.map(average, eigenvalues, tuple(seen)), len(rows))
+    parts = split(jax.tree.map(average, eigenvalues, tuple(seen)), len(rows), mesh_axis)
     for row, part in zip(new, parts, strict=True):
         row["eigenvalues"] = part
     return grams
@@ -120,14 +126,14 @@ def _refreshed(
     if "mu" in new:
         original = rotated(stack["mu"], stack["bases"], back=True)
         new["mu"] = rotated(original, new["bases"])
-    return split(new, len(held))
+    return split(new, len(held), mesh_axis)
 
 
 def _decomposed(
     held: list[Row], statistics: list[Any], mesh_axis: str | None
 ) -> list[Row]:
     bases = jax.tree.map(eigenbasis, stacked(statistics, mesh_axis))
-    parts = split(bases, len(held))
+    parts = split(bases, len(held), mesh_axis)
     return [{**row, "bases": q} for row, q in zip(held, parts, strict=True)]
 
 

@@ -153,10 +153,10 @@ def _kl_shampoo(
         if e is not None:
             scale = scale * facing(lax.rsqrt(e), side, mu)
     u = rotated(mu * (scale / (1 + x["eps"] * scale)), bases, back=True)
-    for row, part in zip(new, split(u, n), strict=True):
+    for row, part in zip(new, split(u, n, mesh_axis), strict=True):
         row["u"] = part
     grams = updated_kl(rows, new, g, bases, started, numbers, mesh_axis)
-    averaged(rows, new, grams, numbers)
+    averaged(rows, new, grams, numbers, mesh_axis)
     refresh_bases(rows, new, phase, (), False, mesh_axis)
     return new
 

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jopt import tree
 from jopt.algorithms import stacks
 from jopt.algorithms.kronecker import Sides, Which
-from jopt.algorithms.matrices import Axes, letters
+from jopt.algorithms.matrices import Axes, devices_along, letters
 from jopt.core import masks, tree_checks
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
@@ -118,7 +119,9 @@ def matrixwise(
                 fields[name] = leaves.tree(leaves.each(slot.init))
             else:
                 made = [
-                    () if x is None or s is None else _per_side(slot, x, s)
+                    ()
+                    if x is None or s is None
+                    else _per_side(slot, x, s, method.mesh_axis)
                     for x, s in zip(leaves.values, sides, strict=True)
                 ]
                 fields[name] = _as_trees(leaves, made)
@@ -260,42 +263,54 @@ def _results_like(row: Row) -> Row:
     return {"u": row["g"], **{name: x for name, x in row.items() if name != "g"}}
 
 
-def _per_side(slot: PerSide, param: Any, sides: Sides) -> tuple[Any, ...]:
-    """Return what is kept for each side, sharded like the axes of the parameter."""
+def _per_side(
+    slot: PerSide, param: Any, sides: Sides, mesh_axis: str | None
+) -> tuple[Any, ...]:
+    """Return what is kept for each side.
+
+    It is sharded as the axes of the parameter are; or over the mesh axis by which the
+    matrices are spread, so that each device keeps its share of all of it.
+    """
     if isinstance(param, jax.ShapeDtypeStruct):
         param = jnp.zeros(param.shape, param.dtype, device=param.sharding)
     param = jnp.asarray(param)
+    sharding, devices = jax.typeof(param).sharding, devices_along(mesh_axis)
 
     def one(side):
-        run = functools.partial(_filled, slot=slot, sides=sides, side=side)
-        sharding = jax.typeof(param).sharding
+        spread = devices > 1 and sides.dims[side + 1] % devices == 0
+        over = mesh_axis if spread else None
+        run = functools.partial(_filled, slot=slot, sides=sides, side=side, over=over)
         if not sharding.mesh.explicit_axes:
             return run(param)
+        run = functools.partial(run, over=None)
         spec = [sharding.spec[i] for i in sides.order]
         batch = spec[0] if sides.starts[0] and not sides.blocked else None
-        side_spec = None if sides.blocked else spec[sides.starts[side]]
-        more = (None,) if slot.square else ()
-        spec = PartitionSpec(batch, side_spec, *more)
+        rows = None if sides.blocked else spec[sides.starts[side]]
+        spec = [None, mesh_axis] if spread else [batch, rows]
+        spec = PartitionSpec(*spec, *([None] if slot.square else []))
         auto_axes: Any = jax.sharding.auto_axes
         return auto_axes(run, out_sharding=NamedSharding(sharding.mesh, spec))(param)
 
     return tuple(one(i) if kept else None for i, kept in enumerate(sides.kept))
 
 
-@functools.partial(jax.jit, static_argnames=("slot", "sides", "side"))
-def _filled(param: jax.Array, *, slot: PerSide, sides: Sides, side: int) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("slot", "sides", "side", "over"))
+def _filled(
+    param: jax.Array, *, slot: PerSide, sides: Sides, side: int, over: str | None
+) -> jax.Array:
     dtype = tree.compute_dtype(param.dtype)
     x = sides.stack(param)
     others = [i for i in range(1, x.ndim) if i != side + 1]
     like = jnp.sum(x, axis=others)
     count, d = like.shape
-    if not slot.square:
-        return spread_like(jnp.full((count, d), slot.fill, dtype), like)
-    matrix = jnp.eye(d, dtype=dtype) if slot.fill is None else jnp.zeros((d, d), dtype)
-    shape = (count, d, d)
-    return spread_like(
-        jnp.broadcast_to(matrix, shape), jnp.broadcast_to(like[..., None], shape)
-    )
+    new = jnp.full((count, d), slot.fill or 0.0, dtype)
+    if slot.square:
+        matrix = jnp.eye(d, dtype=dtype) if slot.fill is None else new[:1].mT
+        new = jnp.broadcast_to(matrix, (count, d, d))
+        like = jnp.broadcast_to(like[..., None], new.shape)
+    if over is not None:
+        return lax.with_sharding_constraint(new, PartitionSpec(None, over))
+    return spread_like(new, like)
 
 
 def _as_trees(leaves: Leaves, values: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:

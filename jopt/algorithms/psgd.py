@@ -412,8 +412,9 @@ def _of_all(
     )
     us, new = list(ms), list(qs)
     for group, q, (_, _, m) in zip(groups, factors, batches, strict=True):
-        parts = zip(split(q, len(group)), split(_update(q, m), len(group)), strict=True)
-        for i, (part, u) in zip(group, parts, strict=True):
+        n = len(group)
+        parts, updates = (split(x, n, mesh_axis) for x in (q, _update(q, m)))
+        for i, part, u in zip(group, parts, updates, strict=True):
             us[i] = as_leaf(u, layouts[i], ms[i].shape)
             new[i] = jax.tree.map(
                 lambda x, old: spread_like(x.reshape(old.shape), old), part, qs[i]

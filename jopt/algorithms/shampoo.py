@@ -229,7 +229,7 @@ def _shampoo(
         grafts.append(magnitude)
         new.append({"mu": mu, "nu": nu, "u": magnitude})
     grams = [gram(g, i) if kept else None for i, kept in enumerate(sides.kept)]
-    averaged(rows, new, grams, numbers)
+    averaged(rows, new, grams, numbers, mesh_axis)
     roots = [row["roots"] for row in rows]
     if any(sides.kept):
         exponent = 1 / (2 * sum(sides.kept) if p is None else p)
@@ -242,7 +242,7 @@ def _shampoo(
                 )
 
             s, old = stacked(statistics, mesh_axis), stacked(held, mesh_axis)
-            return split(jax.tree.map(root, s, old), n)
+            return split(jax.tree.map(root, s, old), n, mesh_axis)
 
         # The roots are constants to autodiff: no decomposition is differentiated.
         statistics = [lax.stop_gradient(row["statistics"]) for row in new]
@@ -252,7 +252,7 @@ def _shampoo(
         if graft is not None:
             u = grafted(u, stacked(grafts, mesh_axis))
             u = jnp.where(x["started"] > 0, u, stacked(grafts, mesh_axis))
-        for row, part in zip(new, split(u, n), strict=True):
+        for row, part in zip(new, split(u, n, mesh_axis), strict=True):
             row["u"] = part
     for row, root in zip(new, roots, strict=True):
         row["roots"] = root

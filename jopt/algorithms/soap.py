@@ -184,7 +184,9 @@ def _soap(
     # The first step is not one of Adam's.
     started = (phase != FIRST).astype(g.dtype)
     new = []
-    for row, seen in zip(rows, split(started * rotated(g, bases), n), strict=True):
+    for row, seen in zip(
+        rows, split(started * rotated(g, bases), n, mesh_axis), strict=True
+    ):
         mu = x["b1"] * row["mu"] + x["b1_rest"] * seen
         nu = x["b2"] * row["nu"] + x["b2_rest"] * seen**2
         # At first nu is 0, where the root has no derivative.
@@ -192,14 +194,14 @@ def _soap(
         u = x["scale"] * ratio(mu, root, x["eps"])
         new.append({"mu": mu, "nu": nu, "u": u})
     back = rotated(stacked([row["u"] for row in new], mesh_axis), bases, back=True)
-    for row, u in zip(new, split(back, n), strict=True):
+    for row, u in zip(new, split(back, n, mesh_axis), strict=True):
         row["u"] = u
 
     if kl:
         grams = updated_kl(rows, new, g, bases, started, numbers, mesh_axis)
     else:
         grams = [None if q is None else gram(g, i) for i, q in enumerate(bases)]
-    averaged(rows, new, grams, numbers)
+    averaged(rows, new, grams, numbers, mesh_axis)
     refresh_bases(rows, new, phase, ("mu", "nu"), not kl, mesh_axis)
     return new
 

@@ -153,11 +153,11 @@ def _splus(
     mu = stacked([row["mu"] for row in new], mesh_axis)
     u = rotated(jnp.sign(rotated(mu, bases)), bases, back=True)
     u = u * _scale(sides, max_dim, constant)
-    for row, part in zip(new, split(u, n), strict=True):
+    for row, part in zip(new, split(u, n, mesh_axis), strict=True):
         row["u"] = part
     g = stacked([row["g"] for row in rows], mesh_axis)
     grams = [gram(g, i) if kept else None for i, kept in enumerate(sides.kept)]
-    averaged(rows, new, grams, numbers)
+    averaged(rows, new, grams, numbers, mesh_axis)
     decompose(rows, new, phase, mesh_axis)
     return new
 

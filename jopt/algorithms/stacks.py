@@ -91,14 +91,29 @@ def stacked(rows: Sequence[Any], mesh_axis: str | None = None) -> Any:
     return stack
 
 
-def split(stack: Any, n: int) -> list[Any]:
-    """Return the ``n`` rows of a stack, the inverse of `stacked`."""
+def split(stack: Any, n: int, mesh_axis: str | None = None) -> list[Any]:
+    """Return the ``n`` rows of a stack, the inverse of `stacked`.
+
+    Args:
+      stack: A tree of arrays.
+      n: The number of rows.
+      mesh_axis: That of `stacked`. All rows come back in one exchange then, and not
+        each in its own.
+    """
 
     def part(x, i):
         count = len(x) // n
         return x[i * count : (i + 1) * count]
 
+    if mesh_axis is not None:
+        stack = jax.tree.map(_anywhere, stack)
     return [jax.tree.map(lambda x, i=i: part(x, i), stack) for i in range(n)]
+
+
+def _anywhere(x: jax.Array) -> jax.Array:
+    """Let the matrices lie as they like, but all of them alike."""
+    spec = PartitionSpec(None, *[PartitionSpec.UNCONSTRAINED] * (x.ndim - 1))
+    return lax.with_sharding_constraint(x, spec)
 
 
 def stacks(

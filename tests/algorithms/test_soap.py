@@ -233,15 +233,26 @@ def test_long_sides_and_larger_sides_are_left_alone() -> None:
 def test_spread_matrices_get_the_same_updates(kind: Any) -> None:
     mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
     rows = NamedSharding(mesh, P("data"))
-    grads = {f"layer_{i}": random(16, 8, seed=i) for i in range(3)}
+    grads = {f"layer_{i}": random(16, 8, seed=i) for i in range(11)}
     grads = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), grads)
     options: Any = {"precondition_frequency": 1, "sides": "smaller"}
     expected = updates(jopt.scale_by_soap(**options), [grads] * 3)
     tx = jopt.scale_by_soap(mesh_axis="data", **options)
     with jax.set_mesh(mesh):
-        found = updates(tx, [jax.device_put(grads, rows)] * 3)
+        grads = jax.device_put(grads, rows)
+        state, found = jax.jit(tx.init)(grads), []
+        compiled = jax.jit(tx.update).lower(grads, state).compile()
+        for _ in range(3):
+            u, state = compiled(grads, state)
+            found.append(u)
     chex.assert_trees_all_close(jax.device_get(found), expected, rtol=1e-3, atol=1e-3)
     assert all(x.sharding.is_equivalent_to(rows, 2) for x in found[-1].values())
+    bases = state.bases[1].values()
+    assert {x.sharding.spec for x in bases} <= {P(None, "data"), P(None, "data", None)}
+    # Gradients and bases to the matrices' devices; inside the basis, the moments are
+    # where the parameters are; updates and statistics back.
+    entry = compiled.as_text().rpartition("\nENTRY")[2]
+    assert " all-gather(" not in entry and entry.count(" all-to-all(") == 6
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
