@@ -22,8 +22,9 @@ if jaxlib.__version__.startswith("0.10."):
         + " --xla_cpu_parallel_codegen_split_count=1"
     )
 
-# Tests that look at what XLA makes of a step: its memory, its loops, its calls. All
-# others are compiled without XLA's costly passes, in up to two fifths less time.
+# Tests that look at what XLA makes of a step: its memory, its loops, its calls; or at
+# random numbers, to the last bit. All others are compiled without XLA's costly passes,
+# in up to two fifths less time.
 OF_PROGRAMS = {
     "accumulation",
     "apply",
@@ -42,6 +43,7 @@ OF_PROGRAMS = {
     "metrics",
     "micro_batch",
     "models",
+    "psgd",
     "roofline",
     "schedule_free",
     "states_of_optax",
