@@ -42,7 +42,10 @@ class Case(Subject):
 
     @property
     def id(self) -> str:
-        options = ",".join(f"{k}={v}" for k, v in self.options.items())
+        # A function by its name: workers have to agree on it.
+        options = ",".join(
+            f"{k}={getattr(v, '__name__', v)}" for k, v in self.options.items()
+        )
         return f"{self.name}({options})"
 
     @property
