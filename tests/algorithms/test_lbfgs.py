@@ -197,3 +197,15 @@ def test_the_memory_is_checked():
         jopt.scale_by_lbfgs(0)
     tx = jopt.lbfgs()
     assert repr(tx) == "lbfgs()" and jopt.from_config(jopt.to_config(tx)) == tx
+
+
+def test_it_takes_the_variables_of_nnx():
+    nnx = pytest.importorskip("flax.nnx")
+    graph, params = nnx.split(nnx.Linear(2, 1, rngs=nnx.Rngs(0)), nnx.Param)
+
+    def loss(params):
+        return jnp.sum((nnx.merge(graph, params)(jnp.eye(2)) - 3.0) ** 2)
+
+    new, steps, *_ = minimized(jopt.lbfgs(), loss, params, 1e-4)
+    assert steps < 10 and isinstance(new, nnx.State)
+    np.testing.assert_allclose(nnx.merge(graph, new)(jnp.eye(2)), 3.0, rtol=1e-4)

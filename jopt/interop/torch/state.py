@@ -17,8 +17,9 @@ import numpy as np
 
 from jopt import tree
 from jopt.core.transformation import GradientTransformation, OptState, Params
-from jopt.interop.shared.parameter_order import Parameter, Permuted
+from jopt.interop.shared.parameter_order import Parameter, Permuted, in_order
 from jopt.interop.shared.state_view import View
+from jopt.interop.torch import lbfgs_state
 from jopt.interop.torch.rates import give_rates, taken_rates
 from jopt.interop.torch.state_table import Row, row_of
 from jopt.values import arguments
@@ -53,7 +54,7 @@ def load_state_dict(
         possible: ``{"fc.weight": Permuted("fc/kernel", (1, 0)), …}``. Axes are never
         guessed: give a `Permuted` where their order differs. None is possible if
         ``params`` is a list of arrays or one array.
-      count: The number of steps so far, for SGD and Muon, which do not keep it.
+      count: The number of steps so far, for SGD, Muon and LBFGS, which do not keep it.
 
     Returns:
       A state of ``tx``.
@@ -77,7 +78,13 @@ def load_state_dict(
     groups = state_dict["param_groups"]
     numbers = [i for group in groups for i in group["params"]]
     order = _listed(groups, order)
-    view = View(tx, tx.init(params), params, order)
+    first = tx.init(params)
+    if lbfgs_state.is_lbfgs(first):
+        count = _agreed(None, count, "the state_dict", "torch's LBFGS")
+        entry = state_dict["state"].get(numbers[0], {})
+        rate, parameters = groups[0]["lr"], in_order(params, order)
+        return lbfgs_state.read(first, params, parameters, entry, rate, count)
+    view = View(tx, first, params, order)
     row = row_of(view)
     _check_number(numbers, view)
     _check_pairs(view, row, params)
@@ -149,7 +156,13 @@ def state_dict(
     _check_complete("like", like, {"param_groups"})
     groups = [dict(group) for group in like["param_groups"]]
     numbers = [i for group in groups for i in group["params"]]
-    view = View(tx, state, params, _listed(groups, order))
+    order = _listed(groups, order)
+    if lbfgs_state.is_lbfgs(state):
+        groups[0]["lr"] = float(state.learning_rate)
+        parameters = in_order(params, order)
+        entry = lbfgs_state.written(state, params, parameters, tensor)
+        return {"state": {numbers[0]: entry}, "param_groups": groups}
+    view = View(tx, state, params, order)
     row = row_of(view)
     _check_number(numbers, view)
     _check_pairs(view, row, params)

@@ -55,6 +55,63 @@ def test_steps_iterations_and_evaluations_are_those_of_torch(name):
     np.testing.assert_array_equal(evaluations, GOLDEN[name]["func_evals"])
 
 
+def test_a_state_goes_to_torch_and_back():
+    params = {"a": jnp.arange(2.0), "b": 1j * jnp.ones((2, 3), jnp.complex64)}
+    tx = torch.LBFGS(lr=0.5, history_size=2)
+    keys = iter(jax.random.split(jax.random.key(0), 99))
+
+    def drawn(x):
+        if not jnp.issubdtype(x.dtype, jnp.inexact):
+            return x
+        return jax.random.normal(next(keys), x.shape, x.dtype)
+
+    state = jax.tree.map(drawn, tx.init(params))
+    state = state._replace(n_iter=state.n_iter + 7, pairs=state.pairs + 2)
+    order = [torch.Permuted("b", (1, 0)), "a"]
+    like = {"state": {}, "param_groups": [{"lr": 1.0, "params": [0, 1]}]}
+    theirs = torch.state_dict(tx, state, params, like, order=order)
+    # The first element of torch's vectors is of b, and complex numbers are pairs.
+    assert theirs["state"][0]["d"][1] == state.d["b"][0, 0].imag
+    assert theirs["state"][0]["d"][2] == state.d["b"][1, 0].real
+    back = torch.load_state_dict(tx, params, theirs, order=order, count=0)
+    jax.tree.map(np.testing.assert_array_equal, back, state)
+
+
+def test_a_run_of_torch_goes_on_here():
+    library = pytest.importorskip("torch")
+    a, b = (
+        library.tensor(x, dtype=library.float64, requires_grad=True)
+        for x in START.values()
+    )
+    settings = {**SETTINGS["strong Wolfe"], "history_size": 3}
+    theirs = library.optim.LBFGS([a, b], **settings)
+
+    def closure():
+        theirs.zero_grad()
+        x = library.cat([a, b.ravel()])
+        loss = library.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+        loss.backward()
+        return loss
+
+    theirs.step(closure)
+    with jax.enable_x64(True):
+        p = {n: jnp.asarray(x.detach().numpy()) for n, x in (("a", a), ("b", b))}
+        tx = torch.LBFGS(**settings)
+        told = {"order": ["a", "b"], "count": 1}
+        state = torch.load_state_dict(tx, p, theirs.state_dict(), **told)
+        value, grads = jax.value_and_grad(rosenbrock)(p)
+        p, state = jopt.step(tx, grads, state, p, value=value, value_fn=rosenbrock)
+        theirs.step(closure)
+        np.testing.assert_allclose(p["a"], a.detach(), rtol=1e-9)
+        np.testing.assert_allclose(p["b"], b.detach(), rtol=1e-9)
+        # And on in torch.
+        back = torch.state_dict(
+            tx, state, p, theirs.state_dict(), order=["a", "b"], tensor=library.tensor
+        )
+    theirs.load_state_dict(back)
+    theirs.step(closure)
+
+
 def test_complex_parameters_are_pairs_of_real_ones():
     def loss(z):
         return jnp.sum((z.real - 1) ** 2 + 3 * (z.imag + 2) ** 2)
