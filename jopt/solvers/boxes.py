@@ -60,8 +60,7 @@ def lbfgsb_directions(m: int, box: tuple[jax.Array, jax.Array]) -> Directions:
             theta=jnp.ones((), x.dtype),
         )
 
-    def following(memory, x, grad, step, change, count, keep, forget):
-        slot = count % m
+    def following(memory, x, grad, step, change, slot, count, keep, forget):
         rows = written(memory.rows, slot, step, change, keep)
         by = (rows @ jnp.stack([step, change], axis=1)).reshape(m, 2, 2)
         here = jnp.arange(m, dtype=slot.dtype) == slot
@@ -70,7 +69,7 @@ def lbfgsb_directions(m: int, box: tuple[jax.Array, jax.Array]) -> Directions:
         across = jnp.where(here[None, :], by[:, 0, 1][:, None], memory.across)
         across = jnp.where(here[:, None], by[:, 1, 0][None, :], across)
         theta = by[slot, 1, 1] / by[slot, 0, 1]
-        age = jnp.where(keep & here, count + 1, memory.age)
+        age = jnp.where(keep & here, count, memory.age)
         memory = Memory(
             rows=rows,
             steps=jnp.where(keep, steps, memory.steps),
@@ -83,7 +82,7 @@ def lbfgsb_directions(m: int, box: tuple[jax.Array, jax.Array]) -> Directions:
         end = _subspace_minimum(model, x, grad, cauchy, to_cauchy, *box)
         return memory, end - x
 
-    return Directions(start, following)
+    return Directions(m, start, following)
 
 
 def _model(memory: Memory, m: int) -> Model:

@@ -46,9 +46,8 @@ def lbfgs_directions(m: int, box: None = None) -> Directions:
         rows = jnp.zeros((2 * m, x.size), x.dtype)
         return Memory(rows, square, square, jnp.ones((), x.dtype))
 
-    def following(memory, x, grad, step, change, count, keep, forget):
-        del x
-        slot = count % m
+    def following(memory, x, grad, step, change, slot, count, keep, forget):
+        del x, count
         rows = written(memory.rows, slot, step, change, keep)
         by = (rows @ jnp.stack([grad, change], axis=1)).reshape(m, 2, 2)
         here = jnp.arange(m, dtype=slot.dtype) == slot
@@ -77,7 +76,7 @@ def lbfgs_directions(m: int, box: None = None) -> Directions:
         direction = weights @ rows - gamma * grad
         return Memory(rows, inverse, products, gamma), direction
 
-    return Directions(start, following)
+    return Directions(m, start, following)
 
 
 def written(
