@@ -62,13 +62,14 @@ def lbfgsb_directions(m: int, box: tuple[jax.Array, jax.Array]) -> Directions:
 
     def following(memory, x, grad, step, change, slot, count, keep, forget):
         rows = written(memory.rows, slot, step, change, keep)
-        by = (rows @ jnp.stack([step, change], axis=1)).reshape(m, 2, 2)
+        step_by = (rows @ step).reshape(m, 2)
+        change_by = (rows @ change).reshape(m, 2)
         here = jnp.arange(m, dtype=slot.dtype) == slot
-        steps = jnp.where(here[None, :], by[:, 0, 0][:, None], memory.steps)
-        steps = jnp.where(here[:, None], by[:, 0, 0][None, :], steps)
-        across = jnp.where(here[None, :], by[:, 0, 1][:, None], memory.across)
-        across = jnp.where(here[:, None], by[:, 1, 0][None, :], across)
-        theta = by[slot, 1, 1] / by[slot, 0, 1]
+        steps = jnp.where(here[None, :], step_by[:, 0][:, None], memory.steps)
+        steps = jnp.where(here[:, None], step_by[:, 0][None, :], steps)
+        across = jnp.where(here[None, :], change_by[:, 0][:, None], memory.across)
+        across = jnp.where(here[:, None], step_by[:, 1][None, :], across)
+        theta = change_by[slot, 1] / change_by[slot, 0]
         age = jnp.where(keep & here, count, memory.age)
         memory = Memory(
             rows=rows,
