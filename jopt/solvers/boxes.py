@@ -60,17 +60,17 @@ def lbfgsb_directions(m: int, box: tuple[jax.Array, jax.Array]) -> Directions:
             theta=jnp.ones((), x.dtype),
         )
 
-    def following(memory, x, grad, step, change, count, keep, forget):
-        slot = count % m
+    def following(memory, x, grad, step, change, slot, count, keep, forget):
         rows = written(memory.rows, slot, step, change, keep)
-        by = (rows @ jnp.stack([step, change], axis=1)).reshape(m, 2, 2)
+        step_by = (rows @ step).reshape(m, 2)
+        change_by = (rows @ change).reshape(m, 2)
         here = jnp.arange(m, dtype=slot.dtype) == slot
-        steps = jnp.where(here[None, :], by[:, 0, 0][:, None], memory.steps)
-        steps = jnp.where(here[:, None], by[:, 0, 0][None, :], steps)
-        across = jnp.where(here[None, :], by[:, 0, 1][:, None], memory.across)
-        across = jnp.where(here[:, None], by[:, 1, 0][None, :], across)
-        theta = by[slot, 1, 1] / by[slot, 0, 1]
-        age = jnp.where(keep & here, count + 1, memory.age)
+        steps = jnp.where(here[None, :], step_by[:, 0][:, None], memory.steps)
+        steps = jnp.where(here[:, None], step_by[:, 0][None, :], steps)
+        across = jnp.where(here[None, :], change_by[:, 0][:, None], memory.across)
+        across = jnp.where(here[:, None], step_by[:, 1][None, :], across)
+        theta = change_by[slot, 1] / change_by[slot, 0]
+        age = jnp.where(keep & here, count, memory.age)
         memory = Memory(
             rows=rows,
             steps=jnp.where(keep, steps, memory.steps),
@@ -83,7 +83,7 @@ def lbfgsb_directions(m: int, box: tuple[jax.Array, jax.Array]) -> Directions:
         end = _subspace_minimum(model, x, grad, cauchy, to_cauchy, *box)
         return memory, end - x
 
-    return Directions(start, following)
+    return Directions(m, start, following)
 
 
 def _model(memory: Memory, m: int) -> Model:

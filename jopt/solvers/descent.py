@@ -8,6 +8,7 @@ compile, and no evaluation is made twice.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,11 +24,12 @@ from jopt.tree.packing import packed, unpacked
 class Directions(NamedTuple):
     """How a method finds its directions, from steps and changes of the gradient."""
 
+    size: int  # the number of steps that are remembered
     # start(x) -> memory, which is empty
     start: Callable[[jax.Array], Any]
-    # next(memory, x, grad, step, change, count, keep, forget) -> (memory, direction).
-    # If keep is true, step and change are remembered, as number `count` of all; if
-    # forget is, all before are forgotten.
+    # next(memory, x, grad, step, change, slot, count, keep, forget) -> (memory,
+    # direction). If keep is true, step and change are remembered in this slot, as number
+    # `count` of all; if forget is, all before are forgotten.
     next: Callable[..., tuple[Any, jax.Array]]
 
 
@@ -63,6 +65,7 @@ class Tests(NamedTuple):
 
 
 # The numbers of L-BFGS-B.
+DECREASE, FLATTER = 1e-3, 0.9  # what makes a step good, by value and slope
 LONGEST = 1e10  # step of a search
 EVALUATIONS = 20  # of a search
 
@@ -99,53 +102,28 @@ def advance(
         trial = jnp.clip(trial, *box)
     (value, aux), grad = evaluate(trial)
     slope = jnp.vdot(grad, s.direction)
+    # Most steps are good at once. Besides, what is in a conditional is computed in one
+    # place: XLA would repeat it wherever a part of it is used.
+    good = value <= old.search.value + DECREASE * old.search.step * old.search.slope
+    good &= jnp.abs(slope) <= FLATTER * jnp.abs(old.search.slope)
+    decided = lax.cond(
+        first | good,
+        functools.partial(_decided, like, directions, tests, True),
+        functools.partial(_decided, like, directions, tests, False),
+        s.numbers,
+        jnp.stack([value, slope]),
+    )
+    flag = jax.ShapeDtypeStruct((), bool)
+    now, taken, failed, keep, slot = unpacked(
+        decided, (like, flag, flag, flag, old.count)
+    )
 
-    def advanced():
-        return packed(_search(LONGEST).advance(old.search, value, slope))
-
-    # A conditional, because XLA would repeat all of this wherever a part is used.
-    search = lax.cond(first, lambda: packed(old.search), advanced)
-    search = unpacked(search, old.search)
-    # A direction that does not go downhill is a search that has failed, too.
-    failed = (search.status == line_search.FAILED) | (
-        old.search.status == line_search.FAILED
-    )
-    # So is one that ends with its evaluations, or its room, and no lower value.
-    idle = (search.status == line_search.TOO_MANY) | (
-        search.status == line_search.TOO_NARROW
-    )
-    failed = ~first & (failed | idle & ~(value < old.value))
-    taken = first | ~failed & (search.status != line_search.SEARCHING)
-    # A change of the slope that is nothing but rounding is not remembered.
-    eps = float(jnp.finfo(s.x.dtype).eps)
-    keep = taken & ~first & (slope - old.search.slope > -eps * old.search.slope)
-    remembered = jnp.where(failed, 0, old.remembered + keep.astype(jnp.int32))
-    reduction = old.value - value
-    size = jnp.maximum(jnp.maximum(jnp.abs(old.value), jnp.abs(value)), 1)
-    iterations = old.iterations + (taken & ~first).astype(jnp.int32)
-    status = first_status(
-        {
-            Status.NOT_FINITE: first & ~jnp.isfinite(value),
-            Status.FTOL: taken & ~first & (reduction <= tests.ftol * size),
-            Status.STUCK: failed & (old.remembered == 0),
-            Status.ITERATIONS: taken & (iterations >= tests.max_iterations),
-        }
-    )
-    now = Numbers(
-        value=jnp.where(taken, value, old.value),
-        search=search,
-        count=old.count + keep.astype(jnp.int32),
-        remembered=remembered,
-        iterations=iterations,
-        evaluations=old.evaluations + 1,
-        status=status,
-    )
     move, change = trial - s.x, grad - s.grad
     x = jnp.where(taken, trial, s.x)
     grad = jnp.where(taken, grad, s.grad)
     aux = jax.tree.map(lambda a, b: jnp.where(taken, a, b), aux, s.aux)
     memory, direction = directions.next(
-        s.memory, x, grad, move, change, old.count, keep, failed
+        s.memory, x, grad, move, change, slot, now.count, keep, failed
     )
     slope = jnp.vdot(grad, direction)
     length, longest = jnp.ones((), x.dtype), jnp.full((), LONGEST, x.dtype)
@@ -165,6 +143,66 @@ def advance(
     now = now._replace(search=_where(ended, search, now.search), status=status)
     direction = jnp.where(ended, direction, s.direction)
     return Descent(x, grad, aux, direction, memory, packed(now))
+
+
+def _decided(
+    like: Numbers,
+    directions: Directions,
+    tests: Tests,
+    good: bool,
+    before: jax.Array,
+    evaluated: jax.Array,
+) -> jax.Array:
+    """What follows from an evaluation: the numbers, and what to keep of it, packed.
+
+    Args:
+      like: The shapes of the numbers.
+      directions: The method.
+      tests: When to stop.
+      good: Whether the step is good, or the first one. Else the line search decides.
+      before: The numbers, packed.
+      evaluated: The value and the slope at the step.
+    """
+    old = unpacked(before, like)
+    value, slope = evaluated[0], evaluated[1]
+    first = old.evaluations == 0
+    if good:
+        search = old.search
+        taken, failed = jnp.ones((), bool), jnp.zeros((), bool)
+    else:
+        search = _search(LONGEST).advance(old.search, value, slope)
+        # A direction that does not go downhill is a search that has failed, too. So is
+        # a search that ends with its evaluations, or its room, and no lower value.
+        failed = search.status == line_search.FAILED
+        failed |= old.search.status == line_search.FAILED
+        idle = search.status == line_search.TOO_MANY
+        idle |= search.status == line_search.TOO_NARROW
+        failed |= idle & ~(value < old.value)
+        taken = ~failed & (search.status != line_search.SEARCHING)
+    # A change of the slope that is nothing but rounding is not remembered.
+    eps = float(jnp.finfo(value.dtype).eps)
+    keep = taken & ~first & (slope - old.search.slope > -eps * old.search.slope)
+    remembered = jnp.where(failed, 0, old.remembered + keep.astype(jnp.int32))
+    size = jnp.maximum(jnp.maximum(jnp.abs(old.value), jnp.abs(value)), 1)
+    iterations = old.iterations + (taken & ~first).astype(jnp.int32)
+    status = first_status(
+        {
+            Status.NOT_FINITE: first & ~jnp.isfinite(value),
+            Status.FTOL: taken & ~first & (old.value - value <= tests.ftol * size),
+            Status.STUCK: failed & (old.remembered == 0),
+            Status.ITERATIONS: taken & (iterations >= tests.max_iterations),
+        }
+    )
+    now = Numbers(
+        value=jnp.where(taken, value, old.value),
+        search=search,
+        count=old.count + keep.astype(jnp.int32),
+        remembered=remembered,
+        iterations=iterations,
+        evaluations=old.evaluations + 1,
+        status=status,
+    )
+    return packed((now, taken, failed, keep, old.count % directions.size))
 
 
 def run(one: Callable[[Descent], Descent], s: Descent) -> Descent:
@@ -202,7 +240,9 @@ def result(s: Descent) -> MinimizeResult:
 
 
 def _search(longest: Any) -> line_search.LineSearch:
-    return line_search.strong_wolfe(max_step=longest, max_evaluations=EVALUATIONS)
+    return line_search.strong_wolfe(
+        DECREASE, FLATTER, max_step=longest, max_evaluations=EVALUATIONS
+    )
 
 
 def _room(

@@ -6,9 +6,8 @@ upper triangle of ``S^T Y`` and D its diagonal:
     H = gamma I + [S  Y] [ R^-T (D + gamma Y^T Y) R^-1   -gamma R^-T ] [S^T]
                          [       -gamma R^-1                   0     ] [Y^T]
 
-It is the matrix of the two loops, but takes two products with all of ``[S Y]``, the
-first of which serves the gradient and the newest change of it together. Numbers of
-size m x m are kept from step to step, and so is ``R^-1``: the inverse of a triangle
+It is the matrix of the two loops, but takes three products with all of ``[S Y]`` and no
+loop. Numbers of size m x m are kept from step to step, and so is ``R^-1``: the inverse of a triangle
 gets a new last column, and what is left of it without the first row and column is the
 inverse of what is left of the triangle. So the columns may be in any order, and the
 newest one goes where the oldest one was.
@@ -46,15 +45,16 @@ def lbfgs_directions(m: int, box: None = None) -> Directions:
         rows = jnp.zeros((2 * m, x.size), x.dtype)
         return Memory(rows, square, square, jnp.ones((), x.dtype))
 
-    def following(memory, x, grad, step, change, count, keep, forget):
-        del x
-        slot = count % m
+    def following(memory, x, grad, step, change, slot, count, keep, forget):
+        del x, count
         rows = written(memory.rows, slot, step, change, keep)
-        by = (rows @ jnp.stack([grad, change], axis=1)).reshape(m, 2, 2)
+        # Two products: XLA:CPU takes four times as long for one with both.
+        grad_by = (rows @ grad).reshape(m, 2)
+        change_by = (rows @ change).reshape(m, 2)
         here = jnp.arange(m, dtype=slot.dtype) == slot
 
         # The newest column of R^-1, and the newest row and column of Y^T Y.
-        change_by_s, change_by_y = by[:, 0, 1], by[:, 1, 1]
+        change_by_s, change_by_y = change_by[:, 0], change_by[:, 1]
         others = jnp.where(here[:, None] | here[None, :], 0, memory.inverse)
         rho = jnp.vdot(change_by_s, here.astype(rows.dtype))
         square = jnp.vdot(change_by_y, here.astype(rows.dtype))
@@ -70,14 +70,14 @@ def lbfgs_directions(m: int, box: None = None) -> Directions:
 
         # D is the inverse of the diagonal of R^-1.
         scale = jnp.sum(jnp.where(jnp.eye(m, dtype=bool), inverse, 0), axis=0)
-        a = inverse @ by[:, 0, 0]
+        a = inverse @ grad_by[:, 0]
         inside = jnp.where(scale > 0, a / scale, 0)
-        inside = inside + gamma * (products @ a - by[:, 1, 0])
+        inside = inside + gamma * (products @ a - grad_by[:, 1])
         weights = jnp.stack([-(inside @ inverse), gamma * a], axis=1).reshape(2 * m)
         direction = weights @ rows - gamma * grad
         return Memory(rows, inverse, products, gamma), direction
 
-    return Directions(start, following)
+    return Directions(m, start, following)
 
 
 def written(

@@ -65,8 +65,7 @@ class MinimizeResult(NamedTuple):
 
 def first_status(reasons: dict[Status, jax.Array]) -> jax.Array:
     """The first reason to stop that holds, or that there is none."""
-    return jnp.select(
-        list(reasons.values()),
-        [jnp.int32(status) for status in reasons],
-        jnp.int32(Status.RUNNING),
-    )
+    found = jnp.int32(Status.RUNNING)
+    for status, holds in reversed(reasons.items()):
+        found = jnp.where(holds, jnp.int32(status), found)
+    return found
