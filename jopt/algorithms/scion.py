@@ -82,6 +82,8 @@ def scale_by_lmo(
 ) -> GradientTransformation:
     """The longest step along the updates in a ball, of a norm for each layer.
 
+        u <- radius argmax { <g, d> : |d| <= 1 }
+
     Args:
       radius: The radius of the ball, >= 0.
       sign_radius: That of the leaves with ``"sign"``, >= 0.

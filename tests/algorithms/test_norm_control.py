@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,31 +10,13 @@ import pytest
 
 import jopt
 from tests.algorithms.matrix_problem import close_to_golden
-from tests.laws.case import transform
-from tests.twins.base import Array, double, steps
 
-
-def norm_floor(
-    p: Array, grads: Iterable[Array], *, floor: float, per: str
-) -> Iterator[Array]:
-    """The floors of the NanoGPT speedruns."""
-    p = double(p)
-    for _, g in steps(grads):
-        u, size = g, max(np.linalg.norm(g), floor * np.linalg.norm(p))
-        if per == "output" and p.ndim > 1:
-            own, least = np.linalg.norm(u, axis=0), floor * np.linalg.norm(p, axis=0)
-            safe = np.where(own > 0, own, 1)
-            u = u * np.maximum(1, least / safe)
-        norm = np.linalg.norm(u)
-        yield u * (size / norm if norm else 0.0)
-
-
-CASES = [transform("norm_floor", floor=0.35, per="output")]
 
 WITHOUT_ROW = {
-    "match_rms": "the frame of norm_floor; tested with adamuon",
-    "relative_norm": "a golden trajectory, and the frame of norm_floor",
-    "radial_brake": "a golden trajectory, and the frame of norm_floor",
+    "norm_floor": "a golden trajectory, and a formula by hand for outputs",
+    "match_rms": "tested with adamuon",
+    "relative_norm": "a golden trajectory, as for norm_floor",
+    "radial_brake": "a golden trajectory, as for norm_floor",
 }
 
 
@@ -78,6 +59,23 @@ WITHOUT_ROW = {
 )
 def test_trajectories_are_those_of_the_authors(name: str, tx: Any, leaves: Any) -> None:
     close_to_golden(name, tx, leaves)
+
+
+def test_the_floor_of_outputs_keeps_the_size_of_the_floor_of_matrices() -> None:
+    rng = np.random.default_rng(0)
+    w, g = rng.normal(size=(2, 5, 4))
+    g = g * np.array([1e-3, 0.1, 1.0, 0.0])  # by outputs
+    own, least = np.linalg.norm(g, axis=0), 0.35 * np.linalg.norm(w, axis=0)
+    u = g * np.maximum(1, least / np.where(own > 0, own, 1))
+    size = max(np.linalg.norm(g), 0.35 * np.linalg.norm(w))
+    tx = jopt.norm_floor(0.35, "output", axes="bio")
+    p, stack = (jnp.asarray(np.stack([x, 3 * x]), jnp.float32) for x in (w, g))
+    found, _ = tx.update(stack, tx.init(p), p)
+    expected = u * size / np.linalg.norm(u)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(found[1], 3 * expected, rtol=1e-5)
+    low = tx.update(stack.astype(jnp.bfloat16), (), p.astype(jnp.bfloat16))[0]
+    np.testing.assert_allclose(low.astype(jnp.float32), found, rtol=0.02, atol=1e-3)
 
 
 def test_ratios_are_right_where_something_is_zero() -> None:

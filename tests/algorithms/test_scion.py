@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,43 +10,12 @@ import pytest
 
 import jopt
 from tests.algorithms.matrix_problem import close_to_golden
-from tests.algorithms.test_muon import orthogonal
-from tests.laws.case import Case
-from tests.twins.base import Array, Scalar, at, double, steps
 
 
-def scion(
-    p: Array,
-    grads: Iterable[Array],
-    *,
-    learning_rate: Scalar,
-    beta: Scalar = 0.9,
-    radius: Scalar,
-    sign_radius: Scalar = 3000.0,
-    constrained: bool,
-) -> Iterator[Array]:
-    """Pethick et al., 2025, "Training deep learning models with norm-constrained LMOs".
-
-    The leaves are a hidden matrix and a bias.
-    """
-    del sign_radius
-    p = double(p)
-    m = np.zeros_like(p)
-    for t, g in steps(grads):
-        b = at(beta, t)
-        m = b * m + (1 - b) * g
-        if p.ndim < 2:
-            rms = np.sqrt(np.mean(np.abs(m) ** 2))
-            u = m / rms if rms else m
-        else:
-            u = np.sqrt(p.shape[1] / p.shape[0]) * orthogonal(m, "simple")
-        p = p - at(learning_rate, t) * (at(radius, t) * u + constrained * p)
-        yield p
-
-
-CASES = [Case("scion", {"radius": 0.5, "constrained": False})]
-
-WITHOUT_ROW = {"scale_by_lmo": "the direction of scion"}
+WITHOUT_ROW = {
+    "scale_by_lmo": "the direction of scion",
+    "scion": "ema, scale_by_lmo and a decay; golden trajectories",
+}
 
 PER_LEAF = {"wide": "spectral", "tall": "sign", "square": "column"}
 
