@@ -270,7 +270,7 @@ def adam_h(
 
     Args:
       learning_rate: The ratio of update and matrix, >= 0; it decays to zero.
-      b1, b2, eps, mu_dtype: See `adamw`, which the other leaves get.
+      b1, b2, eps, mu_dtype: See `adamw`.
       adam_weight_decay: See `muon`.
       adam_learning_rate: Step size of the leaves that are not hidden matrices; None
         means ``learning_rate``.

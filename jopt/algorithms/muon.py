@@ -202,7 +202,7 @@ def scale_by_polar(
       unitary.
 
     Raises:
-      ValueError: See `scale_by_muon`.
+      ValueError: An argument is out of range, or a leaf is not a matrix.
 
     >>> import jopt
     >>> tx, g = jopt.scale_by_polar("deepseek_v4"), jnp.array([[0.0, 2.0], [0.1, 0.0]])

@@ -60,7 +60,8 @@ def scale_by_muon_squared(
       beta: Decay of the momentum, in [0, 1).
       b2: Decay of the second moment, in [0, 1).
       eps: Added to its root, > 0.
-      mu_dtype, nu_dtype: Storage dtypes of the moments; None means float32 or wider.
+      mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
+      nu_dtype: Storage dtype of ``nu``; None means float32 or wider.
       nesterov: Whether to use Nesterov's look-ahead momentum.
 
     Returns:

@@ -209,7 +209,8 @@ def scion(
       counts by its magnitude.
 
     Raises:
-      ValueError: See `scale_by_lmo`.
+      ValueError: A number is out of range, or the norm of a leaf is unknown or does not
+        fit its shape.
 
     Pethick, Xie, Antonakopoulos, Zhu, Silveti-Falls & Cevher, "Training deep learning
     models with norm-constrained LMOs", 2025. Equal to the authors' code, except that

@@ -62,8 +62,8 @@ def ema_nesterov(
         schedule makes it 0 where there should be none, and lets it fall with the
         learning rate.
       decay: Decay of the average, in [0, 1).
-      mu_dtype, point_dtype: Storage dtypes of ``mu`` and ``point``; None means float32
-        or wider.
+      mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
+      point_dtype: Storage dtype of ``point``; None means float32 or wider.
 
     Returns:
       A transformation for the end of a chain; it needs params. `jopt.eval_params`
