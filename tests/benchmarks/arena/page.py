@@ -207,7 +207,9 @@ def problems_part() -> str:
             blocks += [title, textwrap.fill(_about(name), 88), problem_table(name)]
             continue
         blocks.append(f"### {name.upper()}: {TOGETHER[name]}")
-        blocks.append("\n".join(map(_item, problems)))
+        about = {PROBLEMS[p].about for p in problems}
+        items = map(_item, problems)
+        blocks.append("\n".join(items) if len(about) > 1 else about.pop())
         blocks.append(rates_table(problems) if name == "w14" else goals_table(problems))
     return "\n\n".join(blocks) + "\n"
 
@@ -226,7 +228,7 @@ def _item(problem: str) -> str:
 def overview_part() -> str:
     """Who is best where; the pictures; what was used."""
     found = {problem: results_of(problem) for problem in PROBLEMS}
-    found = {p: r for p, r in found.items() if r}
+    found = {p: r for p, r in found.items() if "adamw" in r}
     rows, plain = [], []
     for problem in sorted(found, key=_order):
         best = leaders(problem, found[problem])
