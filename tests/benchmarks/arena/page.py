@@ -92,34 +92,39 @@ def problem_table(problem: str) -> str:
     """All that is known of a problem, the best optimizer first."""
     results = results_of(problem)
     goal, best = goal_of(problem, results), leaders(problem, results)
-    reference = results.get("adamw")
-    base = mean(reference["scores"]) if reference else None
+    by_goal = PROBLEMS[problem].goal is not None
+
+    def measure(name):
+        """What decides: steps to the goal of the problem if it has one, else loss."""
+        if name not in results:
+            return None
+        found = results[name]
+        return steps_to(goal, found) if by_goal else mean(found["scores"])
 
     def row(name):
-        result = results[name]
+        result, base, ours = results[name], measure("adamw"), measure(name)
         loss, steps = mean(result["scores"]), steps_to(goal, result)
-        cells = [f"**{name}**" if name in best else name]
-        cells += [number(loss) + (f" ± {error(result['scores']):.1g}" if loss else "")]
-        cells += [f"{loss / base:.2g}" if base and loss is not None else ""]
-        cells += ["" if steps is None else f"{steps}"]
         per_step = result["seconds per step"]
+        ratio = f"{ours / base:.2g}" if base and ours is not None else ""
+        cells = [number(loss) + (f" ± {error(result['scores']):.1g}" if loss else "")]
+        cells += ["" if steps is None else f"{steps}"]
+        cells.insert(2 if by_goal else 1, ratio)
         cells += ["" if steps is None else seconds(steps * per_step)]
         cells += [f"{result['rate']:.2g}"]
         cells += [f"{number(mean(result['usual scores']))} at {result['usual rate']:g}"]
-        return [*cells, seconds(per_step)]
+        name = f"**{name}**" if name in best else name
+        return [name, *cells, seconds(per_step)]
 
     def place(name):
-        steps, loss = steps_to(goal, results[name]), mean(results[name]["scores"])
-        by_goal = PROBLEMS[problem].goal is not None
-        return (
-            (math.inf if steps is None else steps) if by_goal else 0,
-            math.inf if loss is None else loss,
-        )
+        loss = mean(results[name]["scores"])
+        places = measure(name), math.inf if loss is None else loss
+        return tuple(math.inf if x is None else x for x in places)
 
-    target = "AdamW's" if PROBLEMS[problem].goal is None else f"{goal:g}"
-    header = ["optimizer", "loss ± s.e.", "/ AdamW's", f"steps to {target}"]
-    header += ["time to it", "rate", "at the usual rate", "per step"]
-    return table(header, [row(name) for name in sorted(results, key=place)])
+    header = ["loss ± s.e.", f"steps to {goal:g}" if by_goal else "steps to AdamW's"]
+    header.insert(2 if by_goal else 1, "/ AdamW's")
+    header = ["optimizer", *header, "time to it", "rate", "at the usual rate"]
+    names = sorted(results, key=place)
+    return table([*header, "per step"], [row(name) for name in names])
 
 
 def goals_table(problems: list[str]) -> str:
@@ -179,16 +184,17 @@ def line(problem: str, name: str, found: dict[str, Any]) -> str:
 def sections() -> dict[str, list[str]]:
     """The problems that have results, by section."""
     found: dict[str, list[str]] = {}
-    for problem in PROBLEMS:
+    for problem in sorted(PROBLEMS, key=_order):
         if results_of(problem):
             head = problem.partition("_")[0]
-            found.setdefault(head if head in TOGETHER else problem, []).append(problem)
-    return dict(sorted(found.items(), key=lambda x: _order(x[0])))
+            one_table = head == "w14" or PROBLEMS[problem].goal is not None
+            together = head in TOGETHER and one_table
+            found.setdefault(head if together else problem, []).append(problem)
+    return found
 
 
-def _order(problem: str) -> tuple[int, str]:
-    head, _, rest = problem.partition("_")
-    return int(head[1:]), rest.zfill(9)
+def _order(problem: str) -> tuple[int, int]:
+    return int(problem.partition("_")[0][1:]), list(PROBLEMS).index(problem)
 
 
 def problems_part() -> str:
@@ -197,11 +203,13 @@ def problems_part() -> str:
     for name, problems in sections().items():
         if name not in TOGETHER:
             problem = PROBLEMS[name]
-            title = f"### {name.upper().replace('_', ', ')}: {problem.title}"
+            title = f"### {name.replace('_', ', ').capitalize()}: {problem.title}"
             blocks += [title, textwrap.fill(_about(name), 88), problem_table(name)]
             continue
         blocks.append(f"### {name.upper()}: {TOGETHER[name]}")
-        blocks.append("\n".join(map(_item, problems)))
+        about = {PROBLEMS[p].about for p in problems}
+        items = map(_item, problems)
+        blocks.append("\n".join(items) if len(about) > 1 else about.pop())
         blocks.append(rates_table(problems) if name == "w14" else goals_table(problems))
     return "\n\n".join(blocks) + "\n"
 
@@ -220,7 +228,7 @@ def _item(problem: str) -> str:
 def overview_part() -> str:
     """Who is best where; the pictures; what was used."""
     found = {problem: results_of(problem) for problem in PROBLEMS}
-    found = {p: r for p, r in found.items() if r}
+    found = {p: r for p, r in found.items() if "adamw" in r}
     rows, plain = [], []
     for problem in sorted(found, key=_order):
         best = leaders(problem, found[problem])
@@ -231,9 +239,8 @@ def overview_part() -> str:
                 ", ".join(best[1:]),
             ]
         )
-        plain += [
-            f"{PROBLEMS[problem].title} ({x})" for x in best if x in ("adamw", "sgd")
-        ]
+        if usual := [x for x in best if x in ("adamw", "sgd")]:
+            plain.append(f"{PROBLEMS[problem].title} ({', '.join(usual)})")
     blocks = [table(["problem", "best", "level with it"], rows)]
     if plain:
         blocks.append(

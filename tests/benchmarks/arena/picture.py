@@ -13,7 +13,7 @@ from jopt.plot.style import canvas, library, line_style, logarithmic
 
 TITLES = {
     False: "loss at the end / AdamW's",
-    True: "steps to the goal / AdamW's (white: not reached)",
+    True: "steps to the goal / AdamW's (white: not reached, or not run)",
 }
 
 
@@ -44,7 +44,7 @@ def overview(
                     ax.text(
                         j, i, _short(x), ha="center", va="center", color=colour, size=6
                     )
-            problems = [p.replace("_", "\n", 1).replace("_", " ") for p in of]
+            problems = [p.replace("_", "\n") for p in of]
             ax.set_xticks(range(len(problems)), problems, size=6)
             ax.set_yticks(range(len(names)), names)
             ax.tick_params(length=0)

@@ -19,7 +19,10 @@ def keep(problem: str, name: str, found: dict[str, Any]) -> None:
     """Put a result in the place of the one before."""
     results = kept()
     results.setdefault(problem, {})[name] = found
-    PATH.write_text(as_text(results))
+    # The file is whole at any time, also when the program is interrupted here.
+    new = PATH.with_suffix(".new")
+    new.write_text(as_text(results))
+    new.replace(PATH)
 
 
 def as_text(results: dict[str, dict[str, Any]]) -> str:

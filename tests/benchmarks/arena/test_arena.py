@@ -15,7 +15,7 @@ pytest.importorskip("sklearn")
 from jopt.inspect.racing import training
 from jopt.inspect.racing.entrants import entrants
 from jopt.inspect.racing.protocol import Grid
-from tests.benchmarks.arena import contest, page, results
+from tests.benchmarks.arena import contest, page, picture, results
 from tests.benchmarks.arena.__main__ import chosen
 from tests.benchmarks.arena.field import FIELD
 from tests.benchmarks.arena.problems import PROBLEMS
@@ -132,3 +132,35 @@ def test_a_table_has_the_ratio_to_adamw_and_who_is_level(
     assert rows[3][2:5] == ["2", "", ""]
     assert rows[4][1] == "diverged"
     assert rows[0][6] == "diverged at 0.01"
+
+
+def test_a_table_of_a_problem_with_a_goal_has_the_ratio_of_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = {
+        "sgd": row_of([0.0, 0.0], [9.0, 8.0]),
+        "adamw": row_of([0.0, 0.0], [8.0, 1e-4]),
+        "muon": row_of([0.0, 0.0], [1e-4, 1e-4]),
+    }
+    monkeypatch.setattr(page, "kept", lambda: {"w13": found})
+    head, _, *rows = [
+        [x.strip() for x in line.split("|")[1:-1]]
+        for line in page.problem_table("w13").splitlines()
+    ]
+    assert head[:4] == ["optimizer", "loss ± s.e.", "steps to 0.001", "/ AdamW's"]
+    assert [[row[0], *row[2:5]] for row in rows] == [
+        ["**muon**", "5", "0.5", "10 s"],
+        ["adamw", "10", "1", "20 s"],
+        ["sgd", "", "", ""],
+    ]
+    signs = {x: page.against_adamw("w13", x, found) for x in found}
+    assert signs == {"sgd": -1, "adamw": 0, "muon": 1}
+
+
+def test_the_pictures_are_drawn(tmp_path: Any) -> None:
+    pytest.importorskip("matplotlib").use("agg")
+    ratios = {False: {"w1": {"sgd": 3.0, "muon": None}}, True: {}}
+    picture.overview(ratios, tmp_path / "field.png")
+    results = {x: row_of([1.0], [2.0, 1.0]) for x in ("sgd", "adamw", "muon")}
+    picture.curves({"one": results}, tmp_path / "curves.png")
+    assert all(path.stat().st_size > 5_000 for path in tmp_path.iterdir())

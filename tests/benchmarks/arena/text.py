@@ -117,7 +117,10 @@ def bigrams(steps: int = 200) -> RaceTask:
         logs = jax.nn.log_softmax(params["logits"], -1)
         return jnp.sum(pairs * (least - logs))
 
-    return exact(lambda key: {"logits": jnp.zeros((n, n))}, loss, steps)
+    def init(key):
+        return {"logits": 0.1 * jax.random.normal(key, (n, n))}
+
+    return exact(init, loss, steps)
 
 
 PROBLEMS = {
