@@ -166,10 +166,14 @@ def scale_by_backtracking_linesearch(
     """Search backwards, see `jopt.scale_by_backtracking_linesearch`.
 
     Args:
-      max_backtracking_steps, slope_rtol, decrease_factor, increase_factor: See
-        `jopt.scale_by_backtracking_linesearch`.
-      max_learning_rate, atol, rtol, store_grad: See
-        `jopt.scale_by_backtracking_linesearch`.
+      max_backtracking_steps: Number of reductions after which the last step is taken.
+      slope_rtol: Part of the decrease that the slope promises.
+      decrease_factor: Factor of the step after each failure.
+      increase_factor: Factor from the last step to the first guess of the next.
+      max_learning_rate: Largest step.
+      atol: Absolute tolerance.
+      rtol: Tolerance relative to the value.
+      store_grad: Whether to keep the gradient at the new parameters in the state.
       verbose: Whether to print why a search failed.
 
     Returns:
@@ -233,8 +237,10 @@ def scale_by_zoom_linesearch(
     Args:
       max_linesearch_steps: Number of evaluations after which the best step is taken.
       max_learning_rate: Largest step; None means no limit.
-      tol, slope_rtol, curv_rtol, initial_guess_strategy: See
-        `jopt.scale_by_zoom_linesearch`.
+      tol: Absolute tolerance.
+      slope_rtol: Part of the decrease that the slope promises.
+      curv_rtol: Part of the slope that may be left.
+      initial_guess_strategy: The first step to try: 1, or the last step.
       increase_factor: Factor of the step until an interval is found.
       approx_dec_rtol: Relative increase of the value that is accepted where the slope
         is flat; None means none.
@@ -298,7 +304,10 @@ def lbfgs(
     """L-BFGS, see `jopt.lbfgs`.
 
     Args:
-      learning_rate, memory_size, scale_init_precond, linesearch: See `jopt.lbfgs`.
+      learning_rate: Multiplies the direction before the line search; None means 1.
+      memory_size: Number of pairs to keep.
+      scale_init_precond: See `scale_by_lbfgs`.
+      linesearch: The search for the step; None takes the direction as it is.
 
     Returns:
       A transformation.
