@@ -14,7 +14,8 @@ lower triangle and the diagonal of ``S^T Y``, the Hessian is
    not lead downhill, the way from the Cauchy point ends where it leaves the box.
 
 Byrd, Lu, Nocedal & Zhu, "A limited memory algorithm for bound constrained
-optimization", 1995. The projection is that of Morales & Nocedal, "Remark on algorithm 778", 2011.
+optimization", 1995. The projection is that of Morales & Nocedal, "Remark on algorithm
+778", 2011.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ class Directions(NamedTuple):
     # start(x) -> memory, which is empty
     start: Callable[[jax.Array], Any]
     # next(memory, x, grad, step, change, slot, count, keep, forget) -> (memory,
-    # direction). If keep is true, step and change are remembered in this slot, as number
-    # `count` of all; if forget is, all before are forgotten.
+    # direction). If keep is true, step and change are remembered in this slot, as
+    # number `count` of all; if forget is, all before are forgotten.
     next: Callable[..., tuple[Any, jax.Array]]
 
 

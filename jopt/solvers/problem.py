@@ -41,7 +41,7 @@ class Vector:
         leaves = Leaves(without_variables(params), "x0", real_only=solver)
         self.treedef = leaves.treedef
         # Shapes only, so that a function of vectors closes over no traced array.
-        self.leaves = leaves.each(lambda x: jax.eval_shape(jnp.asarray, x))
+        self.leaves = leaves.each(_shape)
         present = [self.leaves[i] for i in leaves.present]
         self.size = sum(x.size for x in present)
         if not self.size:
@@ -130,6 +130,11 @@ class Vector:
 
     def _paths(self) -> list[str]:
         return [path for path, _ in tree.leaves_with_names(self.whole, none=True)]
+
+
+def _shape(x: Any) -> jax.ShapeDtypeStruct:
+    dtype = jax.dtypes.canonicalize_dtype(jnp.result_type(x))
+    return jax.ShapeDtypeStruct(np.shape(x), dtype)
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

@@ -7,10 +7,10 @@ upper triangle of ``S^T Y`` and D its diagonal:
                          [       -gamma R^-1                   0     ] [Y^T]
 
 It is the matrix of the two loops, but takes three products with all of ``[S Y]`` and no
-loop. Numbers of size m x m are kept from step to step, and so is ``R^-1``: the inverse of a triangle
-gets a new last column, and what is left of it without the first row and column is the
-inverse of what is left of the triangle. So the columns may be in any order, and the
-newest one goes where the oldest one was.
+loop. Numbers of size m x m are kept from step to step, and so is ``R^-1``: the inverse
+of a triangle gets a new last column, and what is left of it without the first row and
+column is the inverse of what is left of the triangle. So the columns may be in any
+order, and the newest one goes where the oldest one was.
 
 Byrd, Nocedal & Schnabel, "Representations of quasi-Newton matrices and their use in
 limited memory methods", 1994, section 3.
