@@ -33,6 +33,8 @@ TITLES = {"keras": "Keras"}
 # Arguments of those that have no learning rate first, or need more than one.
 CALLS = {
     "dpsgd": "dpsgd(0.1, 1.0, 1.0, key=0)",
+    "hyperball": "hyperball(scale_by_muon(), 0.01)",
+    "lbfgs": "lbfgs()",
     "mechanize": "mechanize(sgd(1.0))",
     "noisy_sgd": "noisy_sgd(0.1, key=0)",
     "polyak_sgd": "polyak_sgd()",
@@ -85,6 +87,7 @@ def needed(name: str) -> list[str]:
     tx, given = made(name), {}
     state = tx.init(params)
     known = {"params": params, "value": jnp.ones(()), "obj_fn": jopt.tree.norm}
+    known |= {"grad": params, "value_fn": jopt.tree.norm}
     for _ in range(4):
         try:
             jax.eval_shape(lambda: tx.update(params, state, **given))
@@ -98,6 +101,7 @@ def needed(name: str) -> list[str]:
         else:
             break
     words = {"obj_fn": "the loss, for second gradients"}
+    words |= {"value_fn": "the loss as a function", "grad": "the gradient"}
     return [words.get(word, word) for word in given]
 
 

@@ -107,7 +107,7 @@ class Program:
             return (params, state), answer, record
 
         self.begin = jax.jit(_over_runs(begin, (), ()))
-        self.advance = jax.jit(_over_runs(advance, (0,), (None, None)))
+        self._advance, self._compiled = advance, {}
 
     def run(
         self,
@@ -128,10 +128,11 @@ class Program:
         splits = None if callable(self.task.train) else self.task.train
         splits = splits, self.task.validation
         carry, answer = self.begin(peaks, seeds.params), None
+        carry, advance = self._continued(carry, peaks, seeds.keys, splits)
         losses, validations, seconds = [], [], []
         for first, stop in pairwise([0, *self.steps]):
             start = time.perf_counter()
-            carry, answer, record = self.advance(
+            carry, answer, record = advance(
                 carry, peaks, seeds.keys, jnp.asarray(first, jnp.int32), splits
             )
             loss, validation = jax.device_get(record)
@@ -148,6 +149,32 @@ class Program:
         test = np.where(finite[..., -1] & np.isfinite(test), test, np.nan)
         return Runs(loss, validation, test, seconds)
 
+    def _continued(self, carry: Any, *arguments: Any) -> tuple[Any, Callable[..., Any]]:
+        """Return what `advance` begins with, and itself compiled.
+
+        Counts of steps are one number for all runs. A matrix method decides by them
+        what to do, and `jax.vmap` would do it all, in every step, if each run had its
+        own. A state that counts what happened in a run cannot be shared like that.
+        """
+        leaves, treedef = jax.tree.flatten(carry)
+        counts = [x.ndim == 2 and jnp.issubdtype(x.dtype, jnp.integer) for x in leaves]
+        axes = treedef.unflatten(None if count else 0 for count in counts)
+        shared = treedef.unflatten(
+            x[0, 0] if count else x for x, count in zip(leaves, counts, strict=True)
+        )
+        key = treedef, tuple(counts)
+        if key not in self._compiled:
+            first, splits = jnp.zeros((), jnp.int32), arguments[-1]
+            mapped = _over_runs(self._advance, (axes,), (None, None), (axes, 0, 0))
+            try:
+                jax.eval_shape(mapped, shared, *arguments[:-1], first, splits)
+            except ValueError:
+                shared = carry
+                mapped = _over_runs(self._advance, (0,), (None, None))
+            self._compiled[key] = shared is not carry, jax.jit(mapped)
+        is_shared, advance = self._compiled[key]
+        return (shared if is_shared else carry), advance
+
 
 def tester(task: RaceTask) -> Callable[[Any], Any]:
     """Return the compiled function that measures the parameters of runs on test."""
@@ -160,13 +187,15 @@ def tester(task: RaceTask) -> Callable[[Any], Any]:
     return lambda params: over_rates(params, task.test)
 
 
-def _over_runs(function: Any, before: tuple[Any, ...], after: tuple[Any, ...]) -> Any:
+def _over_runs(
+    function: Any, before: tuple[Any, ...], after: tuple[Any, ...], out: Any = 0
+) -> Any:
     """Map over seeds and, outside, over rates: arguments ``…, rate, key, …``.
 
     What depends on the key only, such as the batches, is computed once for all rates.
     """
-    over_seeds = jax.vmap(function, (*before, None, 0, *after))
-    return jax.vmap(over_seeds, (*before, 0, None, *after))
+    over_seeds = jax.vmap(function, (*before, None, 0, *after), out)
+    return jax.vmap(over_seeds, (*before, 0, None, *after), out)
 
 
 def _batches(
