@@ -253,12 +253,13 @@ def inverse_root(
 
 def _each(decompose: Callable[[jax.Array], Any], stack: jax.Array) -> Any:
     """Decompose each matrix of a stack."""
-    # XLA:CPU hands a batch of decompositions to threads that may all be waiting for
-    # this device in an exchange between several. One at a time needs no other thread.
-    is_simulated = jax.default_backend() == "cpu" and jax.device_count() > 1
-    if is_simulated and len(stack) > 1:
-        return lax.map(decompose, stack)
-    return decompose(stack)
+    if jax.default_backend() != "cpu":
+        return decompose(stack)
+    # XLA:CPU hands a batch of decompositions to its threads, and waits for them in one
+    # of these threads: several such batches at once wait forever. One matrix at a time
+    # needs no other thread.
+    one = jax.custom_batching.sequential_vmap(lambda matrix: decompose(matrix))
+    return lax.map(one, stack)
 
 
 def _if_finite(new: jax.Array, old: jax.Array) -> jax.Array:

@@ -135,6 +135,7 @@ WHY = {
     "scale_by_ademamix": "another `alpha`",
     "scale_by_distance_over_gradients": "optax keeps parameters in float32",
     "scale_by_galore": "see `galore`",
+    "scale_by_lbfgs": "pairs without curvature, as of these gradients, are left out",
     "scale_by_rprop": "see `rprop`",
     "scale_by_yogi": "optax starts the first moment at the value of the second",
     "yogi": "optax starts the first moment at the value of the second",
