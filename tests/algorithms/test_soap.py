@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -297,3 +298,13 @@ def test_what_is_zero_empty_or_complex() -> None:
     # What is not finite spoils no basis.
     huge = jnp.full((3, 3), 1e30)
     assert jnp.isfinite(updates(tx, [huge] * 3)[-1]).all()
+
+
+def test_on_a_cpu_a_decomposition_is_of_one_matrix() -> None:
+    # Several batches at once may wait for each other's threads, forever.
+    tx, params = jopt.scale_by_soap(precondition_frequency=1), jnp.ones((3, 4, 5))
+    state = jax.eval_shape(jax.vmap(tx.init), params)
+    text = jax.jit(jax.vmap(tx.update)).lower(params, state).as_text()
+    calls = [line for line in text.splitlines() if "@lapack_" in line]
+    found = {shape for line in calls for shape in re.findall(r"<(\d[\dx]*)xf32", line)}
+    assert found == {"4", "5", "4x4", "5x5"}

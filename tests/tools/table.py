@@ -86,8 +86,12 @@ def needed(name: str) -> list[str]:
     params = {"kernel": jnp.ones((8, 8))}
     tx, given = made(name), {}
     state = tx.init(params)
-    known = {"params": params, "value": jnp.ones(()), "obj_fn": jopt.tree.norm}
-    known |= {"grad": params, "value_fn": jopt.tree.norm}
+
+    def loss(params, *_):
+        return jopt.tree.norm(params)
+
+    known = {"params": params, "value": jnp.ones(()), "grad": params}
+    known |= {"obj_fn": loss, "value_fn": loss}
     for _ in range(4):
         try:
             jax.eval_shape(lambda: tx.update(params, state, **given))
