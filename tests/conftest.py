@@ -46,6 +46,7 @@ OF_PROGRAMS = {
     "psgd",
     "roofline",
     "schedule_free",
+    "shampoo",
     "states_of_optax",
 }
 

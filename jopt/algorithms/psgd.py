@@ -603,7 +603,8 @@ def psgd_kron(
       A transformation, for real numbers; it needs params.
 
     Raises:
-      ValueError: See `scale_by_kron`.
+      ValueError: A number is out of range, ``axes`` does not say how a leaf of three or
+        more axes is a matrix, or ``precond_dtype`` has a smaller range than float32.
 
     Li, "Preconditioned stochastic gradient descent", 2018; Walters, psgd_jax, 2024.
 

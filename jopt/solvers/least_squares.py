@@ -121,9 +121,19 @@ def gauss_newton(
     `levenberg_marquardt` close to the minimum, and can fail far from it.
 
     Args:
-      residual_fun, x0, args: See `levenberg_marquardt`.
-      linear_solver, ftol, xtol, gtol, max_iterations, cg_tol: See
-        `levenberg_marquardt`.
+      residual_fun: A function of params and ``args`` that returns an array of
+        residuals, or a tree of arrays.
+      x0: The parameters to start at: any tree of real arrays.
+      args: Further arguments of the function, such as data.
+      linear_solver: ``"qr"`` makes the Jacobian and factorizes it, for few parameters;
+        ``"cg"`` takes products with it only, for many.
+      ftol: It has converged once a step reduces the sum by less than this fraction; by
+        default 1e-8, or what float32 can reach.
+      xtol: … or is shorter than this fraction of the parameters' norm.
+      gtol: … or no element of ``J^T r`` is larger than this.
+      max_iterations: The largest number of steps, halved ones included; by default 100
+        for each parameter, between 200 and 10,000.
+      cg_tol: The relative residual at which ``"cg"`` stops.
 
     Returns:
       A `MinimizeResult`. ``evaluations`` counts those of the residuals.

@@ -131,7 +131,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: jopt.mechanize(jopt.schedule_free_sgd()),
         ValueError,
-        "an average inside",
+        "an average or a projection inside",
     ),
     (lambda: anything.mechanize(jopt.sgd), TypeError, "is a function: call it, sgd"),
 ]

@@ -43,6 +43,8 @@ OPTIONS: list[dict[str, Any]] = [
 
 # Elements have step sizes of their own, which only start at the learning rate.
 WITHOUT_RATE = {"rprop", "Rprop"}
+# It needs the loss as a function; its rate is in tests/interop/torch/test_lbfgs.py.
+WITHOUT_RATE |= {"LBFGS"}
 # Its decay is a number of the recipe that contains lr, as its docstring says.
 DECAY_STAYS = {"interop.torch.Adafactor({'weight_decay': 0.1})"}
 

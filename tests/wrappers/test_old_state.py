@@ -34,6 +34,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "lookahead, tunable": lambda tx: jopt.lookahead(
         tx, slow_step_size=jopt.tunable(0.5)
     ),
+    "ema_nesterov": jopt.ema_nesterov,
     "catch_up": lambda tx: jopt.catch_up(tx, ""),
     "mechanize": jopt.mechanize,
     "partition": lambda tx: jopt.partition({"a": tx}, "a"),
@@ -55,7 +56,7 @@ STATES: dict[str, Any] = {
 def test_every_wrapper_with_a_state_of_its_own_is_here() -> None:
     wrappers = {*jopt.names(kind="wrapper")} & {*dir(jopt)}
     without = {"chain", "cautious", "gradient_sign", "multi_transform", "schedule_free"}
-    without |= {"split_real_and_imaginary"}
+    without |= {"split_real_and_imaginary", "hyperball"}  # a partition
     assert wrappers - without <= {name.split(",")[0] for name in WRAPPERS}
 
 
@@ -107,7 +108,8 @@ def test_eval_params_recognizes_a_state_of_something_else(
     wrapper: str, kind: str
 ) -> None:
     wrap = WRAPPERS[wrapper]
-    averages = wrapper.split(",")[0] in ("lookahead", "mechanize", "catch_up")
+    having = ("lookahead", "mechanize", "catch_up", "ema_nesterov")
+    averages = wrapper.split(",")[0] in having
     tx = wrap(ADAM if averages else AVERAGED)
     for default in (None, PARAMS):
         with pytest.raises((TypeError, ValueError), match=r"eval_params\(tx, state, "):
