@@ -16,7 +16,7 @@ Everything here works on stacks ``(count, d_1, …, d_k)``, and on one matrix
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -25,6 +25,7 @@ import numpy as np
 from jax import lax
 
 from jopt.algorithms.matrices import positions
+from jopt.algorithms.stacks import one_by_one
 
 
 # Which sides have statistics: all, or the smallest one of each matrix only.
@@ -207,7 +208,7 @@ def eigenbasis(statistic: jax.Array) -> jax.Array:
     Array([[0., 1.],
            [1., 0.]], dtype=float32)
     """
-    q = jnp.flip(_each(jnp.linalg.eigh, statistic)[1], -1)
+    q = jnp.flip(one_by_one(jnp.linalg.eigh, statistic)[1], -1)
     return _if_finite(q, jnp.broadcast_to(jnp.eye(q.shape[-1], dtype=q.dtype), q.shape))
 
 
@@ -216,7 +217,7 @@ def refreshed_basis(statistic: jax.Array, basis: jax.Array) -> jax.Array:
 
     The columns stay near to what they were, so moments in their basis remain useful.
     """
-    return _if_finite(_each(jnp.linalg.qr, _dot(statistic, basis))[0], basis)
+    return _if_finite(one_by_one(jnp.linalg.qr, _dot(statistic, basis))[0], basis)
 
 
 def descending(statistic: jax.Array, basis: jax.Array) -> jax.Array:
@@ -242,24 +243,13 @@ def inverse_root(
     >>> jnp.diag(inverse_root(s, 0.25, 0.0, 0.0, old)[0])
     Array([1. , 0.5], dtype=float32)
     """
-    eigenvalues, q = _each(jnp.linalg.eigh, statistic)
+    eigenvalues, q = one_by_one(jnp.linalg.eigh, statistic)
     lowest, highest = eigenvalues[:, :1], eigenvalues[:, -1:]
     shift = eps + relative * highest - jnp.minimum(lowest, 0)
     # Nothing was seen in a direction with a zero here, so it has no effect either.
     shifted = eigenvalues + shift
     roots = jnp.where(shifted > 0, jnp.where(shifted > 0, shifted, 1) ** -exponent, 0)
     return _if_finite(_dot(q * roots[:, None, :], q.mT), old)
-
-
-def _each(decompose: Callable[[jax.Array], Any], stack: jax.Array) -> Any:
-    """Decompose each matrix of a stack."""
-    if jax.default_backend() != "cpu":
-        return decompose(stack)
-    # XLA:CPU hands a batch of decompositions to its threads, and waits for them in one
-    # of these threads: several such batches at once wait forever. One matrix at a time
-    # needs no other thread.
-    one = jax.custom_batching.sequential_vmap(lambda matrix: decompose(matrix))
-    return lax.map(one, stack)
 
 
 def _if_finite(new: jax.Array, old: jax.Array) -> jax.Array:

@@ -41,6 +41,7 @@ from jopt.algorithms.matrices import Axes, letters, positions, sizes
 from jopt.algorithms.stacks import (
     as_leaf,
     as_matrices,
+    one_by_one,
     placed,
     split,
     stacked,
@@ -535,7 +536,10 @@ def _solved(q: jax.Array, v: jax.Array) -> jax.Array:
     """Return Q^-T V."""
     if q.ndim == 2:
         return v / q[..., None]
-    return lax.linalg.triangular_solve(q, v, left_side=True, transpose_a=True)
+    solve = functools.partial(
+        lax.linalg.triangular_solve, left_side=True, transpose_a=True
+    )
+    return one_by_one(solve, q, v)
 
 
 def _moved(q: jax.Array, a: jax.Array, b: jax.Array, lr: jax.Array) -> jax.Array:

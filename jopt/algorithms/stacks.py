@@ -116,6 +116,22 @@ def _anywhere(x: jax.Array) -> jax.Array:
     return lax.with_sharding_constraint(x, spec)
 
 
+def one_by_one(f: Callable[..., Any], *stacks: jax.Array) -> Any:
+    """Return ``f`` of each matrix: a decomposition, or the solution of a system.
+
+    XLA:CPU hands a batch of these to its threads, and waits for them in one of these
+    threads: several such batches at once wait forever. One matrix at a time needs no
+    other thread. Other devices get the whole batch.
+
+    >>> one_by_one(jnp.linalg.eigvalsh, jnp.eye(2)[None])
+    Array([[1., 1.]], dtype=float32)
+    """
+    if jax.default_backend() != "cpu":
+        return f(*stacks)
+    one = jax.custom_batching.sequential_vmap(lambda *matrices: f(*matrices))
+    return lax.map(lambda matrices: one(*matrices), stacks)
+
+
 def stacks(
     rows: Sequence[Any], mesh_axis: str | None = None, most_leaves: int = _MOST_LEAVES
 ) -> list[list[int]]:
