@@ -34,9 +34,10 @@ def best(problem: str, name: str, steps: int, rates: list[float]) -> float:
     return float(np.nanmin(runs.test))
 
 
-def test_muon_is_far_below_adamw_on_a_kronecker_quadratic() -> None:
+def test_matrix_methods_are_far_below_adamw_on_a_kronecker_quadratic() -> None:
     adamw = best("w1", "adamw", 1000, [3.0, 10.0])
     assert best("w1", "muon", 1000, [0.1]) < adamw / 100  # in fact, / 6,000
+    assert best("w1", "soap", 1000, [0.03]) < adamw / 1e5  # in fact, / 1,500,000
 
 
 def test_muon_is_below_adamw_on_a_deep_autoencoder() -> None:
