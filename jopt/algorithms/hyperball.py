@@ -29,9 +29,9 @@ import numpy as np
 from jopt import tree
 from jopt.algorithms.adam import adamw, scale_by_adam
 from jopt.algorithms.hidden import for_hidden
-from jopt.algorithms.matrices import Axes, sizes
+from jopt.algorithms.matrices import Axes, layouts_of, sizes
 from jopt.algorithms.muon import scale_by_muon
-from jopt.algorithms.norm_control import layouts_of, nonzero, norms, times
+from jopt.algorithms.norm_control import nonzero, norms, times
 from jopt.algorithms.polar import CoefficientsName
 from jopt.algorithms.soap import Statistics, scale_by_soap
 from jopt.core.chain import as_transformation, chain

@@ -17,6 +17,7 @@ import numpy as np
 from jopt import tree
 from jopt.algorithms import layers
 from jopt.core import masks
+from jopt.core.leaves import Leaves
 from jopt.values.arguments import text_of
 from jopt.values.registry import config_function
 
@@ -80,6 +81,12 @@ def letters(axes: Axes, params: Any) -> list[Any]:
         has_more = len(unknown) < sum(leaf is not None for _, leaf in named)
         raise ValueError(_ambiguous(unknown, has_more))
     return layouts
+
+
+def layouts_of(axes: Axes, leaves: Leaves) -> list[str | None]:
+    """Return the layout of each leaf; None for those with fewer than two axes."""
+    matrices = leaves.each(lambda x: x if np.ndim(x) > 1 else None)
+    return letters(axes, leaves.tree(matrices))
 
 
 def _ambiguous(unknown: list[tuple[str, Any]], has_more: bool) -> str:

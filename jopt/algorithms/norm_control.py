@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt import tree
-from jopt.algorithms.matrices import Axes, letters, positions
+from jopt.algorithms.matrices import Axes, layouts_of, positions
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
 from jopt.core.leaves import Leaves
@@ -225,12 +225,6 @@ def nonzero(norm: jax.Array) -> jax.Array:
 def times(x: jax.Array, factor: jax.Array) -> jax.Array:
     """Return an array, which may be complex, times real numbers."""
     return x * factor.astype(x.dtype)
-
-
-def layouts_of(axes: Axes, leaves: Leaves) -> list[str | None]:
-    """Return the layout of each leaf; None for those with fewer than two axes."""
-    matrices = leaves.each(lambda x: x if jnp.ndim(x) > 1 else None)
-    return letters(axes, leaves.tree(matrices))
 
 
 def per_matrix(

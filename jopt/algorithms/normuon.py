@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt import tree
-from jopt.algorithms.matrices import Axes, ShapeScale, letters, positions
+from jopt.algorithms.matrices import Axes, ShapeScale, layouts_of, positions
 from jopt.algorithms.muon import muon
 from jopt.algorithms.polar import CoefficientsName
 from jopt.core import tree_checks
@@ -79,11 +79,9 @@ def normalize_neurons(
     slot = zeros(nu_dtype, real=True, divides=True)
     slot.check("nu")
 
-    def layouts(leaves):
-        matrices = leaves.each(lambda x: x if jnp.ndim(x) > 1 else None)
-        return letters(axes, leaves.tree(matrices))
-
-    treatment = Treatment(layouts=lambda params: layouts(Leaves(params, "params")))
+    treatment = Treatment(
+        layouts=lambda params: layouts_of(axes, Leaves(params, "params"))
+    )
 
     def per_output(layout):
         return slot._replace(over=lambda _: positions(layout, "i"))
@@ -92,7 +90,7 @@ def normalize_neurons(
         leaves = Leaves(params, "params")
         nu = [
             None if layout is None else per_output(layout).init(p)
-            for p, layout in zip(leaves.values, layouts(leaves), strict=True)
+            for p, layout in zip(leaves.values, layouts_of(axes, leaves), strict=True)
         ]
         return NormalizeNeuronsState(leaves.tree(nu))
 
@@ -100,7 +98,7 @@ def normalize_neurons(
         leaves = Leaves(updates)
         if params is not None:
             leaves.aligned(params, "params")
-        each = layouts(leaves)
+        each = layouts_of(axes, leaves)
         slots = [
             None if layout is None else jax.eval_shape(per_output(layout).init, o)
             for o, layout in zip(leaves.values, each, strict=True)

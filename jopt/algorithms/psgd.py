@@ -37,7 +37,7 @@ import numpy as np
 from jax import lax
 
 from jopt import tree
-from jopt.algorithms.matrices import Axes, letters, positions, sizes
+from jopt.algorithms.matrices import Axes, layouts_of, positions, sizes
 from jopt.algorithms.stacks import (
     as_leaf,
     as_matrices,
@@ -145,9 +145,9 @@ def scale_by_kron(
       ValueError: A number is out of range, ``axes`` does not say how a leaf of three or
         more axes is a matrix, or ``precond_dtype`` has a smaller range than float32.
 
-    Equal to psgd_jax, given its random numbers and ``share(count + 1)``. A matrix whose
-    gradients are all zero keeps its factors there they grow without limit. Leaves of
-    three or more axes are matrices, as in kron_torch.
+    Equal to psgd_jax, given its random numbers and ``share(count + 1)``, except that a
+    matrix whose gradients are all zero keeps its factors. Leaves of three or more axes
+    are matrices, as in kron_torch.
 
     >>> import jopt
     >>> tx, g = jopt.scale_by_kron(b1=0.0), jnp.array([[100.0, 0.0], [0.0, 1.0]])
@@ -178,8 +178,7 @@ def scale_by_kron(
     keys = KeyStream(key)
 
     def layouts(leaves):
-        matrices = leaves.each(lambda x: x if jnp.ndim(x) > 1 else None)
-        given = letters(axes, leaves.tree(matrices))
+        given = layouts_of(axes, leaves)
         # A vector has inputs only, a number has no axes.
         return [
             None if x is None else layout or "i" * jnp.ndim(x)
@@ -337,7 +336,7 @@ def _momentum(
     wide = np.promote_types(tree.compute_dtype(g.dtype), mu.dtype)
     g, old, b1, rest = (jnp.asarray(x).astype(wide) for x in (g, mu, b1, rest))
     new = b1 * old + rest * g
-    return new / (1 - b1 ** count.astype(wide)), new.astype(mu.dtype)
+    return new / tree.one_minus_power(b1, count.astype(wide)), new.astype(mu.dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("places", "layouts", "mesh_axis"))

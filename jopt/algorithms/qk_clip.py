@@ -61,8 +61,8 @@ def qk_clip(
       change the updates. A complex number counts by its magnitude.
 
     Raises:
-      ValueError: ``threshold`` is not positive, ``max_logits`` has a name that is no
-        attention's, or a leaf cannot be split into these heads.
+      ValueError: ``threshold`` is not positive, ``max_logits`` names an unknown
+        attention, or a leaf cannot be split into these heads.
 
     Kimi team, "Kimi K2: open agentic intelligence", 2025. MuonClip is
     ``chain(muon(rate, consistent_rms=0.2, weight_decay=0.1), qk_clip())``.

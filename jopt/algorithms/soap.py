@@ -221,6 +221,8 @@ def soap(
     precondition_frequency: int = 10,
     max_dim: int = 10_000,
     sides: Which = "both",
+    statistics: Statistics = "shampoo",
+    bias_correction: bool = True,
     staggered: bool = True,
     hidden: Mask = None,
     axes: Axes = None,
@@ -247,7 +249,8 @@ def soap(
       weight_decay_mask: The hidden matrices to decay; see `jopt.Mask`.
       mu_dtype: Storage dtype of the first moments; None means float32 or wider.
       nu_dtype, shampoo_beta, precondition_frequency: See `scale_by_soap`.
-      max_dim, sides, staggered: See `scale_by_soap`.
+      max_dim, sides, statistics, bias_correction: See `scale_by_soap`.
+      staggered: See `scale_by_soap`.
       hidden: The leaves for SOAP; see `jopt.Mask`. None selects by shape and name:
         leaves of two or more axes whose path names no embedding, head, bias or norm.
         True selects all leaves, as in the authors' code.
@@ -285,6 +288,8 @@ def soap(
         precondition_frequency=precondition_frequency,
         max_dim=max_dim,
         sides=sides,
+        statistics=statistics,
+        bias_correction=bias_correction,
         staggered=staggered,
         axes=axes,
         merge_axes=merge_axes,
@@ -368,10 +373,13 @@ def kl_soap(
     >>> [x["hidden"].shape for x in state.eigenvalues]
     [(1, 4), (1, 2)]
     """
-    rotated_adam = scale_by_soap(
+    return soap(
+        learning_rate,
         b1,
         b2,
         eps,
+        weight_decay,
+        weight_decay_mask,
         mu_dtype,
         nu_dtype=nu_dtype,
         shampoo_beta=shampoo_beta,
@@ -381,24 +389,13 @@ def kl_soap(
         statistics="kl",
         bias_correction=False,
         staggered=staggered,
+        hidden=hidden,
         axes=axes,
         merge_axes=merge_axes,
         mesh_axis=mesh_axis,
-    )
-    return for_hidden(
-        "soap",
-        chain(
-            rotated_adam,
-            step_then_decay(learning_rate, weight_decay, weight_decay_mask, skip=1),
-        ),
-        adamw(
-            learning_rate if adam_learning_rate is None else adam_learning_rate,
-            adam_b1,
-            adam_b2,
-            adam_eps,
-            mu_dtype=mu_dtype,
-            weight_decay=adam_weight_decay,
-            nu_dtype=nu_dtype,
-        ),
-        hidden,
+        adam_learning_rate=adam_learning_rate,
+        adam_b1=adam_b1,
+        adam_b2=adam_b2,
+        adam_eps=adam_eps,
+        adam_weight_decay=adam_weight_decay,
     )

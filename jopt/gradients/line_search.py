@@ -214,7 +214,7 @@ def strong_wolfe(
                 state.bracketed, state.limit, low.step + 0.5 * (step - low.step)
             ),
         )
-        new = _where(finite, next_state, shorter)
+        new = where(finite, next_state, shorter)
         over = evaluations >= max_evaluations
         closing = jnp.where((new.closing == 0) & over, TOO_MANY, new.closing)
         # A search that ends goes back to its best step, if it has one.
@@ -229,7 +229,7 @@ def strong_wolfe(
             closing=closing,
             status=status,
         )
-        new = _where(ended > 0, new._replace(step=step, status=ended), new)
+        new = where(ended > 0, new._replace(step=step, status=ended), new)
         return _like(new, state)
 
     return LineSearch(start, advance)
@@ -333,8 +333,15 @@ def _noise(value: Scalar, rtol: Number | None) -> Scalar:
     return jnp.asarray(rtol).astype(value.dtype) * jnp.abs(value)
 
 
-def _where(condition: Scalar, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), new, old)
+def where(condition: Scalar, new: Any, old: Any) -> Any:
+    """Return one tree of arrays or the other; what is in both is not selected.
+
+    >>> where(jnp.array(True), (1.0, 2.0), (3.0, 4.0))[0]
+    Array(1., dtype=float32, weak_type=True)
+    """
+    return jax.tree.map(
+        lambda x, y: x if x is y else jnp.where(condition, x, y), new, old
+    )
 
 
 def _like(new: Any, old: Any) -> Any:
@@ -376,8 +383,8 @@ def _divided(
     outward = jnp.where(trial.step > low.step, largest, smallest)
 
     # The minimum of the cubic through two ends, seen from the nearer one.
-    a = _where(higher, low, trial)
-    b = _where(higher, trial, _where(beyond, high, low))
+    a = where(higher, low, trial)
+    b = where(higher, trial, where(beyond, high, low))
     cubic, ratio, curved = _cubic_minimum(a, b)
     # That of a quadratic: through both values and one slope, or through both slopes.
     span = trial.step - low.step
@@ -412,8 +419,8 @@ def _divided(
     middle = low.step + 0.5 * (jnp.where(bracketed, high.step, trial.step) - low.step)
     step = jnp.where(jnp.isfinite(step), step, middle)
 
-    new_high = _where(higher, trial, _where(crossed, low, high))
-    new_low = _where(higher, low, trial)
+    new_high = where(higher, trial, where(crossed, low, high))
+    new_low = where(higher, low, trial)
     return new_low, new_high, step, bracketed | higher | crossed
 
 

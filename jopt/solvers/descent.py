@@ -140,7 +140,9 @@ def advance(
     status = jnp.where(taken & (steepest <= tests.gtol), int(Status.GTOL), now.status)
     bad = (now.evaluations == 1) & ~jnp.isfinite(steepest)
     status = jnp.where(bad, int(Status.NOT_FINITE), status).astype(jnp.int32)
-    now = now._replace(search=_where(ended, search, now.search), status=status)
+    now = now._replace(
+        search=line_search.where(ended, search, now.search), status=status
+    )
     direction = jnp.where(ended, direction, s.direction)
     return Descent(x, grad, aux, direction, memory, packed(now))
 
@@ -252,9 +254,3 @@ def _room(
     ahead = jnp.where(direction > 0, upper - x, lower - x)
     steps = jnp.where(direction == 0, LONGEST, ahead / direction)
     return jnp.clip(jnp.min(steps), 0, LONGEST)
-
-
-def _where(condition: jax.Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(
-        lambda a, b: a if a is b else jnp.where(condition, a, b), new, old
-    )

@@ -158,7 +158,7 @@ def checked_function(solver: str, name: str, fun: Any, args: Any) -> tuple[Any, 
 
 
 def one_value(out: Any, name: str, has_aux: bool) -> tuple[jax.Array, Any]:
-    """The value that a function returned, and what else; raise if it is no number."""
+    """The value that a function returned, and its aux; raise if it is not a number."""
     if has_aux:
         if not (isinstance(out, tuple) and len(out) == 2):
             raise TypeError(

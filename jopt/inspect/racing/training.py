@@ -107,7 +107,8 @@ class Program:
             return (params, state), answer, record
 
         self.begin = jax.jit(_over_runs(begin, (), ()))
-        self._advance, self._compiled = advance, {}
+        self._advance = advance
+        self._compiled: Any = None  # whether runs share counts, and `advance`
 
     def run(
         self,
@@ -149,7 +150,9 @@ class Program:
         test = np.where(finite[..., -1] & np.isfinite(test), test, np.nan)
         return Runs(loss, validation, test, seconds)
 
-    def _continued(self, carry: Any, *arguments: Any) -> tuple[Any, Callable[..., Any]]:
+    def _continued(
+        self, carry: Any, peaks: jax.Array, keys: jax.Array, splits: Any
+    ) -> tuple[Any, Callable[..., Any]]:
         """Return what `advance` begins with, and itself compiled.
 
         Counts of steps are one number for all runs. A matrix method decides by them
@@ -158,21 +161,20 @@ class Program:
         """
         leaves, treedef = jax.tree.flatten(carry)
         counts = [x.ndim == 2 and jnp.issubdtype(x.dtype, jnp.integer) for x in leaves]
-        axes = treedef.unflatten(None if count else 0 for count in counts)
         shared = treedef.unflatten(
             x[0, 0] if count else x for x, count in zip(leaves, counts, strict=True)
         )
-        key = treedef, tuple(counts)
-        if key not in self._compiled:
-            first, splits = jnp.zeros((), jnp.int32), arguments[-1]
+        if self._compiled is None:
+            axes = treedef.unflatten(None if count else 0 for count in counts)
             mapped = _over_runs(self._advance, (axes,), (None, None), (axes, 0, 0))
+            is_shared, first = True, jnp.zeros((), jnp.int32)
             try:
-                jax.eval_shape(mapped, shared, *arguments[:-1], first, splits)
+                jax.eval_shape(mapped, shared, peaks, keys, first, splits)
             except ValueError:
-                shared = carry
+                is_shared = False
                 mapped = _over_runs(self._advance, (0,), (None, None))
-            self._compiled[key] = shared is not carry, jax.jit(mapped)
-        is_shared, advance = self._compiled[key]
+            self._compiled = is_shared, jax.jit(mapped)
+        is_shared, advance = self._compiled
         return (shared if is_shared else carry), advance
 
 

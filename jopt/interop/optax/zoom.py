@@ -20,6 +20,7 @@ from jopt.gradients.line_search import (
     TOO_MANY,
     End,
     LineSearch,
+    where,
 )
 
 
@@ -101,8 +102,8 @@ def zoom(
         above = (decrease > 0) | ((value >= state.last.value) & ~first)
         beyond = (slope >= 0) & ~above
         found = above | beyond | good
-        opened_low = _where(beyond, new, state.last)
-        opened_high = _where(beyond, state.last, new)
+        opened_low = where(beyond, new, state.last)
+        opened_high = where(beyond, state.last, new)
         if max_stepsize is None:
             reached = jnp.zeros((), bool)
         else:
@@ -111,21 +112,21 @@ def zoom(
         # Inside an interval.
         to_high = (decrease > 0) | (value >= low.value)
         swapped = (slope * (high.step - low.step) >= 0) & ~to_high
-        divided_low = _where(to_high, low, new)
-        divided_high = _where(swapped, low, _where(to_high, new, high))
-        third = _where(to_high | swapped, high, low)
+        divided_low = where(to_high, low, new)
+        divided_high = where(swapped, low, where(to_high, new, high))
+        third = where(to_high | swapped, high, low)
 
         lower = (value < state.safe.value) | ~state.found
-        safe = _where((decrease <= enough) & lower, new, state.safe)
+        safe = where((decrease <= enough) & lower, new, state.safe)
         too_small = jnp.abs(high.step - low.step) <= number(interval_threshold)
         too_small &= state.found & (safe.step > 0)
         evaluations = state.evaluations + 1
         done = good | reached
         over = ((evaluations >= max_linesearch_steps) | too_small) & ~done
 
-        new_low = _where(state.found, divided_low, opened_low)
-        new_high = _where(state.found, divided_high, opened_high)
-        third = _where(state.found, third, opened_low)
+        new_low = where(state.found, divided_low, opened_low)
+        new_high = where(state.found, divided_high, opened_high)
+        third = where(state.found, third, opened_low)
         inside = state.found | found
         larger = _capped(number(increase_factor) * new.step, max_stepsize)
         step = jnp.where(inside, _between(new_low, new_high, third), larger)
@@ -153,7 +154,7 @@ def zoom(
             closing=back & ~here & ~failed,
         )
         ended = state._replace(status=jnp.asarray(TOO_MANY, jnp.int32))
-        return _where(state.closing, ended, after)
+        return where(state.closing, ended, after)
 
     return LineSearch(start, advance)
 
@@ -166,10 +167,6 @@ def _capped(step: jax.Array, largest: Any) -> jax.Array:
 
 def _error(x: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(x), jnp.inf, jnp.maximum(x, 0))
-
-
-def _where(condition: jax.Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), new, old)
 
 
 def _between(low: End, high: End, third: End) -> jax.Array:

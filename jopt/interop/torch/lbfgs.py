@@ -35,6 +35,7 @@ from jopt.gradients.line_search import (
     TOO_MANY,
     End,
     LineSearch,
+    where,
 )
 from jopt.gradients.searched_steps import Line, bound
 from jopt.interop.torch.shared import number_of
@@ -212,7 +213,7 @@ def torch_lbfgs(
         iteration = loop.iteration + 1
         if line_search_fn is None:
             new_params = apply_updates(loop.params, line.updates(t))
-            new_params = _where(flat, loop.params, new_params)
+            new_params = where(flat, loop.params, new_params)
 
             def evaluate():
                 value, new = jax.value_and_grad(value_fn)(new_params)
@@ -356,21 +357,21 @@ def _strong_wolfe(
             new.step + 0.01 * (new.step - last.step),
             10 * new.step,
         )
-        opened = _where(over, zero, last)
+        opened = where(over, zero, last)
 
         # Inside a bracket.
-        low = _where(state.first_is_low, state.first, state.second)
-        high = _where(state.first_is_low, state.second, state.first)
+        low = where(state.first_is_low, state.first, state.second)
+        high = where(state.first_is_low, state.second, state.first)
         worse = steep | (value >= low.value)
         good = ~worse & flat
         swapped = ~worse & ~flat & (slope * (high.step - low.step) >= 0)
-        new_high = _where(worse, new, _where(swapped, low, high))
-        new_low = _where(worse, low, new)
-        divided_first = _where(state.first_is_low, new_low, new_high)
-        divided_second = _where(state.first_is_low, new_high, new_low)
+        new_high = where(worse, new, where(swapped, low, high))
+        new_low = where(worse, low, new)
+        divided_first = where(state.first_is_low, new_low, new_high)
+        divided_second = where(state.first_is_low, new_high, new_low)
 
-        first = _where(state.bracketed, divided_first, opened)
-        second = _where(state.bracketed, divided_second, new)
+        first = where(state.bracketed, divided_first, opened)
+        second = where(state.bracketed, divided_second, new)
         ordered = first.value <= second.value
         first_is_low = jnp.where(state.bracketed & ~worse, state.first_is_low, ordered)
         # The last trial itself, if it is good enough.
@@ -393,7 +394,7 @@ def _strong_wolfe(
         moves = close & (state.close | at_end)
         inside = jnp.where(moves, away, inside)
 
-        best = _where(first_is_low, first, second)
+        best = where(first_is_low, first, second)
         step = jnp.where(bracketed, inside, farther)
         here = ended & (best.step == new.step)
         failed = ended & (best.step == 0)
@@ -406,14 +407,14 @@ def _strong_wolfe(
             slope=state.slope,
             iteration=iteration,
             bracketed=bracketed,
-            first=_where(further & ~state.bracketed, new, first),
+            first=where(further & ~state.bracketed, new, first),
             second=second,
             first_is_low=first_is_low,
             close=bracketed & close & ~moves,
             closing=ended & ~here & ~failed,
         )
         result = state._replace(status=jnp.asarray(TOO_MANY, jnp.int32))
-        return _where(state.closing, result, after)
+        return where(state.closing, result, after)
 
     return LineSearch(start, advance)
 
@@ -432,10 +433,6 @@ def _cubic(a: End, b: End, left: jax.Array, right: jax.Array) -> jax.Array:
     lowest = jnp.where(a.step <= b.step, up, down)
     lowest = jnp.minimum(jnp.maximum(lowest, left), right)
     return jnp.where(square >= 0, lowest, (left + right) / 2)
-
-
-def _where(condition: jax.Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), new, old)
 
 
 def _times(factor: Any, whole: Any) -> Any:
