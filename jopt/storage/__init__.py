@@ -1,0 +1,1 @@
+"""How an array of the state is kept between steps; knows arrays only."""
