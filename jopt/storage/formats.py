@@ -260,3 +260,4 @@ def _formats() -> dict[tuple[str, bool], Rounded | Blocks]:
 
 
 _FORMATS = _formats()
+BLOCKS = {name for name, _ in _FORMATS if isinstance(_FORMATS[name, True], Blocks)}
