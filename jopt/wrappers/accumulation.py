@@ -29,7 +29,7 @@ from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.apply import apply_updates
 from jopt.core.chain import as_transformation
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, transformation
 from jopt.core.fused import fused_update
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves, densified
@@ -93,7 +93,7 @@ def accumulate(
     *,
     grads_are_sums: bool = False,
     should_skip_update_fn: Callable[..., Any] | None = None,
-    accumulator_dtype: StorageDtype | None = None,
+    accumulator_dtype: PlainDtype | None = None,
 ) -> GradientTransformation:
     """Run a transformation on the mean of several consecutive gradients.
 

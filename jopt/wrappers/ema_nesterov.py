@@ -26,7 +26,7 @@ import numpy as np
 
 from jopt import tree
 from jopt.core.chain import as_transformation
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, transformation
 from jopt.core.leafwise import copied, zeros
 from jopt.core.leaves import Leaves, densified
 from jopt.core.order import must_be_last
@@ -49,8 +49,8 @@ def ema_nesterov(
     step_size: ScalarOrSchedule = 0.6,
     decay: ScalarOrSchedule = 0.99,
     *,
-    mu_dtype: StorageDtype | None = None,
-    point_dtype: StorageDtype | None = None,
+    mu_dtype: PlainDtype | None = None,
+    point_dtype: PlainDtype | None = None,
 ) -> GradientTransformation:
     """Take gradients ahead of the parameters, along the average of their steps.
 

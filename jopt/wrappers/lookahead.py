@@ -24,7 +24,7 @@ from jopt import tree
 from jopt.core.apply import apply_updates
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import has_readout
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, transformation
 from jopt.core.leafwise import copied
 from jopt.core.leaves import Leaves, densified
 from jopt.core.transformation import (
@@ -51,7 +51,7 @@ def lookahead(
     slow_step_size: ScalarOrSchedule = 0.5,
     reset_state: bool = False,
     *,
-    slow_dtype: StorageDtype | None = None,
+    slow_dtype: PlainDtype | None = None,
 ) -> GradientTransformation:
     """Pull the parameters back to slow parameters every few steps.
 
