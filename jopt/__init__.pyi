@@ -484,6 +484,7 @@ from . import (
     projections as projections,
     losses as losses,
     checkpoint as checkpoint,
+    sharding as sharding,
     testing as testing,
     logs as logs,
     inspect as inspect,

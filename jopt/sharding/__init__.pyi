@@ -1,0 +1,3 @@
+"""The public names of ``jopt.sharding``."""
+
+from .derivation import state_shardings as state_shardings
