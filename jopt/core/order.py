@@ -40,7 +40,7 @@ def check_order(members: Mapping[str, GradientTransformation]) -> None:
                 raise ValueError(
                     f"chain: {name!r} changes the updates after "
                     f"{_where(inside, other)}, which has to know where they lead. Put "
-                    f"{name!r} inside: {inside.name}(chain(optimizer, {name}(…)), …)"
+                    f"{name!r} inside: {inside.name}(chain(optimizer, {tx.name}(…)), …)"
                 )
         is_average = tx.readout is not None and not tx.children
         for other in earlier:

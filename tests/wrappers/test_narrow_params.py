@@ -281,3 +281,319 @@ def test_an_unknown_rounding_and_a_missing_slot_are_named() -> None:
         tx.update(params, tx.init(params))
     with pytest.raises(ValueError, match="the state has no bf16_params"):
         jopt.wide_params(jopt.sgd(0.1).init(params), params)
+
+
+# In and around other things.
+
+
+def run(tx: Any, params: Any = None, steps: int = 4, how: str = "step") -> Any:
+    """Parameters and state after some steps."""
+    params = PARAMS if params is None else params
+    state, update = tx.init(params), jax.jit(tx.update)
+    for t in range(steps):
+        grads = gradients(t, params)
+        if how == "step":
+            params, state = jopt.step(tx, grads, state, params)
+        elif how == "donated":
+            params = jax.tree.map(jnp.copy, params)
+            params, state = jopt.step(tx, grads, state, params, donate=True)
+        else:
+            updates, state = update(grads, state, params)
+            params = jopt.apply_updates(params, updates)
+    return params, state
+
+
+def types(tree: Any) -> Any:
+    return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+
+
+def equal(found: Any, expected: Any, what: str = "") -> None:
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    assert all(x.dtype == y.dtype and (x == y).all() for x, y in pairs), what
+
+
+def always(step: Any) -> Any:
+    return step >= 0
+
+
+ADAMW = jopt.adamw(3e-3, weight_decay=0.1)
+AROUND = {
+    "chain": lambda tx: jopt.chain(jopt.identity(), inner=tx),
+    "masked": lambda tx: jopt.masked(tx, True),
+    "partition": lambda tx: jopt.partition(
+        {"small": tx, "others": tx},
+        lambda path, _: "small" if path == "small" else "others",
+    ),
+    "skip_nonfinite": jopt.skip_nonfinite,
+    "skip_spikes": lambda tx: jopt.skip_spikes(tx, warmup_steps=100),
+    "monitor": jopt.monitor,
+    "averages": lambda tx: jopt.chain(tx, jopt.params_mean(), jopt.params_ema(0.9)),
+}
+INSIDE = AROUND | {
+    "conditionally_mask": lambda tx: jopt.conditionally_mask(tx, always),
+    "accumulate": lambda tx: jopt.accumulate(tx, 1),
+    "dynamic_loss_scale": lambda tx: jopt.dynamic_loss_scale(tx, init_scale=1.0),
+    "lookahead": lambda tx: jopt.lookahead(tx, sync_period=100),
+}
+
+
+def test_inside_and_around_every_wrapper_it_gives_the_same_bits() -> None:
+    tx = jopt.bf16_params(ADAMW, "ecc8")
+    expected, _ = run(tx)
+    equal(run(tx, how="update")[0], expected)
+    equal(run(tx, how="donated")[0], expected)
+    for fused in ("partition", "skip_nonfinite"):
+        equal(run(AROUND[fused](tx))[0], expected)
+    txs = [around(tx) for around in AROUND.values()]
+    txs += [jopt.bf16_params(around(ADAMW), "ecc8") for around in INSIDE.values()]
+
+    @jax.jit
+    def together(grads):
+        def body(carry, g):
+            new = []
+            for tx, (params, state) in zip(txs, carry, strict=True):
+                updates, state = tx.update(g, state, params)
+                new.append((jopt.apply_updates(params, updates), state))
+            return new, None
+
+        return jax.lax.scan(body, [(PARAMS, tx.init(PARAMS)) for tx in txs], grads)[0]
+
+    grads = jax.tree.map(lambda *gs: jnp.stack(gs), *map(gradients, range(4)))
+    for name, (params, _) in zip([*AROUND, *INSIDE], together(grads), strict=True):
+        equal(params, expected, name)
+
+
+REFUSING = {
+    "conditionally_mask": lambda tx: jopt.conditionally_mask(tx, always),
+    "conditionally_transform": lambda tx: jopt.conditionally_transform(tx, always),
+    "lookahead": jopt.lookahead,
+    "ema_nesterov": jopt.ema_nesterov,
+    "dynamic_loss_scale": jopt.dynamic_loss_scale,
+    "accumulate": lambda tx: jopt.accumulate(tx, 2),
+    "mechanize": jopt.mechanize,
+    "cautious": jopt.cautious,
+    "gradient_sign": jopt.gradient_sign,
+    "scale_by_galore": lambda tx: jopt.scale_by_galore(1, base_optimizer=tx),
+}
+
+
+@pytest.mark.parametrize("name", REFUSING)
+def test_what_changes_or_rounds_updates_belongs_inside(name: str) -> None:
+    tx = jopt.skip_nonfinite(jopt.bf16_params(jopt.sgd(0.1), "ecc8"))
+    with pytest.raises(ValueError, match=rf"{name} inside: bf16_params\({name}\(…\)"):
+        REFUSING[name](tx)
+    if name != "scale_by_galore":
+        jopt.bf16_params(REFUSING[name](jopt.sgd(0.1)), "ecc8")
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        jopt.scale(0.5),
+        jopt.add_decayed_weights(0.1),
+        jopt.project(lambda p: p),
+        jopt.params_ema(0.9, overwrite_every=2),
+        jopt.bf16_params(jopt.identity(), "kahan"),
+    ],
+    ids=lambda tx: tx.name,
+)
+def test_no_later_member_of_a_chain_may_change_the_updates(member: Any) -> None:
+    inner = jopt.bf16_params(jopt.sgd(0.1), "ecc8")
+    message = rf"'later' inside: bf16_params\(chain\(optimizer, {member.name}"
+    for tx in (inner, jopt.masked(inner, ""), jopt.chain(jopt.clip(1.0), inner)):
+        with pytest.raises(ValueError, match=message):
+            jopt.chain(tx, later=member)
+
+
+def test_other_libraries_arrive_at_the_same_parameters() -> None:
+    import optax
+    from flax import nnx
+    from flax.training.train_state import TrainState
+
+    from jopt.interop import flax
+
+    tx = jopt.bf16_params(ADAMW, "ecc8")
+    start = {name: p for name, p in PARAMS.items() if p is not None}
+    expected, _ = run(tx, start, 3)
+    grads = [gradients(t, start) for t in range(3)]
+    with jax.numpy_dtype_promotion("standard"):
+        for of in (tx, optax.chain(optax.identity(), tx)):
+            params, state = start, of.init(start)
+            for g in grads:
+                updates, state = of.update(g, state, params)
+                params = optax.apply_updates(params, updates)
+            equal(params, expected)
+        for kind in (TrainState, flax.TrainState):
+            train: Any = kind.create(apply_fn=None, params=start, tx=tx)
+            for g in grads:
+                train = train.apply_gradients(grads=g)
+            equal(train.params, expected)
+
+        def module(tree):
+            return nnx.Dict({name: nnx.Param(x) for name, x in tree.items()})
+
+        for kind in (nnx.Optimizer, flax.Optimizer):
+            model = module(start)
+            optimizer = kind(model, tx, wrt=nnx.Param)
+            for g in grads:
+                optimizer.update(model, nnx.state(module(g)))
+            equal(nnx.to_pure_dict(nnx.state(model)), expected)
+            found = jopt.wide_params(optimizer.opt_state, nnx.state(model, nnx.Param))
+            assert found["kernel"].dtype == jnp.float32
+
+
+def test_keras_arrives_at_the_same_parameters() -> None:
+    keras = pytest.importorskip("keras")
+    if keras.backend.backend() != "jax":
+        pytest.skip("Keras runs on another backend")
+    from jopt.interop.keras import as_optimizer
+
+    tx = jopt.bf16_params(ADAMW, "ecc8")
+    start = {"kernel": PARAMS["kernel"], "norm": PARAMS["norm"]}
+    with jax.numpy_dtype_promotion("standard"):
+        variables = [
+            keras.Variable(p, dtype=p.dtype.name, name=name)
+            for name, p in start.items()
+        ]
+        optimizer = as_optimizer(tx)
+        optimizer.build(variables)
+        for t in range(3):
+            optimizer.apply([*gradients(t, start).values()])
+        expected, _ = run(tx, start, 3)
+        equal([v.value for v in variables], [*expected.values()])
+
+
+@pytest.mark.parametrize("kind", ["ecc16", "stochastic"])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        jopt.chain(ADAMW, jopt.params_ema(0.8), jopt.params_mean()),
+        jopt.schedule_free_adamw(3e-3),
+        jopt.lookahead(ADAMW, sync_period=2),
+        jopt.masked(jopt.chain(ADAMW, jopt.params_ema(0.8)), "kernel|small"),
+    ],
+    ids=["averages", "schedule_free", "lookahead", "masked"],
+)
+def test_parameters_to_evaluate_with_follow_from_the_wide_ones(
+    inner: Any, kind: Any
+) -> None:
+    tx, name = jopt.bf16_params(inner, kind), None
+    if "params_mean" in repr(inner):
+        name = "params_ema"
+    params, state = run(tx)
+    found = jopt.eval_params(tx, state, params, name=name)
+    assert types(found) == types(params)
+    wide_params, of_wide = PARAMS, state
+    if kind == "stochastic":
+        exact = jopt.eval_params(
+            inner, state.inner_state, jopt.tree.cast(params, "float32"), name=name
+        )
+    else:  # nothing was lost on the way
+        wide_params, of_wide = jopt.tree.cast(PARAMS, "float32"), None
+        of_wide = inner.init(wide_params)
+        for t in range(4):
+            grads = jopt.tree.cast(gradients(t), "float32")
+            wide_params, of_wide = jopt.step(inner, grads, of_wide, wide_params)
+        exact = jopt.eval_params(inner, of_wide, wide_params, name=name)
+    for leaf in ("kernel", "small", "norm"):
+        limit = 2.0**-8 * abs(wide(exact[leaf])) + 1e-8
+        assert (abs(wide(found[leaf]) - wide(exact[leaf])) <= limit).all()
+
+
+def test_weight_decay_acts_on_the_wide_parameter() -> None:
+    # 0.999 a step: a bfloat16 of 1 loses nothing if it is rounded to nearest.
+    decay = jopt.chain(jopt.add_decayed_weights(0.1), jopt.sgd(0.01))
+    params = jnp.ones(3, jnp.bfloat16)
+    tx = jopt.bf16_params(decay, "ecc16")
+    state = tx.init(params)
+    for _ in range(100):
+        params, state = jopt.step(tx, jnp.zeros_like(params), state, params)
+    np.testing.assert_allclose(jopt.wide_params(state, params), 0.999**100, 1e-5)
+    assert abs(wide(params) - 0.999**100).max() < 2.0**-9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_a_table_learn_as_the_whole_table_does(kind: Any) -> None:
+    tx = jopt.bf16_params(jopt.sgd(1e-3), kind)
+    table = jax.random.normal(jax.random.key(2), (20, 6), jnp.bfloat16)
+    sparse, dense = (table, tx.init(table)), (table, tx.init(table))
+    for t in range(5):
+        ids = jnp.array([t, 2 * t, t, 99])  # one of them twice, and padding
+        rows = jax.random.normal(jax.random.key(t), (4, 6), jnp.bfloat16)
+        g = jopt.RowSparse(ids, rows, 20)
+        updates, state = tx.update(g, sparse[1], sparse[0])
+        assert isinstance(updates, jopt.RowSparse)
+        sparse = jopt.apply_updates(sparse[0], updates), state
+        # Rows of one id are added up before they are rounded.
+        whole = g.with_rows(rows.astype(jnp.float32)).todense()
+        dense = jopt.step(tx, whole, dense[1], dense[0])
+    equal(sparse, dense)
+    found = jopt.wide_params(sparse[1], sparse[0])
+    moved = (found != table.astype(jnp.float32)).any(1)
+    assert moved[:5].all() or kind == "stochastic"
+    assert not moved[9:].any()
+
+
+@pytest.mark.parametrize("kind", ["ecc8", "stochastic"])
+@pytest.mark.parametrize(
+    "axes", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit]
+)
+def test_on_eight_devices_the_bits_are_those_of_one(kind: Any, axes: Any) -> None:
+    tx = jopt.bf16_params(jopt.adam(1e-3), kind)
+    start = {"kernel": jax.random.normal(jax.random.key(0), (16, 8), jnp.bfloat16)}
+    expected = run(tx, start, 3)
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(axes, axes))
+    place = jax.NamedSharding(mesh, jax.P("x", "y"))
+    with jax.set_mesh(mesh):
+        params = jax.device_put(start, place)
+        state = jax.jit(tx.init)(params)
+        for t in range(3):
+            grads = jax.device_put(gradients(t, start), place)
+            params, state = jopt.step(tx, grads, state, params)
+    equal((params, state), expected)
+    if kind == "ecc8":
+        assert state.error["kernel"].sharding.is_equivalent_to(place, 2)
+        shapes = jax.eval_shape(tx.init, start)
+        assert shapes.error["kernel"].dtype == jnp.int8
+
+
+@pytest.mark.parametrize("kind", ["kahan", "ecc8", "stochastic"])
+def test_a_resumed_run_goes_on_to_the_same_bits(kind: Any, tmp_path: Any) -> None:
+    tx = jopt.bf16_params(jopt.adam(1e-3), kind)
+    start = {name: p for name, p in PARAMS.items() if p is not None}
+    expected = run(tx, start, 4)
+    params, state = run(tx, start, 2)
+    path = tmp_path / "checkpoint.npz"
+    jopt.checkpoint.save(path, params=params, opt_state=state, tx=tx)
+    restored = jopt.checkpoint.restore(path, params=start, tx=tx)
+    params, state = restored.params, restored.opt_state
+    for t in range(2, 4):
+        params, state = jopt.step(tx, gradients(t, start), state, params)
+    equal((params, state), expected)
+    shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), start)
+    abstract = jax.eval_shape(tx.init, shapes)
+    assert types(tx.init(shapes)) == types(abstract)
+
+
+def test_members_of_a_batch_learn_as_alone() -> None:
+    tx = jopt.bf16_params(jopt.adam(1e-2), "ecc8")
+    start = jax.random.normal(jax.random.key(0), (3, 5), jnp.bfloat16)
+
+    def trained(params):
+        state = tx.init(params)
+        for _ in range(3):
+            updates, state = tx.update(params, state, params)
+            params = jopt.apply_updates(params, updates)
+        return params
+
+    together = jax.jit(jax.vmap(trained))(start)
+    equal(together, jnp.stack([jax.jit(trained)(p) for p in start]))
+
+
+def test_parameters_that_are_set_by_hand_count() -> None:
+    tx = jopt.bf16_params(jopt.sgd(1e-3), "master")
+    params, state = run(tx)
+    set_to = jax.tree.map(lambda p: jnp.full_like(p, 0.5), params)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    new, _ = jopt.step(tx, zeros, state, set_to)
+    equal(new, set_to)  # a master copy would go back
