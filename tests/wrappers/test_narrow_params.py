@@ -201,7 +201,7 @@ def test_training_is_that_of_float32_parameters(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_error_is_counted_from_where_the_update_leads(kind: Any) -> None:
+def test_large_steps_to_tiny_numbers_lose_no_more_than_float32(kind: Any) -> None:
     start = jnp.array([1.0, 1.0, -1000.0, 3e38, 1e-30], jnp.bfloat16)
     end = jnp.array([3e-9, -1e-12, 1e-5, 1.0, 2.0], jnp.float32)
     tx = jopt.bf16_params(jopt.identity(), kind)
@@ -216,6 +216,18 @@ def test_an_error_is_counted_from_where_the_update_leads(kind: Any) -> None:
     assert (abs(found - exact) <= 2.0**-24 * size + 2.0**-8 * abs(exact)).all()
     if kind == "master":
         assert (abs(found - exact) <= 2.0**-24 * abs(exact) + 1e-40).all()
+
+
+def test_a_parameter_that_an_update_cannot_reach_keeps_its_error() -> None:
+    tx = jopt.bf16_params(jopt.identity(), "master")
+    start = jnp.bfloat16(4)
+    error = jnp.float32(float.fromhex("0x1.fffe5ap+1")) - 4
+    state: Any = tx.init(start)._replace(error=error)
+    end = float.fromhex("-0x1.a6p-15")  # a bfloat16, but -4 + -5e-5 is no float32
+    updates, state = tx.update(jnp.float32(-4), state, start)
+    new = jopt.apply_updates(start, updates)
+    assert float(new) == float.fromhex("-0x1.a8p-15")
+    assert float(jopt.wide_params(state, new)) == end
 
 
 def test_what_inner_gives_is_never_rounded_before_it_is_added() -> None:
