@@ -34,7 +34,7 @@ from jopt.core import tree_checks
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
-from jopt.core.slots import Slot
+from jopt.core.slots import filled
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
@@ -130,10 +130,11 @@ def bf16_params(
         if at_random:
             _check_bfloat16(params)
         count = jnp.zeros((), jnp.int32) if at_random else None
-        slot = Slot(0.0, dtype, real=True)
 
         def error(p):
-            return slot.init(p) if _is_narrow(p) and not at_random else None
+            if at_random or not _is_narrow(p):
+                return None
+            return filled(p, 0.0, jnp.dtype(dtype), ())
 
         return Bf16ParamsState(
             inner.init(jax.tree.map(_widened, params)),
