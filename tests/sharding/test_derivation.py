@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 import jopt
 from jopt.sharding import state_shardings
 from tests.catalogue import ONCE, Case
+from tests.sharding.sizes import bytes_per_device, measured
 
 
 SHAPES = {
@@ -57,19 +58,6 @@ def fitting(tx: Any) -> dict[str, jax.ShapeDtypeStruct]:
 
 def shardings_of(params: Any, on: jax.sharding.Mesh) -> dict[str, NamedSharding]:
     return {name: NamedSharding(on, SPECS[name]) for name in params}
-
-
-def bytes_per_device(types: Any, shardings: Any) -> int:
-    """What a device holds, by the shardings."""
-    return sum(
-        math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize
-        for x, s in zip(jax.tree.leaves(types), jax.tree.leaves(shardings), strict=True)
-    )
-
-
-def measured(tree: Any) -> int:
-    """What the first device holds."""
-    return sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
 
 
 @pytest.mark.parametrize("case", ONCE, ids=lambda case: case.name)

@@ -14,9 +14,10 @@ from jax.sharding import PartitionSpec as P
 
 import jopt
 from jopt.sharding import state_shardings, zero1
-from tests.sharding.test_derivation import bytes_per_device, measured
+from tests.sharding.sizes import bytes_per_device, measured
 
 
+WITHOUT_ROW = {"zero1": "It needs a mesh."}
 ADAMW = jopt.chain(jopt.clip_by_global_norm(1.0), jopt.adamw(1e-2, weight_decay=0.1))
 RECIPES = {
     "adamw": ADAMW,
