@@ -61,7 +61,7 @@ def state_shardings(
         matrices of a method that needs them whole, such as Muon, stay whole, unless it
         spreads them itself (``mesh_axis=zero_axis``); a stack is split between them.
       memory_kind: The memory for the arrays of 4,096 or more elements, such as
-        ``"pinned_host"``, see `moved`; None means that of the device.
+        ``"pinned_host"``, see `on_host`; None means that of the device.
 
     Returns:
       A tree like ``tx.init(params)``, with a ``NamedSharding`` for each array, for

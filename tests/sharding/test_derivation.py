@@ -73,7 +73,8 @@ def test_every_slot_that_is_like_a_parameter_is_sharded_like_it(case: Case) -> N
         *map(jax.tree.leaves, (found, zero)),
         strict=True,
     ):
-        s.shard_shape(x.shape), z.shard_shape(x.shape)  # raises if it is uneven
+        for sharding in (s, z):
+            sharding.shard_shape(x.shape)  # raises if it is uneven
         owner = [key.key for key in path if getattr(key, "key", None) in SHAPES]
         if owner and x.shape == SHAPES[owner[0]] and "statistics" not in str(path):
             assert s.spec == SPECS[owner[0]] or "q_" in str(path), path
@@ -330,7 +331,8 @@ def test_blocks_that_share_a_scale_are_not_split() -> None:
 
 
 def test_a_foreign_state_that_is_made_from_shapes_is_found_by_its_paths() -> None:
-    tx = jopt.chain(jopt.clip(1.0), optax.adafactor(1e-3, min_dim_size_to_factor=32))
+    theirs: Any = optax.adafactor(1e-3, min_dim_size_to_factor=32)
+    tx = jopt.chain(jopt.clip(1.0), theirs)
     params = shapes(["bias", "kernel"])
     found = state_shardings(tx, params, shardings_of(params, mesh()))
     named = dict(jopt.tree.leaves_with_names(found))
