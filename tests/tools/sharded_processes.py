@@ -102,7 +102,9 @@ def main(count: int, rank: int, address: str, folder: Path) -> None:
     if count == 4:
         save(path, params=params, opt_state=state, tx=tx, step=STEPS)
     else:
-        params, state, *_ = restore(path, params=targets(on), tx=tx)
+        params, state, *_ = restore(
+            path, params=targets(on), tx=INNER, shardings=shardings
+        )
         check(state)
         whole = multihost_utils.process_allgather(state, tiled=True)
         found["state"] = digest(whole)
