@@ -376,6 +376,10 @@ from .wrappers.guards import (
     apply_if_finite as apply_if_finite,
 )
 from .wrappers.spikes import skip_spikes as skip_spikes
+from .wrappers.narrow_params import (
+    bf16_params as bf16_params,
+    wide_params as wide_params,
+)
 from .wrappers.loss_scale import (
     dynamic_loss_scale as dynamic_loss_scale,
     scale_loss as scale_loss,

@@ -25,7 +25,7 @@ import numpy as np
 from jopt import tree
 from jopt.core import masks, tree_checks
 from jopt.core.chain import chain
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
@@ -59,7 +59,7 @@ def scale_by_adam_mini(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-8,
-    mu_dtype: StorageDtype | None = None,
+    mu_dtype: PlainDtype | None = None,
     *,
     blocks: Callable[[str, Any], Block] | None = None,
     head_dim: int | None = None,
@@ -255,7 +255,7 @@ def adam_mini(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-8,
-    mu_dtype: StorageDtype | None = None,
+    mu_dtype: PlainDtype | None = None,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     *,

@@ -25,7 +25,7 @@ from jopt.algorithms.norm_control import match_rms
 from jopt.algorithms.polar import CoefficientsName
 from jopt.algorithms.rmsprop import scale_by_rms
 from jopt.core.chain import chain
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, StorageDtype, transformation
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.transforms.gradients import identity, scale_by_sign
@@ -56,7 +56,7 @@ def adamuon(
     adam_learning_rate: ScalarOrSchedule | None = None,
     hidden: Mask = None,
     axes: Axes = None,
-    ns_dtype: StorageDtype | None = None,
+    ns_dtype: PlainDtype | None = None,
     mesh_axis: str | None = None,
 ) -> GradientTransformation:
     """AdaMuon: Muon with a second moment of each element.

@@ -31,7 +31,7 @@ from jopt.algorithms.matrices import Axes, ShapeScale, letters, shape_factor, si
 from jopt.algorithms.polar import CoefficientsName, coefficients, orthogonalize
 from jopt.core import tree_checks
 from jopt.core.chain import chain
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
@@ -56,11 +56,11 @@ def scale_by_dion2(
     ef_decay: ScalarOrSchedule = 0.95,
     ns_coeffs: CoefficientsName | tuple[Any, ...] | list[Any] = "polar_express",
     ns_steps: int | None = None,
-    mu_dtype: StorageDtype | None = None,
+    mu_dtype: PlainDtype | None = None,
     *,
     axes: Axes = None,
     shape_scale: ShapeScale | None = "spectral",
-    ns_dtype: StorageDtype | None = None,
+    ns_dtype: PlainDtype | None = None,
     mesh_axis: str | None = None,
 ) -> GradientTransformation:
     """Orthogonalize the rows of the momentum that are largest; the others stay.
@@ -191,7 +191,7 @@ def dion2(
     ns_steps: int | None = None,
     weight_decay: ScalarOrSchedule = 0.01,
     weight_decay_mask: Mask = None,
-    mu_dtype: StorageDtype | None = None,
+    mu_dtype: PlainDtype | None = None,
     *,
     adam_b1: ScalarOrSchedule = 0.9,
     adam_b2: ScalarOrSchedule = 0.95,
@@ -200,7 +200,7 @@ def dion2(
     hidden: Mask = None,
     axes: Axes = None,
     shape_scale: ShapeScale | None = "spectral",
-    ns_dtype: StorageDtype | None = None,
+    ns_dtype: PlainDtype | None = None,
     mesh_axis: str | None = None,
 ) -> GradientTransformation:
     """Dion2: Muon for the part of a matrix that is due.

@@ -32,6 +32,7 @@ from jopt.core.chain import as_transformation, chain
 from jopt.core.factory import transformation
 from jopt.core.leaves import Leaves, wide
 from jopt.core.masks import Mask
+from jopt.core.order import check_changeable
 from jopt.core.slots import filled, resized, resized_spec
 from jopt.core.transformation import GradientTransformation
 from jopt.core.widening import widened
@@ -97,6 +98,7 @@ def scale_by_galore(
     arguments.one_of(("shorter", "longer"), side=side)
     base = scale_by_adam() if base_optimizer is None else base_optimizer
     base = as_transformation(base, "scale_by_galore: base_optimizer")
+    check_changeable("scale_by_galore", base)
     if _needs_params(base):
         raise ValueError(
             f"base_optimizer={base!r} needs params, but it sees projected gradients. "

@@ -35,7 +35,7 @@ from jopt.algorithms.norm_control import nonzero, norms, times
 from jopt.algorithms.polar import CoefficientsName
 from jopt.algorithms.soap import Statistics, scale_by_soap
 from jopt.core.chain import as_transformation, chain
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, StorageDtype, transformation
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
@@ -195,7 +195,7 @@ def muon_h(
     ns_coeffs: CoefficientsName | tuple[Any, ...] | list[Any] = "newton_schulz",
     ns_steps: int | None = None,
     beta: ScalarOrSchedule = 0.95,
-    mu_dtype: StorageDtype | None = None,
+    mu_dtype: PlainDtype | None = None,
     *,
     nesterov: bool = True,
     adam_b1: ScalarOrSchedule = 0.8,
@@ -204,7 +204,7 @@ def muon_h(
     adam_learning_rate: ScalarOrSchedule | None = None,
     hidden: Mask = None,
     axes: Axes = None,
-    ns_dtype: StorageDtype | None = None,
+    ns_dtype: PlainDtype | None = None,
     mesh_axis: str | None = None,
 ) -> GradientTransformation:
     """MuonH: Muon's direction, at constant norms of the hidden matrices.
@@ -308,7 +308,7 @@ def soap_h(
     b1: ScalarOrSchedule = 0.95,
     b2: ScalarOrSchedule = 0.9,
     eps: ScalarOrSchedule = 1e-8,
-    mu_dtype: StorageDtype | None = None,
+    mu_dtype: PlainDtype | None = None,
     *,
     shampoo_beta: ScalarOrSchedule | None = None,
     precondition_frequency: int = 1,

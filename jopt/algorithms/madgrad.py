@@ -97,7 +97,7 @@ def scale_by_madgrad(
         scalars,
         MadgradState,
         grad_sum_sq=zeros(grad_sum_sq_dtype, real=True, divides=True),
-        s=zeros(s_dtype),
+        s=zeros(s_dtype, exact=True),
         x0=copied(x0_dtype),
     )
 

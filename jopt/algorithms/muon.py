@@ -51,7 +51,7 @@ from jopt.algorithms.polar import (
 from jopt.core import tree_checks
 from jopt.core.chain import chain
 from jopt.core.changing_numbers import NO_STATE
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves, wide
 from jopt.core.masks import Mask
@@ -77,13 +77,13 @@ def scale_by_muon(
     ns_steps: int | None = None,
     beta: ScalarOrSchedule = 0.95,
     eps: ScalarOrSchedule = 0.0,
-    mu_dtype: StorageDtype | None = None,
+    mu_dtype: PlainDtype | None = None,
     *,
     nesterov: bool = True,
     axes: Axes = None,
     shape_scale: ShapeScale | None = None,
     consistent_rms: ScalarOrSchedule | None = None,
-    ns_dtype: StorageDtype | None = None,
+    ns_dtype: PlainDtype | None = None,
     mesh_axis: str | None = None,
     equilibrate: bool | Literal["aurora"] = False,
     ns_start: Start = "divide",
@@ -187,7 +187,7 @@ def scale_by_polar(
     axes: Axes = None,
     shape_scale: ShapeScale | None = None,
     consistent_rms: ScalarOrSchedule | None = None,
-    ns_dtype: StorageDtype | None = None,
+    ns_dtype: PlainDtype | None = None,
     mesh_axis: str | None = None,
     equilibrate: bool | Literal["aurora"] = False,
     ns_start: Start = "divide",
@@ -339,7 +339,7 @@ def muon(
     eps: ScalarOrSchedule = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
-    mu_dtype: StorageDtype | None = None,
+    mu_dtype: PlainDtype | None = None,
     *,
     nesterov: bool = True,
     adam_b1: ScalarOrSchedule = 0.9,
@@ -351,7 +351,7 @@ def muon(
     hidden: Mask = None,
     axes: Axes = None,
     shape_scale: ShapeScale | None = "kj",
-    ns_dtype: StorageDtype | None = None,
+    ns_dtype: PlainDtype | None = None,
     mesh_axis: str | None = None,
     equilibrate: bool | Literal["aurora"] = False,
     renormalize: bool = False,

@@ -24,7 +24,7 @@ from jopt.algorithms.matrices import Axes, ShapeScale
 from jopt.algorithms.muon import scale_by_polar
 from jopt.algorithms.polar import CoefficientsName
 from jopt.core.chain import chain
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, StorageDtype, transformation
 from jopt.core.leafwise import leafwise, zeros
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
@@ -113,7 +113,7 @@ def muon_squared(
     hidden: Mask = None,
     axes: Axes = None,
     shape_scale: ShapeScale | None = "kj",
-    ns_dtype: StorageDtype | None = None,
+    ns_dtype: PlainDtype | None = None,
     mesh_axis: str | None = None,
 ) -> GradientTransformation:
     """Muon^2: Adam's direction, orthogonalized.

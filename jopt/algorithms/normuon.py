@@ -26,7 +26,7 @@ from jopt.algorithms.matrices import Axes, ShapeScale, layouts_of, positions
 from jopt.algorithms.muon import muon
 from jopt.algorithms.polar import CoefficientsName
 from jopt.core import tree_checks
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
@@ -47,7 +47,7 @@ def normalize_neurons(
     b2: ScalarOrSchedule = 0.95,
     *,
     axes: Axes = None,
-    nu_dtype: StorageDtype | None = None,
+    nu_dtype: PlainDtype | None = None,
 ) -> GradientTransformation:
     """Divide each neuron's updates by their running RMS, and keep the norm of the leaf.
 
@@ -143,7 +143,7 @@ def normuon(
     b2: ScalarOrSchedule = 0.95,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
-    mu_dtype: StorageDtype | None = None,
+    mu_dtype: PlainDtype | None = None,
     *,
     nesterov: bool = True,
     adam_b1: ScalarOrSchedule = 0.9,
@@ -154,7 +154,7 @@ def normuon(
     hidden: Mask = None,
     axes: Axes = None,
     shape_scale: ShapeScale | None = "kj",
-    ns_dtype: StorageDtype | None = None,
+    ns_dtype: PlainDtype | None = None,
     mesh_axis: str | None = None,
 ) -> GradientTransformation:
     """NorMuon: Muon with updates of similar size for all neurons.

@@ -49,7 +49,7 @@ from jopt.algorithms.stacks import (
 )
 from jopt.core import tree_checks
 from jopt.core.chain import chain
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, transformation
 from jopt.core.key_stream import KeyStream
 from jopt.core.leafwise import full, zeros
 from jopt.core.leaves import Leaves
@@ -103,8 +103,8 @@ def scale_by_kron(
     momentum_into_precond_update: bool = True,
     preconditioner_lr: ScalarOrSchedule = 0.1,
     preconditioner_init_scale: float = 1.0,
-    mu_dtype: StorageDtype | None = None,
-    precond_dtype: StorageDtype | None = None,
+    mu_dtype: PlainDtype | None = None,
+    precond_dtype: PlainDtype | None = None,
     *,
     axes: Axes = None,
     mesh_axis: str | None = None,
@@ -579,8 +579,8 @@ def psgd_kron(
     momentum_into_precond_update: bool = True,
     preconditioner_lr: ScalarOrSchedule = 0.1,
     preconditioner_init_scale: float = 1.0,
-    mu_dtype: StorageDtype | None = None,
-    precond_dtype: StorageDtype | None = None,
+    mu_dtype: PlainDtype | None = None,
+    precond_dtype: PlainDtype | None = None,
     *,
     axes: Axes = None,
     mesh_axis: str | None = None,

@@ -35,7 +35,7 @@ from jopt.algorithms.polar import CoefficientsName, coefficients, orthogonalize
 from jopt.core import masks
 from jopt.core.chain import chain
 from jopt.core.changing_numbers import NO_STATE
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, StorageDtype, transformation
 from jopt.core.leaves import Leaves, wide
 from jopt.core.transformation import GradientTransformation
 from jopt.core.treatment import Treatment
@@ -77,7 +77,7 @@ def scale_by_lmo(
     ns_steps: int | None = None,
     *,
     axes: Axes = None,
-    ns_dtype: StorageDtype | None = None,
+    ns_dtype: PlainDtype | None = None,
     mesh_axis: str | None = None,
 ) -> GradientTransformation:
     """The longest step along the updates in a ball, of a norm for each layer.
@@ -190,7 +190,7 @@ def scion(
     *,
     constrained: bool = True,
     axes: Axes = None,
-    ns_dtype: StorageDtype | None = None,
+    ns_dtype: PlainDtype | None = None,
     mesh_axis: str | None = None,
 ) -> GradientTransformation:
     """Scion: steps of a fixed norm, chosen for each kind of layer.

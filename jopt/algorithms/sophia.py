@@ -28,7 +28,7 @@ import jax.numpy as jnp
 
 from jopt import tree
 from jopt.core.chain import chain
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, transformation
 from jopt.core.key_stream import KeyStream
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves
@@ -135,7 +135,7 @@ def scale_by_sophia(
     clip_threshold: ScalarOrSchedule = 1.0,
     update_interval: int = 10,
     hessian_diagonal_fn: EstimatorName | Estimator = "hutchinson",
-    mu_dtype: StorageDtype | None = None,
+    mu_dtype: PlainDtype | None = None,
     *,
     key: int | jax.Array = 0,
 ) -> GradientTransformation:
@@ -259,7 +259,7 @@ def sophia(
     clip_threshold: ScalarOrSchedule = 1.0,
     update_interval: int = 10,
     hessian_diagonal_fn: EstimatorName | Estimator = "hutchinson",
-    mu_dtype: StorageDtype | None = None,
+    mu_dtype: PlainDtype | None = None,
     *,
     key: int | jax.Array = 0,
 ) -> GradientTransformation:
@@ -320,7 +320,7 @@ def sophia_g(
     weight_decay: ScalarOrSchedule = 0.1,
     weight_decay_mask: Mask = None,
     update_interval: int = 10,
-    mu_dtype: StorageDtype | None = None,
+    mu_dtype: PlainDtype | None = None,
     *,
     batch_size: ScalarOrSchedule = 5120.0,
     key: int | jax.Array = 0,

@@ -151,6 +151,11 @@ class ChangingNumbers:
         return base(*state[: len(base._fields)]) if base else NO_STATE, numbers
 
 
+def with_count(base: Any, owner: str) -> Any:
+    """A state class with a count of the steps: the same one if it has a count."""
+    return base if "count" in base._fields else _extended(base, owner, ())
+
+
 def extremes(name: str, value: Any) -> set[float]:
     """The least and the largest number, or NaN; none for what is traced.
 

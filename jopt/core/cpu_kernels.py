@@ -35,7 +35,7 @@ from jopt.tree.platforms import per_platform
 
 # A smaller array stays in the cache between two loops, and its copy costs nothing.
 LEAST_SIZE = 2**15
-_BY_ENTRY = ELEMENTWISE | {"broadcast_in_dim", "reshape", "squeeze"}
+_BY_ENTRY = ELEMENTWISE | {"broadcast_in_dim", "iota", "reshape", "squeeze"}
 _SQUARING = {"mul", "square", "integer_pow", "abs"}
 _INLINED = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call"}
 

@@ -57,6 +57,11 @@ class Declaration(NamedTuple):
         )
 
 
+def rounds_at_random(declaration: Declaration) -> bool:
+    """Whether some slot is kept in a format, which needs the number of the step."""
+    return any(slot.format is not None for slot in declaration.slots.values())
+
+
 @dataclasses.dataclass(frozen=True)
 class KernelKey:
     """What compiled kernels are cached by: algorithms with equal keys share them.

@@ -39,11 +39,14 @@ from jopt.values.registry import Kind
 P = ParamSpec("P")
 Value = TypeVar("Value", bound=Recorded)
 
-# Annotates an argument that is the storage dtype of a slot.
+# Annotates an argument that is the storage dtype of a leafwise rule's slot, or the name
+# of a format; and one that is a dtype only.
 if TYPE_CHECKING:
     StorageDtype: TypeAlias = DTypeLike
+    PlainDtype: TypeAlias = DTypeLike
 else:
     StorageDtype = Annotated[DTypeLike, "storage"]
+    PlainDtype = Annotated[DTypeLike, "plain"]
 
 
 def transformation(
@@ -323,6 +326,8 @@ def _normalize(name: str, value: Any, annotation: Any, traced: bool) -> Any:
         return normalize(name, value)
     if StorageDtype in (annotation, *get_args(annotation)):
         return arguments.storage_dtype(name, value)
+    if PlainDtype in (annotation, *get_args(annotation)):
+        return arguments.plain_dtype(name, value)
     if annotation in (bool, bool | None):
         return arguments.flag(name, value)
     if annotation in (int, int | None):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,12 +25,18 @@ from jopt import tree
 from jopt.core import cpu_kernels, row_kernels, tree_checks
 from jopt.core.apply import add
 from jopt.core.changing_numbers import NO_STATE, is_traceable, scheduled
-from jopt.core.declaration import KernelKey, Member
+from jopt.core.declaration import KernelKey, Member, rounds_at_random
 from jopt.core.leaves_alike import kind, together
+from jopt.core.slots import Chance
 from jopt.core.transformation import UPDATE, OptState, Params, Updates
 from jopt.native import switch
 from jopt.tree import scalar
 from jopt.tree.row_sparse import is_rows
+
+
+# What a kernel that rounds at random is given beside the scalars of its rules. No
+# argument of a rule has such a name.
+STEP, STREAM = "step of rounding", "stream of rounding"
 
 
 def run(
@@ -110,6 +117,11 @@ def run(
     if take is not None:
         new_fields = select_trees(take, new_fields, old_fields)
 
+    rounds = [rounds_at_random(m.declaration) for m in members]
+    streams = _streams(treedef) if any(rounds) else ()
+    for j, rounded in enumerate(rounds):
+        if rounded:
+            scalars[j] = {**scalars[j], STEP: old_fields[j]["count"]}
     kernels: dict[Any, Callable[..., Any]] = {}
     alike: dict[Any, list[int]] = collections.defaultdict(list)
     for i, g in enumerate(leaves):
@@ -130,7 +142,7 @@ def run(
         for j, values in zip(on, leaf_slots, strict=True):
             declared = members[j].declaration.slots.values()
             for slot, x in zip(declared, values, strict=True):
-                arrays = x if isinstance(x, tuple) else (x,)
+                arrays = x if slot.each and x is not None else (x,)
                 lacks = any(array is None for array in arrays)
                 if lacks and slot.shapes(np.shape(g)) is not None:
                     tree_checks.no_slot(updates, i)
@@ -148,7 +160,14 @@ def run(
                 (leaves[i], at[i], [[slot[i] for slot in slots[j]] for j in on])
                 for i in some
             ]
-            factors = [[_factor(multiples[j][i]) for j in on] for i in some]
+            factors = [
+                [
+                    _factor(multiples[j][i])
+                    | ({STREAM: streams[i]} if rounds[j] else {})
+                    for j in on
+                ]
+                for i in some
+            ]
             of_each = _of_each(kernels[which], len(some) > 1)
             try:
                 results = of_each(inputs, numbers, factors, take)
@@ -211,6 +230,16 @@ def _compiled_schedules(key: KernelKey) -> dict[str, Callable[[Any], Any]]:
     return {name: f for name, f in key.schedules.items() if is_traceable(f)}
 
 
+@functools.lru_cache(maxsize=256)
+def _streams(treedef: Any) -> list[np.uint32]:
+    """A number for each leaf of a tree, by its path.
+
+    It is an argument of the kernel, so that leaves of one shape share one.
+    """
+    named = tree.leaves_with_names(treedef.unflatten(range(treedef.num_leaves)))
+    return [np.uint32(zlib.crc32(path.encode())) for path, _ in named]
+
+
 def _factor(multiple: Any) -> dict[str, Any]:
     # The multiple is an argument of the kernel, so that one kernel serves all
     # multiples. A multiple of 1 is left out: then the kernel does not multiply.
@@ -249,7 +278,8 @@ def _prologue(keys: tuple[KernelKey, ...]) -> Callable[..., Any]:
             if "count" in values:
                 new["count"] = tree.safe_increment(values["count"])
             if declared.scalars:
-                inputs = trees | values | slots
+                whole = {n: declared.slots[n].whole(x) for n, x in slots.items()}
+                inputs = trees | values | whole
                 if "t" in declared.inputs:
                     inputs["t"] = scalar(new["count"])
                 inputs = {n: inputs[n] for n in declared.inputs}
@@ -312,9 +342,11 @@ def _kernel(
 def _rules(keys: tuple[KernelKey, ...]) -> Callable[..., Any]:
     """Return ``rules(g, p, slots, scalars)``: the update and the new slots."""
 
-    def rules(g, p, slots, scalars):
+    def rules(g, p, slots, scalars, rows=None):
         tree_checks.dtypes(g, p, slots)
-        widths = [jnp.finfo(x.dtype).bits for x in jax.tree.leaves((g, p, slots))]
+        arrays = jax.tree.leaves((g, p, slots))
+        # Codes may be integers, which are never wide.
+        widths = [jnp.finfo(x.dtype).bits for x in arrays if tree_checks.can_move(x)]
         real = jnp.float64 if max(widths) > 32 else jnp.float32
 
         def load(x):
@@ -324,20 +356,35 @@ def _rules(keys: tuple[KernelKey, ...]) -> Callable[..., Any]:
         u = load(g)
         new_slots = []
         for key, stored, results in zip(keys, slots, scalars, strict=True):
+            chance = None
+            if STEP in results:
+                chance = Chance(results[STEP], results[STREAM], rows)
             numbers: dict[str, Any] = {"multiple": 1.0}
-            numbers |= {name: x.astype(real) for name, x in results.items()}
+            numbers |= {
+                name: x.astype(real)
+                for name, x in results.items()
+                if name not in (STEP, STREAM)
+            }
             declared = key.declare(**{name: numbers[name] for name in key.numbers})
             if "p" in declared.keywords:
                 numbers["p"] = load(p)
             keywords = {name: numbers[name] for name in declared.keywords}
-            values = dict(zip(declared.slots, jax.tree.map(load, stored), strict=True))
+            values = {
+                name: slot.load(x, real)
+                for (name, slot), x in zip(declared.slots.items(), stored, strict=True)
+            }
             with _mixing_real_and_complex(u):
                 out = declared.rule(u, *values.values(), **keywords)
             u, *new = tree_checks.rule_results(
                 key.name, out, {"the update": u, **values}
             )
             new_slots.append(
-                jax.tree.map(lambda x, old: x.astype(old.dtype), new, stored)
+                [
+                    slot.store(x, old, name, chance)
+                    for (name, slot), x, old in zip(
+                        declared.slots.items(), new, stored, strict=True
+                    )
+                ]
             )
         return u.astype(jnp.asarray(g).dtype), new_slots
 

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 
 from jopt import tree
 from jopt.core import masks, tree_checks
-from jopt.core.changing_numbers import NO_STATE, ChangingNumbers
-from jopt.core.declaration import Declaration, KernelKey
+from jopt.core.changing_numbers import NO_STATE, ChangingNumbers, with_count
+from jopt.core.declaration import Declaration, KernelKey, rounds_at_random
 from jopt.core.kernels import run
 from jopt.core.slots import Slot, copied, full, zeros
 from jopt.core.transformation import (
@@ -85,6 +85,8 @@ class Leafwise(GradientTransformation):
         state_class = declaration.state
         if changing:
             state_class = changing.extended(state_class)
+        elif rounds_at_random(declaration):
+            state_class = with_count(state_class, kernel_key.name)
         self = super().__new__(
             cls,
             init,
@@ -173,7 +175,7 @@ def _read(tx: Leafwise, state: OptState, params: Params) -> Params:
         values = jax.tree.map(lambda x: x.astype(tree.compute_dtype(x.dtype)), slots)
         return readout(p.astype(wide), *values, **scalars).astype(p.dtype)
 
-    slots = [fields[name] for name in declared.slots]
+    slots = [slot.whole(fields[name]) for name, slot in declared.slots.items()]
     return jax.tree.map(read, params, *slots, is_leaf=lambda x: x is None)
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt.core.slots import Slot
+from jopt.storage.formats import Encoded, is_encoded
 from jopt.tree.row_sparse import RowSparse
 
 
@@ -35,7 +36,8 @@ ELEMENTWISE = {
     "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt",
     "max", "min", "mul", "name", "ne", "neg", "nextafter", "not",
     "optimization_barrier", "or", "pow", "real", "reduce_precision", "rem", "round",
-    "rsqrt", "select_n", "sharding_constraint", "sign", "sin", "sinh", "sqrt",
+    "rsqrt", "select_n", "sharding_constraint", "shift_left",
+    "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt",
     "square", "stop_gradient", "sub", "tan", "tanh", "xor",
 }  # fmt: skip
 _ARRANGING = {"broadcast_in_dim", "concatenate", "slice", "squeeze", "transpose"}
@@ -72,7 +74,7 @@ def kernel(dense: Callable[..., Any], keys: Sequence[Any], alone: Any) -> Any:
             return jax.tree.map(each, by_row, slots, *rest)
 
         rows_of_p = None if p is None else g.gathered(p)
-        u, new = dense(g.rows, rows_of_p, chosen(g.gathered), scalars)
+        u, new = dense(g.rows, rows_of_p, chosen(g.gathered), scalars, g.ids)
         # Whatever a rule computes from the padding is discarded.
         u = RowSparse.tree_unflatten(g.num_rows, (g.ids, jnp.where(g.is_row, u, 0)))
         return u, chosen(g.scattered, new)
@@ -97,10 +99,23 @@ def _by_row(name: str, slot: Slot, g: RowSparse) -> Any:
     reduced = averaged(g.num_rows)
     if any(averaged(n) != reduced for n in (_ROWS[0], len(g.ids)) if n):
         raise TypeError(_message(name, "its slots depend on the number of rows"))
-    flags = [axes is not None and 0 not in axes for axes in reduced]
+    shapes = slot.stored_shapes(g.shape)
+    flags = [
+        _flags(name, axes is not None and 0 not in axes, shape)
+        for axes, shape in zip(reduced, shapes if slot.each else [shapes], strict=True)
+    ]
     if slot.each:
         return tuple(flags)
     return None if reduced[0] is None else flags[0]
+
+
+def _flags(name: str, by_row: bool, shapes: Any) -> Any:
+    """For an array in blocks, the same for its codes and its scales."""
+    if not is_encoded(shapes):
+        return by_row
+    if len(shapes.codes) == 1:
+        raise TypeError(_message(name, "its slots have blocks of several rows"))
+    return Encoded(by_row, None if shapes.scales is None else by_row)
 
 
 def _check(
@@ -123,7 +138,9 @@ def _check(
         slots_like = jax.tree.map(lambda on, x: like(x, on), by_row, slots)
         numbers = jax.tree.map(lambda x: like(x, False), scalars)
         p_like = None if p is None else like(p)
-        return jax.make_jaxpr(alone)(like(g.rows), p_like, [slots_like], [numbers])
+        ids = jax.ShapeDtypeStruct((n,), g.ids.dtype)
+        rows = like(g.rows), p_like, [slots_like]
+        return jax.make_jaxpr(alone)(*rows, [numbers], ids)
 
     first, second = map(traced, sizes)
     for eqn in _equations(first.jaxpr):
@@ -166,6 +183,8 @@ def _mixes(eqn: core.JaxprEqn, n: int) -> bool:
         return False
     if any(shape.count(n) > 1 for shape in outputs):
         return True
+    if name == "iota":  # the places within a row are alike in all rows
+        return outputs[0].index(n) == eqn.params["dimension"]
     if name in _REDUCING:
         return inputs[0].index(n) in eqn.params["axes"]
     if name in _ARRANGING:

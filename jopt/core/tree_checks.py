@@ -18,6 +18,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jopt import tree
+from jopt.storage.formats import is_encoded
 from jopt.tree.paths import difference
 from jopt.tree.row_sparse import is_rows
 from jopt.values import arguments
@@ -312,7 +313,8 @@ def scalars_of_rows(name: str, inputs: Mapping[str, Any], error: Exception) -> N
 def dtypes(update: Any, param: Any, slots: Any = ()) -> None:
     """Raise unless a rule can compute with the arrays of one leaf."""
     arrays = [("updates", update), ("params", param)]
-    arrays += [("the state's", slot) for slot in jax.tree.leaves(slots)]
+    kept = jax.tree.leaves(slots, is_leaf=is_encoded)
+    arrays += [("the state's", x) for x in kept if not is_encoded(x)]
     for what, x in arrays:
         if x is not None and (problem := _problem(x, ())):
             raise TypeError(f"{what} leaf {problem}.")

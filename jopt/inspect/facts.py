@@ -442,7 +442,8 @@ def _owner(
 
 def nbytes(x: Any) -> int:
     """The bytes of an array, of which only shape and dtype are known."""
-    return math.prod(np.shape(x)) * jnp.result_type(x).itemsize
+    bits = math.prod(np.shape(x)) * jax.dtypes.itemsize_bits(jnp.result_type(x))
+    return -(-bits // 8)
 
 
 def hyperparameters(

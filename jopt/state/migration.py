@@ -24,8 +24,11 @@ from jax.typing import DTypeLike
 
 from jopt.core import masks
 from jopt.core.chain import Chain
+from jopt.core.slots import Slot
 from jopt.core.transformation import GradientTransformation
 from jopt.state.recipe_differences import inside
+from jopt.state.recoding import recoded
+from jopt.storage import formats
 from jopt.values.arguments import abbreviated, text_of
 
 
@@ -95,6 +98,9 @@ class Reset:
 class Cast:
     """Round entries to another storage dtype.
 
+    ``Cast("^scale_by_adam/nu/", "int8")`` encodes the slot of a leafwise rule that now
+    has this format, and a cast to a dtype decodes one that has none any more.
+
     Parameters are rounded where they do not have the dtype that is asked for, and all
     that match a pattern that begins with ``^params/``. A rule that matches nothing is
     an error.
@@ -103,16 +109,24 @@ class Cast:
 
     Args:
       pattern: A regular expression.
-      dtype: The new dtype. Only entries of its kind (floating, complex or integer) are
-        cast.
+      dtype: The new dtype, or the name of a format. Only entries of the kind of a dtype
+        (floating, complex or integer) are cast.
     """
 
     pattern: str
     dtype: DTypeLike
 
+    @property
+    def name(self) -> str:
+        """The name of the dtype or format."""
+        return str(getattr(self.dtype, "name", self.dtype))
+
     def __post_init__(self) -> None:
         _check_pattern(self, self.pattern)
-        object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
+        if self.dtype == "bfloat16_sr":
+            object.__setattr__(self, "dtype", "bfloat16")
+        if self.dtype not in formats.BLOCKS:
+            object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
 
 
 Rule = Rename | Drop | Reset | Cast
@@ -130,7 +144,10 @@ def _check_pattern(rule: Any, pattern: Any) -> None:
 
 
 def migrated(
-    flat: Mapping[str, Any], rules: Sequence[Rule], paths: Iterable[str]
+    flat: Mapping[str, Any],
+    rules: Sequence[Rule],
+    paths: Iterable[str],
+    slots: Mapping[str, Slot],
 ) -> tuple[dict[str, Any], set[str]]:
     """Apply all rules to a checkpoint, one after the other.
 
@@ -138,6 +155,7 @@ def migrated(
       flat: The checkpoint's entries by path.
       rules: `Rename`, `Drop`, `Cast` and `Reset`, in the order of application.
       paths: The paths of the state.
+      slots: Its slots; see `recoding.slots_by_path`.
 
     Returns:
       The entries, and the paths of the state that start from ``init``.
@@ -154,6 +172,7 @@ def migrated(
             case Drop(pattern):
                 flat = {n: x for n, x in flat.items() if not re.search(pattern, n)}
             case Cast(pattern, dtype):
+                flat = recoded(flat, pattern, rule.name, slots)
                 flat = {
                     n: _cast(rule, n, x, dtype) if re.search(pattern, n) else x
                     for n, x in flat.items()
@@ -245,6 +264,8 @@ def _renamed(
 
 def _cast(rule: Cast, name: str, value: Any, dtype: Any) -> Any:
     value = value if isinstance(value, jax.Array) else np.asarray(value)
+    if dtype in formats.BLOCKS or _is_code(value.dtype):
+        return value
     if value.dtype == dtype or _kind(value.dtype) != _kind(dtype):
         return value
     # With jnp, a JAX array stays on its devices.
@@ -303,6 +324,8 @@ def migrated_params(
         (shape, dtype), needed, done = saved[old_name], wanted.get(name), []
         for cast in casts[old_name]:
             fits = needed is None or needed[1] == dtype
+            if cast.dtype in formats.BLOCKS:
+                continue
             if _kind(jnp.dtype(dtype)) != _kind(cast.dtype):
                 continue
             if cast.pattern.startswith(f"^{PARAMS}") or not fits:
@@ -318,6 +341,11 @@ def migrated_params(
                 sources.pop(name, None)
                 kept |= {name} & wanted.keys()
     return sources, kept, types
+
+
+def _is_code(dtype: Any) -> bool:
+    """Whether an entry is a part of a slot in blocks, which only `recoded` changes."""
+    return jax.dtypes.itemsize_bits(dtype) <= 8
 
 
 def cast(name: str, value: Any, casts: Sequence[Cast]) -> Any:

@@ -34,6 +34,7 @@ from jopt.state.migration import (
 )
 from jopt.state.placing import assembled, is_abstract, is_key
 from jopt.state.recipe_differences import declared, differing
+from jopt.state.recoding import slots_by_path
 from jopt.tree.paths import by_name
 from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
@@ -184,7 +185,7 @@ def load_state_dict(
     rules = tuple(migrate)
     for i in sorted(without_match(rules, flat, expected)):
         check_match(rules[i], flat, expected)
-    flat, fresh = migrated(flat, rules, expected)
+    flat, fresh = migrated(flat, rules, expected, slots_by_path(tx))
     lacking = [n for n in expected if n not in flat]
     if prefixes := new_chains(tx, lacking, [n for n in flat if n not in expected]):
         flat = moved(flat, prefixes, expected)
@@ -286,6 +287,11 @@ def _misfit(
     lines += [f"  wrong: {problem}" for problem in wrong.values()]
     if (rule := likely(missing, unexpected)) and not wrong:
         lines.append(f"Did you mean migrate=[jopt.{rule}]?")
+    if any("/codes/" in f"/{name}" for name in (*missing, *unexpected)):
+        lines.append(
+            "In migrate, jopt.Cast('^path/of/the/slot/', 'int8'), or the name of another "
+            "format or dtype, encodes or decodes the slots that changed their format."
+        )
     if missing or unexpected:
         lines.append(
             "With strict=False, missing entries start from init and unexpected ones "

@@ -21,7 +21,12 @@ from jax import lax
 _OF_STEPS, _OF_STREAMS = 0x9E3779B9, 0x85EBCA6B
 
 
-def random_bits(x: jax.Array, step: jax.Array | int, stream: int = 0) -> jax.Array:
+def random_bits(
+    x: jax.Array,
+    step: jax.Array | int,
+    stream: jax.Array | int = 0,
+    rows: jax.Array | None = None,
+) -> jax.Array:
     """Return 32 random bits for every element of an array.
 
     They depend on the element's index in the whole array, the step and the stream, and
@@ -31,6 +36,7 @@ def random_bits(x: jax.Array, step: jax.Array | int, stream: int = 0) -> jax.Arr
       x: The array; only its shape and sharding count.
       step: An integer. Each step has other bits.
       stream: A number for the array: two arrays of one shape need two streams.
+      rows: For some rows of an array, their places in it.
 
     Returns:
       An array like ``x`` of uint32.
@@ -39,12 +45,17 @@ def random_bits(x: jax.Array, step: jax.Array | int, stream: int = 0) -> jax.Arr
     >>> bool((random_bits(x, 1) == random_bits(x, 2)).any())
     False
     """
-    sharding = jax.typeof(x).sharding
+    sharding = jax.typeof(x).sharding if _explicit(x) else None
     index, stride = jnp.zeros((), jnp.uint32), 1
     for axis in reversed(range(x.ndim)):
-        places = lax.broadcasted_iota(
-            jnp.uint32, x.shape, axis, out_sharding=sharding if _explicit(x) else None
-        )
+        if axis == 0 and rows is not None:
+            places = lax.broadcast_in_dim(
+                rows.astype(jnp.uint32), x.shape, (0,), out_sharding=sharding
+            )
+        else:
+            places = lax.broadcasted_iota(
+                jnp.uint32, x.shape, axis, out_sharding=sharding
+            )
         # Beyond 2**32 elements indices begin again, which is far enough apart.
         index = index + places * jnp.uint32(stride % 2**32)
         stride *= x.shape[axis]

@@ -225,8 +225,26 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
+# The formats of `jopt.storage`, by name.
+FORMATS = ("bfloat16_sr", "float8_e4m3", "int8", "int4")
+
+
 def storage_dtype(name: str, value: Any) -> str:
+    """The name of a format or a floating point dtype of 16 bits; raise for others."""
+    if isinstance(value, str) and value in FORMATS:
+        return value
+    return plain_dtype(name, value, FORMATS)
+
+
+def plain_dtype(name: str, value: Any, formats: Collection[str] = ()) -> str:
     """The name of a dtype; raise unless it is a floating point dtype of 16 bits."""
+    if not formats and isinstance(value, str) and value in FORMATS:
+        raise ValueError(
+            f"{name} must be a floating point dtype such as 'bfloat16', got "
+            f"{name}={text_of(value)}: formats are for the slots of leafwise rules, "
+            "such as those of jopt.adamw"
+        )
+    names = ", ".join(map(repr, formats))
     try:
         dtype = jnp.dtype(value)
     except TypeError:
@@ -234,13 +252,15 @@ def storage_dtype(name: str, value: Any) -> str:
     kind = jnp.floating if _IN_RANGE.get() else jnp.inexact
     if dtype is None or not jnp.issubdtype(dtype, kind):
         raise TypeError(
-            f"{name} must be a floating point dtype such as 'bfloat16', got "
+            f"{name} must be a floating point dtype such as 'bfloat16'"
+            f"{names and f', or one of the formats {names}'}, got "
             f"{name}={text_of(value)}"
         )
     if dtype.itemsize < 2:
         raise ValueError(
             f"{name} must have 16 bits or more: without a scale, {dtype.name} cannot "
-            "hold numbers as different as gradients are. Use 'bfloat16', got "
+            "hold numbers as different as gradients are. Use 'bfloat16'"
+            f"{names and f', or one of the formats {names}'}, got "
             f"{name}={text_of(value)}"
         )
     return dtype.name

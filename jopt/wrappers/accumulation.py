@@ -29,10 +29,11 @@ from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.apply import apply_updates
 from jopt.core.chain import as_transformation
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, transformation
 from jopt.core.fused import fused_update
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves, densified
+from jopt.core.order import check_changeable
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
@@ -93,7 +94,7 @@ def accumulate(
     *,
     grads_are_sums: bool = False,
     should_skip_update_fn: Callable[..., Any] | None = None,
-    accumulator_dtype: StorageDtype | None = None,
+    accumulator_dtype: PlainDtype | None = None,
 ) -> GradientTransformation:
     """Run a transformation on the mean of several consecutive gradients.
 
@@ -146,6 +147,7 @@ def accumulate(
     [-2.]
     """
     inner = as_transformation(inner, "accumulate: inner")
+    check_changeable("accumulate", inner)
     gradients_at = gradients_per_step(steps)
     check_skip(should_skip_update_fn)
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from jopt import tree
 from jopt.core import tree_checks
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, transformation
 from jopt.core.leafwise import copied
 from jopt.core.leaves import Leaves
 from jopt.core.transformation import GradientTransformation, Place
@@ -42,7 +42,7 @@ def params_lawa(
     window_size: int = 5,
     every: int = 1,
     *,
-    accumulator_dtype: StorageDtype | None = None,
+    accumulator_dtype: PlainDtype | None = None,
 ) -> GradientTransformation:
     """Keep the latest parameters and return their mean from `jopt.eval_params`.
 

@@ -24,9 +24,10 @@ from jopt import tree
 from jopt.core.apply import apply_updates
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import has_readout
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, transformation
 from jopt.core.leafwise import copied
 from jopt.core.leaves import Leaves, densified
+from jopt.core.order import check_changeable
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
@@ -51,7 +52,7 @@ def lookahead(
     slow_step_size: ScalarOrSchedule = 0.5,
     reset_state: bool = False,
     *,
-    slow_dtype: StorageDtype | None = None,
+    slow_dtype: PlainDtype | None = None,
 ) -> GradientTransformation:
     """Pull the parameters back to slow parameters every few steps.
 
@@ -87,6 +88,7 @@ def lookahead(
     (Array([-2.], dtype=float32), Array([-1.], dtype=float32))
     """
     inner = as_transformation(fast_optimizer, "lookahead: fast_optimizer")
+    check_changeable("lookahead", inner)
     if has_readout(inner):
         raise ValueError(
             "lookahead moves the parameters after fast_optimizer, so an average inside "

@@ -175,7 +175,7 @@ NUMBERS = [
     ("eps mode misspelt", lambda: jopt.adam(0.1, eps_mode="befor"),
      ValueError, "eps_mode must be one of 'after', 'before', got eps_mode='befor'"),
     ("an integer dtype", lambda: jopt.adam(0.1, mu_dtype="int32"),
-     TypeError, "mu_dtype must be a floating point dtype such as 'bfloat16', got",
+     TypeError, "mu_dtype must be a floating point dtype such as 'bfloat16', or one of",
      "mu_dtype='int32'"),
     ("nonsense as dtype", lambda: jopt.adam(0.1, mu_dtype="nonsense"),
      TypeError, "mu_dtype must be a floating point dtype", "got mu_dtype='nonsense'"),

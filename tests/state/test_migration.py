@@ -305,6 +305,34 @@ def test_another_storage_dtype_is_asked_for_and_rounds_to_nearest() -> None:
         np.testing.assert_array_equal(state.mu["kernel"], host["mu/kernel"])
 
 
+@pytest.mark.parametrize("format", ["float8_e4m3", "int8", "int4"])
+def test_a_slot_is_encoded_and_decoded_when_a_cast_asks_for_it(format: str) -> None:
+    params = {"kernel": jnp.ones((64, 100)), "bias": jnp.ones(3)}
+    rng = np.random.default_rng(0)
+    grads = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), params)
+    plain = jopt.adam(1e-3)
+    few = jopt.adam(1e-3, mu_dtype=format, nu_dtype=format)
+    _, before = jopt.step(plain, grads, plain.init(params), params)
+    flat = jopt.state_dict(before)
+    with pytest.raises(ValueError, match="jopt.Cast.*encodes or decodes"):
+        jopt.load_state_dict(few, params, flat)
+    asked = [Cast("^scale_by_adam/", format)]
+    encoded = jopt.load_state_dict(few, params, flat, migrate=asked)
+    assert jax.tree.structure(encoded) == jax.tree.structure(few.init(params))
+    again = jopt.state_dict(encoded)
+    back = [Cast("^scale_by_adam/", "float32")]
+    after = jopt.load_state_dict(plain, params, again, migrate=back)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, before)
+    near = {"float8_e4m3": 0.07, "int8": 0.03, "int4": 0.6}[format]
+    for name, x in jopt.state_dict(after).items():
+        most = np.abs(flat[name]).max() * 0.02
+        np.testing.assert_allclose(x, flat[name], rtol=2 * near, atol=near * most)
+    # Codes are no numbers of their own, whatever their dtype is.
+    wide = [Cast("", "float32")]
+    same = jopt.load_state_dict(few, params, again, migrate=wide)
+    chex.assert_trees_all_equal(same, encoded)
+
+
 FLAT = {"count": np.int32(3), "mu/w": np.full(2, 1e39, np.float64), "nu/w": np.ones(2)}
 
 

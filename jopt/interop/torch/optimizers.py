@@ -26,7 +26,7 @@ from jopt.algorithms.polar import UNCHANGED
 from jopt.algorithms.rprop import rprop
 from jopt.algorithms.sgd import sgd
 from jopt.core.chain import chain
-from jopt.core.factory import StorageDtype
+from jopt.core.factory import PlainDtype
 from jopt.core.transformation import GradientTransformation
 from jopt.interop.torch.groups import Groups, optimizer
 from jopt.interop.torch.shared import Betas, after, in_pairs, is_zero, pair, unrefused
@@ -200,7 +200,7 @@ def Muon(
     adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = None,
     *,
     axes: Axes = None,
-    ns_dtype: StorageDtype | None = None,
+    ns_dtype: PlainDtype | None = None,
 ) -> GradientTransformation:
     """torch's Muon, for matrices only; give other leaves another optimizer.
 
