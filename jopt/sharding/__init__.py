@@ -1,8 +1,8 @@
 """Sharding: where the state of an optimizer lives, on many devices.
 
 `state_shardings` derives the sharding of every array of a state from the shardings of
-the parameters; `zero1` shards a state over the devices that share the parameters;
-`moved` brings a state from the host's memory to the devices, and back.
+the parameters; `zero1` splits it over the devices that share the parameters; `on_host`
+keeps it in the host's memory.
 """
 
 from jopt.values.page import public_page

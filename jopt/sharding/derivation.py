@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jopt import tree
@@ -52,14 +53,15 @@ def state_shardings(
       where: A tree of ``NamedSharding``, or of ``PartitionSpec`` in the mesh of
         ``jax.set_mesh``, like the parameters or a prefix of them. A mesh, or None for
         that of the parameters or of ``jax.set_mesh``, means the shardings that the
-        parameters have; those without any are replicated.
+        parameters have; those without any are replicated. Or a function from the
+        parameters to such a tree.
       zero_axis: The name of a mesh axis that splits the state further, see `zero1`:
         each array of 4,096 or more elements along the first of the parameter's
         dimensions that this axis divides evenly, together with the axes there. The
         matrices of a method that needs them whole, such as Muon, stay whole, unless it
         spreads them itself (``mesh_axis=zero_axis``); a stack is split between them.
       memory_kind: The memory for the arrays of 4,096 or more elements, such as
-        ``"pinned_host"``, see `moved`; None means that of the device.
+        ``"pinned_host"``, see `on_host`; None means that of the device.
 
     Returns:
       A tree like ``tx.init(params)``, with a ``NamedSharding`` for each array, for
@@ -89,18 +91,26 @@ def state_shardings(
         kind = memory_kind if math.prod(x.shape) >= LEAST_SIZE else None
         return NamedSharding(mesh, spec, memory_kind=kind)
 
-    specs, types = state_specs(tx, params, mesh, given, zero_axis)
-    return jax.tree.map(sharding, specs, types)
+    found = layout(tx, params, mesh, given, zero_axis)
+    return jax.tree.map(sharding, found.specs, found.types)
 
 
-def state_specs(
+class Layout(NamedTuple):
+    """Where a state lies, and the parts of the parameters that it is updated with."""
+
+    types: Any  # shape and dtype of each array of the state
+    specs: Any  # the PartitionSpec of each
+    parts: list[PartitionSpec]  # of the part of each parameter, Nones included
+
+
+def layout(
     tx: GradientTransformation,
     params: Params,
     mesh: Any,
     given: Sequence[PartitionSpec],
     zero_axis: str | None = None,
-) -> tuple[Any, Any]:
-    """Return the ``PartitionSpec`` of each array of a state, and its shape and dtype.
+) -> Layout:
+    """Derive the layout of a state.
 
     Args:
       tx: The transformation.
@@ -150,22 +160,29 @@ def state_specs(
     }
 
     def spec(path, x):
-        names = _names(path)
         axes = entries_of(_spec_of(x), len(x.shape))
         if not any(axes):
-            axes = _by_path(names, x.shape, owners, sizes) or axes
+            axes = _by_path(_names(path), x.shape, owners, sizes) or axes
+        return split(x.shape, x.dtype, axes)
+
+    def split(shape, dtype, axes):
         found = [_Dim.of(entry) for entry in axes]
         free = sorted(
             (dim.of_param, k) for k, dim in enumerate(found) if dim.of_param is not None
         )
         own = [dim.axes for dim in found]
         if zero_axis is not None:
-            block = BLOCK if _few_bits(x.dtype) else 1
+            block = BLOCK if _few_bits(dtype) else 1
             dims = [k for _, k in free]
-            own = further_split(x.shape, own, dims, sizes, zero_axis, block)
+            own = further_split(shape, own, dims, sizes, zero_axis, block)
         return spec_from(own)
 
-    return jax.tree_util.tree_map_with_path(spec, types), types
+    parts = [
+        PartitionSpec() if x is None else split(np.shape(x), jnp.float32, axes)
+        for x, axes in zip(leaves, entries, strict=True)
+    ]
+    specs = jax.tree_util.tree_map_with_path(spec, types)
+    return Layout(types, specs, parts)
 
 
 def further_split(
@@ -326,29 +343,33 @@ def check_axis(name: str, axis: str | None, mesh: Any) -> None:
         )
 
 
-def resolved(params: Params, where: Where) -> tuple[Any, list[PartitionSpec]]:
+def resolved(
+    params: Params, where: Where, mesh: Any = None
+) -> tuple[Any, list[PartitionSpec]]:
     """Return the mesh, and the spec of each parameter, Nones included.
 
     Args:
       params: The parameters.
       where: See `state_shardings`.
+      mesh: The mesh; None finds it.
     """
     named = tree.leaves_with_names(params, none=True)
     is_mesh = isinstance(where, Mesh | AbstractMesh)
     if where is None or is_mesh:
-        given = [getattr(x, "sharding", None) for _, x in named]
+        given = [sharding_of(x) for _, x in named]
     else:
         given = _broadcast(where, params)
-    meshes = [x.mesh for x in given if isinstance(x, NamedSharding)]
-    mesh = where if is_mesh else next((m for m in meshes if not m.empty), None)
-    current = jax.sharding.get_mesh()
-    # Types name an abstract mesh, whose devices are those of jax.set_mesh.
-    if mesh is None or (not current.empty and current.abstract_mesh == mesh):
-        mesh = current
+    if mesh is None:
+        meshes = [x.mesh for x in given if isinstance(x, NamedSharding)]
+        mesh = where if is_mesh else next((m for m in meshes if not m.empty), None)
+        current = current_mesh()
+        # Types name an abstract mesh, whose devices are those of jax.set_mesh.
+        if mesh is None or getattr(current, "abstract_mesh", None) == mesh:
+            mesh = current
     if mesh.empty:
         raise ValueError(
-            "the parameters have no mesh: pass a mesh or a tree of NamedSharding as "
-            "the third argument, or call this under jax.set_mesh(mesh)"
+            "the parameters have no mesh: pass a mesh or a tree of NamedSharding, or "
+            "call this under jax.set_mesh(mesh)"
         )
     specs = []
     for (name, leaf), x in zip(named, given, strict=True):
@@ -360,8 +381,26 @@ def resolved(params: Params, where: Where) -> tuple[Any, list[PartitionSpec]]:
     return mesh, specs
 
 
+def sharding_of(x: Any) -> Any:
+    """Return the sharding of an array or a shape, or what of it is its type."""
+    if isinstance(x, Tracer):
+        return jax.typeof(x).sharding
+    return getattr(x, "sharding", None)
+
+
+def current_mesh() -> Any:
+    """Return the mesh of ``jax.set_mesh``, which under jit is an abstract one."""
+    abstract = jax.sharding.get_abstract_mesh()
+    if abstract.empty or isinstance(jnp.zeros(()), Tracer):
+        return abstract
+    found = jax.sharding.get_mesh()
+    return abstract if found.empty else found
+
+
 def _broadcast(where: Any, params: Params) -> list[Any]:
     """Return the sharding or spec of each parameter, from a prefix of their tree."""
+    if callable(where):
+        where = where(params)
 
     def is_spec(x):
         return x is None or isinstance(x, NamedSharding | PartitionSpec)

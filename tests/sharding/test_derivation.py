@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 import jopt
 from jopt.sharding import state_shardings
 from tests.catalogue import ONCE, Case
+from tests.sharding.sizes import bytes_per_device, measured
 
 
 SHAPES = {
@@ -59,19 +60,6 @@ def shardings_of(params: Any, on: jax.sharding.Mesh) -> dict[str, NamedSharding]
     return {name: NamedSharding(on, SPECS[name]) for name in params}
 
 
-def bytes_per_device(types: Any, shardings: Any) -> int:
-    """What a device holds, by the shardings."""
-    return sum(
-        math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize
-        for x, s in zip(jax.tree.leaves(types), jax.tree.leaves(shardings), strict=True)
-    )
-
-
-def measured(tree: Any) -> int:
-    """What the first device holds."""
-    return sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
-
-
 @pytest.mark.parametrize("case", ONCE, ids=lambda case: case.name)
 def test_every_slot_that_is_like_a_parameter_is_sharded_like_it(case: Case) -> None:
     tx, on = case.tx, mesh()
@@ -85,7 +73,8 @@ def test_every_slot_that_is_like_a_parameter_is_sharded_like_it(case: Case) -> N
         *map(jax.tree.leaves, (found, zero)),
         strict=True,
     ):
-        s.shard_shape(x.shape), z.shard_shape(x.shape)  # raises if it is uneven
+        for sharding in (s, z):
+            sharding.shard_shape(x.shape)  # raises if it is uneven
         owner = [key.key for key in path if getattr(key, "key", None) in SHAPES]
         if owner and x.shape == SHAPES[owner[0]] and "statistics" not in str(path):
             assert s.spec == SPECS[owner[0]] or "q_" in str(path), path
@@ -342,7 +331,8 @@ def test_blocks_that_share_a_scale_are_not_split() -> None:
 
 
 def test_a_foreign_state_that_is_made_from_shapes_is_found_by_its_paths() -> None:
-    tx = jopt.chain(jopt.clip(1.0), optax.adafactor(1e-3, min_dim_size_to_factor=32))
+    theirs: Any = optax.adafactor(1e-3, min_dim_size_to_factor=32)
+    tx = jopt.chain(jopt.clip(1.0), theirs)
     params = shapes(["bias", "kernel"])
     found = state_shardings(tx, params, shardings_of(params, mesh()))
     named = dict(jopt.tree.leaves_with_names(found))
