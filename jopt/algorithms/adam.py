@@ -7,10 +7,10 @@
 `adam`   Kingma & Ba, "Adam: a method for stochastic optimization", 2015
 `adamw`  Loshchilov & Hutter, "Decoupled weight decay regularization", 2019
 
-State: 8 bytes per float32 parameter; 6 with ``mu_dtype="bfloat16"``. AdamW is the
-default optimizer of deep learning. Typical settings: learning rate 1e-4 to 1e-3 with
-warmup and decay, b2 = 0.95 for language models, weight decay 0.01 to 0.1 on matrices
-only.
+State: 8 bytes per float32 parameter; 6 with ``mu_dtype="bfloat16"``, 2 with
+``mu_dtype="int8", nu_dtype="int8"``. AdamW is the default optimizer of deep learning.
+Typical settings: learning rate 1e-4 to 1e-3 with warmup and decay, b2 = 0.95 for
+language models, weight decay 0.01 to 0.1 on matrices only.
 """
 
 from __future__ import annotations
@@ -64,9 +64,12 @@ def scale_by_adam(
         small.
       eps_root: Added under the square root, >= 0. Use a positive value to differentiate
         through a zero gradient.
-      mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
+      mu_dtype: Storage dtype of ``mu``; None means float32 or wider. Here and wherever
+        a rule has such an argument it may be the name of a format, which rounds at
+        random: ``"bfloat16_sr"``, ``"float8_e4m3"``, ``"int8"`` or ``"int4"``.
       nu_dtype: Storage dtype of ``nu``; None means float32 or wider. In bfloat16, a
-        decay of 0.999 is lost to rounding; float16 cannot hold squares of gradients.
+        decay of 0.999 is lost to rounding, in ``"bfloat16_sr"`` it is not; float16
+        cannot hold squares of gradients.
       nesterov: Whether to use a Nesterov look-ahead first moment (Dozat, "Incorporating
         Nesterov momentum into Adam", 2016, without its momentum schedule).
       eps_mode: ``"after"`` adds ``eps`` after the bias correction (optax, torch).

@@ -289,8 +289,8 @@ def _misfit(
         lines.append(f"Did you mean migrate=[jopt.{rule}]?")
     if any("/codes/" in f"/{name}" for name in (*missing, *unexpected)):
         lines.append(
-            "In migrate, jopt.Cast('^path/of/the/slot/', 'int8'), or the name of another "
-            "format or dtype, encodes or decodes the slots that changed their format."
+            "In migrate, jopt.Cast('^path/of/the/slot/', 'int8'), or the name of "
+            "another format or dtype, encodes or decodes slots that changed it."
         )
     if missing or unexpected:
         lines.append(

@@ -33,13 +33,14 @@ def largest(x: jax.Array, size: int) -> jax.Array:
     # Magnitudes are in the order of their bits, and NaN is above infinity. XLA's
     # maximum of floats loses a NaN on a CPU.
     x = lax.bitcast_convert_type(jnp.abs(x.astype(jnp.float32)), jnp.int32)
-    return lax.bitcast_convert_type(_maximum(_gathered(x, size), size), jnp.float32)
+    return lax.bitcast_convert_type(_maximum(x, size), jnp.float32)
 
 
 def _maximum(x: jax.Array, size: int) -> jax.Array:
-    *others, length = x.shape
-    if length <= size:
+    if x.shape[-1] <= size:
         return jnp.max(x, -1, keepdims=True)
+    x = _gathered(x, size)
+    *others, length = x.shape
     if rest := -length % size:
         # Numbers that are there: padding with zeros could be larger than a block.
         last = lax.slice_in_dim(x, length - 1, length, axis=-1)

@@ -48,7 +48,8 @@ def trace(
     Args:
       decay: The momentum, in [0, 1); 0.9 is usual.
       nesterov: Whether to look one step ahead.
-      accumulator_dtype: Storage dtype of ``trace``; None means float32 or wider.
+      accumulator_dtype: Storage dtype of ``trace``, or a format, see `scale_by_adam`;
+        None means float32 or wider.
       dampening: Fraction by which gradients after the first are damped, in [0, 1], as
         in torch. None (usual) damps nothing and keeps no count.
 
@@ -164,7 +165,8 @@ def ema(
     Args:
       decay: Weight of the previous average, in [0, 1).
       debias: Whether to correct for the start at zero.
-      accumulator_dtype: Storage dtype of ``ema``; None means float32 or wider.
+      accumulator_dtype: Storage dtype of ``ema``, or a format, see `scale_by_adam`;
+        None means float32 or wider.
 
     Returns:
       A transformation.

@@ -99,10 +99,11 @@ class _PairSlot(Slot):
     """A slot that is complex for a complex leaf, one part for each part of the leaf."""
 
     def init(self, param: Any) -> Any:
-        x = super().init(param)
-        if self.fill and jnp.iscomplexobj(x):
-            return jax.lax.complex(x.real, x.real)
-        return x
+        def both(x):
+            is_complex = self.fill and jnp.iscomplexobj(x)
+            return jax.lax.complex(x.real, x.real) if is_complex else x
+
+        return jax.tree.map(both, super().init(param))
 
 
 def _of_pairs(declared: Declaration) -> Declaration:

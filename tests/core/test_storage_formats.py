@@ -60,7 +60,8 @@ def test_a_state_keeps_its_form_and_its_bytes(format):
         assert adam.mu["kernel"].dtype == jnp.bfloat16
         return
     assert adam.nu.codes["kernel"].shape == (64, 300)
-    assert adam.nu.scales["kernel"].shape == (64, 3 if format == "int4" else 2)
+    blocks = {"float8_e4m3": 1, "int8": 2, "int4": 3}[format]
+    assert adam.nu.scales["kernel"].shape == (64, blocks)
     assert adam.nu.codes["bias"].dtype == jnp.float32
     assert adam.nu.scales["bias"] is None
     form = zeros(format, divides=True).stored_shapes
@@ -127,11 +128,11 @@ def test_a_state_without_a_count_gets_one():
 @pytest.mark.parametrize("format, most", [("int8", 6e-5), ("float8_e4m3", 1.2e-4)])
 def test_fifty_steps_stay_near_those_of_float32(format, most):
     tx, exact = adamw(format, 1e-3), jopt.adamw(1e-3)
-    start = {"w": jnp.asarray(rng.normal(0, 0.1, (64, 1024)), jnp.float32)}
+    start = {"w": jnp.asarray(rng.normal(0, 0.1, (16, 1024)), jnp.float32)}
 
     def body(carry, key):
         params, state, exact_state = carry
-        g = {"w": 0.01 * jax.random.normal(key, (64, 1024))}
+        g = {"w": 0.01 * jax.random.normal(key, (16, 1024))}
         u, state = tx.update(g, state, params)
         right, exact_state = exact.update(g, exact_state, params)
         params = jopt.apply_updates(params, right)
@@ -240,3 +241,21 @@ def test_eight_devices_have_the_bits_and_shardings_of_one(kind, format):
     if isinstance(mu, Encoded):
         scales = mu.scales["kernel"]
         assert scales.sharding.is_equivalent_to(shardings["kernel"], 2)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".msgpack", ""])
+@pytest.mark.parametrize("format", ["float8_e4m3", "int4"])
+def test_a_run_continues_from_the_codes_in_a_checkpoint(tmp_path, suffix, format):
+    tx, path = adamw(format), tmp_path / f"run{suffix}"
+    params, state = run(tx, steps=STEPS[:2])
+    jopt.checkpoint.save(path, params=params, opt_state=state, tx=tx)
+    restored = jopt.checkpoint.restore(path, params=PARAMS, tx=tx)
+    assert_equal(restored.opt_state, state)
+    there = run(tx, restored.params, STEPS[2:], restored.opt_state)
+    assert_equal(there, run(tx))
+
+
+def test_laws_hold_for_a_slot_in_blocks():
+    tx = jopt.sgd(0.01, momentum=0.9, accumulator_dtype="int8")
+    params = {"w": PARAMS["kernel"], "b": PARAMS["bias"]}
+    jopt.testing.check(tx, params, only=["checkpoints", "memory", "*jit*"])

@@ -16,8 +16,8 @@ from jopt.values import arguments
 
 BLOCKS = ["float8_e4m3", "int8", "int4"]
 rng = np.random.default_rng(0)
-NORMAL = jnp.asarray(rng.standard_normal((128, 1024)), jnp.float32)
-UNIFORM = jnp.asarray(rng.random((128, 1024)), jnp.float32)
+NORMAL = jnp.asarray(rng.standard_normal((32, 1024)), jnp.float32)
+UNIFORM = jnp.asarray(rng.random((32, 1024)), jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
@@ -57,7 +57,7 @@ def test_every_code_is_a_number_of_its_own_that_comes_back(name, positive):
     # Without every code in each block the largest is missing, and scales change.
     per_block = largest(x, form.size)
     complete = spread(per_block, x, form.size) == x.max()
-    for step in (None, 1, 2):
+    for step in (None, 1):
         again, y = through(form, x, step)
         same = np.asarray(again.codes).astype(float) == np.asarray(row).astype(float)
         np.testing.assert_array_equal(same[complete], True)
@@ -94,7 +94,7 @@ def test_the_mean_of_many_roundings_is_the_number(name, positive):
     few = np.concatenate(
         [[1.0], np.geomspace(0.3 if name == "int4" else 0.01, 0.9, 31)]
     )
-    x = jnp.broadcast_to(jnp.asarray(few, jnp.float32), (20_000, 32))
+    x = jnp.broadcast_to(jnp.asarray(few, jnp.float32), (5_000, 32))
     _, y = through(form, x, 1)
     y = np.asarray(y, float)
     error = np.abs(y.mean(0) - few)
@@ -169,7 +169,7 @@ def moments(form_m, form_v, gradient, steps, shape, b2=0.999):
 @pytest.mark.parametrize("sigma", [1.5, 3.0])
 def test_no_update_is_twice_too_large_in_a_block_of_unlike_elements(sigma):
     # The zero point: a second moment that is lost where the first is not.
-    shape = 8, 1024
+    shape = 4, 1024
     sizes = jnp.asarray(np.exp(sigma * rng.standard_normal(shape)), jnp.float32)
 
     def gradient(i):
@@ -177,7 +177,7 @@ def test_no_update_is_twice_too_large_in_a_block_of_unlike_elements(sigma):
         return jax.random.normal(key, shape) * sizes
 
     pair = [formats.named("int8", positive) for positive in (False, True)]
-    _, (most, right) = moments(*pair, gradient, 200, shape)
+    _, (most, right) = moments(*pair, gradient, 100, shape)
     assert most <= 2 * right
 
 
@@ -189,9 +189,9 @@ def test_a_second_moment_follows_gradients_that_become_ten_times_smaller(name, s
     def gradient(i):
         key = jax.random.fold_in(jax.random.key(1), i)
         g = jax.random.normal(key, shape)
-        return g * jnp.where(i < 500, 1.0, 0.1)
+        return g * jnp.where(i < 300, 1.0, 0.1)
 
     pair = [formats.named(name, positive) for positive in (False, True)]
-    ratio, _ = moments(*pair, gradient, 1000, shape, b2=0.995)
+    ratio, _ = moments(*pair, gradient, 600, shape, b2=0.99)
     assert abs(ratio.mean() - 1) < 0.02
     assert jnp.exp(jnp.std(jnp.log(ratio))) < spread
