@@ -27,8 +27,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jopt.core import tpu_kernels
 from jopt.core.row_kernels import ELEMENTWISE
 from jopt.native import switch
+from jopt.storage.formats import is_encoded
 from jopt.tree.like import zeros_beside
 from jopt.tree.platforms import per_platform
 
@@ -100,8 +102,29 @@ def in_place(
             return in_order(leaves, take)
         return loop(*jax.tree.leaves((leaves, take)))
 
-    outputs = per_platform(elsewhere, cpu, leaves, take, one_device=True)
+    tpu = tpu_form(kernel, g, old, rest, take, places)
+    outputs = per_platform(elsewhere, cpu, leaves, take, one_device=True, tpu=tpu)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+
+def tpu_form(
+    kernel: Callable[..., Any],
+    g: Any,
+    old: Any,
+    rest: Any,
+    take: Any,
+    places: Sequence[int | None],
+) -> Callable[..., Any] | None:
+    """The kernel for one TPU, if it has a form of its own there."""
+    if not any(map(is_encoded, jax.tree.leaves(old, is_leaf=is_encoded))):
+        return None
+
+    def whole(g, old, rest, take):
+        return select(take, kernel(g, old, rest), old)
+
+    inputs, treedef = jax.tree.flatten((g, old, rest, take))
+    call = tpu_kernels.form(whole, list(map(jnp.asarray, inputs)), treedef, places)
+    return call and (lambda leaves, take: call(*jax.tree.leaves((leaves, take))))
 
 
 @jax.custom_jvp

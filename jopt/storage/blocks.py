@@ -7,12 +7,38 @@ axis whose shards are not whole blocks is gathered.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
+
+
+# In a Pallas kernel, the number of elements before the rows that it has.
+_TILE: contextvars.ContextVar[Any] = contextvars.ContextVar("tile", default=None)
+
+
+@contextlib.contextmanager
+def on_tile(start: Any) -> Iterator[None]:
+    """Compute in a Pallas kernel, with some rows of a matrix.
+
+    Args:
+      start: The number of elements before them.
+    """
+    before = _TILE.set(start)
+    try:
+        yield
+    finally:
+        _TILE.reset(before)
+
+
+def tile_start() -> Any:
+    """The number of elements before the rows of a Pallas kernel; None outside."""
+    return _TILE.get()
 
 
 def block_count(length: int, size: int) -> int:
@@ -33,7 +59,23 @@ def largest(x: jax.Array, size: int) -> jax.Array:
     # Magnitudes are in the order of their bits, and NaN is above infinity. XLA's
     # maximum of floats loses a NaN on a CPU.
     x = lax.bitcast_convert_type(jnp.abs(x.astype(jnp.float32)), jnp.int32)
-    return lax.bitcast_convert_type(_maximum(x, size), jnp.float32)
+    maximum = _maximum if tile_start() is None else _of_slices
+    return lax.bitcast_convert_type(maximum(x, size), jnp.float32)
+
+
+def _slices(length: int, size: int) -> list[slice]:
+    return [slice(i, min(length, i + size)) for i in range(0, length, size)]
+
+
+def _of_slices(x: jax.Array, size: int) -> jax.Array:
+    """The largest number of each block, without an axis of blocks."""
+    slices = _slices(x.shape[1], size)
+    places = lax.broadcasted_iota(jnp.int32, (x.shape[0], len(slices)), 1)
+    result = jnp.zeros(places.shape, x.dtype)
+    for i, one in enumerate(slices):
+        most = jnp.max(x[:, one], 1, keepdims=True)
+        result = jnp.where(places == i, most, result)
+    return result
 
 
 def _maximum(x: jax.Array, size: int) -> jax.Array:
@@ -56,6 +98,12 @@ def spread(numbers: jax.Array, like: jax.Array, size: int) -> jax.Array:
     Array([1., 1., 2.], dtype=float32)
     """
     *others, length = like.shape
+    if tile_start() is not None:
+        parts = [
+            jnp.broadcast_to(numbers[:, i : i + 1], (*others, one.stop - one.start))
+            for i, one in enumerate(_slices(length, size))
+        ]
+        return jnp.concatenate(parts, 1)
     if length <= size:
         result = jnp.broadcast_to(numbers, like.shape)
     else:

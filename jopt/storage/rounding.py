@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jopt.storage.blocks import tile_start
+
 
 # Odd numbers far from each other, so that steps and streams start at distant places.
 _OF_STEPS, _OF_STREAMS = 0x9E3779B9, 0x85EBCA6B
@@ -45,6 +47,13 @@ def random_bits(
     >>> bool((random_bits(x, 1) == random_bits(x, 2)).any())
     False
     """
+    stream_start = jnp.asarray(stream).astype(jnp.uint32) * jnp.uint32(_OF_STREAMS)
+    start = jnp.asarray(step).astype(jnp.uint32) * jnp.uint32(_OF_STEPS)
+    start = _mixed(start + stream_start)
+    if (first := tile_start()) is not None:
+        row, column = (lax.broadcasted_iota(jnp.int32, x.shape, i) for i in (0, 1))
+        index = first + row * x.shape[1] + column
+        return _mixed(index.astype(jnp.uint32) + start)
     sharding = jax.typeof(x).sharding if _explicit(x) else None
     index, stride = jnp.zeros((), jnp.uint32), 1
     for axis in reversed(range(x.ndim)):
@@ -59,9 +68,7 @@ def random_bits(
         # Beyond 2**32 elements indices begin again, which is far enough apart.
         index = index + places * jnp.uint32(stride % 2**32)
         stride *= x.shape[axis]
-    stream_start = jnp.asarray(stream).astype(jnp.uint32) * jnp.uint32(_OF_STREAMS)
-    start = jnp.asarray(step).astype(jnp.uint32) * jnp.uint32(_OF_STEPS)
-    return _mixed(index + _mixed(start + stream_start))
+    return _mixed(index + start)
 
 
 def _explicit(x: jax.Array) -> bool:

@@ -14,6 +14,7 @@ def per_platform(
     cpu: Callable[..., Any],
     *arrays: Any,
     one_device: bool = False,
+    tpu: Callable[..., Any] | None = None,
 ) -> Any:
     """Return ``default(*arrays)``, compiled as ``cpu(*arrays)`` for a CPU.
 
@@ -27,6 +28,7 @@ def per_platform(
       *arrays: Trees of arrays.
       one_device: Whether ``cpu`` is only for programs that run on one device, on which
         no array is sharded.
+      tpu: A function with the same results, for programs that run on one TPU.
 
     Returns:
       A tree of arrays.
@@ -41,16 +43,22 @@ def per_platform(
         return lambda *leaves: jax.tree.leaves(function(*treedef.unflatten(leaves)))
 
     jaxpr, shapes = jax.make_jaxpr(default, return_shape=True)(*arrays)
-    outputs = _differentiable(jaxpr, flat(cpu), one_device)(*leaves)
+    of_tpu = None if tpu is None else flat(tpu)
+    outputs = _differentiable(jaxpr, flat(cpu), one_device, of_tpu)(*leaves)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
 
 def _differentiable(
-    jaxpr: Any, cpu: Callable[..., Any], one_device: bool
+    jaxpr: Any,
+    cpu: Callable[..., Any],
+    one_device: bool,
+    tpu: Callable[..., Any] | None,
 ) -> Callable[..., Any]:
     @jax.custom_jvp
     def function(*leaves):
-        return _primitive().bind(*leaves, jaxpr=jaxpr, cpu=cpu, one_device=one_device)
+        return _primitive().bind(
+            *leaves, jaxpr=jaxpr, cpu=cpu, one_device=one_device, tpu=tpu
+        )
 
     def derivative(primals, tangents):
         return jax.jvp(_evaluate(jaxpr), primals, tangents)
@@ -83,14 +91,24 @@ def _primitive() -> Any:
     default = mlir.lower_fun(lambda *leaves, jaxpr, **_: _evaluate(jaxpr)(*leaves))
     in_its_form = mlir.lower_fun(lambda *leaves, cpu, **_: cpu(*leaves))
 
+    in_form_of_tpu = mlir.lower_fun(lambda *leaves, tpu, **_: tpu(*leaves))
+
+    def devices(context):
+        return getattr(context.module_context.axis_context, "num_devices", None)
+
     def on_cpu(context, *leaves, one_device, **params):
-        devices = getattr(context.module_context.axis_context, "num_devices", None)
-        lower = default if one_device and devices != 1 else in_its_form
+        lower = default if one_device and devices(context) != 1 else in_its_form
         return lower(context, *leaves, **params)
+
+    def on_tpu(context, *leaves, tpu, **params):
+        if tpu is None or devices(context) != 1:
+            return default(context, *leaves, **params)
+        return in_form_of_tpu(context, *leaves, tpu=tpu, **params)
 
     batching.primitive_batchers[primitive] = batched
     mlir.register_lowering(primitive, default)
     mlir.register_lowering(primitive, on_cpu, platform="cpu")
+    mlir.register_lowering(primitive, on_tpu, platform="tpu")
     return primitive
 
 

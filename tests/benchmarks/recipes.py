@@ -123,6 +123,11 @@ RECIPES = {
         36, "amsgrad(1e-3)", "", "Adam(1e-3, amsgrad=True)", "Adam(1e-3, amsgrad=True)"
     ),
 }
+# Both moments of AdamW in a format.
+FORMATS = {
+    name: Recipe(floor, f"adamw(1e-3, mu_dtype={name!r}, nu_dtype={name!r})")
+    for name, floor in [("bfloat16_sr", 20), ("float8_e4m3", 16), ("int8", 16.06)]
+}
 
 
 def thirds(params: Any) -> Any:

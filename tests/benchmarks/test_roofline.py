@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.benchmarks import traffic
-from tests.benchmarks.recipes import RECIPES, fused, of_jopt
+from tests.benchmarks.recipes import FORMATS, RECIPES, fused, of_jopt
 
 
 KEPT = 0.05  # bytes per parameter: a few numbers for each block of rows
@@ -87,6 +87,34 @@ def test_on_an_h100_a_step_moves_what_it_must(name: str) -> None:
 @pytest.mark.parametrize("name", recipes("v5e"))
 def test_on_a_tpu_a_step_moves_what_it_must(name: str) -> None:
     check("v5e", name)
+
+
+# What is scaled by the largest of a block is computed once for that, and once more.
+AGAIN = {"H100": {"float8_e4m3", "int8"}, "v5e": {"float8_e4m3"}}
+
+
+@functools.cache
+def measured_formats(compiler: str) -> dict[str, Any]:
+    if not traffic.installed(compiler):
+        pytest.skip(f"{traffic.COMPILERS[compiler].module} is not installed")
+    return traffic.measured(compiler, "formats")
+
+
+@pytest.mark.parametrize("compiler", ["H100", "v5e"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_state_in_few_bytes_moves_few_bytes(compiler: str, name: str) -> None:
+    facts = traffic.Facts(**measured_formats(compiler)[name]["jopt"])
+    again = 10 if name in AGAIN[compiler] else 0
+    assert facts.moved <= 1.05 * FORMATS[name].floor + again
+    assert facts.temporary <= 0.1
+    assert facts.copied == 0
+
+
+def test_bfloat16_at_random_is_in_place_on_a_cpu() -> None:
+    tx = of_jopt(FORMATS["bfloat16_sr"])
+    facts = traffic.facts(fused(tx), tx, 1024)
+    assert facts.temporary <= KEPT
+    assert facts.copied == 0
 
 
 def test_a_name_of_a_miss_is_that_of_a_recipe() -> None:

@@ -31,6 +31,7 @@ import jax
 
 from tests.benchmarks import report
 from tests.benchmarks.recipes import (
+    FORMATS,
     RECIPES,
     equal_leaves,
     fused,
@@ -198,7 +199,7 @@ def measured(name: str, libraries: str = "jopt,optax") -> dict[str, Any]:
 
     Args:
       name: The compiler's.
-      libraries: ``"jopt"``, or with optax.
+      libraries: ``"jopt"``, or with optax; or ``"formats"`` of jopt.
 
     Returns:
       By recipe and library; of jopt the fused step.
@@ -221,7 +222,7 @@ def measure(name: str, libraries: str) -> dict[str, Any]:
     """The same, here."""
     sharding = jax.sharding.SingleDeviceSharding(device(name))
     found: dict[str, Any] = {}
-    for title, recipe in RECIPES.items():
+    for title, recipe in (FORMATS if libraries == "formats" else RECIPES).items():
         if not recipe.floor:
             continue
         tx = of_jopt(recipe)

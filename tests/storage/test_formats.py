@@ -126,11 +126,12 @@ def test_a_slot_starts_at_its_fill_without_encoding(name, positive, fill):
 def test_a_zero_block_is_zero_and_a_nan_is_not_hidden():
     for name in BLOCKS:
         for positive in (False, True):
-            x = UNIFORM.at[3, 256:512].set(0).at[5, 7].set(jnp.nan)
-            x = x.at[6, :256].set(1e-39)  # no scale could divide it
             form = formats.named(name, positive)
+            block = slice(0, min(form.size, 1024))
+            x = UNIFORM.at[3, block].set(0).at[5, 7].set(jnp.nan)
+            x = x.at[6, block].set(1e-39)  # no scale could divide it
             _, y = through(form, x, 1)
-            assert (y[3, 256:512] == 0).all() and (y[6, :256] == 0).all()
+            assert (y[3, block] == 0).all() and (y[6, block] == 0).all()
             assert jnp.isnan(y[5, 7]) and not jnp.isnan(y.at[5].set(0)).any()
 
 
