@@ -251,7 +251,8 @@ def _landed(
 def wide_params(state: OptState, params: Params) -> Params:
     """Return the float32 parameters that `bf16_params` trains.
 
-    For a checkpoint to share, or to go on in float32.
+    For a checkpoint to share, or to go on in float32: with ``inner`` alone and
+    ``state.inner_state``.
 
     Args:
       state: The state of a transformation with one or several `bf16_params`, or what

@@ -200,6 +200,40 @@ def test_training_is_that_of_float32_parameters(kind: Any) -> None:
         assert (off <= 2.0**-8 * abs(wide(expected[name])) + 1e-8).all()
 
 
+@pytest.mark.parametrize("kind", ["kahan", "ecc8"])
+def test_shorter_errors_are_within_the_tolerances_of_their_authors(kind: Any) -> None:
+    def trained(tx, params):
+        state = tx.init(params)
+        for t in range(10):
+            like = jopt.tree.cast_like(gradients(t), params)
+            params, state = jopt.step(tx, like, state, params)
+        return params, state
+
+    start = jopt.tree.cast(PARAMS, jnp.float32)
+    for rate in (0.1, 1e-3):
+        exact, _ = trained(jopt.adamw(rate), start)
+        params, state = trained(jopt.bf16_params(jopt.adamw(rate), kind), PARAMS)
+        found = jopt.wide_params(state, params)
+        nearest, _ = trained(jopt.adamw(rate), PARAMS)
+        for leaf in ("kernel", "small"):
+            # optimi: 1e-3 and 1e-2 for bfloat16, of which 1 in 100 may be outside.
+            close = np.isclose(wide(params[leaf]), wide(exact[leaf]), 1e-2, 1e-3)
+            assert close.mean() > 0.99
+            # FlashOptim: the direction and the size of the movement.
+            moved, expected, rounded = (
+                wide(x[leaf]) - wide(start[leaf]) for x in (found, exact, nearest)
+            )
+
+            def cosine(a, b):
+                return np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b))
+
+            off = np.sum((moved - expected) ** 2) / np.sum(expected**2)
+            assert cosine(moved, expected) > 0.9999
+            assert off < 1e-4
+            if rate == 1e-3 and leaf == "kernel":  # what is rounded is elsewhere
+                assert cosine(rounded, expected) < 0.95
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_large_steps_to_tiny_numbers_lose_no_more_than_float32(kind: Any) -> None:
     start = jnp.array([1.0, 1.0, -1000.0, 3e38, 1e-30], jnp.bfloat16)
@@ -609,3 +643,30 @@ def test_parameters_that_are_set_by_hand_count() -> None:
     zeros = jax.tree.map(jnp.zeros_like, params)
     new, _ = jopt.step(tx, zeros, state, set_to)
     equal(new, set_to)  # a master copy would go back
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arrays_of_the_state_that_are_like_parameters_are_found(kind: Any) -> None:
+    tx = jopt.bf16_params(jopt.adam(0.1), kind)
+    params = {"kernel": jnp.ones((4, 2), jnp.bfloat16), "norm": jnp.ones(3)}
+    state = tx.init(params)
+    names = {"kernel": "of kernel", "norm": "of norm"}
+    found: Any = jopt.tree.map_params(tx, lambda x, name: name, state, names)
+    adam = found.inner_state["scale_by_adam"]
+    assert adam.mu == adam.nu == names
+    kept = None if kind == "stochastic" else "of kernel"
+    assert found.error == {"kernel": kept, "norm": None}
+
+
+def test_an_equinox_model_learns() -> None:
+    eqx = pytest.importorskip("equinox")
+    model = eqx.nn.Linear(3, 2, key=jax.random.key(0))
+    half = jopt.tree.cast(eqx.filter(model, eqx.is_array), "bfloat16")
+    model = eqx.combine(half, model)
+    tx = jopt.bf16_params(jopt.sgd(1e-3), "ecc8")
+    grads = jax.tree.map(jnp.ones_like, half)
+    new, state = jopt.step(tx, grads, tx.init(model), model)
+    wide_model = jopt.wide_params(state, new)
+    assert wide_model.weight.dtype == jnp.float32
+    expected = model.weight.astype(jnp.float32) - 1e-3
+    np.testing.assert_allclose(wide_model.weight, expected, 2.0**-15)
