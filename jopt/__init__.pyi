@@ -471,6 +471,7 @@ from .state.reset import (
 
 # What an optimizer does, and which rate it needs.
 from .inspect.description import describe as describe
+from .inspect.device_bytes import memory as memory
 from .inspect.range_test import lr_range_test as lr_range_test
 
 # Row-sparse leaves.
