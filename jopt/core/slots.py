@@ -357,6 +357,8 @@ def zeros(
       divides: Whether updates are divided by the slot, as by a second moment. It must
         then not become zero while gradients are not, so `leafwise` refuses a storage
         dtype with a smaller range than float32, such as float16.
+      exact: Whether parameters are computed from the slot, as from an average of them.
+        It is then not kept as codes of 8 or 4 bits, which would move the parameters.
 
     Returns:
       A slot for `leafwise`.
