@@ -19,8 +19,9 @@ __getattr__, __dir__, __all__ = _public_page(__name__, __file__)
 
 
 def _load_doors() -> None:
-    for door in ("keras", "torch", "torch.lr_scheduler"):
-        page = _importlib.import_module(f"jopt.interop.{door}")
+    doors = ("interop.keras", "interop.torch", "interop.torch.lr_scheduler")
+    for package in (*doors, "sharding"):
+        page = _importlib.import_module(f"jopt.{package}")
         for name in page.__all__:
             getattr(page, name)
 

@@ -376,6 +376,10 @@ from .wrappers.guards import (
     apply_if_finite as apply_if_finite,
 )
 from .wrappers.spikes import skip_spikes as skip_spikes
+from .wrappers.narrow_params import (
+    bf16_params as bf16_params,
+    wide_params as wide_params,
+)
 from .wrappers.loss_scale import (
     dynamic_loss_scale as dynamic_loss_scale,
     scale_loss as scale_loss,
@@ -467,6 +471,7 @@ from .state.reset import (
 
 # What an optimizer does, and which rate it needs.
 from .inspect.description import describe as describe
+from .inspect.device_bytes import memory as memory
 from .inspect.range_test import lr_range_test as lr_range_test
 
 # Row-sparse leaves.
@@ -484,6 +489,7 @@ from . import (
     projections as projections,
     losses as losses,
     checkpoint as checkpoint,
+    sharding as sharding,
     testing as testing,
     logs as logs,
     inspect as inspect,

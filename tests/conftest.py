@@ -43,6 +43,7 @@ OF_PROGRAMS = {
     "metrics",
     "micro_batch",
     "models",
+    "narrow",
     "psgd",
     "roofline",
     "schedule_free",

@@ -136,7 +136,9 @@ def scale_by_dion2(
             new[i], mu[i] = u, rest
         return leaves.tree(new), ScaleByDion2State(leaves.tree(mu))
 
-    treatment = Treatment(layouts=functools.partial(letters, axes))
+    treatment = Treatment(
+        layouts=functools.partial(letters, axes), whole=True, mesh_axis=mesh_axis
+    )
     return GradientTransformation(init, update, treatment=treatment)
 
 

@@ -30,9 +30,10 @@ from jopt.algorithms.adam import scale_by_adam
 from jopt.core import tree_checks
 from jopt.core.chain import as_transformation, chain
 from jopt.core.factory import transformation
-from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves, wide
 from jopt.core.masks import Mask
+from jopt.core.order import check_changeable
+from jopt.core.slots import filled, resized, resized_spec
 from jopt.core.transformation import GradientTransformation
 from jopt.core.widening import widened
 from jopt.transforms.learning_rate import scale_by_learning_rate
@@ -97,6 +98,7 @@ def scale_by_galore(
     arguments.one_of(("shorter", "longer"), side=side)
     base = scale_by_adam() if base_optimizer is None else base_optimizer
     base = as_transformation(base, "scale_by_galore: base_optimizer")
+    check_changeable("scale_by_galore", base)
     if _needs_params(base):
         raise ValueError(
             f"base_optimizer={base!r} needs params, but it sees projected gradients. "
@@ -120,13 +122,14 @@ def scale_by_galore(
         for i, p in enumerate(projected):
             if p is not None and (side_and_rank := projector_shape(jnp.shape(p))):
                 left = on_the_left(jnp.shape(p))
-                # A slot of length 1 along the projected side has the sharding of the
-                # other side, which the base optimizer's moments should get.
-                thin = zeros(over=lambda _, left=left: (0,) if left else (1,)).init(p)
-                r = side_and_rank[1]
-                shape = (r, thin.shape[1]) if left else (thin.shape[0], r)
-                projected[i] = jnp.broadcast_to(thin, shape)
-                projectors[i] = jnp.zeros(side_and_rank, thin.dtype)
+                (m, n), r = jnp.shape(p), side_and_rank[1]
+                dtype = tree.compute_dtype(jnp.result_type(p))
+                # The base optimizer's moments are sharded as the gradient is.
+                projected[i] = resized(p, (r, n) if left else (m, r), 0.0, dtype)
+                # The projector is sharded as the side that it projects.
+                thin = filled(p, 0.0, dtype, (1,) if left else (0,))
+                side = thin if left else thin.T
+                projectors[i] = jnp.broadcast_to(side, side_and_rank)
         return ScaleByGaloreState(
             jnp.zeros((), jnp.int32),
             base.init(leaves.tree(projected)),
@@ -198,9 +201,9 @@ def project(
     run = functools.partial(
         _projected, left=left, keep_signs=keep_signs, svd_dtype=svd_dtype
     )
-    spec = jax.typeof(g).sharding.spec
-    low = PartitionSpec(*((None, spec[1]) if left else (spec[0], None)))
-    return _spread(run, g, low, PartitionSpec(None, None))(g, old, due)
+    (m, n), r = g.shape, old.shape[1]
+    low = resized_spec(jax.typeof(g).sharding, g.shape, (r, n) if left else (m, r))
+    return _spread(run, g, low, jax.typeof(old).sharding.spec)(g, old, due)
 
 
 def unproject(

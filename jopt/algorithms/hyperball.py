@@ -41,7 +41,7 @@ from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.core.treatment import Treatment
 from jopt.transforms.constraints import LAST
-from jopt.tree.like import spread_like
+from jopt.tree.like import applied, spread_like
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -92,7 +92,10 @@ def scale_by_hyperball(
 
     def init(params):
         leaves = Leaves(params, "params")
-        radius = leaves.each(_radius, layouts_of(axes, leaves))
+        radius = leaves.each(
+            lambda p, layout: applied(lambda p: _radius(p, layout), p),
+            layouts_of(axes, leaves),
+        )
         return ScaleByHyperballState(leaves.tree(radius))
 
     def update(updates, state, params):

@@ -166,7 +166,9 @@ def matrixwise(
         return leaves.tree(new), method.state(count=count, **fields)
 
     treatment = Treatment(
-        layouts=lambda params: method.layouts(Leaves(params, "params"))
+        layouts=lambda params: method.layouts(Leaves(params, "params")),
+        whole=True,
+        mesh_axis=method.mesh_axis,
     )
     return GradientTransformation(init, update, treatment=treatment)
 

@@ -30,7 +30,7 @@ from jopt.core.chain import as_transformation
 from jopt.core.factory import transformation
 from jopt.core.leafwise import copied, zeros
 from jopt.core.leaves import Leaves
-from jopt.core.order import must_be_last
+from jopt.core.order import check_changeable, must_be_last
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
@@ -98,6 +98,7 @@ def mechanize(
     True
     """
     base = as_transformation(base_optimizer, "mechanize: base_optimizer")
+    check_changeable("mechanize", base)
     if must_be_last(base):
         raise ValueError(
             "mechanize scales the steps of base_optimizer, so an average or a "

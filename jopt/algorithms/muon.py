@@ -172,7 +172,9 @@ def scale_by_muon(
             directions[i], mu[i] = _momentum(directions[i], mu[i], *numbers)
         return polar.of(leaves, directions), ScaleByMuonState(leaves.tree(mu))
 
-    treatment = Treatment(layouts=functools.partial(letters, axes))
+    treatment = Treatment(
+        layouts=functools.partial(letters, axes), whole=True, mesh_axis=mesh_axis
+    )
     return GradientTransformation(init, update, treatment=treatment)
 
 
@@ -226,7 +228,9 @@ def scale_by_polar(
             leaves.aligned(params, "params")
         return polar.of(leaves, leaves.each(wide)), state
 
-    treatment = Treatment(layouts=functools.partial(letters, axes))
+    treatment = Treatment(
+        layouts=functools.partial(letters, axes), whole=True, mesh_axis=mesh_axis
+    )
     return GradientTransformation(init, update, treatment=treatment)
 
 

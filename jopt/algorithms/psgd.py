@@ -279,7 +279,8 @@ def scale_by_kron(
         leaves = Leaves(params, "params")
         return [x if x and "o" in x else None for x in layouts(leaves)]
 
-    return GradientTransformation(init, update, treatment=Treatment(layouts=shown))
+    treatment = Treatment(layouts=shown, whole=True, mesh_axis=mesh_axis)
+    return GradientTransformation(init, update, treatment=treatment)
 
 
 def _kinds(

@@ -153,7 +153,8 @@ def scale_by_lmo(
     def letters_of(params):
         return kinds_and_layouts(Leaves(params, "params"))[1]
 
-    return GradientTransformation(init, update, treatment=Treatment(layouts=letters_of))
+    treatment = Treatment(layouts=letters_of, whole=True, mesh_axis=mesh_axis)
+    return GradientTransformation(init, update, treatment=treatment)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

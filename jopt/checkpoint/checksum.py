@@ -20,7 +20,7 @@ SEEDS = (0x9E3779B9, 0x7F4A7C15)  # one per sum; two sums give 64 bits
 
 
 # The checksum of an array as uint32 of shape (2,), computed beside other work.
-checksum = jax.jit(lambda x: _sums(jnp.asarray(x)))
+checksum = jax.jit(lambda x: _sums(_on_device(jnp.asarray(x))))
 
 
 def checksums(arrays: Mapping[str, Any]) -> dict[str, str]:
@@ -42,6 +42,12 @@ def digits(sums: Mapping[str, jax.Array]) -> dict[str, str]:
     """Format checksums as text, after one transfer from the device for all of them."""
     host = jax.device_get(dict(sums))
     return {name: "".join(f"{int(n):08x}" for n in x) for name, x in host.items()}
+
+
+def _on_device(x: jax.Array) -> jax.Array:
+    if jax.typeof(x).memory_space != jax.memory.Space.Host:
+        return x
+    return jax.device_put(x, jax.memory.Space.Device)
 
 
 def _sums(x: jax.Array) -> jax.Array:

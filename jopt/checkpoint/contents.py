@@ -99,6 +99,7 @@ def unpack(
     *,
     strict: bool,
     migrate: Sequence[Any],
+    shardings: Any = None,
     **options: Any,
 ) -> Restored:
     """Read a checkpoint into the structures of ``params`` and ``tx.init(params)``."""
@@ -108,16 +109,20 @@ def unpack(
     rules = tuple(migrate)
     of_state = _rules_of_state(rules, entries, templates, tx, params)
     sources, given = parameters.sources(where, entries, templates, rules, strict)
-    shardings = {x.name: sharding_of(templates[name]) for name, x in sources.items()}
+    where_to = {x.name: sharding_of(templates[name]) for name, x in sources.items()}
     # Entries that migration rules rename have no known sharding before they are loaded.
     default = replicated(map(sharding_of, templates.values()))
-    in_state = {} if tx is None or default is None else state_shardings(tx, params)
+    in_state = {}
+    if shardings is not None:
+        in_state = by_name(tree.leaves_with_names(shardings))
+    elif tx is not None and default is not None:
+        in_state = state_shardings(tx, params)
     for name in entries:
         if name.startswith("opt_state/") and tx is not None:
-            shardings[name] = in_state.get(name.removeprefix("opt_state/"), default)
+            where_to[name] = in_state.get(name.removeprefix("opt_state/"), default)
         elif name.startswith("rng/"):
-            shardings[name] = default
-    arrays = checked(where, read(shardings), entries)
+            where_to[name] = default
+    arrays = checked(where, read(where_to), entries)
 
     for name, source in sources.items():
         given[name] = cast(name, arrays[source.name], source.casts)
@@ -132,6 +137,7 @@ def unpack(
             schema=index["schema"],
             strict=strict,
             migrate=of_state,
+            shardings=shardings,
             **options,
         )
     rng = _unpack_keys(_part("rng", arrays), index["rng"])

@@ -185,6 +185,7 @@ class Checkpointer:
         strict: bool = True,
         migrate: Sequence[Any] = (),
         hyperparams: Literal["checkpoint", "recipe"] = "checkpoint",
+        shardings: Any = None,
     ) -> Restored:
         """Read a checkpoint, as `restore` does.
 
@@ -197,6 +198,7 @@ class Checkpointer:
           migrate: Rules that adapt the checkpoint and its parameters, as for `restore`.
           hyperparams: Whose numbers to use where they differ, ``"checkpoint"`` or
             ``"recipe"``.
+          shardings: Other shardings of the optimizer state, as for `restore`.
 
         Returns:
           ``(params, opt_state, step, rng, metadata)`` as a named tuple.
@@ -235,6 +237,7 @@ class Checkpointer:
                 strict=strict,
                 migrate=migrate,
                 hyperparams=hyperparams,
+                shardings=shardings,
             )
 
     def wait(self) -> None:

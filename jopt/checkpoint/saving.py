@@ -74,6 +74,7 @@ def restore(
     strict: bool = True,
     migrate: Sequence[Any] = (),
     hyperparams: Literal["checkpoint", "recipe"] = "checkpoint",
+    shardings: Any = None,
 ) -> Restored:
     """Read a checkpoint into given structures, dtypes and shardings.
 
@@ -95,6 +96,9 @@ def restore(
         ``params/…``. They do not change ``metadata``, which no template describes.
       hyperparams: Whose hyperparameters to use where they differ, ``"checkpoint"`` or
         ``"recipe"``.
+      shardings: A tree like the optimizer state, as from
+        `jopt.sharding.state_shardings`; None means the shardings of the compiled
+        ``tx.init``.
 
     Returns:
       ``(params, opt_state, step, rng, metadata)`` as a named tuple.
@@ -131,6 +135,7 @@ def restore(
             strict=strict,
             migrate=migrate,
             hyperparams=hyperparams,
+            shardings=shardings,
         )
 
 

@@ -92,18 +92,43 @@ def step(
             "step takes a transformation, such as jopt.adam(1e-3), first, got "
             f"{abbreviated(tx)}"
         )
-    functions = tuple((n, x) for n, x in sorted(extra.items()) if callable(x))
-    arrays = {n: x for n, x in extra.items() if not callable(x)}
+    static, arrays = _static(tx, extra)
     grads = tree_checks.without_float0(grads)
     moving = tree_checks.without_statics(params, grads)
     try:
         compiled = _donating_step if donate else _step
-        static = tx, functions, switch.enabled()
         new, state = compiled(static, grads, moving, state, arrays)
     except TypeError:
         tree_checks.of_jax(grads=grads, params=params, state=state)
         raise
     return tree_checks.with_statics(new, params), state
+
+
+def lowered_step(
+    tx: GradientTransformation,
+    grads: Updates,
+    state: OptState,
+    params: Params,
+    extra: Mapping[str, Any],
+) -> Any:
+    """Return what ``step(…, donate=True)`` lowers to, from shapes.
+
+    Args:
+      tx: See `step`.
+      grads: Shapes of the gradients.
+      state: Shapes of the state.
+      params: Shapes of the parameters.
+      extra: Further arguments of ``tx.update``, or their shapes.
+    """
+    static, arrays = _static(tx, extra)
+    return _donating_step.lower(static, grads, params, state, arrays)
+
+
+def _static(tx: Any, extra: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The static argument of the compiled step, and the arrays among the others."""
+    functions = tuple((n, x) for n, x in sorted(extra.items()) if callable(x))
+    arrays = {n: x for n, x in extra.items() if not callable(x)}
+    return (tx, functions, switch.enabled()), arrays
 
 
 def _fused_step(

@@ -35,6 +35,13 @@ def check_order(members: Mapping[str, GradientTransformation]) -> None:
         _check_frozen(name, tx, [members[other] for other in earlier])
         if tx.place.keeps_updates:
             continue
+        for other in earlier:
+            if inside := lands(members[other]):
+                raise ValueError(
+                    f"chain: {name!r} changes the updates after "
+                    f"{_where(inside, other)}, which has to know where they lead. Put "
+                    f"{name!r} inside: {inside.name}(chain(optimizer, {tx.name}(…)), …)"
+                )
         is_average = tx.readout is not None and not tx.children
         for other in earlier:
             inside = _last(members[other])
@@ -128,10 +135,33 @@ def must_be_last(tx: GradientTransformation) -> bool:
     return _last(tx) is not None
 
 
+def lands(tx: GradientTransformation) -> GradientTransformation | None:
+    """What has to know where updates lead in a transformation, if anything."""
+    if tx.place.lands:
+        return tx
+    return next(filter(None, map(lands, tx.children.values())), None)
+
+
+def check_changeable(owner: str, inner: GradientTransformation) -> None:
+    """Raise ValueError if a wrapper may not change the updates of what it wraps.
+
+    Args:
+      owner: The name of the wrapper.
+      inner: What it wraps.
+    """
+    if inside := lands(inner):
+        raise ValueError(
+            f"{owner} changes or rounds the updates of what is inside it, and "
+            f"{inside.name} has to know where its updates lead. Put {owner} inside: "
+            f"{inside.name}({owner}(…), …). Got {inner!r}"
+        )
+
+
 def _last(tx: GradientTransformation) -> GradientTransformation | None:
     """What must be last in a transformation, if anything."""
     inside = next(filter(None, map(_last, tx.children.values())), None)
-    return inside or (tx if has_readout(tx) or tx.place.last else None)
+    must = has_readout(tx) or tx.place.last or tx.place.lands
+    return inside or (tx if must else None)
 
 
 def _may_follow_last(tx: GradientTransformation) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from jopt import tree
@@ -91,21 +94,19 @@ class Slot(NamedTuple):
             form = None
         elif form is None and self.dtype is not None:
             dtype = jnp.dtype(self.dtype)
+        fill = self.fill
+        if fill is None:
+            dtype = dtype if form is None else jnp.dtype(jnp.bfloat16)
+            if isinstance(param, jax.ShapeDtypeStruct):  # without values to copy
+                return param.update(dtype=dtype, weak_type=False)
+            return _copied(param, dtype)
         if isinstance(param, jax.ShapeDtypeStruct):
-            if self.fill is None:
-                raise TypeError(
-                    "the state starts as a copy of the parameters, so init needs their "
-                    "values; for the shapes of the state, call "
-                    "jax.eval_shape(tx.init, params)"
-                )
             param = _zeros(param)
-        if self.fill is None:
-            return _copied(param, dtype if form is None else jnp.bfloat16)
 
         def start(axes):
             if form is not None:
-                return _started(param, self.fill, dtype, axes, form)
-            x = filled(param, self.fill, dtype, axes)
+                return _started(param, fill, dtype, axes, form)
+            x = filled(param, fill, dtype, axes)
             return Encoded(x, None) if self.in_blocks else x
 
         return self._for_each(jnp.shape(param), start)
@@ -248,8 +249,62 @@ def _is_rounded(stored: Any) -> bool:
     return not is_encoded(stored) or stored.scales is not None
 
 
+def filled(param: Any, fill: float, dtype: Any, axes: tuple[int, ...]) -> jax.Array:
+    """Return an array like a parameter, with length 1 along some axes.
+
+    >>> filled(jnp.ones((2, 3)), 0.5, jnp.float32, (1,))
+    Array([[0.5],
+           [0.5]], dtype=float32)
+    """
+    if isinstance(param, jax.ShapeDtypeStruct):
+        param = _zeros(param)
+    return _filled(param, fill, dtype, axes)
+
+
+def resized(param: Any, shape: tuple[int, ...], fill: float, dtype: Any) -> jax.Array:
+    """Return an array with as many dimensions as a parameter, sharded alike.
+
+    A dimension of another length keeps the mesh axes of the parameter's if they divide
+    it evenly. Under jit this holds for explicit axes only; `jopt.sharding` tells the
+    compiler about the others.
+
+    >>> resized(jnp.ones((4, 6)), (4, 2), 0.0, jnp.float32).shape
+    (4, 2)
+    """
+    old = jnp.shape(param)
+    axes = tuple(i for i, (n, m) in enumerate(zip(shape, old, strict=True)) if n != m)
+    new = jnp.broadcast_to(filled(param, fill, dtype, axes), shape)
+    sharding: Any = getattr(param, "sharding", None)
+    if isinstance(param, Tracer):
+        sharding = jax.typeof(param).sharding
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.empty:
+        return new
+    like = sharding.update(spec=resized_spec(sharding, old, shape))
+    if sharding.mesh.explicit_axes:
+        return jax.reshard(new, like)
+    return new if isinstance(param, Tracer) else jax.device_put(new, like)
+
+
+def resized_spec(
+    sharding: NamedSharding, old: tuple[int, ...], new: tuple[int, ...]
+) -> PartitionSpec:
+    """Return the spec of `resized`, from the shapes before and after.
+
+    Args:
+      sharding: That of the array before.
+      old: Its shape.
+      new: The shape of the new array.
+    """
+    entries = [*sharding.spec, *[None] * (len(old) - len(sharding.spec))]
+    for i, (n, m) in enumerate(zip(new, old, strict=True)):
+        names = entries[i] if isinstance(entries[i], tuple) else (entries[i],)
+        parts = math.prod(sharding.mesh.shape[name] for name in names if name)
+        entries[i] = entries[i] if n == m or n % parts == 0 else None
+    return PartitionSpec(*entries)
+
+
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def filled(
+def _filled(
     param: jax.Array, fill: float, dtype: Any, axes: tuple[int, ...]
 ) -> jax.Array:
     like = _reduced(param, axes)
@@ -354,7 +409,8 @@ def copied(dtype: DTypeLike | None = None) -> Slot:
       dtype: Storage dtype; see `zeros`.
 
     Returns:
-      A slot for `leafwise`.
+      A slot for `leafwise`. ``init`` of a ``jax.ShapeDtypeStruct`` gives another one,
+      because there is nothing to copy.
 
     >>> copied().init(jnp.full(2, 3.0, jnp.bfloat16))
     Array([3., 3.], dtype=float32)

@@ -133,6 +133,9 @@ class Place(NamedTuple):
     stepped: Callable[[OptState, OptState], Any] | None = None
     once_per_step: bool = False  # after such a member it runs in its steps only
     freezes: bool = False  # it makes updates zero, so that parameters do not move
+    # Its state knows where its updates lead: they must be added to the parameters as
+    # they are, in their dtype. No member may change them, not even one that is last.
+    lands: bool = False
 
 
 ANYWHERE = Place()

@@ -31,3 +31,7 @@ class Treatment(NamedTuple):
     mask: Any = None
     # layouts(params): for each leaf, which of its axes are a matrix's; see `letters`.
     layouts: Callable[[Any], list[str | None]] | None = None
+    # A step needs all of each of these matrices, not only sums over their axes.
+    whole: bool = False
+    # The axis of the mesh over which it spreads them, whole ones on each device.
+    mesh_axis: str | None = None

@@ -7,6 +7,7 @@ from .description import (
     Totals as Totals,
     describe as describe,
 )
+from .device_bytes import MemoryUse as MemoryUse, memory as memory
 from .facts import Number as Number
 from .range_test import RangeTest as RangeTest, lr_range_test as lr_range_test
 from .racing.protocol import race as race

@@ -16,6 +16,7 @@ from jopt.core import tree_checks
 from jopt.core.chain import as_transformation
 from jopt.core.transformation import GradientTransformation, Params
 from jopt.inspect import formulas, tables
+from jopt.inspect.device_bytes import MemoryUse, is_spread, memory
 from jopt.inspect.facts import (
     Facts,
     Number,
@@ -88,6 +89,7 @@ class Description:
       groups: Sums over the leaves of each label of a `partition`.
       totals: Sums over all leaves; ``state_bytes`` includes what belongs to no leaf,
         such as counts.
+      memory: What each device holds, if the parameters are on several.
     """
 
     optimizer: str
@@ -95,6 +97,7 @@ class Description:
     leaves: tuple[Leaf, ...]
     groups: dict[str, Totals]
     totals: Totals
+    memory: MemoryUse | None = None
 
     def __str__(self) -> str:
         return tables.for_terminal(self)
@@ -125,6 +128,7 @@ class Description:
         return {
             "optimizer": self.optimizer,
             "totals": self.totals._asdict(),
+            "memory": self.memory and self.memory.to_dict(),
             "groups": {name: x._asdict() for name, x in self.groups.items()},
             "stages": [_plain(x) for x in self.stages],
             "leaves": [_plain(x) for x in self.leaves],
@@ -154,7 +158,8 @@ def describe(tx: GradientTransformation, params: Params) -> Description:
     Args:
       tx: A transformation, or a pair ``(init, update)`` such as optax's, of which only
         the state is known.
-      params: The parameters, or their shapes (``jax.ShapeDtypeStruct``).
+      params: The parameters, or their shapes (``jax.ShapeDtypeStruct``). If they have
+        shardings over several devices, `memory` says what each device holds.
 
     Returns:
       A `Description`, with ``stages``, ``leaves``, ``groups``, ``totals`` and
@@ -240,7 +245,8 @@ def describe(tx: GradientTransformation, params: Params) -> Description:
     for group in dict.fromkeys(leaf.group for leaf in leaves):
         groups[group] = _totals([leaf for leaf in leaves if leaf.group == group])
     totals = _totals(leaves)._replace(state_bytes=sum(state_bytes))
-    return Description(text, tuple(stages), tuple(leaves), groups, totals)
+    of_devices = memory(tx, params) if is_spread(params) else None
+    return Description(text, tuple(stages), tuple(leaves), groups, totals, of_devices)
 
 
 def _dtype(leaf: Any) -> str:

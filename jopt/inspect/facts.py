@@ -370,7 +370,7 @@ def states(
     kept: dict[int, list[Kept]] = {}
     shared = [0] * len(parts)
     for k, part in enumerate(parts):
-        for field, value in _fields(part, state):
+        for field, value in fields(part, state):
             for keys, x in leaves_with_keys(value):
                 place = _owner(part.tx, field, keys, x, places)
                 if place is None:
@@ -395,7 +395,7 @@ def _is_known(tx: GradientTransformation) -> bool:
     )
 
 
-def _fields(part: Part, state: Any) -> list[tuple[str, Any]]:
+def fields(part: Part, state: Any) -> list[tuple[str, Any]]:
     """The fields of the state of a transformation without those of its children."""
     for key in part.path:
         if state is None:

@@ -142,11 +142,18 @@ def _sizes(description: Any) -> list[str]:
     times = of.state_bytes / of.param_bytes if of.param_bytes else 0
     ratio = f", {times:.3g} {TIMES} the parameters" if times else ""
     leaves = f"{of.leaves:,} {'leaf' if of.leaves == 1 else 'leaves'}"
-    return [
+    lines = [
         f"{leaves}, {of.parameters:,} parameters: "
         f"{size(of.param_bytes)} {dtypes}".rstrip(),
         f"state: {size(of.state_bytes)}{ratio}",
     ]
+    if description.memory is not None:
+        use = description.memory
+        lines.append(
+            f"each of {use.devices} devices: {size(use.params)} of parameters, "
+            f"{size(use.state)} of state"
+        )
+    return lines
 
 
 def array(dtype: str, shape: tuple[int, ...]) -> str:

@@ -11,7 +11,7 @@ from jax.sharding import SingleDeviceSharding
 
 from jopt import tree
 from jopt.core.transformation import GradientTransformation, OptState, Params
-from jopt.tree.paths import by_name
+from jopt.tree.paths import by_name, difference
 from jopt.tree.variables import without_variables
 
 
@@ -21,6 +21,7 @@ def assembled(
     template: OptState,
     values: Mapping[str, Any],
     fresh: set[str],
+    given: Any = None,
 ) -> OptState:
     """Build a state from arrays, each with the sharding ``tx.init(params)`` gives it.
 
@@ -30,9 +31,11 @@ def assembled(
       template: The result of ``jax.eval_shape(tx.init, params)``.
       values: Arrays by path, with the template's shapes and dtypes.
       fresh: The paths of all other arrays, which come from ``init``.
+      given: A tree of other shardings; None means those of ``tx.init(params)``.
 
     Raises:
-      ValueError: ``fresh`` is not empty, and ``params`` has only shapes.
+      ValueError: ``fresh`` is not empty, and ``params`` has only shapes; or the given
+        shardings are not like the state.
     """
     treedef = jax.tree.structure(template)
     like = jax.tree_util.tree_leaves_with_path(without_variables(template))
@@ -51,7 +54,16 @@ def assembled(
             leaves[i] = x
     devices = _devices(params)
     shardings: list[Any] = [jnp.zeros(()).sharding] * len(like)
-    if len(devices) == 1:
+    if given is not None:
+        if jax.tree.structure(given) != treedef:
+            where = difference("the state", template, "the shardings", given)
+            raise ValueError(f"the shardings are not those of this state; {where}")
+        shardings, devices = jax.tree.leaves(given), {None}
+        leaves = [
+            x if x is None else jax.device_put(x, where)
+            for x, where in zip(leaves, shardings, strict=True)
+        ]
+    elif len(devices) == 1:
         shardings = [SingleDeviceSharding(*devices)] * len(like)
     elif devices:
         # Only the compiler knows how it shards slots that are not shaped like params.

@@ -134,6 +134,7 @@ def load_state_dict(
     migrate: Sequence[Rule] = (),
     hyperparams: Literal["checkpoint", "recipe"] = "checkpoint",
     schema: Mapping[str, Any] | None = None,
+    shardings: Any = None,
 ) -> OptState:
     """Rebuild a state from the flat dict of `state_dict`, for a recipe that may be new.
 
@@ -155,6 +156,8 @@ def load_state_dict(
         are compiled in or scheduled always come from the recipe.
       schema: The checkpoint's `schema`. If given, ``flat`` is checked against it, and
         numbers that are not in the state are compared too.
+      shardings: A tree like the state, as from `jopt.sharding.state_shardings`; None
+        means the shardings of ``tx.init(params)``.
 
     Returns:
       A state with the structure, dtypes and shardings of ``tx.init(params)``.
@@ -204,7 +207,7 @@ def load_state_dict(
     if missing or unexpected:
         _warn_partial(missing, unexpected)
     warn_of_late_slots(tx, values, fresh)
-    return assembled(tx, params, template, values, fresh)
+    return assembled(tx, params, template, values, fresh, shardings)
 
 
 def _checked(flat: Any, schema: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
 from jopt.core.leafwise import Leafwise, leafwise
 from jopt.core.leaves import Leaves
-from jopt.core.order import must_be_last
+from jopt.core.order import check_changeable, must_be_last
 from jopt.core.transformation import GradientTransformation
 from jopt.core.treatment import Treatment
 from jopt.values import arguments
@@ -162,6 +162,7 @@ def _gated(
     name: str, inner: GradientTransformation, gate: Gate
 ) -> GradientTransformation:
     """Return ``inner`` with ``gate(gradient, update)`` applied to each leaf."""
+    check_changeable(name, inner)
     if must_be_last(inner):
         raise ValueError(
             f"{name} changes the steps of inner, so an average or a projection inside "

@@ -70,6 +70,19 @@ def spread_like(x: jax.Array, other: jax.Array) -> jax.Array:
     return jax.lax.select(never, other.astype(x.dtype), x)
 
 
+def applied(f: Callable[[Any], Any], x: Any) -> Any:
+    """Return ``f(x)``, or the shape of it where ``x`` is only a shape itself.
+
+    Args:
+      f: A function of an array.
+      x: An array, or a ``jax.ShapeDtypeStruct``.
+
+    >>> applied(jnp.sum, jax.ShapeDtypeStruct((2,), jnp.float32)).shape
+    ()
+    """
+    return jax.eval_shape(f, x) if isinstance(x, jax.ShapeDtypeStruct) else f(x)
+
+
 def zeros_like(tree: Any, dtype: DTypeLike | None = None) -> Any:
     """Return a tree of zeros.
 

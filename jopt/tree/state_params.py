@@ -191,10 +191,9 @@ def _at(tree: Any, path: Path) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Guess:
-    """The possible shapes of a parameter: those of the arrays kept for it."""
+    """What a parameter may be like: its shape is one of the arrays kept for it."""
 
-    shapes: tuple[tuple[int, ...], ...]
-    dtype: Any
+    candidates: tuple[jax.ShapeDtypeStruct, ...]
 
 
 def _merge(subtrees: list[Any], deepest: bool) -> Any:
@@ -211,8 +210,12 @@ def _merge(subtrees: list[Any], deepest: bool) -> Any:
     if len(steps) > 1 or steps == {()} or (innermost and not deepest):
         arrays = jax.tree.leaves(subtrees)
         is_complex = any(map(jnp.iscomplexobj, arrays))
-        shapes = tuple(dict.fromkeys(map(_shape, arrays)))
-        return _Guess(shapes, jnp.complex64 if is_complex else jnp.float32)
+        # For a parameter of 16 bits, `bf16_params` keeps an array more.
+        dtypes = [jnp.complex64] if is_complex else [jnp.float32, jnp.bfloat16]
+        shapes = dict.fromkeys(map(_shape, arrays))
+        return _Guess(
+            tuple(jax.ShapeDtypeStruct(x, dtype) for dtype in dtypes for x in shapes)
+        )
     treedef = jax.tree.structure(first, is_leaf=lambda x: x is not first)
     columns = zip(*([x for _, x in pairs] for pairs in below), strict=True)
     return treedef.unflatten(_merge(list(column), deepest) for column in columns)
@@ -229,15 +232,17 @@ def _verify(
     guesses, treedef = jax.tree.flatten(guess, is_leaf=is_none)
     expected = _owned(slots, guess, state)
     verified: list[Any] = [None] * len(guesses)
-    # Try the n-th shape of all parameters at once: one init for each n, not for each
-    # combination.
-    for n in range(max((len(x.shapes) for x in guesses if x), default=0)):
+    # Try the n-th candidate of all parameters at once: one init for each n, not one for
+    # each combination.
+    for n in range(max((len(x.candidates) for x in guesses if x), default=0)):
         candidates = [
-            jax.ShapeDtypeStruct(leaf.shapes[n], leaf.dtype)
-            if param is None and leaf and n < len(leaf.shapes)
+            leaf.candidates[n]
+            if param is None and leaf and n < len(leaf.candidates)
             else param
             for leaf, param in zip(guesses, verified, strict=True)
         ]
+        if candidates == verified:
+            continue
         params = treedef.unflatten(candidates)
         try:
             owned = _owned(slots, params, jax.eval_shape(init, params))

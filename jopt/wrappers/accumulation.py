@@ -33,6 +33,7 @@ from jopt.core.factory import PlainDtype, transformation
 from jopt.core.fused import fused_update
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves, densified
+from jopt.core.order import check_changeable
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
@@ -146,6 +147,7 @@ def accumulate(
     [-2.]
     """
     inner = as_transformation(inner, "accumulate: inner")
+    check_changeable("accumulate", inner)
     gradients_at = gradients_per_step(steps)
     check_skip(should_skip_update_fn)
 

@@ -21,6 +21,7 @@ from jopt import tree
 from jopt.core.around import around
 from jopt.core.chain import as_transformation
 from jopt.core.factory import transformation
+from jopt.core.order import check_changeable
 from jopt.core.transformation import (
     ANYWHERE,
     GradientTransformation,
@@ -76,6 +77,7 @@ def conditionally_transform(
     [10.]
     """
     inner = as_transformation(inner, "conditionally_transform: inner")
+    check_changeable("conditionally_transform", inner)
     return _conditional(
         ConditionallyTransformState,
         inner,
@@ -122,9 +124,11 @@ def conditionally_mask(
     [0.]
     [-0.1]
     """
+    inner = as_transformation(inner, "conditionally_mask: inner")
+    check_changeable("conditionally_mask", inner)
     return _conditional(
         ConditionallyMaskState,
-        as_transformation(inner, "conditionally_mask: inner"),
+        inner,
         should_transform_fn,
         forward_extra_args,
         lambda updates: jax.tree.map(zeros_beside, updates),

@@ -29,7 +29,7 @@ from jopt.core.chain import as_transformation
 from jopt.core.factory import PlainDtype, transformation
 from jopt.core.leafwise import copied, zeros
 from jopt.core.leaves import Leaves, densified
-from jopt.core.order import must_be_last
+from jopt.core.order import check_changeable, must_be_last
 from jopt.core.transformation import GradientTransformation, Needs
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
@@ -82,6 +82,7 @@ def ema_nesterov(
     (Array([-2.6875], dtype=float32), Array([-2.25], dtype=float32))
     """
     inner = as_transformation(inner, "ema_nesterov: inner")
+    check_changeable("ema_nesterov", inner)
     if must_be_last(inner):
         raise ValueError(
             "ema_nesterov moves the parameters after inner, so an average or a "

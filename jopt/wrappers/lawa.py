@@ -26,6 +26,7 @@ from jopt.core.factory import PlainDtype, transformation
 from jopt.core.leafwise import copied
 from jopt.core.leaves import Leaves
 from jopt.core.transformation import GradientTransformation, Place
+from jopt.tree.like import applied
 from jopt.values import arguments
 
 
@@ -77,7 +78,9 @@ def params_lawa(
 
     def init(params):
         Leaves(params, "params")
-        window = jax.tree.map(lambda p: _repeat(slot.init(p), window_size), params)
+        window = jax.tree.map(
+            lambda p: applied(lambda p: _repeat(slot.init(p), window_size), p), params
+        )
         return ParamsLawaState(jnp.zeros((), jnp.int32), window)
 
     def update(updates, state, params):

@@ -27,6 +27,7 @@ from jopt.core.eval_params import has_readout
 from jopt.core.factory import PlainDtype, transformation
 from jopt.core.leafwise import copied
 from jopt.core.leaves import Leaves, densified
+from jopt.core.order import check_changeable
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
@@ -87,6 +88,7 @@ def lookahead(
     (Array([-2.], dtype=float32), Array([-1.], dtype=float32))
     """
     inner = as_transformation(fast_optimizer, "lookahead: fast_optimizer")
+    check_changeable("lookahead", inner)
     if has_readout(inner):
         raise ValueError(
             "lookahead moves the parameters after fast_optimizer, so an average inside "

@@ -26,6 +26,7 @@ from jopt.core.chain import as_transformation
 from jopt.core.factory import transformation
 from jopt.core.fused import fused_update
 from jopt.core.leaves import Leaves, wide
+from jopt.core.order import check_changeable
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
@@ -127,6 +128,7 @@ def dynamic_loss_scale(
     '0.0e+00 -1.0e-09'
     """
     inner = as_transformation(inner, "dynamic_loss_scale: inner")
+    check_changeable("dynamic_loss_scale", inner)
     arguments.one_of(PRESETS, preset=preset)
     rule = PRESETS[preset]
     first = rule.init_scale if init_scale is None else init_scale

@@ -25,7 +25,9 @@ class Recipe(NamedTuple):
       optax: The call, where it is another.
       keras: The call, if Keras has it.
       torch: The call without the parameters, if torch has it.
-      every: The number of gradients to a change of the parameters.
+      heavyball: The call without the parameters, if heavyball has it.
+      every: The number of steps after which the work repeats, such as the number of
+        gradients to a change of the parameters.
       last: The floor of the last of these.
     """
 
@@ -34,6 +36,7 @@ class Recipe(NamedTuple):
     optax: str = ""
     keras: str = ""
     torch: str = ""
+    heavyball: str = ""
     every: int = 1
     last: float = 0
 
@@ -96,6 +99,20 @@ RECIPES = {
         "muon(0.02, nesterov=False, adam_learning_rate=1e-3)",
         "",
         "Muon(0.02, adam_lr_ratio=0.05, nesterov=False)",
+        heavyball="Muon(0.02, nesterov=False)",
+    ),
+    # Both refresh their bases every ten steps; jopt some of them in each step.
+    "soap": Recipe(
+        0,
+        "soap(3e-3)",
+        heavyball="SOAP(3e-3, precondition_frequency=10, use_precond_schedule=False)",
+        every=10,
+    ),
+    "psgd_kron": Recipe(
+        0,
+        "psgd_kron(1e-3, preconditioner_update_probability=0.1)",
+        heavyball="PSGDKron(1e-3, preconditioner_update_probability=0.1)",
+        every=10,
     ),
     "partition+adamw": Recipe(28, GROUPS),
     "adan": Recipe(44, "adan(1e-3)"),
@@ -235,6 +252,7 @@ TREES = {
     "leaves_1000": Tree(lambda: equal_leaves(1000, 32, 32), "1,000 of 32 x 32", 5),
     "leaves_3000": Tree(lambda: equal_leaves(3000, 32, 32), "3,000 of 32 x 32", 3),
     "matrices_200": Tree(lambda: equal_leaves(200, 64, 64), "200 of 64 x 64", 3),
+    "block": Tree(lambda: block(768), "one block of GPT-2 small"),
     "vit": Tree(vit, "ViT-S/16, 12 blocks"),
     "scanned": Tree(scanned, "GPT-2 small with stacked layers"),
     "recommender": Tree(recommender, "twelve tables of embeddings, two networks"),

@@ -48,16 +48,25 @@ from tests.benchmarks.recipes import (
 
 GRADIENT = 1e-3
 FEW = 10_000_000  # parameters, so that a step without jit is not about memory
-REST = {"sgd", "adafactor, unscaled", "muon", "ademamix", "amsgrad"}
+REST = {
+    "sgd",
+    "adafactor, unscaled",
+    "muon",
+    "soap",
+    "psgd_kron",
+    "ademamix",
+    "amsgrad",
+}
 SOME = ["sgd+momentum", "adamw", "clip+adamw+cosine", "lion", "adafactor"]
 PLAN = {
     "gpt2_small": [name for name in RECIPES if name not in REST],
     "leaf_64m": SOME,
     "leaves_100": ["adamw"],
     "leaves_1000": ["adamw", "clip+adamw+cosine"],
-    "matrices_200": ["muon"],
+    "matrices_200": ["muon", "soap", "psgd_kron"],
     # Not by default.
     "leaves_3000": ["clip+adamw+cosine"],
+    "block": ["muon", "soap", "psgd_kron"],
     "vit": SOME,
     "scanned": SOME,
     "recommender": SOME,
@@ -215,15 +224,16 @@ def with_keras(recipe: Recipe, shapes: Any) -> Step | None:
 
 @dataclasses.dataclass
 class TorchStep:
-    """A step of torch, which is compiled already."""
+    """A step of torch. What it compiles, it compiles in its first steps."""
 
     function: Callable[[], Any]
     every: int = 1
+    first: float = 0.0
 
     def runner(self, grads: Any) -> Callable[[], tuple[float, float]]:
-        run = timed(self.function)
-        run()
-        return lambda: (took := run(), took)
+        run = timed(lambda: [self.function() for _ in range(self.every)])
+        self.first = run()
+        return lambda: (took := run() / self.every, took)
 
 
 def with_torch(how: str) -> Callable[[Recipe, Any], TorchStep | None]:
@@ -262,6 +272,31 @@ def with_torch(how: str) -> Callable[[Recipe, Any], TorchStep | None]:
     return make
 
 
+def with_heavyball(recipe: Recipe, shapes: Any) -> TorchStep | None:
+    """heavyball, which compiles with torch in its first steps."""
+    if not recipe.heavyball:
+        return None
+    import heavyball
+    import torch
+
+    # Each step has to have a gradient of its own, for heavyball takes it away.
+    params = [torch.full(x.shape, 0.02) for x in jax.tree.leaves(shapes)]
+    grads = [torch.full_like(p, GRADIENT) for p in params]
+
+    def of(kind: Any) -> Any:
+        return lambda *args, **kwargs: kind(params, *args, **kwargs)
+
+    scope = {name: of(x) for name, x in vars(heavyball).items() if inspect.isclass(x)}
+    optimizer = eval(recipe.heavyball, scope)
+
+    def step():
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g.clone()
+        optimizer.step()
+
+    return TorchStep(step, recipe.every)
+
+
 PEERS: dict[str, Callable[[Recipe, Any], Any]] = {
     "jopt": with_jopt,
     "jopt.step": with_jopt_step,
@@ -270,6 +305,7 @@ PEERS: dict[str, Callable[[Recipe, Any], Any]] = {
     "keras": with_keras,
     "torch foreach": with_torch("foreach"),
     "torch fused": with_torch("fused"),
+    "heavyball": with_heavyball,
 }
 
 
@@ -321,6 +357,9 @@ def measure(tree: str, recipe: str, peers: list[str], rounds: int) -> list[dict]
     runs = [step.runner(grads) for step in made.values()]
     for name, seconds in zip(made, interleaved(*runs, rounds=rounds), strict=True):
         rows[name] |= zip(("dispatch", "step"), seconds, strict=True)
+        step = made[name]
+        if name == "heavyball":
+            rows[name]["compile"] = step.first - step.every * rows[name]["step"]
     del runs
     if TREES[tree].count() < FEW:
         eager = [name for name in ("jopt", "optax") if name in made]
@@ -336,7 +375,7 @@ def _short(x: Any) -> Any:
 
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
-    libraries = ["jax", "optax", "keras", "torch", "numpy"]
+    libraries = ["jax", "optax", "keras", "torch", "heavyball", "numpy"]
     installed = [x for x in libraries if importlib.util.find_spec(x)]
     about = Path("/proc/cpuinfo")
     lines = about.read_text().splitlines() if about.exists() else []
@@ -374,7 +413,7 @@ def main() -> None:
     peers = []
     for name in arguments.peers:
         library = name.split()[0].split(".")[0]
-        if library == "torch" and jax.default_backend() != "cpu":
+        if library in ("torch", "heavyball") and jax.default_backend() != "cpu":
             print(f"{name} does not take part: it is measured on a CPU only")
         elif importlib.util.find_spec(library):
             peers.append(name)

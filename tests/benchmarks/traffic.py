@@ -44,7 +44,10 @@ from tests.benchmarks.recipes import (
 
 ROOT = Path(__file__).parents[2]
 SIDE = 8192  # more than the memory on a TPU chip
-ITEM = {"f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2}
+ITEM = {
+    "f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2,
+    "s16": 2, "u16": 2,
+}  # fmt: skip
 FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota",
     "partition-id", "after-all", "opt-barrier",

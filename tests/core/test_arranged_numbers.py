@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jopt
-from jopt.core import cpu_kernels
+from jopt.core import cpu_kernels, kernels
 from jopt.core.fused import fused_update
 from tests.catalogue import ONCE, Case
 
@@ -25,9 +25,9 @@ def every_leaf() -> Iterator[None]:
     """Arrange the kernels of small leaves too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu_kernels, "LEAST_SIZE", 2)
-        jax.clear_caches()
+        kernels._kernel.cache_clear()
         yield
-    jax.clear_caches()
+    kernels._kernel.cache_clear()
 
 
 def results(case: Case) -> Any:
@@ -61,9 +61,9 @@ def test_the_numbers_are_those_of_the_kernel_as_it_is(
     taken, skipped = results(case)
     with monkeypatch.context() as patch:
         patch.setattr(cpu_kernels, "LEAST_SIZE", 2**30)
-        jax.clear_caches()
+        kernels._kernel.cache_clear()
         expected, _ = results(case)
-        jax.clear_caches()
+        kernels._kernel.cache_clear()
     with jopt.native_kernels():
         in_c, skipped_in_c = results(case)
     for numbers, kept in ((taken, skipped), (in_c, skipped_in_c)):

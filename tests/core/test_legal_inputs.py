@@ -11,6 +11,7 @@ import pytest
 
 import jopt
 from jopt import checkpoint
+from tests.catalogue import ONCE, Case
 
 
 PARAMS = {"body": jnp.ones(2), "head": jnp.full(3, 2.0)}
@@ -90,9 +91,25 @@ def test_init_of_shapes_is_init_of_parameters(name: str) -> None:
     jax.tree.map(np.testing.assert_array_equal, state, tx.init(params))
 
 
-def test_a_state_with_copies_of_the_parameters_needs_their_values() -> None:
-    with pytest.raises(TypeError, match="init needs their values; for the shapes"):
-        jopt.dog().init(jax.eval_shape(lambda: PARAMS))
+@pytest.mark.parametrize("case", ONCE, ids=lambda case: case.name)
+def test_every_init_takes_shapes_and_has_shapes_where_values_are_needed(
+    case: Case,
+) -> None:
+    shapes = {"kernel": jax.ShapeDtypeStruct((16, 8), jnp.float32)}
+    state, expected = case.tx.init(shapes), jax.eval_shape(case.tx.init, shapes)
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(state),
+        jax.tree.leaves(expected),
+        strict=True,
+    ):
+        assert (x.shape, x.dtype) == (y.shape, y.dtype), path
+
+
+def test_a_copy_of_a_parameter_without_values_is_a_shape() -> None:
+    state = jopt.dog().init(jax.eval_shape(lambda: PARAMS))["scale_by_dog"]
+    copies = state.init_params
+    assert {name: x.shape for name, x in copies.items()} == {"body": (2,), "head": (3,)}
+    assert isinstance(state.count, jax.Array)
 
 
 def test_the_units_of_a_kernel_over_three_dimensions_are_its_outputs() -> None:

@@ -53,7 +53,16 @@ DOORS = [
 
 @pytest.mark.parametrize(
     "package",
-    ["tree", "projections", "losses", "checkpoint", "plot", "inspect", *DOORS],
+    [
+        "tree",
+        "projections",
+        "losses",
+        "checkpoint",
+        "sharding",
+        "plot",
+        "inspect",
+        *DOORS,
+    ],
 )
 def test_help_explains_every_argument(package: str) -> None:
     page = importlib.import_module(f"jopt.{package}")

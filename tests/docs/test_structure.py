@@ -23,6 +23,7 @@ import jopt
 ROOT = Path(__file__).parents[2]
 LIBRARY, TESTS = ROOT / "jopt", ROOT / "tests"
 PACKAGES = ["jopt", "jopt.tree", "jopt.checkpoint", "jopt.projections", "jopt.losses"]
+PACKAGES.append("jopt.sharding")
 PACKAGES += ["jopt.schedules", "jopt.transforms", "jopt.inspect", "jopt.logs"]
 PACKAGES += ["jopt.plot", "jopt.testing", "jopt.interop", "jopt.interop.flax"]
 PACKAGES += ["jopt.interop.keras", "jopt.interop.optax", "jopt.interop.optax.contrib"]

@@ -15,6 +15,8 @@ import pytest
 
 import jopt
 from jopt.interop import keras, torch
+from jopt.interop.shared.plateau import without_schedules
+from jopt.state.hyperparams import changing_numbers_of
 from jopt.testing.problem import as_dtype, draw, stack, update
 from tests.catalogue import OPTIMIZERS
 
@@ -159,6 +161,21 @@ def test_the_learning_rate_is_one_number_to_set_and_steps_are_counted(
         other = RECIPES[name](0.02)
         _, expected, _, _ = run(other, other.init(params), params)
         chex.assert_trees_all_close(updates, expected, rtol=3e-5, atol=1e-9)
+
+
+def test_every_scheduled_rate_can_be_reduced_by_a_plateau() -> None:
+    """A plateau runs the recipe with tunable rates, in the same places of the state."""
+    schedule = jopt.exponential_decay(0.01, 1, 0.9)
+    takes_none = "interop.keras.legacy.Nadam({})"
+    for name in RECIPES.keys() - {takes_none}:
+        made: Any = RECIPES[name]  # each takes a schedule, too
+        free, schedules = without_schedules(made(schedule))
+        found = {path.rpartition("/")[2] for path in schedules}
+        assert found == {"learning_rate"}, name
+        rates = {n: x.sources for n, x in changing_numbers_of(free)}
+        for path in schedules:
+            holder = path.removesuffix("learning_rate")
+            assert not callable(rates[holder]["learning_rate"]), name
 
 
 def test_the_doors_are_complete() -> None:

@@ -34,11 +34,6 @@ REASONS = {
     r"::test_sparse_gradients_": "A sparse gradient becomes a dense one with the same "
     "step, so the update is not sparse either. On JAX Keras's own is dense, too, once "
     "it is added to its variable.",
-    r"^ASGD::.*Plateau": "A plateau scales the updates, but the average of ASGD "
-    "follows from its own; the chain is refused.",
-    r"^LBFGS::.*Plateau": "A plateau scales the updates, and LBFGS remembers its own.",
-    r"^Rprop::.*Plateau": "In torch a plateau has no effect, because only the first "
-    "step uses the rate; here it scales the updates.",
     r"^\w+::.*foreach": "`foreach` changes nothing, so it excludes nothing.",
     r"^\w+::betas must be either": "A tensor with one element is a number.",
 }

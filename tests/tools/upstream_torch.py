@@ -73,7 +73,7 @@ def ours(info: Any, kwargs: dict[str, Any], schedulers: Any) -> np.ndarray:
 
         extra = {"value": value}
         if info.name == "LBFGS":
-            extra = {"value": now, "value_fn": closure}
+            extra = {"value": now, "value_fn": closure, "metric": value}
         updates, state = tx.update(grads, state, params, **extra)
         params = jopt.apply_updates(params, updates)
         return (params, state), params
@@ -98,13 +98,15 @@ def transformation(info: Any, kwargs: dict[str, Any], schedulers: Any) -> Any:
     # take the rate in the optimizer's place, so the same code makes them.
     names = door.lr_scheduler.__all__
     known = {n: getattr(door.lr_scheduler, n) for n in names}
-    parts = [types.FunctionType(f.__code__, known)(rate) for f in schedulers]
-    plateaus = [x for x in parts if isinstance(x, jopt.GradientTransformation)]
-    schedules = [x for x in parts if not isinstance(x, jopt.GradientTransformation)]
+    parts = [types.FunctionType(f.__code__, known) for f in schedulers]
+    plateaus = [f for f in parts if "ReduceLROnPlateau" in f.__code__.co_names]
+    schedules = [f(rate) for f in parts if f not in plateaus]
     if len(schedules) > 1:
         schedules = [door.lr_scheduler.ChainedScheduler(schedules, rate)]
     tx = make(**(kwargs | {"lr": schedules[0] if schedules else rate}))
-    return jopt.chain(tx, *plateaus) if plateaus else tx
+    for f in plateaus:  # around it, as in torch
+        tx = f(tx)
+    return tx
 
 
 def text(kwargs: dict[str, Any]) -> str:

@@ -37,6 +37,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "ema_nesterov": jopt.ema_nesterov,
     "catch_up": lambda tx: jopt.catch_up(tx, ""),
     "mechanize": jopt.mechanize,
+    "bf16_params": lambda tx: jopt.bf16_params(tx, "ecc8"),
     "partition": lambda tx: jopt.partition({"a": tx}, "a"),
     "selective_transform": lambda tx: jopt.selective_transform(tx, freeze_mask=False),
     "decayed_first": lambda tx: decayed_first(tx, jopt.scale(-0.1)),

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
-import jax
-import jax.numpy as jnp
-
-from jopt.core.around import VALUE, around
 from jopt.core.chain import as_transformation
 from jopt.core.factory import transformation
 from jopt.core.transformation import GradientTransformation
-from jopt.state.hyperparams import numbers_of, selected, set_hyperparams
-from jopt.transforms.plateau import ReduceOnPlateauState, reduce_on_plateau
+from jopt.interop.shared.plateau import reducing
 from jopt.values import arguments
-
-
-RATES = "*/learning_rate"
-
-
-class ReduceLROnPlateauState(NamedTuple):
-    """State of `ReduceLROnPlateau`: that of `reduce_on_plateau` without its scale."""
-
-    best_value: jax.Array  # best value so far, infinitely bad at first
-    plateau_count: jax.Array  # consecutive values without improvement
-    cooldown_count: jax.Array  # values left that do not count
-    avg_count: jax.Array  # number of values in the current mean
-    avg_value: jax.Array  # mean of these values
-    inner_state: Any  # state of the optimizer, which has the learning rate
-
-
-KEPT = ReduceLROnPlateauState._fields[:-1]
 
 
 @transformation
@@ -54,13 +32,14 @@ def ReduceLROnPlateau(
     it, as Keras's callback does: behind SGD with momentum, which keeps steps that were
     made at the old rate, `reduce_on_plateau` would shrink these, too. `hyperparams`
     shows the new rate, and `set_hyperparams` may change it in between. Of a
-    `MultiOptimizer` it reduces every rate.
+    `MultiOptimizer` it reduces every rate. A scheduled rate, which Keras refuses, is
+    the schedule's times the factors so far.
 
     A value acts on the update that gets it, the value of an epoch in Keras on the epoch
     after it. For a metric of epochs, pass the latest value to each update.
 
     Args:
-      optimizer: A transformation whose learning rate is not scheduled.
+      optimizer: A transformation with a learning rate.
       factor: Factor of each reduction, in [0, 1).
       patience: Number of values in a row without improvement that reduce the rate.
       mode: Whether a smaller (``"min"``) or larger (``"max"``) value is better.
@@ -73,13 +52,13 @@ def ReduceLROnPlateau(
       A transformation whose update needs ``value``.
 
     Raises:
-      ValueError: A number is out of range; or, from ``init``, the learning rate is
-        scheduled.
+      ValueError: A number is out of range; or the learning rate is scheduled, but by no
+        argument ``learning_rate``.
       KeyError: From ``init``: the optimizer has no learning rate.
 
     NaN is never the best value; in Keras a first NaN stays the best.
 
-    >>> import jopt
+    >>> import jax.numpy as jnp, jopt
     >>> from jopt.interop.keras import SGD
     >>> tx = ReduceLROnPlateau(SGD(1.0, momentum=0.5), 0.5, patience=1)
     >>> params, state = jnp.zeros(1), tx.init(jnp.zeros(1))
@@ -91,48 +70,14 @@ def ReduceLROnPlateau(
     inner = as_transformation(optimizer, "ReduceLROnPlateau: optimizer")
     arguments.decay_rate(factor=factor)
     arguments.nonnegative(min_delta=min_delta, min_lr=min_lr)
-    # Its scale starts at 1 in every step, so any factor tells whether it reduces.
-    judge = reduce_on_plateau(
-        0.5,
+    return reducing(
+        inner,
+        factor,
         patience,
-        rtol=0.0,
         atol=min_delta,
         cooldown=cooldown,
-        accumulation_size=steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        lowest=lambda path: min_lr,
         rule="keras",
         mode=mode,
     )
-
-    def with_inner(judged, inner_state):
-        kept = {name: getattr(judged, name) for name in KEPT}
-        return ReduceLROnPlateauState(**kept, inner_state=inner_state)
-
-    def init(params):
-        inner_state = inner.init(params)
-        # Raises where there is no rate that can be set.
-        set_hyperparams(inner, inner_state, **{RATES: min_lr})
-        return with_inner(judge.init(()), inner_state)
-
-    def update(updates, state, params=None, *, value, **extra):
-        kept = {name: getattr(state, name) for name in KEPT}
-        before = ReduceOnPlateauState(scale=jnp.ones_like(state.avg_value), **kept)
-        _, after = judge.update((), before, value=value)
-        numbers = numbers_of(state.inner_state)
-        rates = {name: numbers[name] for name in selected(RATES, numbers.paths)}
-        # A rate that was set below the lowest one stays, as in Keras.
-        lower = {
-            name: jnp.where(
-                (after.scale < 1) & (rate > min_lr),
-                jnp.maximum(factor * rate, min_lr),
-                rate,
-            )
-            for name, rate in rates.items()
-        }
-        inner_state = set_hyperparams(inner, state.inner_state, **lower)
-        updates, inner_state = inner.update(
-            updates, inner_state, params, value=value, **extra
-        )
-        return updates, with_inner(after, inner_state)
-
-    also = VALUE._replace(requires=VALUE.accepts)
-    return around(inner, init, update, ReduceLROnPlateauState, also=also)

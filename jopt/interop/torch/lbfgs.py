@@ -212,7 +212,8 @@ def torch_lbfgs(
         line = Line(direction, loop.params, jax_grad, value_fn)
         iteration = loop.iteration + 1
         if line_search_fn is None:
-            new_params = apply_updates(loop.params, line.updates(t))
+            # Not those of `line`, which takes no step that is negative.
+            new_params = apply_updates(loop.params, _times(t, direction))
             new_params = where(flat, loop.params, new_params)
 
             def evaluate():

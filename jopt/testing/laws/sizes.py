@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jopt.core.apply import apply_updates
+from jopt.core.order import lands
+from jopt.core.transformation import GradientTransformation
 from jopt.testing import comparison
-from jopt.testing.law import law
+from jopt.testing.law import Skipped, law
 from jopt.testing.problem import as_dtype, draw, update, updates_of
 from jopt.testing.subject import Subject
 
@@ -70,6 +72,8 @@ def bfloat16_updates_are_the_float32_updates_rounded_once(subject: Subject) -> N
     """Updates for bfloat16 trees are those for float32 trees, rounded once."""
     params, grads = long_run() if subject.params is None else _long_run(subject.params)
     tx = subject.make()
+    if isinstance(tx, GradientTransformation) and lands(tx):
+        raise Skipped("its updates lead from one bfloat16 parameter to another")
     wide = updates_of(tx, *as_dtype((params, grads), jnp.float32))
     narrow = updates_of(tx, params, grads)
     comparison.close(

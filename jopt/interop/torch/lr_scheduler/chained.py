@@ -13,14 +13,15 @@ At step t each scheduler changes the rate that the ones before it have left:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jopt.core.factory import Schedule, schedule
+from jopt.interop.shared.plateau import Change
 from jopt.interop.torch.lr_scheduler.calls import (
     recipe_arguments,
     recipe_name,
@@ -35,7 +36,6 @@ from jopt.values import arguments
 from jopt.values.arguments import abbreviated
 
 
-Change = Callable[[jax.Array, jax.Array], jax.Array]  # of the step and the rate
 # The schedules that they are here. These have the value ``lr`` times a factor:
 MULTIPLY = {
     *("exponential_decay", "piecewise_constant", "piecewise_constant_schedule"),
@@ -120,6 +120,30 @@ def chained_schedule(schedules: Sequence[Schedule], lr: float) -> ramp.Function:
         return lax.fori_loop(jnp.zeros_like(last), last, advance, start)
 
     return function
+
+
+def change_of(part: Any) -> Change | None:
+    """Return how a schedule changes the rate that it finds, after step 0.
+
+    Args:
+      part: A schedule.
+
+    Returns:
+      A function of the step and the rate before; None if the rate stays a multiple of
+      the schedule.
+    """
+    if recipe_name(part) == "chained_schedule":
+        changes = [_change(x, 1.0) for x in recipe_arguments(part)["schedules"]]
+        return lambda step, rate: functools.reduce(
+            lambda rate, change: change(step, rate), changes, rate
+        )
+    try:
+        _check(part)
+    except ValueError:  # it is none of torch's
+        return None
+    if _name(part) in MULTIPLY or len(_links(part)) > 1:
+        return None
+    return _change(part, 1.0)
 
 
 def _name(part: Any) -> str:

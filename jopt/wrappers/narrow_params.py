@@ -1,0 +1,293 @@
+"""Parameters in bfloat16 that learn: what rounding leaves over is kept, or drawn.
+
+    w   <- p + error           the wide parameter, in float32
+    u   <- inner(g, w)         all of the inner optimizer sees float32
+    p'  <- round(w + u)        to bfloat16
+    error <- w + u - p'        "kahan", "ecc8", "ecc16", "master"
+
+bfloat16 has 8 significant bits. Rounded to nearest, a step of less than ``p / 512``
+does nothing, and steps of Adam are smaller. Bytes per parameter, beside its own 2 and
+the state of ``inner``:
+
+    "stochastic"  0   p' is one of the two neighbours of w + u, at random, with the mean
+                      w + u: right on average, with noise
+    "ecc8"        1   an integer in 256ths of the distance of neighbours: 16 bits of w
+    "kahan"       2   bfloat16: 16 or 17 bits of w
+    "ecc16"       2   an integer: all 24 bits of w
+    "master"      4   float32: all 24 bits of w
+
+Zamirai et al., "Revisiting bfloat16 training", 2020 (Kahan, stochastic); "FlashOptim",
+2026 (integers); Micikevicius et al., "Mixed precision training", 2018 (master).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jopt import tree
+from jopt.core import tree_checks
+from jopt.core.chain import as_transformation
+from jopt.core.eval_params import eval_params, has_readout
+from jopt.core.factory import transformation
+from jopt.core.slots import filled
+from jopt.core.transformation import (
+    GradientTransformation,
+    Needs,
+    OptState,
+    Params,
+    Place,
+)
+from jopt.storage.compensation import error_of, rounded, with_error
+from jopt.storage.rounding import random_bits, stochastic_bfloat16
+from jopt.tree.row_sparse import is_rows
+from jopt.tree.variables import sees_arrays
+from jopt.values import arguments
+
+
+class Bf16ParamsState(NamedTuple):
+    """State of `bf16_params`."""
+
+    inner_state: Any  # state of the inner transformation, of float32 parameters
+    count: Any  # int32 scalar, steps so far; None unless rounding is at random
+    error: Any  # what 16-bit parameters lack, like params; None for other leaves
+
+
+# What is kept of the error.
+KEPT = {
+    "stochastic": None,
+    "kahan": "bfloat16",
+    "master": "float32",
+    "ecc8": "int8",
+    "ecc16": "int16",
+}
+NARROW = (jnp.bfloat16, jnp.float16)
+_with_error = jax.jit(with_error)
+# Slots that are rounded at random in the same step have streams from 0 on.
+_STREAMS = 2**31
+
+
+@transformation
+def bf16_params(
+    inner: GradientTransformation,
+    rounding: Literal["stochastic", "kahan", "master", "ecc8", "ecc16"],
+) -> GradientTransformation:
+    """Let an optimizer train bfloat16 parameters as if they were float32.
+
+    ``inner`` is given float32 parameters and gradients, and its updates are not rounded
+    before they are added. What the bfloat16 parameter lacks of the sum is kept in the
+    state, or rounding is at random; see the table. Everything that acts on parameters
+    (weight decay, averages, lookahead, projections) belongs into ``inner``.
+
+        rounding      bytes   precision
+        "stochastic"  0       right on average, with noise
+        "ecc8"        1       16 bits; steps below p / 65000 are lost
+        "kahan"       2       16 bits; steps below p / 130000 are lost
+        "ecc16"       2       24 bits, as float32
+        "master"      4       24 bits, as float32
+
+    The updates of 16-bit parameters are float32, whatever the dtype of the gradients:
+    `apply_updates`, `jopt.step` and the training states of all libraries add in float32
+    and round once, and then arrive at the bfloat16 parameter that is meant. What is
+    kept is counted from the parameter at which they do arrive. Leaves of other dtypes
+    are trained as without this. float16 parameters are treated as bfloat16 ones, but
+    not rounded at random.
+
+    Args:
+      inner: A complete optimizer.
+      rounding: What becomes of the digits that bfloat16 does not hold.
+
+    Returns:
+      A transformation for the outside, or for a group of `partition`; it needs params.
+      No later member of a chain may change the updates. `jopt.eval_params` rounds what
+      an average inside has kept to the dtypes of the parameters; `jopt.wide_params`
+      returns the float32 parameters.
+
+    Raises:
+      ValueError: ``rounding`` is none of these.
+      TypeError: In ``init``: a parameter is float16, and rounding ``"stochastic"``.
+
+    >>> import jopt
+    >>> for tx in (jopt.sgd(1e-3), jopt.bf16_params(jopt.sgd(1e-3), "ecc8")):
+    ...     params = jnp.ones(1, jnp.bfloat16)
+    ...     state = tx.init(params)
+    ...     for _ in range(50):
+    ...         params, state = jopt.step(tx, jnp.ones_like(params), state, params)
+    ...     print(params)
+    [1]
+    [0.949219]
+    """
+    inner = as_transformation(inner, "bf16_params: inner")
+    arguments.one_of(KEPT, rounding=rounding)
+    dtype = KEPT[rounding]
+    at_random = dtype is None
+
+    def init(params):
+        if at_random:
+            _check_bfloat16(params)
+        count = jnp.zeros((), jnp.int32) if at_random else None
+
+        def error(p):
+            if at_random or not _is_narrow(p):
+                return None
+            return filled(p, 0.0, jnp.dtype(dtype), ())
+
+        return Bf16ParamsState(
+            inner.init(jax.tree.map(_widened, params)),
+            count,
+            jax.tree.map(error, params),
+        )
+
+    def update(updates, state, params, **extra):
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
+        aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)
+        old = aligned(params, "params")
+        errors = aligned(state.error, "the state's error", shapes=lambda shape: shape)
+        wide = [
+            _with_error(p, error) if g is not None and _is_narrow(p) else p
+            for g, p, error in zip(leaves, old, errors, strict=True)
+        ]
+        grads = [
+            _widened(g) if _is_narrow(p) else g
+            for g, p in zip(leaves, old, strict=True)
+        ]
+        new, inner_state = inner.update(
+            treedef.unflatten(grads),
+            state.inner_state,
+            treedef.unflatten(wide),
+            **extra,
+        )
+        new = treedef.flatten_up_to(new)
+        for i, (g, p, w) in enumerate(zip(leaves, old, wide, strict=True)):
+            if g is not None and _is_narrow(p):
+                if errors[i] is None and not at_random:
+                    tree_checks.no_slot(updates, i)
+                seed = (state.count, np.uint32(_STREAMS + i)) if at_random else None
+                new[i], errors[i] = _landing(p, errors[i], w, new[i], seed)
+        count = tree.safe_increment(state.count) if at_random else None
+        return treedef.unflatten(new), Bf16ParamsState(
+            inner_state, count, treedef.unflatten(errors)
+        )
+
+    def readout(state, params, name=None):
+        wide = jax.tree.map(_widened, _wide_tree(params, state.error))
+        averages = eval_params(inner, state.inner_state, wide, name=name)
+        return tree.cast_like(averages, params)
+
+    needs = Needs(
+        inner.needs.accepts | {"params"}, frozenset({"params"}), inner.needs.anything
+    )
+    return GradientTransformation(
+        init,
+        update,
+        children={"inner_state": inner},
+        needs=needs,
+        state_class=Bf16ParamsState,
+        readout=readout if has_readout(inner) else None,
+        place=Place(lands=True),
+    )
+
+
+def _is_narrow(x: Any) -> bool:
+    return getattr(x, "dtype", None) in NARROW
+
+
+def _widened(x: Any) -> Any:
+    """A leaf of 16 bits in float32; any other as it is."""
+    if is_rows(x):
+        return x.with_rows(_widened(x.rows))
+    if not _is_narrow(x):
+        return x
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return x.update(dtype=jnp.dtype("float32"))
+    return x.astype(jnp.float32)
+
+
+def _check_bfloat16(params: Params) -> None:
+    for name, p in tree.leaves_with_names(params):
+        if getattr(p, "dtype", None) == jnp.float16:
+            raise TypeError(
+                "bf16_params rounds to bfloat16 at random, but params leaf "
+                f"{name!r} is float16. Make it bfloat16, or use bf16_params(…, 'ecc8')"
+            )
+
+
+@jax.jit
+def _landing(p: Any, error: Any, wide: Any, u: Any, seed: Any) -> tuple[Any, Any]:
+    """The update that leads to a narrow parameter, and the error there."""
+    if is_rows(u):
+        old, new = u.gathered(p), u.gathered(wide)
+        kept = None if error is None else u.gathered(error)
+        bits = None if seed is None else u.gathered(random_bits(p, *seed))
+        step, left = _landed(old, kept, new, u.rows, bits)
+        return u.with_rows(step), None if error is None else u.scattered(error, left)
+    return _landed(p, error, wide, u, None if seed is None else random_bits(p, *seed))
+
+
+def _landed(
+    p: jax.Array, error: Any, wide: jax.Array, u: jax.Array, bits: Any
+) -> tuple[jax.Array, Any]:
+    new, old = wide + u.astype(jnp.float32), p.astype(jnp.float32)
+    target = rounded(new, p.dtype)
+    if bits is not None:
+        target = stochastic_bfloat16(new, bits).astype(jnp.float32)
+    # A parameter in the middle of two numbers stays at its own if it does not move.
+    stays = new == wide
+    # -0.0 is the number that changes no other: 0.0 would make 0.0 of -0.0.
+    step = jnp.where(stays, -0.0, target - old)
+    if error is None:
+        return step, None
+    # The difference of a large and a tiny number is rounded, and may not lead to the
+    # target; so what is kept is counted from where it leads.
+    landed = rounded(old + step, p.dtype).astype(p.dtype)
+    return step, jnp.where(stays, error, error_of(new, landed, error.dtype))
+
+
+@sees_arrays("params")
+def wide_params(state: OptState, params: Params) -> Params:
+    """Return the float32 parameters that `bf16_params` trains.
+
+    For a checkpoint to share, or to go on in float32: with ``inner`` alone and
+    ``state.inner_state``.
+
+    Args:
+      state: The state of a transformation with one or several `bf16_params`, or what
+        contains it, such as a train state.
+      params: The parameters.
+
+    Returns:
+      The parameters, those of 16 bits in float32.
+
+    Raises:
+      ValueError: There is no `bf16_params` in the state.
+
+    >>> import jopt
+    >>> tx = jopt.bf16_params(jopt.sgd(1e-3), "ecc16")
+    >>> params = jnp.ones(1, jnp.bfloat16)
+    >>> params, state = jopt.step(tx, jnp.ones(1), tx.init(params), params)
+    >>> params, jopt.wide_params(state, params)
+    (Array([1], dtype=bfloat16), Array([0.999], dtype=float32))
+    """
+    found = tree.get_all_with_path(state, "Bf16ParamsState")
+    if not found:
+        raise ValueError(
+            "wide_params: the state has no bf16_params. Give the state of an optimizer "
+            "with one, such as bf16_params(adamw(1e-3), 'ecc8'); params are what is "
+            "trained with any other"
+        )
+    for _, inside in found:
+        params = _wide_tree(params, inside.error)
+    return jax.tree.map(_widened, params)
+
+
+def _wide_tree(params: Params, errors: Any) -> Params:
+    """The parameters with their errors, in float32 where they are narrow."""
+
+    def wide(p, error):
+        return _with_error(p, error) if _is_narrow(p) and error is not None else p
+
+    return jax.tree.map(wide, params, errors, is_leaf=lambda x: x is None)

@@ -1,0 +1,113 @@
+"""How steps of `bf16_params` are compiled, for a CPU, an H100 and a TPU v5e.
+
+`python -m tests.benchmarks.narrow` prints the bytes that a step of AdamW moves, those
+that it keeps beyond its arrays, per parameter, and how often it rounds; see traffic.py
+for the compilers. Nothing is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jopt
+from jopt.wrappers.narrow_params import KEPT
+from tests.benchmarks import traffic
+
+
+NOTHING = re.compile(r" subtract\((%[\w.-]+), \1\)")
+# What must move: the parameter in and out, the gradient, two moments in and out.
+FLOOR = 2 + 2 + 2 + 16
+
+
+def floor(kind: str) -> int:
+    """The bytes per parameter that a step of AdamW must move."""
+    kept = KEPT.get(kind)
+    return FLOOR + (2 * jnp.dtype(kept).itemsize if kept else 0)
+
+
+def compiled(f: Callable[..., Any], *arguments: Any, name: str) -> Any:
+    """The function, compiled for a device; the first two arguments are donated."""
+    sharding = jax.sharding.SingleDeviceSharding(traffic.device(name))
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments
+    )
+    donated = (0, 1)[: len(arguments)]
+    return jax.jit(f, donate_argnums=donated).lower(*shapes).compile()
+
+
+def facts(kind: str, name: str, side: int = 8192) -> dict[str, float]:
+    """What a step of one matrix moves and keeps, and how it rounds."""
+    inner = jopt.adamw(1e-3)
+    tx = jopt.bf16_params(inner, kind) if kind in KEPT else inner  # type: ignore[arg-type]
+    params = {"w": jax.ShapeDtypeStruct((side, side), jnp.bfloat16)}
+
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return jopt.apply_updates(params, updates), state
+
+    state = jax.eval_shape(tx.init, params)
+    made = compiled(step, params, state, params, name=name)
+    text = made.as_text()
+    return {
+        "moved": sum(traffic.traffic(text)) / side**2,
+        "temporary": made.memory_analysis().temp_size_in_bytes / side**2,
+        "rounded": len(re.findall(r"= \S+ reduce-precision\(", text)),
+        "nothing": len(NOTHING.findall(text)),
+    }
+
+
+def of_casts(name: str) -> int:
+    """How many differences with themselves are made of an error by casts alone."""
+
+    def error(x):
+        return x - x.astype(jnp.bfloat16).astype(jnp.float32)
+
+    shape = jax.ShapeDtypeStruct((1024, 1024), jnp.float32)
+    return len(NOTHING.findall(compiled(error, shape, name=name).as_text()))
+
+
+def measure(name: str, side: int = 8192) -> dict[str, Any]:
+    """All facts from one compiler, here."""
+    found: dict[str, Any] = {x: facts(x, name, side) for x in ("nearest", *KEPT)}
+    return found | {"casts": of_casts(name)}
+
+
+def measured(name: str) -> dict[str, Any]:
+    """The same in a process with the environment of the compiler."""
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.narrow", "--one", name],
+        env={**os.environ, **traffic.COMPILERS[name].environment},
+        cwd=traffic.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if run.returncode:
+        raise RuntimeError(f"compiling for {name} failed:\n{run.stderr[-3000:]}")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Print the facts of each compiler that is installed."""
+    parser = argparse.ArgumentParser("python -m tests.benchmarks.narrow")
+    parser.add_argument("--one", choices=traffic.COMPILERS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.one)))
+        return
+    for name in filter(traffic.installed, traffic.COMPILERS):
+        for kind, row in measured(name).items():
+            print(name, kind, row, f"(floor {floor(kind)})" if kind != "casts" else "")
+
+
+if __name__ == "__main__":
+    main()
