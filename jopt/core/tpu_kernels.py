@@ -1,4 +1,4 @@
-"""Kernels on one TPU for slots in blocks of 8 bits: every array is read and written once.
+"""Kernels on one TPU for slots in blocks of 8 bits, which move every array once.
 
 XLA for the TPU writes the scale of each block to memory as often as the block has
 elements. Here the whole kernel of a leaf, with the rules in it, runs on some rows at a

@@ -2,9 +2,11 @@
 
 A format is given where a dtype is given (``nu_dtype="int8"``). It decodes a stored
 array to float32 and encodes the new one, in the kernel of a leaf. An average with decay
-0.999 changes by 0.1 % of itself in a step, less than the distance between two codes:
-rounded to nearest it would stand still, so every format rounds at random, by the bits
-of `rounding.random_bits`.
+0.999 changes by 0.1 % of itself in a step, less than the distance between two codes.
+Rounded to nearest it moves only where a square is several times the average: of normal
+gradients it ends 1.30 times too large in bfloat16, and 1.37 times in int8. Rounded at
+random its mean is right within 1 %, in all formats, so all of them do so, by the bits of
+`rounding.random_bits`.
 
 `Rounded` is one array, bfloat16. `Blocks` are codes of 8 or 4 bits and a float32 scale
 for each block along the last axis, the largest magnitude in it. Codes have the shape of

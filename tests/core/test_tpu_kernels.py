@@ -44,7 +44,7 @@ def run(tx, shape, bad=False):
 
 
 INT8 = jopt.adamw(0.01, mu_dtype="int8", nu_dtype="int8")
-CASES = {
+KERNELS = {
     "rows of several blocks": (
         jopt.adamw(0.01, mu_dtype="int8", nu_dtype="int8"),
         (64, 640),
@@ -56,9 +56,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", KERNELS)
 def test_the_numbers_are_those_of_xla(case, request):
-    tx, shape = CASES[case]
+    tx, shape = KERNELS[case]
     right = run(tx, shape, case == "skipped")
     traced = request.getfixturevalue("as_on_tpu")
     found = run(tx, shape, case == "skipped")
