@@ -51,7 +51,7 @@ def zero1(
     needs no ``out_shardings``, and parameters are never split by them.
 
     Args:
-      inner: A transformation.
+      inner: A whole optimizer: what stands around this transformation is not split.
       mesh: The mesh; None means the mesh of the parameters or of ``jax.set_mesh``. A
         transformation with a mesh cannot be pickled or written to a config, as devices
         cannot.
