@@ -194,3 +194,18 @@ def test_a_wrong_axis_and_no_mesh_are_errors() -> None:
         zero1(jopt.adam(1e-2), mesh(), "x")
     with pytest.raises(ValueError, match="no mesh: pass a mesh"):
         zero1(jopt.adam(1e-2)).init({"w": jnp.ones(2)})
+
+
+@pytest.mark.parametrize("format", ["bfloat16_sr", "int8"])
+def test_a_state_of_few_bits_has_the_same_bits_on_many_devices(format: str) -> None:
+    tx, on = jopt.adamw(1e-2, mu_dtype=format, nu_dtype=format), mesh()
+    params = jax.device_put(arrays(), NamedSharding(on, P()))
+    _, _, expected = trained(tx, arrays())
+    _, _, split = trained(zero1(tx, on), params)
+    for x, y in zip(*map(jax.tree.leaves, (split, expected)), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+    found = state_shardings(tx, params, on, zero_axis="data")
+    assert measured(split) == bytes_per_device(split, found)
+    mu = split["scale_by_adam"].mu
+    codes = mu.codes if format == "int8" else mu
+    assert codes["kernel"].sharding.spec == P("data")
