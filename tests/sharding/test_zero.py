@@ -145,6 +145,11 @@ def test_it_is_a_value_and_its_state_is_that_of_the_inner_one() -> None:
     assert pickle.loads(pickle.dumps(tx)) == tx
     assert jopt.from_config(jopt.to_config(tx)) == tx
     assert zero1(adam, on) == zero1(adam, mesh())
+    abstract = zero1(adam, on.abstract_mesh)
+    assert pickle.loads(pickle.dumps(abstract)) == abstract
+    placed = jax.device_put(jnp.ones((64, 64)), NamedSharding(on, P()))
+    mu = abstract.init(placed)["scale_by_adam"].mu
+    assert mu.sharding.spec == P("data")
     with pytest.raises(TypeError, match="argument 'mesh' cannot be written"):
         jopt.to_config(zero1(adam, on))
     shapes = {"w": jax.ShapeDtypeStruct((64, 64), jnp.float32)}
