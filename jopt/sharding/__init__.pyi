@@ -6,4 +6,5 @@ from .host import (
     fetched as fetched,
     on_host as on_host,
     put_back as put_back,
+    step_layers as step_layers,
 )

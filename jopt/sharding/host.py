@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+from jax import lax
 
+from jopt.core.apply import apply_updates
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
-from jopt.core.transformation import GradientTransformation
+from jopt.core.transformation import GradientTransformation, Updates
 from jopt.sharding.derivation import LEAST_SIZE
+
+
+P = TypeVar("P")
+S = TypeVar("S")
 
 
 @transformation
@@ -20,15 +26,17 @@ def on_host(inner: GradientTransformation) -> GradientTransformation:
 
     The arrays of 4,096 or more elements are in pinned memory of the host between two
     steps. They keep their shardings, and the numbers are those of ``inner``. A step
-    needs memory for all of the state on the device, unless it is a ``lax.scan`` over
-    stacked layers with an update in its body: then for a few layers only.
+    needs memory for all of the state on the device; that of `step_layers` for a few
+    layers.
 
     Args:
       inner: A transformation. Where `zero1` is one, it goes inside.
 
     Returns:
-      A transformation. Under jit without ``out_shardings``, or with those of
-      `state_shardings` with ``memory_kind="pinned_host"``.
+      A transformation. Where a compiled step donates its arguments, its
+      ``out_shardings`` have to name the memories, as those of the arguments do, or
+      `state_shardings` with ``memory_kind="pinned_host"``: JAX pairs donated arrays and
+      results by their shapes otherwise. On a CPU do not donate the state: JAX aborts.
 
     >>> import jax.numpy as jnp, jopt
     >>> tx, params = on_host(jopt.adam(1e-3)), jnp.ones((64, 64))
@@ -69,6 +77,48 @@ def on_host(inner: GradientTransformation) -> GradientTransformation:
         place=inner.place,
         treatment=inner.treatment,
     )
+
+
+def step_layers(tx: Any, grads: Updates, state: S, params: P) -> tuple[P, S]:
+    """Take a step for each of stacked layers, one layer after the other.
+
+    With `on_host`, the device holds the state of a few layers at a time. The arrays are
+    updated in place, in a loop: XLA for the TPU cannot write the results of a
+    ``lax.scan`` to the host's memory.
+
+    Args:
+      tx: A transformation. It sees one layer at a time: put what looks at all
+        gradients, such as `clip_by_global_norm`, before this.
+      grads: The gradients, whose first axis is that of the layers.
+      state: The state of all layers, ``jax.vmap(tx.init)(params)``.
+      params: The parameters, with the same first axis.
+
+    Returns:
+      The new ``(params, state)``.
+
+    >>> import jax.numpy as jnp, jopt
+    >>> tx, params = on_host(jopt.adam(0.1)), {"w": jnp.ones((3, 64, 64))}
+    >>> state = jax.vmap(tx.init)(params)
+    >>> params, state = jax.jit(step_layers, static_argnums=0)(
+    ...     tx, params, state, params
+    ... )
+    >>> params["w"][:, 0, 0], state["scale_by_adam"].count
+    (Array([0.9, 0.9, 0.9], dtype=float32), Array([1, 1, 1], dtype=int32))
+    """
+    (count,) = {len(x) for x in jax.tree.leaves(params)}
+
+    def one_layer(i, carry):
+        def of_layer(x):
+            return lax.dynamic_index_in_dim(x, i, keepdims=False)
+
+        def put(whole, layer):
+            return lax.dynamic_update_index_in_dim(whole, layer, i, 0)
+
+        g, (p, old) = jax.tree.map(of_layer, (grads, carry))
+        updates, new = tx.update(g, old, p)
+        return jax.tree.map(put, carry, (apply_updates(p, updates), new))
+
+    return lax.fori_loop(0, count, one_layer, (params, state))
 
 
 def fetched(state: Any) -> Any:

@@ -51,10 +51,10 @@ def zero1(
     needs no ``out_shardings``, and parameters are never split by them.
 
     Args:
-      inner: A transformation.
+      inner: A whole optimizer: what stands around this transformation is not split.
       mesh: The mesh; None means the mesh of the parameters or of ``jax.set_mesh``. A
         transformation with a mesh cannot be pickled or written to a config, as devices
-        cannot.
+        cannot. With an ``AbstractMesh``, the parameters name the devices.
       axis: The mesh axis over which the batch is split.
       specs: The ``PartitionSpec`` of each parameter, if they are split too: a tree like
         the parameters, or a prefix of it, or a function from the parameters to it. None
@@ -208,6 +208,6 @@ def _mesh_of(params: Any, mesh: Any) -> Any:
     shardings = map(sharding_of, jax.tree.leaves(params))
     meshes = [x.mesh for x in shardings if isinstance(x, NamedSharding)]
     found = next((m for m in meshes if not m.empty), current_mesh())
-    if found.empty or (mesh is not None and isinstance(found, Mesh)):
+    if found.empty or (isinstance(mesh, Mesh) and isinstance(found, Mesh)):
         return mesh
     return found

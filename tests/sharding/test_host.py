@@ -13,7 +13,14 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jopt
-from jopt.sharding import fetched, on_host, put_back, state_shardings, zero1
+from jopt.sharding import (
+    fetched,
+    on_host,
+    put_back,
+    state_shardings,
+    step_layers,
+    zero1,
+)
 
 
 WITHOUT_ROW = {"on_host": "a place, which changes no number"}
@@ -77,24 +84,18 @@ def test_shardings_with_a_memory_are_those_of_a_compiled_init() -> None:
     assert kinds(after) == {"pinned_host"}
 
 
-def test_a_scan_over_layers_moves_one_layer_at_a_time() -> None:
-    tx, params = jopt.adam(1e-2), arrays()
-    state = jax.vmap(tx.init)(params)
-    offloaded = jax.tree.map(
-        lambda x: jax.device_put(x, jax.memory.Space.Host) if x.size >= 4096 else x,
-        state,
+def test_layers_are_stepped_one_at_a_time_where_they_lie() -> None:
+    tx, params = jopt.adamw(1e-2), arrays()
+    grads = jax.tree.map(jnp.sin, params)
+    large = jnp.ones((4, 64, 64))
+    params, grads = {**params, "large": large}, {**grads, "large": large}
+    state = jax.jit(jax.vmap(on_host(tx).init))(params)
+    assert kinds(state["scale_by_adam"].mu["large"]) == {"pinned_host"}
+    found, after = jax.jit(step_layers, static_argnums=0)(
+        on_host(tx), grads, state, params
     )
-
-    @jax.jit
-    def step(params, state):
-        def layer(_, xs):
-            return None, stepped(on_host(tx), *xs)
-
-        return jax.lax.scan(layer, None, (params, state))[1]
-
-    found, after = step(params, offloaded)
-    assert kinds(after) == {"pinned_host"}
-    expected, _ = stepped(tx, params, tx.init(params))
+    assert kinds(after["scale_by_adam"].mu["large"]) == {"pinned_host"}
+    expected, _ = jopt.step(tx, grads, tx.init(params), params)
     for x, y in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-6)
 

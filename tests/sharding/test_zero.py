@@ -145,6 +145,11 @@ def test_it_is_a_value_and_its_state_is_that_of_the_inner_one() -> None:
     assert pickle.loads(pickle.dumps(tx)) == tx
     assert jopt.from_config(jopt.to_config(tx)) == tx
     assert zero1(adam, on) == zero1(adam, mesh())
+    abstract = zero1(adam, on.abstract_mesh)
+    assert pickle.loads(pickle.dumps(abstract)) == abstract
+    placed = jax.device_put(jnp.ones((64, 64)), NamedSharding(on, P()))
+    mu = abstract.init(placed)["scale_by_adam"].mu
+    assert mu.sharding.spec == P("data")
     with pytest.raises(TypeError, match="argument 'mesh' cannot be written"):
         jopt.to_config(zero1(adam, on))
     shapes = {"w": jax.ShapeDtypeStruct((64, 64), jnp.float32)}
@@ -194,3 +199,18 @@ def test_a_wrong_axis_and_no_mesh_are_errors() -> None:
         zero1(jopt.adam(1e-2), mesh(), "x")
     with pytest.raises(ValueError, match="no mesh: pass a mesh"):
         zero1(jopt.adam(1e-2)).init({"w": jnp.ones(2)})
+
+
+@pytest.mark.parametrize("format", ["bfloat16_sr", "int8"])
+def test_a_state_of_few_bits_has_the_same_bits_on_many_devices(format: str) -> None:
+    tx, on = jopt.adamw(1e-2, mu_dtype=format, nu_dtype=format), mesh()
+    params = jax.device_put(arrays(), NamedSharding(on, P()))
+    _, _, expected = trained(tx, arrays())
+    _, _, split = trained(zero1(tx, on), params)
+    for x, y in zip(*map(jax.tree.leaves, (split, expected)), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+    found = state_shardings(tx, params, on, zero_axis="data")
+    assert measured(split) == bytes_per_device(split, found)
+    mu = split["scale_by_adam"].mu
+    codes = mu.codes if format == "int8" else mu
+    assert codes["kernel"].sharding.spec == P("data")
