@@ -48,7 +48,7 @@ def with_error(narrow: jax.Array, error: jax.Array | None) -> jax.Array:
 
     >>> x, narrow = jnp.float32(1.001), jnp.bfloat16(1.0)
     >>> with_error(narrow, error_of(x, narrow, "int8"))
-    Array(1.0010071, dtype=float32)
+    Array(1.0010151, dtype=float32)
     """
     wide = narrow.astype(jnp.float32)
     if error is None:
