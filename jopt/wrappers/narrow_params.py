@@ -22,7 +22,9 @@ Zamirai et al., "Revisiting bfloat16 training", 2020 (Kahan, stochastic); "Flash
 
 from __future__ import annotations
 
+import collections
 import functools
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -34,6 +36,7 @@ from jopt.core import tree_checks
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
+from jopt.core.leaves_alike import kind, together
 from jopt.core.slots import filled
 from jopt.core.transformation import (
     GradientTransformation,
@@ -66,7 +69,7 @@ KEPT = {
     "ecc16": "int16",
 }
 NARROW = (jnp.bfloat16, jnp.float16)
-_with_error = jax.jit(with_error)
+_with_error = jax.jit(with_error)  # traced once for leaves of one kind
 # Slots that are rounded at random in the same step have streams from 0 on.
 _STREAMS = 2**31
 
@@ -147,14 +150,18 @@ def bf16_params(
         aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)
         old = aligned(params, "params")
         errors = aligned(state.error, "the state's error", shapes=lambda shape: shape)
-        wide = [
-            _with_error(p, error) if g is not None and _is_narrow(p) else p
-            for g, p, error in zip(leaves, old, errors, strict=True)
+        narrow = [
+            i
+            for i, (g, p) in enumerate(zip(leaves, old, strict=True))
+            if g is not None and _is_narrow(p)
         ]
-        grads = [
-            _widened(g) if _is_narrow(p) else g
-            for g, p in zip(leaves, old, strict=True)
-        ]
+        wide, grads = list(old), list(leaves)
+        for some in _alike({i: (old[i], errors[i]) for i in narrow}):
+            pairs = [(old[i], errors[i]) for i in some]
+            for i, w in zip(some, _with_errors(pairs), strict=True):
+                wide[i], grads[i] = w, _widened(leaves[i])
+                if errors[i] is None and not at_random:
+                    tree_checks.no_slot(updates, i)
         new, inner_state = inner.update(
             treedef.unflatten(grads),
             state.inner_state,
@@ -162,12 +169,12 @@ def bf16_params(
             **extra,
         )
         new = treedef.flatten_up_to(new)
-        for i, (g, p, w) in enumerate(zip(leaves, old, wide, strict=True)):
-            if g is not None and _is_narrow(p):
-                if errors[i] is None and not at_random:
-                    tree_checks.no_slot(updates, i)
-                seed = (state.count, np.uint32(_STREAMS + i)) if at_random else None
-                new[i], errors[i] = _landing(p, errors[i], w, new[i], seed)
+        rows = {i: (new[i], old[i], errors[i], wide[i]) for i in narrow}
+        for some in _alike(rows):
+            streams = [np.uint32(_STREAMS + i) for i in some] if at_random else None
+            landed = _landings([rows[i] for i in some], state.count, streams)
+            for i, (u, error) in zip(some, landed, strict=True):
+                new[i], errors[i] = u, error
         count = tree.safe_increment(state.count) if at_random else None
         return treedef.unflatten(new), Bf16ParamsState(
             inner_state, count, treedef.unflatten(errors)
@@ -216,20 +223,46 @@ def _check_bfloat16(params: Params) -> None:
             )
 
 
+def _alike(rows: dict[int, tuple[Any, ...]]) -> Iterator[Sequence[int]]:
+    """The numbers of the rows of one kind, up to 16 at once, for one call."""
+    same: dict[Any, list[int]] = collections.defaultdict(list)
+    for i, row in rows.items():
+        same[kind(*row)].append(i)
+    for numbers in same.values():
+        yield from together(numbers)
+
+
 @jax.jit
-def _landing(p: Any, error: Any, wide: Any, u: Any, seed: Any) -> tuple[Any, Any]:
+def _with_errors(pairs: list[tuple[Any, Any]]) -> list[jax.Array]:
+    return [_with_error(*pair) for pair in pairs]
+
+
+@jax.jit
+def _landings(
+    rows: list[tuple[Any, ...]], count: Any, streams: list[Any] | None
+) -> list[tuple[Any, Any]]:
+    each = [None] * len(rows) if streams is None else streams
+    return [
+        _landing(*row, None if stream is None else (count, stream))
+        for row, stream in zip(rows, each, strict=True)
+    ]
+
+
+@jax.jit
+def _landing(u: Any, p: Any, error: Any, wide: Any, seed: Any) -> tuple[Any, Any]:
     """The update that leads to a narrow parameter, and the error there."""
-    if is_rows(u):
-        old, new = u.gathered(p), u.gathered(wide)
-        kept = None if error is None else u.gathered(error)
-        bits = None if seed is None else u.gathered(random_bits(p, *seed))
-        step, left = _landed(old, kept, new, u.rows, bits)
-        return u.with_rows(step), None if error is None else u.scattered(error, left)
-    return _landed(p, error, wide, u, None if seed is None else random_bits(p, *seed))
+    bits = None if seed is None else random_bits(p, *seed)
+    if not is_rows(u):
+        return _landed(u, p, error, wide, bits)
+    p, kept, wide, bits = (
+        None if x is None else u.gathered(x) for x in (p, error, wide, bits)
+    )
+    step, left = _landed(u.rows, p, kept, wide, bits)
+    return u.with_rows(step), None if error is None else u.scattered(error, left)
 
 
 def _landed(
-    p: jax.Array, error: Any, wide: jax.Array, u: jax.Array, bits: Any
+    u: jax.Array, p: Any, error: Any, wide: Any, bits: Any
 ) -> tuple[jax.Array, Any]:
     new, old = wide + u.astype(jnp.float32), p.astype(jnp.float32)
     target = rounded(new, p.dtype)
@@ -288,6 +321,8 @@ def _wide_tree(params: Params, errors: Any) -> Params:
     """The parameters with their errors, in float32 where they are narrow."""
 
     def wide(p, error):
-        return _with_error(p, error) if _is_narrow(p) and error is not None else p
+        if error is None or not _is_narrow(p):
+            return p
+        return _with_error(p, error)
 
     return jax.tree.map(wide, params, errors, is_leaf=lambda x: x is None)
