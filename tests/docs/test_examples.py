@@ -395,7 +395,7 @@ def printed():
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUNNER],
         input=json.dumps([block[:3] for block in BLOCKS]),
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
         capture_output=True,
         text=True,
         check=False,
