@@ -23,7 +23,10 @@ def storage_arguments(factory: Any) -> list[str]:
     return [
         name
         for name, p in signature.parameters.items()
-        if {StorageDtype, PlainDtype} & {p.annotation, *get_args(p.annotation)}
+        if any(
+            kind in (p.annotation, *get_args(p.annotation))
+            for kind in (StorageDtype, PlainDtype)
+        )
     ]
 
 
