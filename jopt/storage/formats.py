@@ -5,8 +5,8 @@ array to float32 and encodes the new one, in the kernel of a leaf. An average wi
 0.999 changes by 0.1 % of itself in a step, less than the distance between two codes.
 Rounded to nearest it moves only where a square is several times the average: of normal
 gradients it ends 1.30 times too large in bfloat16, and 1.37 times in int8. Rounded at
-random its mean is right within 1 %, in all formats, so all of them do so, by the bits
-of `rounding.random_bits`.
+random its mean is right within 1 %, so all formats do so, by the bits of
+`rounding.random_bits`.
 
 `Rounded` is one array, bfloat16. `Blocks` are codes of 8 or 4 bits and a float32 scale
 for each block along the last axis, the largest magnitude in it. Codes have the shape of

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jopt
-from jopt.core.factory import StorageDtype
+from jopt.core.factory import PlainDtype, StorageDtype
 from jopt.testing.problem import update
 from jopt.values import registry
 from tests.catalogue import CASES, Case
@@ -23,7 +23,10 @@ def storage_arguments(factory: Any) -> list[str]:
     return [
         name
         for name, p in signature.parameters.items()
-        if StorageDtype in (p.annotation, *get_args(p.annotation))
+        if any(
+            kind in (p.annotation, *get_args(p.annotation))
+            for kind in (StorageDtype, PlainDtype)
+        )
     ]
 
 
