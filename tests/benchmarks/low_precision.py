@@ -56,6 +56,10 @@ RECIPES = {
     '`bf16_params(…, "stochastic")`': wrapped("stochastic"),
     '`bf16_params(…, "ecc8")`': wrapped("ecc8"),
     '`bf16_params(…, "kahan")`': wrapped("kahan"),
+    '`"stochastic"`, moments in `"bfloat16_sr"`': wrapped(
+        "stochastic", mu_dtype="bfloat16_sr", nu_dtype="bfloat16_sr"
+    ),
+    '`"ecc8"`, moments in `"int8"`': wrapped("ecc8", mu_dtype="int8", nu_dtype="int8"),
 }
 
 
