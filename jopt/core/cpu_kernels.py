@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jopt.core import tpu_kernels
+from jopt.core import row_loops, tpu_kernels
 from jopt.core.row_kernels import ELEMENTWISE
 from jopt.native import switch
 from jopt.storage.formats import is_encoded
@@ -97,17 +97,20 @@ def in_place(
         whole = jax.make_jaxpr(usual)(leaves, take)
         loop = kernel_for(whole, {i: k for k, i in enumerate(places) if i is not None})
 
-    def cpu(leaves, take):
-        if loop is None:
-            return in_order(leaves, take)
-        return loop(*jax.tree.leaves((leaves, take)))
+    by_rows = of_blocks(row_loops.form, kernel, g, old, rest, take, places)
 
-    tpu = tpu_form(kernel, g, old, rest, take, places)
+    def cpu(leaves, take):
+        if loop is not None:
+            return loop(*jax.tree.leaves((leaves, take)))
+        return in_order(leaves, take) if by_rows is None else by_rows(leaves, take)
+
+    tpu = of_blocks(tpu_kernels.form, kernel, g, old, rest, take, places)
     outputs = per_platform(elsewhere, cpu, leaves, take, one_device=True, tpu=tpu)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
 
-def tpu_form(
+def of_blocks(
+    form: Callable[..., Any],
     kernel: Callable[..., Any],
     g: Any,
     old: Any,
@@ -115,7 +118,7 @@ def tpu_form(
     take: Any,
     places: Sequence[int | None],
 ) -> Callable[..., Any] | None:
-    """The kernel for one TPU, if it has a form of its own there."""
+    """The kernel of a leaf with slots in blocks, in a form that a platform has."""
     if not any(map(is_encoded, jax.tree.leaves(old, is_leaf=is_encoded))):
         return None
 
@@ -123,7 +126,7 @@ def tpu_form(
         return select(take, kernel(g, old, rest), old)
 
     inputs, treedef = jax.tree.flatten((g, old, rest, take))
-    call = tpu_kernels.form(whole, list(map(jnp.asarray, inputs)), treedef, places)
+    call = form(whole, list(map(jnp.asarray, inputs)), treedef, places)
     return call and (lambda leaves, take: call(*jax.tree.leaves((leaves, take))))
 
 

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jopt.core.row_loops import by_element
 from jopt.storage.blocks import on_tile
-from jopt.storage.formats import Encoded, is_encoded
+from jopt.storage.formats import is_encoded
 
 
 # Rows and columns of 8 bits that a TPU reads at once.
@@ -69,46 +70,13 @@ def form(
     if any(x.shape not in shapes or x.dtype.itemsize > 4 for x in large):
         return None
     row = sum(x.shape[-1] * x.dtype.itemsize for x in large)
-    if 6 * row * _ROWS > _FOR_ROWS or not _by_element(kernel, arguments):
+    if 6 * row * _ROWS > _FOR_ROWS or not by_element(kernel, arguments, _KNOWN):
         return None
 
     def call(*leaves):
         return _called(kernel, leaves, treedef, places, interpret)
 
     return call
-
-
-def _by_element(kernel: Callable[..., Any], arguments: Any) -> bool:
-    """Whether the rules, without the codes, treat every element by itself."""
-
-    def traced(rows):
-        def like(x):
-            if is_encoded(x):
-                return Encoded(like(x.codes.astype(jnp.float32)), None)
-            shape = (*rows, x.shape[-1]) if x.ndim else ()
-            return jax.ShapeDtypeStruct(shape, x.dtype)
-
-        plain = jax.tree.map(like, arguments, is_leaf=is_encoded)
-        return jax.make_jaxpr(kernel)(*plain)
-
-    jaxprs = [traced(rows) for rows in (arguments[0].shape[:-1], (_ROWS,))]
-    whole, some = ([*_equations(x.jaxpr)] for x in jaxprs)
-    known = all(e.primitive.name in _KNOWN for e in whole)
-    return known and list(map(_shown, whole)) == list(map(_shown, some))
-
-
-def _equations(jaxpr: Any) -> Any:
-    for eqn in jaxpr.eqns:
-        inner = eqn.params.get("jaxpr")
-        if eqn.primitive.name in ("jit", "pjit") and inner is not None:
-            yield from _equations(inner.jaxpr)
-        else:
-            yield eqn
-
-
-def _shown(eqn: Any) -> tuple[str, ...]:
-    """An operation and its constants, which must not depend on the number of rows."""
-    return (eqn.primitive.name, *(str(v.val) for v in eqn.invars if hasattr(v, "val")))
 
 
 def _called(
@@ -140,7 +108,7 @@ def _called(
             for ref, x in zip(read, leaves, strict=True)
         ]
         start = pl.program_id(0) * (_ROWS * columns)
-        with on_tile(start):
+        with on_tile(start, in_pallas=True):
             new = jax.tree.leaves(kernel(*treedef.unflatten(values)))
         for ref, x in zip(written, new, strict=True):
             ref[...] = x

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,18 +18,25 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 
-# In a Pallas kernel, the number of elements before the rows that it has.
-_TILE: contextvars.ContextVar[Any] = contextvars.ContextVar("tile", default=None)
+class _Tile(NamedTuple):
+    """Where a computation that has some rows of a matrix takes place."""
+
+    start: Any = None  # the number of elements before them; None: it has all rows
+    in_pallas: bool = False
+
+
+_TILE: contextvars.ContextVar[_Tile] = contextvars.ContextVar("tile", default=_Tile())
 
 
 @contextlib.contextmanager
-def on_tile(start: Any) -> Iterator[None]:
-    """Compute in a Pallas kernel, with some rows of a matrix.
+def on_tile(start: Any, *, in_pallas: bool) -> Iterator[None]:
+    """Compute with some rows of a matrix.
 
     Args:
       start: The number of elements before them.
+      in_pallas: Whether it is a Pallas kernel, which has no reshape.
     """
-    before = _TILE.set(start)
+    before = _TILE.set(_Tile(start, in_pallas))
     try:
         yield
     finally:
@@ -37,8 +44,8 @@ def on_tile(start: Any) -> Iterator[None]:
 
 
 def tile_start() -> Any:
-    """The number of elements before the rows of a Pallas kernel; None outside."""
-    return _TILE.get()
+    """The number of elements before the rows at hand; None if they are all rows."""
+    return _TILE.get().start
 
 
 def block_count(length: int, size: int) -> int:
@@ -59,7 +66,7 @@ def largest(x: jax.Array, size: int) -> jax.Array:
     # Magnitudes are in the order of their bits, and NaN is above infinity. XLA's
     # maximum of floats loses a NaN on a CPU.
     x = lax.bitcast_convert_type(jnp.abs(x.astype(jnp.float32)), jnp.int32)
-    maximum = _maximum if tile_start() is None else _of_slices
+    maximum = _of_slices if _TILE.get().in_pallas else _maximum
     return lax.bitcast_convert_type(maximum(x, size), jnp.float32)
 
 
@@ -98,7 +105,7 @@ def spread(numbers: jax.Array, like: jax.Array, size: int) -> jax.Array:
     Array([1., 1., 2.], dtype=float32)
     """
     *others, length = like.shape
-    if tile_start() is not None:
+    if _TILE.get().in_pallas:
         parts = [
             jnp.broadcast_to(numbers[:, i : i + 1], (*others, one.stop - one.start))
             for i, one in enumerate(_slices(length, size))
