@@ -3,7 +3,8 @@
 XLA for the CPU makes a loop for each array that it computes, and writes to memory what
 several of them need: the codes of a slot need the new value, its scale, and bits. For
 all of a leaf that is four times the memory that the codes save, and it leaves the cache
-between the loops. In some rows at a time it stays there. The numbers are the same.
+between the loops. In some rows at a time it stays there. The numbers are the same but
+for the last bits.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ class _Tile(NamedTuple):
     in_pallas: bool = False
 
 
-_TILE: contextvars.ContextVar[_Tile] = contextvars.ContextVar("tile", default=_Tile())
+_ALL_ROWS = _Tile()
+_TILE = contextvars.ContextVar("tile", default=_ALL_ROWS)
 
 
 @contextlib.contextmanager
