@@ -28,7 +28,7 @@ def moments(format):
 
 # 43 rows of 700 columns fit into a loop's part, so some are left over.
 WIDE, STACK = (300, 700), (4, 9, 30, 130)
-CASES = [
+RECIPES = [
     (moments("int8"), WIDE),
     (moments("int4"), STACK),
     (moments("float8_e4m3"), WIDE),
@@ -56,7 +56,7 @@ def trained(tx, shape):
     return jax.tree.map(lambda x: np.asarray(x).astype("f4"), run(params))
 
 
-@pytest.mark.parametrize(("tx", "shape"), CASES, ids=str)
+@pytest.mark.parametrize(("tx", "shape"), RECIPES, ids=str)
 def test_the_numbers_are_those_of_all_rows_at_once(tx, shape, monkeypatch):
     found = trained(tx, shape)
     monkeypatch.setattr(row_loops, "form", lambda *_: None)

@@ -326,6 +326,12 @@ CALLS: dict[str, Call] = {
     ),
     "schema": Call(shapes_in_schema),
     "describe": Call(described),
+    "memory": Call(lambda c: jopt.memory(c.tx, c.params).to_dict()),
+    "wide_params": Call(
+        lambda c: jopt.wide_params(c.state, c.params),
+        params_of,
+        jopt.bf16_params(jopt.adam(0.1), "ecc8"),
+    ),
     "lr_range_test": Call(range_tested),
     "load_state_dict": Call(
         lambda c: jopt.load_state_dict(c.tx, c.params, jopt.state_dict(c.state)),

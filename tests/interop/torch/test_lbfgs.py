@@ -13,11 +13,12 @@ import pytest
 
 import jopt
 from jopt.interop import torch
+from jopt.interop.torch.lbfgs import torch_lbfgs
 from tests.interop.torch.lbfgs_settings import SETTINGS, START, STEPS
 from tests.tools.golden_torch_lbfgs import FILE, all_steps
 
 
-WITHOUT_ROW = {"torch_lbfgs": "takes the loss"}
+WITHOUT_ROW = {torch_lbfgs.__name__: "takes the loss"}
 GOLDEN = json.loads(FILE.read_text())
 
 

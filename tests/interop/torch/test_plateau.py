@@ -19,6 +19,7 @@ from tests.tools import golden_torch_plateau
 
 
 ReduceLROnPlateau = lr_scheduler.ReduceLROnPlateau
+WITHOUT_ROW = {"reduce_torch_rate": "takes a metric"}
 RECORDED = json.loads(golden_torch_plateau.FILE.read_text())
 
 
