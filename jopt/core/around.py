@@ -76,3 +76,35 @@ def around(
         place=place,
         fused=FUSED if fused else frozenset(),
     )
+
+
+def in_place_of(
+    inner: GradientTransformation,
+    init: Callable[..., Any],
+    update: Callable[..., Any],
+    readout: Callable[..., Any] | None,
+    **more: Any,
+) -> GradientTransformation:
+    """Make a wrapper that has the state of ``inner``, and is like it to all others.
+
+    Args:
+      inner: The transformation inside.
+      init: The wrapper's ``init``.
+      update: The wrapper's ``update``.
+      readout: The wrapper's readout; None if ``inner`` has none.
+      **more: Further arguments of `GradientTransformation`.
+    """
+    return GradientTransformation(
+        init,
+        update,
+        children=inner.children,
+        needs=inner.needs,
+        state_class=inner.state_class,
+        reach=inner.reach,
+        readout=readout,
+        changing=inner.changing,
+        gain=inner.gain,
+        place=inner.place,
+        treatment=inner.treatment,
+        **more,
+    )

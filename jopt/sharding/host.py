@@ -9,6 +9,7 @@ import jax
 from jax import lax
 
 from jopt.core.apply import apply_updates
+from jopt.core.around import in_place_of
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
@@ -64,19 +65,7 @@ def on_host(inner: GradientTransformation) -> GradientTransformation:
     def readout(state, params, name=None):
         return eval_params(inner, fetched(state), params, name=name)
 
-    return GradientTransformation(
-        init,
-        update,
-        children=inner.children,
-        needs=inner.needs,
-        state_class=inner.state_class,
-        reach=inner.reach,
-        readout=readout if has_readout(inner) else None,
-        changing=inner.changing,
-        gain=inner.gain,
-        place=inner.place,
-        treatment=inner.treatment,
-    )
+    return in_place_of(inner, init, update, readout if has_readout(inner) else None)
 
 
 def step_layers(tx: Any, grads: Updates, state: S, params: P) -> tuple[P, S]:

@@ -20,6 +20,7 @@ from jax.core import Tracer
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from jopt import tree
+from jopt.core.around import in_place_of
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
@@ -123,19 +124,7 @@ def zero1(
         new = eval_params(inner, state, parts, name=name)
         return found.placed(new, found.given)
 
-    return GradientTransformation(
-        init,
-        update,
-        children=inner.children,
-        needs=inner.needs,
-        state_class=inner.state_class,
-        reach=inner.reach,
-        readout=readout if has_readout(inner) else None,
-        changing=inner.changing,
-        gain=inner.gain,
-        place=inner.place,
-        treatment=inner.treatment,
-    )
+    return in_place_of(inner, init, update, readout if has_readout(inner) else None)
 
 
 class _Plan(NamedTuple):

@@ -19,6 +19,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
+from jopt.core.around import in_place_of
 from jopt.core.chain import Chain, as_transformation
 from jopt.core.declaration import Declaration
 from jopt.core.eval_params import eval_params, has_readout
@@ -158,18 +159,11 @@ def _split_trees(inner: GradientTransformation) -> GradientTransformation:
         new = eval_params(inner, state, jax.tree.map(_pairs, params), name=name)
         return jax.tree.map(_like, params, new)
 
-    return GradientTransformation(
+    return in_place_of(
+        inner,
         init,
         update,
-        children=inner.children,
-        needs=inner.needs,
-        state_class=inner.state_class,
-        reach=inner.reach,
-        readout=readout if has_readout(inner) else None,
-        changing=inner.changing,
-        gain=inner.gain,
-        place=inner.place,
-        treatment=inner.treatment,
+        readout if has_readout(inner) else None,
         fixed_name=inner.name,
         recipe=inner.recipe,
     )

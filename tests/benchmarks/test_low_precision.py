@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jopt.inspect import RaceTask
-from tests.benchmarks import low_precision
+from tests.benchmarks import low_precision, memory
 from tests.benchmarks.low_precision import KEPT, PAGE, RECIPES, RUNS
 
 
@@ -23,6 +23,13 @@ def test_the_page_has_the_table_that_the_numbers_give() -> None:
     generated = f"{begin}{low_precision.report(FOUND)}<!-- end -->\n"
     assert generated in PAGE.read_text(), "run python -m tests.benchmarks.low_precision"
     assert [*FOUND] == [*RECIPES]
+
+
+def test_the_page_has_the_memory_of_the_same_recipes() -> None:
+    found = json.loads(memory.KEPT.read_text())
+    begin = "<!-- memory: python -m tests.benchmarks.memory --docs -->\n"
+    assert f"{begin}{memory.report(found)}<!-- end -->\n" in PAGE.read_text()
+    assert all([*row] == [*RECIPES] for row in found.values())
 
 
 @pytest.mark.parametrize("task", RUNS)

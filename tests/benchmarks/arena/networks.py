@@ -233,9 +233,20 @@ PROBLEMS = {
         title="Parameters in bfloat16",
         about=(
             "The MLP of w2 for 1,000 steps, with parameters that are kept in bfloat16. "
-            "A change of less than 0.4 % of a parameter is lost when it is rounded."
+            "A change of less than 0.4 % of a parameter is lost when it is rounded, "
+            "unless `bf16_params` keeps it."
         ),
         task=in_bfloat16,
+        also={
+            f"adamw, {rounding}": (
+                f'bf16_params(adamw(1e-3, weight_decay=0.0{moments}), "{rounding}")'
+            )
+            for rounding, moments in {
+                "ecc8": ', mu_dtype="int8", nu_dtype="int8"',
+                "kahan": "",
+                "stochastic": "",
+            }.items()
+        },
     ),
     "w11": Problem(
         title="Digits, an MLP-Mixer",
