@@ -238,7 +238,7 @@ PROBLEMS = {
         ),
         task=in_bfloat16,
         also={
-            f"adamw, {rounding}": (
+            f"adamw in {rounding}": (
                 f'bf16_params(adamw(1e-3, weight_decay=0.0{moments}), "{rounding}")'
             )
             for rounding, moments in {
