@@ -34,13 +34,14 @@ def overview(
         for ax, (kind, of) in zip(axes, shown.items(), strict=True):
             names = everyone[kind]
             values = np.array(
-                [[of[p].get(name) or np.nan for p in of] for name in names], float
+                [[of[p].get(name, np.nan) for p in of] for name in names], float
             )
-            mapped = np.ma.masked_invalid(np.log10(values))
+            # A loss of 0 is as blue as a small one.
+            mapped = np.ma.masked_invalid(np.log10(np.maximum(values, 1e-9)))
             ax.imshow(mapped, cmap="RdBu_r", vmin=-1.2, vmax=1.2, aspect="auto")
             for (i, j), x in np.ndenumerate(values):
                 if np.isfinite(x):
-                    colour = "white" if abs(np.log10(x)) > 0.8 else "black"
+                    colour = "white" if abs(mapped[i, j]) > 0.8 else "black"
                     ax.text(
                         j, i, _short(x), ha="center", va="center", color=colour, size=6
                     )
@@ -54,7 +55,7 @@ def overview(
 
 
 def _short(x: float) -> str:
-    return f"{x:.0e}".replace("e-0", "e-") if x < 0.01 else f"{x:.2g}"
+    return f"{x:.0e}".replace("e-0", "e-") if 0 < x < 0.01 else f"{x:.2g}"
 
 
 def shown_of(results: Mapping[str, Any]) -> list[str]:
