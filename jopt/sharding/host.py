@@ -6,8 +6,10 @@ import math
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
+from jopt import tree
 from jopt.core.apply import apply_updates
 from jopt.core.around import in_place_of
 from jopt.core.chain import as_transformation
@@ -39,7 +41,7 @@ def on_host(inner: GradientTransformation) -> GradientTransformation:
       `state_shardings` with ``memory_kind="pinned_host"``: JAX pairs donated arrays and
       results by their shapes otherwise. On a CPU do not donate the state: JAX aborts.
 
-    >>> import jax.numpy as jnp, jopt
+    >>> import jopt
     >>> tx, params = on_host(jopt.adam(1e-3)), jnp.ones((64, 64))
     >>> state = tx.init(params)
     >>> _, state = tx.update(params, state, params)
@@ -85,7 +87,10 @@ def step_layers(tx: Any, grads: Updates, state: S, params: P) -> tuple[P, S]:
     Returns:
       The new ``(params, state)``.
 
-    >>> import jax.numpy as jnp, jopt
+    Raises:
+      ValueError: The parameters differ in the number of layers.
+
+    >>> import jopt
     >>> tx, params = on_host(jopt.adam(0.1)), {"w": jnp.ones((3, 64, 64))}
     >>> state = jax.vmap(tx.init)(params)
     >>> params, state = jax.jit(step_layers, static_argnums=0)(
@@ -94,7 +99,13 @@ def step_layers(tx: Any, grads: Updates, state: S, params: P) -> tuple[P, S]:
     >>> params["w"][:, 0, 0], state["scale_by_adam"].count
     (Array([0.9, 0.9, 0.9], dtype=float32), Array([1, 1, 1], dtype=int32))
     """
-    (count,) = {len(x) for x in jax.tree.leaves(params)}
+    counts = {path: (*jnp.shape(x), 0)[0] for path, x in tree.leaves_with_names(params)}
+    if len({*counts.values()}) != 1:
+        raise ValueError(
+            "step_layers: the first axis of every parameter must be that of the "
+            f"layers, got lengths {counts}. Update other parameters apart from these"
+        )
+    count = next(iter(counts.values()))
 
     def one_layer(i, carry):
         def of_layer(x):
@@ -119,7 +130,6 @@ def fetched(state: Any) -> Any:
     Args:
       state: A state, under jit or not.
 
-    >>> import jax.numpy as jnp
     >>> fetched({"mu": jnp.ones(2)})
     {'mu': Array([1., 1.], dtype=float32)}
     """
@@ -136,7 +146,6 @@ def put_back(new: Any, old: Any) -> Any:
       new: A state.
       old: A state of the same structure, such as the one before `fetched`.
 
-    >>> import jax.numpy as jnp
     >>> old = jax.device_put(jnp.ones(2), jax.memory.Space.Host)
     >>> put_back(jnp.zeros(2), old).sharding.memory_kind
     'pinned_host'

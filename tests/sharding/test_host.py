@@ -118,3 +118,10 @@ def test_it_is_a_value() -> None:
     assert jax.tree.structure(tx.init(shapes)) == jax.tree.structure(
         jopt.adam(0.1).init(shapes)
     )
+
+
+def test_parameters_that_are_not_stacked_are_refused_by_name() -> None:
+    params = {"layers": jnp.ones((3, 4)), "scale": jnp.ones(2)}
+    tx = jopt.sgd(0.1)
+    with pytest.raises(ValueError, match="'layers': 3, 'scale': 2"):
+        step_layers(tx, params, tx.init(params), params)
