@@ -1,5 +1,6 @@
 """Every test runs under JAX's strictest settings, on eight CPU devices."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -7,6 +8,10 @@ import jax
 import jaxlib
 import pytest
 
+
+# Programs that JAX has compiled live as long as the tests. To look for garbage among
+# them as often as Python does takes up to a sixth of the time.
+gc.set_threshold(100_000, 50, 50)
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
