@@ -97,37 +97,30 @@ def in_place(
         whole = jax.make_jaxpr(usual)(leaves, take)
         loop = kernel_for(whole, {i: k for k, i in enumerate(places) if i is not None})
 
-    by_rows = of_blocks(row_loops.form, kernel, g, old, rest, take, places)
+    def selected(g, old, rest, take):
+        return select(take, kernel(g, old, rest), old)
+
+    def in_form(form, otherwise):
+        """The kernel in the form that a platform has for slots in blocks."""
+
+        def run(leaves, take):
+            inputs, structure = jax.tree.flatten((*treedef.unflatten(leaves), take))
+            call = form(selected, inputs, structure, places)
+            return otherwise(leaves, take) if call is None else call(*inputs)
+
+        return run
+
+    in_blocks = any(map(is_encoded, jax.tree.leaves(old, is_leaf=is_encoded)))
 
     def cpu(leaves, take):
         if loop is not None:
             return loop(*jax.tree.leaves((leaves, take)))
-        return in_order(leaves, take) if by_rows is None else by_rows(leaves, take)
+        run = in_form(row_loops.form, in_order) if in_blocks else in_order
+        return run(leaves, take)
 
-    tpu = of_blocks(tpu_kernels.form, kernel, g, old, rest, take, places)
+    tpu = in_form(tpu_kernels.form, elsewhere) if in_blocks else None
     outputs = per_platform(elsewhere, cpu, leaves, take, one_device=True, tpu=tpu)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
-
-
-def of_blocks(
-    form: Callable[..., Any],
-    kernel: Callable[..., Any],
-    g: Any,
-    old: Any,
-    rest: Any,
-    take: Any,
-    places: Sequence[int | None],
-) -> Callable[..., Any] | None:
-    """The kernel of a leaf with slots in blocks, in a form that a platform has."""
-    if not any(map(is_encoded, jax.tree.leaves(old, is_leaf=is_encoded))):
-        return None
-
-    def whole(g, old, rest, take):
-        return select(take, kernel(g, old, rest), old)
-
-    inputs, treedef = jax.tree.flatten((g, old, rest, take))
-    call = form(whole, list(map(jnp.asarray, inputs)), treedef, places)
-    return call and (lambda leaves, take: call(*jax.tree.leaves((leaves, take))))
 
 
 @jax.custom_jvp

@@ -191,7 +191,14 @@ class Code(NamedTuple):
 
 
 def _powers(largest: int, signed: bool, doublings: int, first: int) -> Code:
-    """Codes for squares of k / n with a sign, or for fourth powers without zero."""
+    """Codes for powers of (k + first) / end: with a sign and zero, or without them.
+
+    Args:
+      largest: The largest k.
+      signed: Whether there are numbers below zero, and zero.
+      doublings: How often a number is squared.
+      first: What is added to k, and to the largest k for the end.
+    """
     end = np.float32(largest + first)
 
     def value(code):

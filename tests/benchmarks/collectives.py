@@ -10,9 +10,7 @@ from __future__ import annotations
 import collections
 import json
 import math
-import os
 import re
-import subprocess
 import sys
 from typing import Any
 
@@ -126,16 +124,7 @@ def measure(compiler: str) -> dict[str, Any]:
 
 def measured(compiler: str) -> dict[str, Any]:
     """The same, in a process with the environment that the compiler needs."""
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.collectives", compiler],
-        env={**os.environ, **traffic.COMPILERS[compiler].environment},
-        cwd=traffic.ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if run.returncode:
-        raise RuntimeError(f"compiling for {compiler} failed:\n{run.stderr[-3000:]}")
-    return json.loads(run.stdout.splitlines()[-1])
+    return traffic.answer(compiler, "collectives", compiler)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,7 @@ from tests.benchmarks.low_precision import PAGE, RECIPES, Recipe
 from tests.benchmarks.recipes import TREES, filled
 from tests.benchmarks.report import table
 from tests.benchmarks.steps import interleaved, timed
-from tests.tools.pages import ROOT, write
+from tests.tools.pages import write
 
 
 KEPT = Path(__file__).with_suffix(".json")
@@ -69,14 +66,7 @@ def facts(recipe: Recipe, name: str) -> dict[str, float]:
 
 def measured(name: str) -> dict[str, Any]:
     """The facts of each recipe from a compiler, in a process of its own."""
-    command = [sys.executable, "-m", "tests.benchmarks.memory", "--one", name]
-    environment = {**os.environ, **traffic.COMPILERS[name].environment}
-    run = subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True
-    )
-    if run.returncode:
-        raise RuntimeError(f"compiling for {name} failed:\n{run.stderr[-3000:]}")
-    return json.loads(run.stdout.splitlines()[-1])
+    return traffic.answer(name, "memory", "--one", name)
 
 
 def times() -> dict[str, float]:

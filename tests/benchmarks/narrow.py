@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -84,16 +81,7 @@ def measure(name: str, side: int = 8192) -> dict[str, Any]:
 
 def measured(name: str) -> dict[str, Any]:
     """The same in a process with the environment of the compiler."""
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.narrow", "--one", name],
-        env={**os.environ, **traffic.COMPILERS[name].environment},
-        cwd=traffic.ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if run.returncode:
-        raise RuntimeError(f"compiling for {name} failed:\n{run.stderr[-3000:]}")
-    return json.loads(run.stdout.splitlines()[-1])
+    return traffic.answer(name, "narrow", "--one", name)
 
 
 def main() -> None:

@@ -194,21 +194,17 @@ def installed(name: str) -> bool:
     return importlib.util.find_spec(COMPILERS[name].module) is not None
 
 
-def measured(name: str, libraries: str = "jopt,optax") -> dict[str, Any]:
-    """The facts of each recipe from a compiler, in a process of its own.
+def answer(name: str, module: str, *arguments: str) -> Any:
+    """What a module prints last, as JSON, in a process with a compiler's environment.
 
     Args:
       name: The compiler's.
-      libraries: ``"jopt"``, or with optax; or ``"formats"`` of jopt.
-
-    Returns:
-      By recipe and library; of jopt the fused step.
+      module: The module, in this folder.
+      *arguments: Its arguments.
     """
-    command = [sys.executable, "-m", "tests.benchmarks.traffic", "--one", name]
-    environment = {**os.environ, **COMPILERS[name].environment}
     run = subprocess.run(
-        [*command, "--libraries", libraries],
-        env=environment,
+        [sys.executable, "-m", f"tests.benchmarks.{module}", *arguments],
+        env={**os.environ, **COMPILERS[name].environment},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -216,6 +212,19 @@ def measured(name: str, libraries: str = "jopt,optax") -> dict[str, Any]:
     if run.returncode:
         raise RuntimeError(f"compiling for {name} failed:\n{run.stderr[-3000:]}")
     return json.loads(run.stdout.splitlines()[-1])
+
+
+def measured(name: str, libraries: str = "jopt,optax") -> dict[str, Any]:
+    """The facts of each recipe from a compiler.
+
+    Args:
+      name: The compiler's.
+      libraries: ``"jopt"``, or with optax; or ``"formats"``.
+
+    Returns:
+      By recipe and library; of jopt the fused step.
+    """
+    return answer(name, "traffic", "--one", name, "--libraries", libraries)
 
 
 def measure(name: str, libraries: str) -> dict[str, Any]:
