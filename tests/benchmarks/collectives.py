@@ -45,14 +45,21 @@ def counts(text: str) -> dict[str, int]:
     """How many exchanges of large arrays a compiled module has, by kind.
 
     XLA for the TPU writes a reduce-scatter as an all-reduce that is fused with the
-    selection of a part.
+    selection of a part. It takes an exchange in steps, each fused with a product that
+    runs in the meantime; all steps have the channel of the exchange.
     """
     found: collections.Counter[str] = collections.Counter()
+    channels = set[str]()
     computations = re.compile(r"^(?:ENTRY )?(%[\w.-]+) [^\n]*\{\n(.*?)^\}", re.M | re.S)
-    exchange = re.compile(rf"= (\(.*?\)|\S+) ({'|'.join(KINDS)})(?:-start)?\(")
+    exchange = re.compile(
+        rf"= (\(.*?\)|\S+) ({'|'.join(KINDS)})(?:-start)?\((?:.*?channel_id=(\d+))?"
+    )
     # The computation of a fusion has its name.
     for name, body in computations.findall(text):
-        for shape, kind in exchange.findall(body):
+        for shape, kind, channel in exchange.findall(body):
+            if channel in channels:
+                continue
+            channels |= {channel} - {""}
             sizes = [
                 math.prod(map(int, dims.split(",")))
                 for dims in re.findall(r"\w+\[([\d,]+)\]", shape)

@@ -33,6 +33,7 @@ def test_gradients_are_scattered_and_never_summed_on_all_devices(
     assert replicated["all-reduce"] > 0
     assert "all-reduce" not in found
     assert found["reduce-scatter"] > 0
+    assert found["all-gather"] == collectives.LAYERS  # of the updates
     assert found["params"] == ["P()"]
     # Two moments, of which seven eighths are elsewhere.
     saved = replicated["arguments"] - found["arguments"]
@@ -60,14 +61,22 @@ MODULE = """HloModule step
   ROOT %s = f32[128,1024]{1,0} dynamic-slice(%a, %i, %z)
 }
 
+%step.1 (p: f32[128,1024]) -> f32[1024,1024] {
+  ROOT %g = f32[1024,1024]{1,0} all-gather(%p), channel_id=7, dimensions={0}
+}
+
+%step.2 (p: f32[128,1024]) -> f32[1024,1024] {
+  ROOT %g = f32[1024,1024]{1,0} all-gather(%p), channel_id=7, dimensions={0}
+}
+
 ENTRY %main (p: f32[1024,1024], b: f32[]) -> f32[1024,1024] {
   %n = f32[] all-reduce(%b), to_apply=%add
   %f = f32[128,1024]{1,0} fusion(%p), calls=%fused_reduce-scatter
-  %g = (f32[128,1024], f32[1024,1024]) all-gather-start(%f), dimensions={0}
+  %g = (f32[128,1024], f32[1024,1024]) all-gather-start(%f), channel_id=8
   ROOT %d = f32[1024,1024]{1,0} all-gather-done(%g)
 }
 """
 
 
-def test_large_exchanges_are_counted_by_kind() -> None:
-    assert collectives.counts(MODULE) == {"reduce-scatter": 1, "all-gather": 1}
+def test_large_exchanges_are_counted_by_kind_and_their_steps_once() -> None:
+    assert collectives.counts(MODULE) == {"reduce-scatter": 1, "all-gather": 2}
