@@ -12,11 +12,12 @@ import jax
 from jopt.core.changing_numbers import NO_STATE
 from jopt.core.factory import transformation
 from jopt.core.fused import fused_update
-from jopt.core.kernels import run, select_trees
+from jopt.core.kernels import Landing, run, select_trees
 from jopt.core.leafwise import Leafwise
 from jopt.core.order import check_order, stepped, with_steps
 from jopt.core.transformation import (
     FUSED,
+    LANDING,
     UPDATE,
     GradientTransformation,
     OptState,
@@ -134,7 +135,9 @@ class Chain(GradientTransformation):
             states = {name: tx.init(params) for name, tx in children.items()}
             return {n: s for n, s in states.items() if not _is_stateless(s)}
 
-        def update(updates, state, params=None, *, take=None, adds=False, **extra):
+        def update(
+            updates, state, params=None, *, take=None, adds=False, landing=None, **extra
+        ):
             arguments = given(updates, params, extra)
             new, made_step = {}, None
             for names in groups:
@@ -144,7 +147,8 @@ class Chain(GradientTransformation):
                     tx.needs.check(tx.name, tx.needs.chosen(arguments))
                 old = (updates, before)
                 last = adds and names is groups[-1]
-                updates, after = _run(group, updates, before, arguments, take, last)
+                options = (take, last, landing)
+                updates, after = _run(group, updates, before, arguments, *options)
                 if names[0] in in_steps and made_step is not None:
                     updates, after = select_trees(made_step, (updates, after), old)
                 if in_steps:
@@ -154,6 +158,9 @@ class Chain(GradientTransformation):
                 new |= zip(names, after, strict=True)
             return updates, {name: new[name] for name in state}
 
+        fused = FUSED if groups and not in_steps else frozenset[str]()
+        if fused and len(groups) == 1 and isinstance(children[groups[0][0]], Leafwise):
+            fused |= {LANDING}
         keeps_updates = all(tx.place.keeps_updates for tx in children.values())
         self = super().__new__(
             cls,
@@ -161,7 +168,7 @@ class Chain(GradientTransformation):
             update,
             children=children,
             place=Place(keeps_updates=keeps_updates),
-            fused=FUSED if groups and not in_steps else frozenset(),
+            fused=fused,
             recipe=recipe,
         )
         self.members, self.any_order = members, any_order
@@ -189,11 +196,12 @@ def _run(
     arguments: dict[str, Any],
     take: jax.Array | None,
     adds: bool,
+    landing: Landing | None,
 ) -> tuple[Updates | Params, list[OptState]]:
     extra = {name: x for name, x in arguments.items() if name != "params"}
     params = arguments.get("params")
     if isinstance(group[0], Leafwise):
-        return run(group, updates, states, params, extra, take, adds)
+        return run(group, updates, states, params, extra, take, adds, landing)
     (tx,) = group
     extra = tx.needs.chosen(extra)
     updates, state = fused_update(

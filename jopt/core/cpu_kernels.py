@@ -26,9 +26,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding
 
-from jopt.core import row_loops, tpu_kernels
+from jopt.core import row_loops, tpu_kernels, tpu_shards
 from jopt.core.row_kernels import ELEMENTWISE
+from jopt.core.row_loops import Output
 from jopt.native import switch
 from jopt.storage.formats import is_encoded
 from jopt.tree.like import zeros_beside
@@ -43,7 +45,14 @@ _INLINED = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call"}
 
 
 def in_place(
-    kernel: Callable[..., tuple[Any, Any]], g: Any, old: Any, rest: Any, take: Any
+    kernel: Callable[..., tuple[Any, Any]],
+    g: Any,
+    old: Any,
+    rest: Any,
+    take: Any,
+    *,
+    in_rows: bool = False,
+    sharding: NamedSharding | None = None,
 ) -> tuple[Any, Any]:
     """Return ``kernel(g, old, rest)``; on one CPU, computed in place.
 
@@ -54,6 +63,9 @@ def in_place(
       rest: What else the kernel takes.
       take: One bool: if it is false, the old arrays are returned, and a zero update.
         None means true.
+      in_rows: Whether several outputs need the same, so that it is computed for some
+        rows at a time. It is for slots in blocks in any case.
+      sharding: How the leaf is split over devices, if it is known.
     """
     if g.size < LEAST_SIZE:
         return select(take, kernel(g, old, rest), old)
@@ -66,6 +78,7 @@ def in_place(
     # What each output replaces, as the number of an input; the gradient is the first.
     update = [None] if old[0] is None else []
     places = [*update, *range(1, len(jax.tree.leaves(old)) + 1)]
+    outputs = [Output(i, x.dtype) for i, x in zip(places, jaxpr.out_avals, strict=True)]
 
     def usual(leaves, take):
         from jax.extend.core import jaxpr_as_fun
@@ -101,26 +114,34 @@ def in_place(
         return select(take, kernel(g, old, rest), old)
 
     def in_form(form, otherwise):
-        """The kernel in the form that a platform has for slots in blocks."""
+        """The kernel in the form that a platform has for some rows at a time."""
 
         def run(leaves, take):
             inputs, structure = jax.tree.flatten((*treedef.unflatten(leaves), take))
-            call = form(selected, inputs, structure, places)
+            call = form(selected, inputs, structure, outputs)
             return otherwise(leaves, take) if call is None else call(*inputs)
 
         return run
 
-    in_blocks = any(map(is_encoded, jax.tree.leaves(old, is_leaf=is_encoded)))
+    in_rows |= any(map(is_encoded, jax.tree.leaves(old, is_leaf=is_encoded)))
 
     def cpu(leaves, take):
         if loop is not None:
             return loop(*jax.tree.leaves((leaves, take)))
-        run = in_form(row_loops.form, in_order) if in_blocks else in_order
+        run = in_form(row_loops.form, in_order) if in_rows else in_order
         return run(leaves, take)
 
-    tpu = in_form(tpu_kernels.form, elsewhere) if in_blocks else None
-    outputs = per_platform(elsewhere, cpu, leaves, take, one_device=True, tpu=tpu)
-    return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+    def of_parts(kernel, inputs, treedef, outputs):
+        return tpu_shards.form(kernel, inputs, treedef, outputs, sharding)
+
+    tpu, tpus = (
+        in_form(form, elsewhere) if in_rows else None
+        for form in (tpu_kernels.form, of_parts)
+    )
+    new = per_platform(
+        elsewhere, cpu, leaves, take, one_device=True, tpu=tpu, tpus=tpus
+    )
+    return jax.tree.unflatten(jax.tree.structure(shapes), new)
 
 
 @jax.custom_jvp

@@ -15,14 +15,15 @@ import contextlib
 import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from jopt import tree
-from jopt.core import cpu_kernels, row_kernels, tree_checks
+from jopt.core import cpu_kernels, row_kernels, tpu_shards, tree_checks
 from jopt.core.apply import add
 from jopt.core.changing_numbers import NO_STATE, is_traceable, scheduled
 from jopt.core.declaration import KernelKey, Member, rounds_at_random
@@ -30,6 +31,8 @@ from jopt.core.leaves_alike import kind, together
 from jopt.core.slots import Chance
 from jopt.core.transformation import UPDATE, OptState, Params, Updates
 from jopt.native import switch
+from jopt.storage.compensation import is_narrow, landed, widened, with_error
+from jopt.storage.rounding import random_bits
 from jopt.tree import scalar
 from jopt.tree.row_sparse import is_rows
 
@@ -37,6 +40,30 @@ from jopt.tree.row_sparse import is_rows
 # What a kernel that rounds at random is given beside the scalars of its rules. No
 # argument of a rule has such a name.
 STEP, STREAM = "step of rounding", "stream of rounding"
+# Slots that are rounded at random in the same step have streams from 0 on.
+LANDINGS = 2**31
+
+
+class Landing(NamedTuple):
+    """How the updates of narrow parameters end, in the kernel that computes them.
+
+    Attributes:
+      errors: What each parameter lacks, in the order of the leaves of the updates;
+        None where nothing is kept.
+      count: The number of the step, if the sums are rounded at random.
+      wide: Returns the parameters in float32, for what sees all of them.
+    """
+
+    errors: list[Any]
+    count: jax.Array | None
+    wide: Callable[[], Params]
+
+
+class Narrow(NamedTuple):
+    """A narrow parameter with its error, as one parameter of a kernel."""
+
+    array: Any
+    error: Any
 
 
 def run(
@@ -47,7 +74,8 @@ def run(
     extra: Mapping[str, Any],
     take: jax.Array | None = None,
     adds: bool = False,
-) -> tuple[Updates | Params, list[OptState]]:
+    landing: Landing | None = None,
+) -> tuple[Any, list[OptState]]:
     """One step of neighbouring leafwise transformations.
 
     Only the first member may look at the tree of updates: the updates that the others
@@ -62,6 +90,8 @@ def run(
       extra: Further arguments of ``update``.
       take: One bool: if it is false, the updates are zero and the states stay.
       adds: Whether to return the new parameters instead of the updates.
+      landing: For narrow parameters, which the members see in float32. Then the errors
+        are returned too, as a pair with the updates or parameters.
     """
     fields = [_fields(m, state) for m, state in zip(members, states, strict=True)]
     leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
@@ -71,7 +101,9 @@ def run(
     if not any_dtype:
         tree_checks.leaves(leaves, updates, "updates", real_only)
     aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)
-    at = [None] * len(leaves) if params is None else aligned(params, "params")
+    at: list[Any] = (
+        [None] * len(leaves) if params is None else aligned(params, "params")
+    )
     leaf_shapes = [None if g is None else np.shape(g) for g in leaves]
 
     def loaded(name, slot, kept):
@@ -84,10 +116,18 @@ def run(
         [loaded(n, slot, values[n]) for n, slot in m.declaration.slots.items()]
         for m, values in zip(members, fields, strict=True)
     ]
+    inputs = frozenset[str]().union(*(m.declaration.inputs for m in members))
+    errors: list[Any] = []
+    wide, wide_at = leaves, at
+    if landing is not None:
+        errors, wide = list(landing.errors), [widened(g) for g in leaves]
+        if "params" in inputs or any(m.declaration.mask is not None for m in members):
+            params = landing.wide()
+            wide_at = treedef.flatten_up_to(params)
     # A mask is about the parameters. Without them, the updates have the same paths.
     masked = [
         p if p is not None and g is not None else g
-        for p, g in zip(at, leaves, strict=True)
+        for p, g in zip(wide_at, leaves, strict=True)
     ]
     multiples = [
         [1.0] * len(leaves)
@@ -105,9 +145,8 @@ def run(
         values | (m.changing.arrays if m.changing else {}) | _scheduled_here(m, values)
         for m, values in zip(members, old_fields, strict=True)
     ]
-    inputs = frozenset[str]().union(*(m.declaration.inputs for m in members))
     tree_checks.extra_arguments({n: x for n, x in extra.items() if n in inputs})
-    trees = {"updates": treedef.unflatten(leaves), "params": params, **extra}
+    trees = {"updates": treedef.unflatten(wide), "params": params, **extra}
     trees = {name: x for name, x in trees.items() if name in inputs}
     slot_trees = [
         {n: values[n] for n in m.declaration.inputs & m.declaration.slots.keys()}
@@ -119,9 +158,13 @@ def run(
 
     rounds = [rounds_at_random(m.declaration) for m in members]
     streams = _streams(treedef) if any(rounds) else ()
+    of_ending = {}
+    if landing is not None and landing.count is not None:
+        of_ending = {STEP: landing.count}
     for j, rounded in enumerate(rounds):
         if rounded:
             scalars[j] = {**scalars[j], STEP: old_fields[j]["count"]}
+    shardings = tpu_shards.shardings_of(treedef)
     kernels: dict[Any, Callable[..., Any]] = {}
     alike: dict[Any, list[int]] = collections.defaultdict(list)
     for i, g in enumerate(leaves):
@@ -129,7 +172,10 @@ def run(
         if g is None:
             leaves[i] = at[i] if adds else None
             continue
-        if not on:
+        lands = landing is not None and is_narrow(at[i])
+        if lands:
+            at[i] = Narrow(at[i], errors[i])
+        if not on and not lands:
             leaves[i] = _untouched(g, at[i], take, adds)
             continue
         if any_dtype and hasattr(g, "dtype") and not tree_checks.can_move(g):
@@ -147,14 +193,14 @@ def run(
                 if lacks and slot.shapes(np.shape(g)) is not None:
                     tree_checks.no_slot(updates, i)
         of_one = tuple(multiples[j][i] == 1 for j in on)
-        alike[on, of_one, kind(g, at[i], leaf_slots)].append(i)
+        alike[on, shardings[i], of_one, kind(g, at[i], leaf_slots)].append(i)
 
-    for (on, *_), same in alike.items():
-        numbers = [scalars[j] for j in on]
-        which = on, is_rows(leaves[same[0]])
+    for (on, sharding, *_), same in alike.items():
+        numbers = [*(scalars[j] for j in on), of_ending]
+        which = on, sharding, is_rows(leaves[same[0]])
         if which not in kernels:
-            kernel_keys = tuple(keys[j] for j in on)
-            kernels[which] = _kernel(kernel_keys, which[1], adds, switch.enabled())
+            options = which[-1], adds, switch.enabled(), sharding
+            kernels[which] = _kernel(tuple(keys[j] for j in on), *options)
         for some in together(same):
             inputs = [
                 (leaves[i], at[i], [[slot[i] for slot in slots[j]] for j in on])
@@ -162,9 +208,12 @@ def run(
             ]
             factors = [
                 [
-                    _factor(multiples[j][i])
-                    | ({STREAM: streams[i]} if rounds[j] else {})
-                    for j in on
+                    *(
+                        _factor(multiples[j][i])
+                        | ({STREAM: streams[i]} if rounds[j] else {})
+                        for j in on
+                    ),
+                    {STREAM: np.uint32(LANDINGS + i)} if of_ending else {},
                 ]
                 for i in some
             ]
@@ -176,6 +225,8 @@ def run(
                 raise
             for i, (result, leaf_slots) in zip(some, results, strict=True):
                 leaves[i] = result
+                if isinstance(at[i], Narrow):
+                    errors[i], leaf_slots = leaf_slots
                 for j, values in zip(on, leaf_slots, strict=True):
                     for slot, x in zip(slots[j], values, strict=True):
                         slot[i] = x
@@ -194,7 +245,8 @@ def run(
         )
         for m, values, member_slots in zip(members, new_fields, slots, strict=True)
     ]
-    return treedef.unflatten(leaves), new_states
+    new = treedef.unflatten(leaves)
+    return (new if landing is None else (new, errors)), new_states
 
 
 @jax.jit
@@ -308,34 +360,69 @@ def _mixing_real_and_complex(u: jax.Array) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _kernel(
-    keys: tuple[KernelKey, ...], row_sparse: bool, adds: bool, native: bool
+    keys: tuple[KernelKey, ...],
+    row_sparse: bool,
+    adds: bool,
+    native: bool,
+    sharding: NamedSharding | None,
 ) -> Callable[..., Any]:
     """The rules with these keys, one after the other, for one leaf.
 
     ``kernel(g, p, slots, scalars, take)`` returns the update, or the new parameter if
-    it ``adds``, and the new slots. If ``take`` is false, nothing changes. Whether it is
-    ``native`` is read where it is traced; here it keeps the two kinds apart.
+    it ``adds``, and the new slots; of a `Narrow` parameter a pair of the new error and
+    the new slots. The last of ``scalars`` are those of its rounding. If ``take`` is
+    false, nothing changes. Whether it is ``native`` is read where it is traced; here it
+    keeps the two kinds apart. The ``sharding`` is that of the leaf, if it is known.
     """
     rules = _rules(keys)
     if row_sparse:
         rules = row_kernels.kernel(rules, keys, _rules)
 
     def kernel(g, p, slots, scalars, take=None):
+        lands = isinstance(p, Narrow)
+        if lands:
+            p, error = p
+            slots = error, slots
+
         def outputs(g, old, rest):
-            p = rest[0] if old[0] is None else old[0]
-            u, new_slots = rules(g, p, old[1], rest[1])
-            return add(p, u) if adds else u, new_slots
+            (first, kept), (second, (*numbers, ending)) = old, rest
+            p = second if first is None else first
+            if lands:
+                u, kept = _landed(rules, g, p, kept, numbers, ending)
+            else:
+                u, kept = rules(g, p, kept, numbers)
+            return add(p, u) if adds else u, kept
 
         old, rest = (
             ((p, slots), (None, scalars)) if adds else ((None, slots), (p, scalars))
         )
         if row_sparse:
             return cpu_kernels.select(take, outputs(g, old, rest), old)
-        return cpu_kernels.in_place(outputs, g, old, rest, take)
+        in_rows = lands and slots[0] is not None
+        return cpu_kernels.in_place(
+            outputs, g, old, rest, take, in_rows=in_rows, sharding=sharding
+        )
 
     # Profilers and compiled programs show this name.
     kernel.__name__ = rules.__name__
     return jax.jit(kernel)
+
+
+def _landed(
+    rules: Callable[..., Any],
+    g: Any,
+    p: Any,
+    kept: tuple[Any, Any],
+    numbers: list[Any],
+    ending: Mapping[str, Any],
+) -> tuple[jax.Array, tuple[Any, Any]]:
+    """The update that leads to a narrow parameter; its error and slots there."""
+    error, slots = kept
+    wide = with_error(p, error)
+    u, new_slots = rules(widened(g), wide, slots, numbers)
+    bits = random_bits(p, ending[STEP], ending[STREAM]) if ending else None
+    u, left = landed(u, p, error, wide, bits)
+    return u, (left, new_slots)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -388,7 +475,7 @@ def _rules(keys: tuple[KernelKey, ...]) -> Callable[..., Any]:
             )
         return u.astype(jnp.asarray(g).dtype), new_slots
 
-    rules.__name__ = "__".join(key.name for key in keys)
+    rules.__name__ = "__".join(key.name for key in keys) or "landing"
     return rules
 
 

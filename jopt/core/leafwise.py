@@ -26,6 +26,7 @@ from jopt.core.slots import Slot, copied, full, zeros
 from jopt.core.transformation import (
     ANYWHERE,
     FUSED,
+    LANDING,
     GradientTransformation,
     Needs,
     OptState,
@@ -70,9 +71,11 @@ class Leafwise(GradientTransformation):
         def init(params):
             return self._init(params)
 
-        def update(updates, state, params=None, *, take=None, adds=False, **extra):
-            members, states = (self,), (state,)
-            result, (state,) = run(members, updates, states, params, extra, take, adds)
+        def update(
+            updates, state, params=None, *, take=None, adds=False, landing=None, **extra
+        ):
+            arguments = updates, (state,), params, extra, take, adds, landing
+            result, (state,) = run((self,), *arguments)
             return result, state
 
         def readout(state, params):
@@ -99,7 +102,7 @@ class Leafwise(GradientTransformation):
             place=declaration.place,
             treatment=declaration.treatment,
             fixed_name=kernel_key.name,
-            fused=FUSED,
+            fused=FUSED | {LANDING},
             recipe=recipe,
         )
         if self.state_class is not None:

@@ -1,36 +1,43 @@
-"""Kernels on one CPU for slots in blocks: some rows at a time.
+"""Kernels on one CPU for slots in blocks and bfloat16 parameters: some rows at a time.
 
 XLA for the CPU makes a loop for each array that it computes, and writes to memory what
-several of them need: the codes of a slot need the new value, its scale, and bits. For
-all of a leaf that is four times the memory that the codes save, and it leaves the cache
-between the loops. In some rows at a time it stays there. The numbers are the same but
-for the last bits.
+several of them need: the codes of a slot need the new value, its scale, and bits; a
+bfloat16 parameter and its error need each other. For all of a leaf that is four times
+the memory that the codes save, and it leaves the cache between the loops. In some rows
+at a time it stays there. The numbers are the same but for the last bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jopt.core.row_kernels import ELEMENTWISE
-from jopt.storage.blocks import on_tile
+from jopt.storage.blocks import Tile, on_tile
 from jopt.storage.formats import Encoded, is_encoded
 
 
 # The elements of some rows. What is computed of them stays in the cache of a core.
-_ELEMENTS = 2**15
+_ELEMENTS = 2**16
 _KNOWN = ELEMENTWISE | {"broadcast_in_dim", "copy"}
+
+
+class Output(NamedTuple):
+    """What a kernel returns for an array of the leaf."""
+
+    place: int | None  # what it replaces, as the number of an input; None: an update
+    dtype: Any
 
 
 def form(
     kernel: Callable[..., Any],
     inputs: Sequence[Any],
     treedef: Any,
-    places: Sequence[int | None],
+    outputs: Sequence[Output],
 ) -> Callable[..., list[jax.Array]] | None:
     """The kernel of a leaf as a loop over its rows, if it can be.
 
@@ -39,7 +46,7 @@ def form(
         and the new slots.
       inputs: The leaves of its arguments.
       treedef: Their structure.
-      places: What each output replaces, as the number of an input.
+      outputs: What it returns.
 
     Returns:
       A function of the inputs that returns the leaves of the results, or None.
@@ -52,7 +59,7 @@ def form(
         return None
 
     def call(*leaves):
-        return _looped(kernel, leaves, treedef, places)
+        return _looped(kernel, leaves, treedef, outputs)
 
     return call
 
@@ -61,44 +68,61 @@ def _looped(
     kernel: Callable[..., Any],
     leaves: Sequence[jax.Array],
     treedef: Any,
-    places: Sequence[int | None],
+    outputs: Sequence[Output],
 ) -> list[jax.Array]:
-    # An output without a place is the update, and like the gradient.
-    likes = [leaves[i or 0] for i in places]
+    places = [output.place for output in outputs]
+    shapes = [leaves[i or 0].shape for i in places]
     leaves = [x.reshape(-1, x.shape[-1]) if x.ndim else x for x in leaves]
     height, width = leaves[0].shape
     some = min(height, max(1, _ELEMENTS // width))
 
-    def part(start, count, outputs):
-        """The outputs with those of some rows."""
-        values = list(leaves)
-        for i, x in zip(places, outputs, strict=True):
-            if i is not None:
-                values[i] = x
-        values = [
-            lax.dynamic_slice_in_dim(x, start, count) if x.ndim else x for x in values
-        ]
-        # Beyond 2**32 elements their numbers begin again, as those of the bits do.
-        before = jnp.asarray(start).astype(jnp.uint32) * jnp.uint32(width)
-        before = lax.bitcast_convert_type(before, jnp.int32)
-        with on_tile(before, in_pallas=False):
-            new = jax.tree.leaves(kernel(*treedef.unflatten(values)))
-        return [
-            lax.dynamic_update_slice_in_dim(x, y, start, 0)
-            for x, y in zip(outputs, new, strict=True)
-        ]
+    def start(k):
+        """The last rows may be among those before them, too."""
+        return jnp.minimum(k * some, height - some)
 
-    outputs = [jnp.zeros_like(leaves[0]) if i is None else leaves[i] for i in places]
-    outputs = lax.fori_loop(
-        0, height // some, lambda k, outputs: part(k * some, some, outputs), outputs
-    )
-    if rest := height % some:
-        outputs = part(height - rest, rest, outputs)
-    return [x.reshape(like.shape) for x, like in zip(outputs, likes, strict=True)]
+    read = {i: x for i, x in enumerate(leaves) if x.ndim and i not in places}
+
+    def rows(k, arrays):
+        return jax.tree.map(
+            lambda x: lax.dynamic_slice_in_dim(x, start(k), some), arrays
+        )
+
+    def part(k, carry):
+        results, old, others = carry
+        values = dict(enumerate(leaves)) | others | dict(zip(places, old, strict=True))
+        values = [values[i] for i in range(len(leaves))]
+        with on_tile(Tile(start(k))):
+            new = jax.tree.leaves(kernel(*treedef.unflatten(values)))
+        if height % some:
+            is_new = lax.broadcasted_iota(jnp.int32, (some, 1), 0) >= k * some - start(
+                k
+            )
+            new = [jnp.where(is_new, x, y) for x, y in zip(new, old, strict=True)]
+        results = [
+            lax.dynamic_update_slice_in_dim(x, y, start(k), 0)
+            for x, y in zip(results, new, strict=True)
+        ]
+        # What the next round needs is read here, and of the old arrays from those that
+        # this one writes: XLA would copy an array that one loop reads and another one
+        # writes. The barrier keeps it from converting whole arrays before the rounds.
+        in_round, _ = lax.optimization_barrier((read, k))
+        return results, rows(k + 1, results), rows(k + 1, in_round)
+
+    results = [
+        jnp.zeros_like(leaves[0], dtype) if i is None else leaves[i]
+        for i, dtype in outputs
+    ]
+    carry = results, rows(0, results), rows(0, read)
+    results, *_ = lax.fori_loop(0, -(-height // some), part, carry)
+    return [x.reshape(shape) for x, shape in zip(results, shapes, strict=True)]
 
 
 def by_element(
-    kernel: Callable[..., Any], arguments: Any, known: Collection[str]
+    kernel: Callable[..., Any],
+    arguments: Any,
+    known: Collection[str],
+    *,
+    in_pallas: bool = False,
 ) -> bool:
     """Whether the rules, without the codes, treat every element by itself.
 
@@ -106,19 +130,24 @@ def by_element(
       kernel: The kernel of a leaf.
       arguments: Its arguments, the gradient first.
       known: The primitives that it may be made of.
+      in_pallas: Whether it is for a Pallas kernel.
     """
 
-    def traced(rows):
+    def traced(rows, times):
         def like(x):
             if is_encoded(x):
                 return Encoded(like(x.codes.astype(jnp.float32)), None)
-            shape = (*rows, x.shape[-1]) if x.ndim else ()
-            return jax.ShapeDtypeStruct(shape, x.dtype)
+            if not x.ndim:
+                return jax.ShapeDtypeStruct((), x.dtype)
+            columns = x.shape[-1] * (1 if x.shape[-1] == 1 else times)
+            return jax.ShapeDtypeStruct((*rows, columns), x.dtype)
 
         plain = jax.tree.map(like, arguments, is_leaf=is_encoded)
-        return jax.make_jaxpr(kernel)(*plain)
+        with on_tile(Tile(in_pallas=in_pallas, is_trial=True)):
+            # A function of its own: JAX keeps what it has traced.
+            return jax.make_jaxpr(lambda *arguments: kernel(*arguments))(*plain)
 
-    jaxprs = [traced(rows) for rows in (arguments[0].shape[:-1], (2,))]
+    jaxprs = [traced(arguments[0].shape[:-1], 1), traced((2,), 2)]
     whole, some = ([*_equations(x.jaxpr)] for x in jaxprs)
     if not all(e.primitive.name in known for e in whole):
         return False
@@ -135,5 +164,5 @@ def _equations(jaxpr: Any) -> Any:
 
 
 def _shown(eqn: Any) -> tuple[str, ...]:
-    """An operation and its constants, which must not depend on the number of rows."""
+    """An operation and its constants, which must not depend on the shape."""
     return (eqn.primitive.name, *(str(v.val) for v in eqn.invars if hasattr(v, "val")))

@@ -140,6 +140,7 @@ class Place(NamedTuple):
 
 ANYWHERE = Place()
 FUSED = frozenset({"take", "adds"})
+LANDING = "landing"  # see `jopt.core.kernels.Landing`
 
 
 class FromElements(type):
@@ -187,8 +188,9 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
       treatment: What it does to a leaf, for `jopt.describe`; None if nobody says.
       fixed_name: Its name, whatever factory makes it.
       fused: What ``update`` itself can do in the pass that computes an array: skip a
-        step (``take``), add to the parameters (``adds``). It then has arguments of
-        these names; see ``jopt.core.fused.fused_update``.
+        step (``take``), add to the parameters (``adds``), round narrow parameters
+        (``landing``). It then has arguments of these names; see
+        ``jopt.core.fused.fused_update`` and ``jopt.core.kernels.run``.
       recipe: The call that makes it.
 
     >>> import jopt

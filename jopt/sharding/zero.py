@@ -20,6 +20,7 @@ from jax.core import Tracer
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from jopt import tree
+from jopt.core import tpu_shards
 from jopt.core.around import in_place_of
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
@@ -113,7 +114,9 @@ def zero1(
             trees = [name for name in extra if name == "params"]
         extra |= {name: found.placed(extra[name], found.parts) for name in trees}
         parts = found.placed(updates, found.parts)
-        new, state = inner.update(parts, state, **extra)
+        of_parts = jax.tree.map(found.sharding, found.parts, is_leaf=tree.is_leaf)
+        with tpu_shards.placed(of_parts):
+            new, state = inner.update(parts, state, **extra)
         state = found.placed(state, found.of_state)
         return found.placed(new, found.given), state
 

@@ -18,35 +18,42 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 
-class _Tile(NamedTuple):
-    """Where a computation that has some rows of a matrix takes place."""
+class Tile(NamedTuple):
+    """The part of an array with which a computation takes place.
 
-    start: Any = None  # the number of elements before them; None: it has all rows
+    Attributes:
+      start: The number of rows before it, if it is some rows of a matrix; with
+        ``strides``, that of the elements before the first one. Both are int32, and
+        begin again beyond 2**32 elements. None: all of the array is at hand.
+      strides: How far the next element of each axis is in the whole array.
+      in_pallas: Whether it is a Pallas kernel, which has no reshape.
+      is_trial: Whether nothing is computed: the operations are looked at, and those
+        that draw random bits are of no interest.
+    """
+
+    start: Any = None
+    strides: tuple[int, ...] | None = None
     in_pallas: bool = False
+    is_trial: bool = False
 
 
-_ALL_ROWS = _Tile()
-_TILE = contextvars.ContextVar("tile", default=_ALL_ROWS)
+_ALL = Tile()
+_TILE = contextvars.ContextVar("tile", default=_ALL)
 
 
 @contextlib.contextmanager
-def on_tile(start: Any, *, in_pallas: bool) -> Iterator[None]:
-    """Compute with some rows of a matrix.
-
-    Args:
-      start: The number of elements before them.
-      in_pallas: Whether it is a Pallas kernel, which has no reshape.
-    """
-    before = _TILE.set(_Tile(start, in_pallas))
+def on_tile(tile: Tile) -> Iterator[None]:
+    """Compute with a part of an array."""
+    before = _TILE.set(tile)
     try:
         yield
     finally:
         _TILE.reset(before)
 
 
-def tile_start() -> Any:
-    """The number of elements before the rows at hand; None if they are all rows."""
-    return _TILE.get().start
+def current_tile() -> Tile:
+    """The part of an array that is at hand."""
+    return _TILE.get()
 
 
 def block_count(length: int, size: int) -> int:

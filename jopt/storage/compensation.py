@@ -18,10 +18,44 @@ Zamirai et al., "Revisiting bfloat16 training", 2020 (Kahan); "FlashOptim", 2026
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
+
+from jopt.storage.blocks import current_tile
+from jopt.storage.rounding import stochastic_bfloat16
+from jopt.tree.row_sparse import is_rows
+
+
+NARROW = (jnp.bfloat16, jnp.float16)
+
+
+def is_narrow(x: Any) -> bool:
+    """Whether an array or shape has 16 bits.
+
+    >>> is_narrow(jnp.ones(1, jnp.bfloat16)), is_narrow(1.0)
+    (True, False)
+    """
+    return getattr(x, "dtype", None) in NARROW
+
+
+def widened(x: Any) -> Any:
+    """A leaf of 16 bits in float32; any other as it is.
+
+    >>> widened(jnp.ones(1, jnp.bfloat16))
+    Array([1.], dtype=float32)
+    """
+    if is_rows(x):
+        return x.with_rows(widened(x.rows))
+    if not is_narrow(x):
+        return x
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return x.update(dtype=jnp.dtype("float32"))
+    return x.astype(jnp.float32)
 
 
 def rounded(x: jax.Array, dtype: DTypeLike) -> jax.Array:
@@ -35,8 +69,19 @@ def rounded(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     >>> rounded(x, "bfloat16"), rounded(x, "float16")
     (Array(1., dtype=float32), Array(1.0009766, dtype=float32))
     """
+    if current_tile().in_pallas:
+        return _rounded_bits(x)
     info = jnp.finfo(dtype)
     return lax.reduce_precision(x, info.nexp, info.nmant)
+
+
+def _rounded_bits(x: jax.Array) -> jax.Array:
+    """The nearest bfloat16, by whole numbers: Pallas cannot reduce the precision."""
+    bits = lax.bitcast_convert_type(x, jnp.int32)
+    # Half of the lower part is added; if that is the middle, it carries to an even one.
+    odd = (bits >> 16) & 1
+    nearest = (bits + 0x7FFF + odd) & np.int32(-0x10000)
+    return jnp.where(x != x, x, lax.bitcast_convert_type(nearest, jnp.float32))
 
 
 def with_error(narrow: jax.Array, error: jax.Array | None) -> jax.Array:
@@ -86,6 +131,42 @@ def error_of(wide: jax.Array, narrow: jax.Array, dtype: DTypeLike) -> jax.Array:
     # An infinite parameter has no error.
     parts = jnp.where(jnp.isnan(parts), 0, jnp.clip(parts, info.min, info.max))
     return parts.astype(dtype)
+
+
+def landed(
+    u: jax.Array,
+    narrow: jax.Array,
+    error: jax.Array | None,
+    wide: jax.Array,
+    bits: jax.Array | None,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Return the update that leads to a narrow number, and what is lacking there.
+
+    Args:
+      u: What to add to the wide array.
+      narrow: The array now, of bfloat16 or float16.
+      error: What it lacks, or None.
+      wide: What both stand for, from `with_error`.
+      bits: Random bits, to round at random; None rounds to nearest.
+
+    >>> p = jnp.bfloat16(1.0)
+    >>> landed(jnp.float32(0.005), p, jnp.int8(0), jnp.float32(1), None)
+    (Array(0.0078125, dtype=float32), Array(-92, dtype=int8))
+    """
+    new, old = wide + u.astype(jnp.float32), narrow.astype(jnp.float32)
+    target = rounded(new, narrow.dtype)
+    if bits is not None:
+        target = stochastic_bfloat16(new, bits).astype(jnp.float32)
+    # A parameter in the middle of two numbers stays at its own if it does not move.
+    stays = new == wide
+    # -0.0 is the number that changes no other: 0.0 would make 0.0 of -0.0.
+    step = jnp.where(stays, -0.0, target - old)
+    if error is None:
+        return step, None
+    # The difference of a large and a tiny number is rounded, and may not lead to the
+    # target; so what is kept is counted from where it leads.
+    there = rounded(old + step, narrow.dtype).astype(narrow.dtype)
+    return step, jnp.where(stays, error, error_of(new, there, error.dtype))
 
 
 _INFINITY = 0x7F800000  # as bits: all bits of the exponent

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from jopt.storage.blocks import tile_start
+from jopt.storage.blocks import Tile, current_tile
 
 
 # Odd numbers far from each other, so that steps and streams start at distant places.
@@ -47,13 +48,14 @@ def random_bits(
     >>> bool((random_bits(x, 1) == random_bits(x, 2)).any())
     False
     """
+    tile = current_tile()
+    if tile.is_trial:
+        return jnp.zeros(x.shape, jnp.uint32)
     stream_start = jnp.asarray(stream).astype(jnp.uint32) * jnp.uint32(_OF_STREAMS)
     start = jnp.asarray(step).astype(jnp.uint32) * jnp.uint32(_OF_STEPS)
     start = _mixed(start + stream_start)
-    if (first := tile_start()) is not None:
-        row, column = (lax.broadcasted_iota(jnp.int32, x.shape, i) for i in (0, 1))
-        index = first + row * x.shape[1] + column
-        return _mixed(index.astype(jnp.uint32) + start)
+    if tile.start is not None:
+        return _mixed(_places(x.shape, tile).astype(jnp.uint32) + start)
     sharding = jax.typeof(x).sharding if _explicit(x) else None
     index, stride = jnp.zeros((), jnp.uint32), 1
     for axis in reversed(range(x.ndim)):
@@ -69,6 +71,26 @@ def random_bits(
         index = index + places * jnp.uint32(stride % 2**32)
         stride *= x.shape[axis]
     return _mixed(index + start)
+
+
+def _places(shape: tuple[int, ...], tile: Tile) -> jax.Array:
+    """The places of a part's elements in the whole array, as int32, which TPUs have."""
+    strides, index = tile.strides, tile.start
+    if strides is None:
+        strides, index = (shape[1], 1), index * wrapped(shape[1])
+    for axis, stride in enumerate(strides):
+        places = lax.broadcasted_iota(jnp.int32, shape, axis)
+        index = index + (places if stride == 1 else places * wrapped(stride))
+    return index
+
+
+def wrapped(number: int) -> np.int32:
+    """A whole number in 32 bits, beyond which it begins again.
+
+    >>> int(wrapped(2**32 - 1))
+    -1
+    """
+    return np.uint32(number % 2**32).astype(np.int32)
 
 
 def _explicit(x: jax.Array) -> bool:

@@ -15,6 +15,7 @@ def per_platform(
     *arrays: Any,
     one_device: bool = False,
     tpu: Callable[..., Any] | None = None,
+    tpus: Callable[..., Any] | None = None,
 ) -> Any:
     """Return ``default(*arrays)``, compiled as ``cpu(*arrays)`` for a CPU.
 
@@ -29,6 +30,7 @@ def per_platform(
       one_device: Whether ``cpu`` is only for programs that run on one device, on which
         no array is sharded.
       tpu: A function with the same results, for programs that run on one TPU.
+      tpus: Such a function for several, on which arrays may be sharded.
 
     Returns:
       A tree of arrays.
@@ -43,8 +45,8 @@ def per_platform(
         return lambda *leaves: jax.tree.leaves(function(*treedef.unflatten(leaves)))
 
     jaxpr, shapes = jax.make_jaxpr(default, return_shape=True)(*arrays)
-    of_tpu = None if tpu is None else flat(tpu)
-    outputs = _differentiable(jaxpr, flat(cpu), one_device, of_tpu)(*leaves)
+    of_tpus = tuple(None if f is None else flat(f) for f in (tpu, tpus))
+    outputs = _differentiable(jaxpr, flat(cpu), one_device, of_tpus)(*leaves)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
 
@@ -52,12 +54,12 @@ def _differentiable(
     jaxpr: Any,
     cpu: Callable[..., Any],
     one_device: bool,
-    tpu: Callable[..., Any] | None,
+    tpus: tuple[Callable[..., Any] | None, ...],
 ) -> Callable[..., Any]:
     @jax.custom_jvp
     def function(*leaves):
         return _primitive().bind(
-            *leaves, jaxpr=jaxpr, cpu=cpu, one_device=one_device, tpu=tpu
+            *leaves, jaxpr=jaxpr, cpu=cpu, one_device=one_device, tpus=tpus
         )
 
     def derivative(primals, tangents):
@@ -91,8 +93,6 @@ def _primitive() -> Any:
     default = mlir.lower_fun(lambda *leaves, jaxpr, **_: _evaluate(jaxpr)(*leaves))
     in_its_form = mlir.lower_fun(lambda *leaves, cpu, **_: cpu(*leaves))
 
-    in_form_of_tpu = mlir.lower_fun(lambda *leaves, tpu, **_: tpu(*leaves))
-
     def devices(context):
         return getattr(context.module_context.axis_context, "num_devices", None)
 
@@ -100,10 +100,12 @@ def _primitive() -> Any:
         lower = default if one_device and devices(context) != 1 else in_its_form
         return lower(context, *leaves, **params)
 
-    def on_tpu(context, *leaves, tpu, **params):
-        if tpu is None or devices(context) != 1:
-            return default(context, *leaves, **params)
-        return in_form_of_tpu(context, *leaves, tpu=tpu, **params)
+    def on_tpu(context, *leaves, tpus, **params):
+        count, (one, several) = devices(context), tpus
+        form = one if count == 1 else several if count else None
+        if form is None:
+            return default(context, *leaves, tpus=tpus, **params)
+        return mlir.lower_fun(form)(context, *leaves)
 
     batching.primitive_batchers[primitive] = batched
     mlir.register_lowering(primitive, default)

@@ -33,20 +33,25 @@ import numpy as np
 
 from jopt import tree
 from jopt.core import tree_checks
+from jopt.core.apply import apply_updates
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import eval_params, has_readout
 from jopt.core.factory import transformation
+from jopt.core.fused import select
+from jopt.core.kernels import LANDINGS, Landing
 from jopt.core.leaves_alike import kind, together
 from jopt.core.slots import filled
 from jopt.core.transformation import (
+    FUSED,
+    LANDING,
     GradientTransformation,
     Needs,
     OptState,
     Params,
     Place,
 )
-from jopt.storage.compensation import error_of, rounded, with_error
-from jopt.storage.rounding import random_bits, stochastic_bfloat16
+from jopt.storage.compensation import is_narrow, landed, widened, with_error
+from jopt.storage.rounding import random_bits
 from jopt.tree.row_sparse import is_rows
 from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
@@ -68,10 +73,7 @@ KEPT = {
     "ecc8": "int8",
     "ecc16": "int16",
 }
-NARROW = (jnp.bfloat16, jnp.float16)
 _with_error = jax.jit(with_error)  # traced once for leaves of one kind
-# Slots that are rounded at random in the same step have streams from 0 on.
-_STREAMS = 2**31
 
 
 @transformation
@@ -135,17 +137,19 @@ def bf16_params(
         count = jnp.zeros((), jnp.int32) if at_random else None
 
         def error(p):
-            if at_random or not _is_narrow(p):
+            if at_random or not is_narrow(p):
                 return None
             return filled(p, 0.0, jnp.dtype(dtype), ())
 
         return Bf16ParamsState(
-            inner.init(jax.tree.map(_widened, params)),
+            inner.init(jax.tree.map(widened, params)),
             count,
             jax.tree.map(error, params),
         )
 
-    def update(updates, state, params, **extra):
+    lands = LANDING in inner.fused
+
+    def update(updates, state, params, *, take=None, adds=False, **extra):
         leaves, treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
         aligned = functools.partial(tree_checks.aligned, updates, leaves, treedef)
         old = aligned(params, "params")
@@ -153,35 +157,55 @@ def bf16_params(
         narrow = [
             i
             for i, (g, p) in enumerate(zip(leaves, old, strict=True))
-            if g is not None and _is_narrow(p)
+            if g is not None and is_narrow(p)
         ]
-        wide, grads = list(old), list(leaves)
-        for some in _alike({i: (old[i], errors[i]) for i in narrow}):
-            pairs = [(old[i], errors[i]) for i in some]
-            for i, w in zip(some, _with_errors(pairs), strict=True):
-                wide[i], grads[i] = w, _widened(leaves[i])
-                if errors[i] is None and not at_random:
-                    tree_checks.no_slot(updates, i)
+        for i in narrow:
+            if errors[i] is None and not at_random:
+                tree_checks.no_slot(updates, i)
+
+        def widen():
+            wide = list(old)
+            for some in _alike({i: (old[i], errors[i]) for i in narrow}):
+                pairs = [(old[i], errors[i]) for i in some]
+                for i, w in zip(some, _with_errors(pairs), strict=True):
+                    wide[i] = w
+            return treedef.unflatten(wide)
+
+        def result(new, inner_state, errors):
+            count = tree.safe_increment(state.count) if at_random else None
+            errors = treedef.unflatten(errors)
+            return new, Bf16ParamsState(inner_state, count, errors)
+
+        if lands and not any(map(is_rows, leaves)):
+            # The kernels of inner round what they compute.
+            landing = Landing(errors, state.count, widen)
+            options = {"take": take, "adds": adds, "landing": landing}
+            (new, errors), inner_state = inner.call(
+                options, updates, state.inner_state, params, extra
+            )
+            new, after = result(new, inner_state, errors)
+            if take is not None and at_random:
+                after = after._replace(count=jnp.where(take, after.count, state.count))
+            return new, after
+
+        wide = widen()
         new, inner_state = inner.update(
-            treedef.unflatten(grads),
-            state.inner_state,
-            treedef.unflatten(wide),
-            **extra,
+            treedef.unflatten(map(widened, leaves)), state.inner_state, wide, **extra
         )
-        new = treedef.flatten_up_to(new)
-        rows = {i: (new[i], old[i], errors[i], wide[i]) for i in narrow}
+        new, of_wide = treedef.flatten_up_to(new), treedef.flatten_up_to(wide)
+        rows = {i: (new[i], old[i], errors[i], of_wide[i]) for i in narrow}
         for some in _alike(rows):
-            streams = [np.uint32(_STREAMS + i) for i in some] if at_random else None
-            landed = _landings([rows[i] for i in some], state.count, streams)
-            for i, (u, error) in zip(some, landed, strict=True):
+            streams = [np.uint32(LANDINGS + i) for i in some] if at_random else None
+            pairs = _landings([rows[i] for i in some], state.count, streams)
+            for i, (u, error) in zip(some, pairs, strict=True):
                 new[i], errors[i] = u, error
-        count = tree.safe_increment(state.count) if at_random else None
-        return treedef.unflatten(new), Bf16ParamsState(
-            inner_state, count, treedef.unflatten(errors)
-        )
+        new, after = result(treedef.unflatten(new), inner_state, errors)
+        if take is not None:
+            new, after = select(take, (new, after), (None, state))
+        return apply_updates(params, new) if adds else new, after
 
     def readout(state, params, name=None):
-        wide = jax.tree.map(_widened, _wide_tree(params, state.error))
+        wide = jax.tree.map(widened, _wide_tree(params, state.error))
         averages = eval_params(inner, state.inner_state, wide, name=name)
         return tree.cast_like(averages, params)
 
@@ -196,22 +220,8 @@ def bf16_params(
         state_class=Bf16ParamsState,
         readout=readout if has_readout(inner) else None,
         place=Place(lands=True),
+        fused=FUSED if lands else frozenset(),
     )
-
-
-def _is_narrow(x: Any) -> bool:
-    return getattr(x, "dtype", None) in NARROW
-
-
-def _widened(x: Any) -> Any:
-    """A leaf of 16 bits in float32; any other as it is."""
-    if is_rows(x):
-        return x.with_rows(_widened(x.rows))
-    if not _is_narrow(x):
-        return x
-    if isinstance(x, jax.ShapeDtypeStruct):
-        return x.update(dtype=jnp.dtype("float32"))
-    return x.astype(jnp.float32)
 
 
 def _check_bfloat16(params: Params) -> None:
@@ -253,31 +263,12 @@ def _landing(u: Any, p: Any, error: Any, wide: Any, seed: Any) -> tuple[Any, Any
     """The update that leads to a narrow parameter, and the error there."""
     bits = None if seed is None else random_bits(p, *seed)
     if not is_rows(u):
-        return _landed(u, p, error, wide, bits)
+        return landed(u, p, error, wide, bits)
     p, kept, wide, bits = (
         None if x is None else u.gathered(x) for x in (p, error, wide, bits)
     )
-    step, left = _landed(u.rows, p, kept, wide, bits)
+    step, left = landed(u.rows, p, kept, wide, bits)
     return u.with_rows(step), None if error is None else u.scattered(error, left)
-
-
-def _landed(
-    u: jax.Array, p: Any, error: Any, wide: Any, bits: Any
-) -> tuple[jax.Array, Any]:
-    new, old = wide + u.astype(jnp.float32), p.astype(jnp.float32)
-    target = rounded(new, p.dtype)
-    if bits is not None:
-        target = stochastic_bfloat16(new, bits).astype(jnp.float32)
-    # A parameter in the middle of two numbers stays at its own if it does not move.
-    stays = new == wide
-    # -0.0 is the number that changes no other: 0.0 would make 0.0 of -0.0.
-    step = jnp.where(stays, -0.0, target - old)
-    if error is None:
-        return step, None
-    # The difference of a large and a tiny number is rounded, and may not lead to the
-    # target; so what is kept is counted from where it leads.
-    landed = rounded(old + step, p.dtype).astype(p.dtype)
-    return step, jnp.where(stays, error, error_of(new, landed, error.dtype))
 
 
 @sees_arrays("params")
@@ -314,14 +305,14 @@ def wide_params(state: OptState, params: Params) -> Params:
         )
     for _, inside in found:
         params = _wide_tree(params, inside.error)
-    return jax.tree.map(_widened, params)
+    return jax.tree.map(widened, params)
 
 
 def _wide_tree(params: Params, errors: Any) -> Params:
     """The parameters with their errors, in float32 where they are narrow."""
 
     def wide(p, error):
-        if error is None or not _is_narrow(p):
+        if error is None or not is_narrow(p):
             return p
         return _with_error(p, error)
 
