@@ -22,7 +22,7 @@ from jopt.storage.formats import Encoded, is_encoded
 
 
 # The elements of some rows. What is computed of them stays in the cache of a core.
-_ELEMENTS = 2**16
+_ELEMENTS = 2**15
 _KNOWN = ELEMENTWISE | {"broadcast_in_dim", "copy"}
 
 

@@ -151,7 +151,7 @@ def landed(
 
     >>> p = jnp.bfloat16(1.0)
     >>> landed(jnp.float32(0.005), p, jnp.int8(0), jnp.float32(1), None)
-    (Array(0.0078125, dtype=float32), Array(-92, dtype=int8))
+    (Array(0.0078125, dtype=float32), Array(-91, dtype=int8))
     """
     new, old = wide + u.astype(jnp.float32), narrow.astype(jnp.float32)
     target = rounded(new, narrow.dtype)

@@ -110,6 +110,18 @@ def test_state_in_few_bytes_moves_few_bytes(compiler: str, name: str) -> None:
     assert facts.copied == 0
 
 
+# For ZeRO-1 also: whole gradient and parameter are read, and their parts written; the
+# updates of all are received, and added. An update on the chip costs nothing.
+OF_PARTS = {"FSDP": 16.06, "ZeRO-1": 12.06 + 2 * (4 * 4 + 4) + 4 * (4 + 12)}
+
+
+@pytest.mark.parametrize("name", OF_PARTS)
+def test_int8_on_four_tpus_moves_few_bytes(name: str) -> None:
+    facts = traffic.Facts(**measured_formats("v5e")[name]["jopt"])
+    assert facts.moved <= 1.05 * OF_PARTS[name]
+    assert facts.temporary <= (16.1 if name == "ZeRO-1" else 0.1)
+
+
 def test_bfloat16_at_random_is_in_place_on_a_cpu() -> None:
     tx = of_jopt(FORMATS["bfloat16_sr"])
     facts = traffic.facts(fused(tx), tx, 1024)

@@ -28,11 +28,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tests.benchmarks import report
 from tests.benchmarks.recipes import (
     FORMATS,
     RECIPES,
+    Recipe,
     equal_leaves,
     fused,
     lowered,
@@ -134,6 +138,41 @@ def facts(
     copied = max(0, donated - memory.alias_size_in_bytes)
     counts = (moved, perhaps, memory.temp_size_in_bytes, copied)
     return Facts(*(x / side**2 for x in counts))
+
+
+def facts_of_parts(recipe: Recipe, zero: bool) -> Facts:
+    """Compile a step for one matrix on four TPUs: facts per parameter of each.
+
+    Args:
+      recipe: What is compiled.
+      zero: Whether `zero1` splits the state; else parameters and state are split.
+    """
+    from jax.experimental import topologies
+
+    import jopt
+
+    devices = topologies.get_topology_desc("v5e:2x2", "tpu").devices
+    kind = AxisType.Auto if zero else AxisType.Explicit
+    mesh = Mesh(np.array(devices), ("data",), axis_types=(kind,))
+    place = NamedSharding(mesh, PartitionSpec(*([] if zero else ["data"])))
+    params = {"w": jax.ShapeDtypeStruct((SIDE, SIDE), jnp.float32, sharding=place)}
+    tx = of_jopt(recipe)
+    axis = "data" if zero else None
+    places = jopt.sharding.state_shardings(tx, params, mesh, zero_axis=axis)
+    state = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        jax.eval_shape(tx.init, params),
+        places,
+    )
+    step = fused(tx)
+    if zero:
+        step = pair(jopt, jopt.sharding.zero1(tx, mesh, "data"))
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params)
+        compiled = lowered.compile()
+    moved, perhaps = traffic(compiled.as_text())
+    counts = moved, perhaps, compiled.memory_analysis().temp_size_in_bytes, 0
+    return Facts(*(4 * x / SIDE**2 for x in counts))
 
 
 # Compilers. Each needs an environment from the start, and so a process.
@@ -241,6 +280,10 @@ def measure(name: str, libraries: str) -> dict[str, Any]:
 
             row["optax"] = facts(pair(optax, theirs), theirs, SIDE, sharding)
         found[title] = {library: x._asdict() for library, x in row.items()}
+    if libraries == "formats" and name == "v5e":
+        for title, zero in [("FSDP", False), ("ZeRO-1", True)]:
+            facts_of_int8 = facts_of_parts(FORMATS["int8"], zero)
+            found[title] = {"jopt": facts_of_int8._asdict()}
     return found
 
 

@@ -26,7 +26,7 @@ def moments(format):
     return jopt.adamw(1e-2, mu_dtype=format, nu_dtype=format)
 
 
-# 93 rows of 700 columns fit into a loop's part, so some are left over.
+# 46 rows of 700 columns fit into a loop's part, so some are left over.
 WIDE, STACK = (300, 700), (4, 9, 30, 130)
 RECIPES = [
     (moments("int8"), WIDE),
