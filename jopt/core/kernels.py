@@ -398,9 +398,9 @@ def _kernel(
         )
         if row_sparse:
             return cpu_kernels.select(take, outputs(g, old, rest), old)
-        in_rows = lands and slots[0] is not None
+        at_once = lands and slots[0] is not None
         return cpu_kernels.in_place(
-            outputs, g, old, rest, take, in_rows=in_rows, sharding=sharding
+            outputs, g, old, rest, take, at_once=at_once, sharding=sharding
         )
 
     # Profilers and compiled programs show this name.

@@ -1,10 +1,10 @@
-"""Kernels on one CPU for slots in blocks and bfloat16 parameters: some rows at a time.
+"""Kernels on one CPU for slots in blocks: some rows at a time.
 
 XLA for the CPU makes a loop for each array that it computes, and writes to memory what
-several of them need: the codes of a slot need the new value, its scale, and bits; a
-bfloat16 parameter and its error need each other. For all of a leaf that is four times
-the memory that the codes save, and it leaves the cache between the loops. In some rows
-at a time it stays there. The numbers are the same but for the last bits.
+several of them need: the codes of a slot need the new value, its scale, and bits. For
+all of a leaf that is four times the memory that the codes save, and it leaves the cache
+between the loops. In some rows at a time it stays there. The numbers are the same but
+for the last bits.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ RECIPES = [
     (jopt.skip_spikes(jopt.lion(1e-3, mu_dtype="int8")), STACK),
     (jopt.leafwise(by_norm, state=State, mu=jopt.zeros("int8")), WIDE),
     (jopt.bf16_params(moments("int8"), "ecc8"), WIDE),
-    (jopt.bf16_params(jopt.adamw(1e-2), "kahan"), STACK),
+    (jopt.bf16_params(moments("int4"), "kahan"), STACK),
 ]
 
 
