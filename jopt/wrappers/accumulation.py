@@ -171,13 +171,15 @@ def accumulate(
     def sums_of(leaves, state):
         """The sum of each leaf as it is kept."""
         arrays = slot.arrays(state.acc_grads, "acc_grads")
-        leaves.aligned(arrays, "the state's acc_grads")
-        return slot.values(state.acc_grads, leaves.treedef)
+        sums = leaves.aligned(arrays, "the state's acc_grads")
+        if slot.in_blocks:
+            return slot.values(state.acc_grads, leaves.treedef)
+        return sums
 
     def is_sum_of(updates, state):
-        """Whether the sums are read in the dtypes of the gradients, and kept in them.
+        """Whether the sums are read in the dtypes of the gradients, and kept so.
 
-        If not, updates are rounded before they are added. A format is no such dtype.
+        If not, updates are rounded before they are added. A format is read as float32.
         """
         leaves = Leaves(updates)
         sums = sums_of(leaves, state)
