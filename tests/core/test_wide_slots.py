@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jopt
 from jopt.storage.formats import is_encoded
+from tests.core.test_storage_formats import assert_equal
 
 
 rng = np.random.default_rng(0)
@@ -56,13 +57,6 @@ def run(tx, params=PARAMS, steps=STEPS, state=None):
     for g in steps:
         params, state = jopt.step(tx, g, state, params)
     return params, state
-
-
-def assert_equal(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        assert x.dtype == y.dtype
-        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
 def distance(one, other):
