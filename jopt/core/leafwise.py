@@ -101,6 +101,7 @@ class Leafwise(GradientTransformation):
             gain=declaration.gain,
             place=declaration.place,
             treatment=declaration.treatment,
+            slots=declaration.slots,
             fixed_name=kernel_key.name,
             fused=FUSED | {LANDING},
             recipe=recipe,
