@@ -31,7 +31,7 @@ from jopt.algorithms.hidden import for_hidden
 from jopt.algorithms.kronecker import Sides, Which, facing, rotated
 from jopt.algorithms.matrices import Axes
 from jopt.algorithms.matrixwise import FIRST, Method, PerSide, Row, matrixwise
-from jopt.algorithms.stacks import split, stacked
+from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core.chain import chain
 from jopt.core.factory import PlainDtype, transformation
 from jopt.core.leafwise import zeros
@@ -138,25 +138,33 @@ def _kl_shampoo(
     mesh_axis: str | None,
 ) -> list[Row]:
     del sides
-    n, x = len(rows), numbers
-    bases = stacked([row["bases"] for row in rows], mesh_axis)
-    eigenvalues = stacked([row["eigenvalues"] for row in rows], mesh_axis)
-    g = stacked([row["g"] for row in rows], mesh_axis)
-    started = (phase != FIRST).astype(g.dtype)
-    new: list[Row] = [
-        {"mu": x["b1"] * row["mu"] + x["b1_rest"] * (started * row["g"])}
-        for row in rows
+    x = numbers
+    started = (phase != FIRST).astype(rows[0]["g"].dtype)
+    mus = [x["b1"] * row["mu"] + x["b1_rest"] * (started * row["g"]) for row in rows]
+
+    def step(rows):
+        bases = stacked([row["bases"] for row in rows])
+        eigenvalues = stacked([row["eigenvalues"] for row in rows])
+        g = stacked([row["g"] for row in rows])
+        mu = rotated(stacked([row["mu"] for row in rows]), bases)
+        scale = 1.0
+        for side, e in enumerate(eigenvalues):
+            if e is not None:
+                scale = scale * facing(lax.rsqrt(e), side, mu)
+        u = rotated(mu * (scale / (1 + x["eps"] * scale)), bases, back=True)
+        new = [{} for _ in rows]
+        grams = updated_kl(rows, new, g, bases, started, numbers)
+        results = split({"u": u, "grams": tuple(grams)}, len(rows))
+        return [{**row, **part} for row, part in zip(new, results, strict=True)]
+
+    seen = [
+        {n: mu if n == "mu" else v for n, v in row.items() if n != "statistics"}
+        for row, mu in zip(rows, mus, strict=True)
     ]
-    mu = rotated(stacked([row["mu"] for row in new], mesh_axis), bases)
-    scale = 1.0
-    for side, e in enumerate(eigenvalues):
-        if e is not None:
-            scale = scale * facing(lax.rsqrt(e), side, mu)
-    u = rotated(mu * (scale / (1 + x["eps"] * scale)), bases, back=True)
-    for row, part in zip(new, split(u, n, mesh_axis), strict=True):
-        row["u"] = part
-    grams = updated_kl(rows, new, g, bases, started, numbers, mesh_axis)
-    averaged(rows, new, grams, numbers, mesh_axis)
+    new = spread(step, seen, mesh_axis)
+    for row, mu in zip(new, mus, strict=True):
+        row["mu"] = mu
+    averaged(rows, new, numbers)
     refresh_bases(rows, new, phase, (), False, mesh_axis)
     return new
 

@@ -392,7 +392,8 @@ def _of_all(
     ]
     groups = stacks(rows, mesh_axis, _MOST_LEAVES)
     batches = [stacked([rows[i] for i in group], mesh_axis) for group in groups]
-    names = [[(places[i], k) for i in g for k in range(counts[i])] for g in groups]
+    # In the order of the stacks: the first matrices of all leaves first.
+    names = [[(places[i], k) for k in range(counts[g[0]]) for i in g] for g in groups]
 
     def renew(factors, fitted):
         balance_key, noise_key = jax.random.split(key)
@@ -414,8 +415,8 @@ def _of_all(
     us, new = list(ms), list(qs)
     for group, q, (_, _, m) in zip(groups, factors, batches, strict=True):
         n = len(group)
-        parts, updates = (split(x, n, mesh_axis) for x in (q, _update(q, m)))
-        for i, part, u in zip(group, parts, updates, strict=True):
+        parts = split((q, _update(q, m)), n, mesh_axis)
+        for i, (part, u) in zip(group, parts, strict=True):
             us[i] = as_leaf(u, layouts[i], ms[i].shape)
             new[i] = jax.tree.map(
                 lambda x, old: spread_like(x.reshape(old.shape), old), part, qs[i]

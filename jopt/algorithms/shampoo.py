@@ -11,8 +11,8 @@ Shi et al., "A distributed data-parallel PyTorch implementation of the distribut
 Shampoo optimizer for training neural networks at-scale", 2023.
 
 Roots are computed every few steps, which take turns, by an eigendecomposition in
-float32 or wider. Shampoo won the first AlgoPerf competition. Settings: those of the
-method that it is grafted to, with a learning rate of its own.
+float32 or wider. Shampoo won the first AlgoPerf competition.
+Settings: those of the method that it is grafted to, with a learning rate of its own.
 
 State: ``8 + 8 (m^2 + n^2) / (m n)`` bytes per float32 parameter of an (m, n) matrix,
 and 4 less if it is grafted to SGD or to nothing.
@@ -28,12 +28,12 @@ from jax import lax
 
 from jopt import tree
 from jopt.algorithms.adam import adamw
-from jopt.algorithms.eigenbases import averaged
+from jopt.algorithms.eigenbases import average, averaged
 from jopt.algorithms.hidden import for_hidden
 from jopt.algorithms.kronecker import Sides, Which, gram, inverse_root, rotated
 from jopt.algorithms.matrices import Axes
 from jopt.algorithms.matrixwise import KEEP, Method, PerSide, Row, matrixwise
-from jopt.algorithms.stacks import split, stacked
+from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core.chain import chain
 from jopt.core.factory import PlainDtype, transformation
 from jopt.core.leafwise import zeros
@@ -213,49 +213,67 @@ def _shampoo(
     p: float | None,
     graft: Graft | None,
 ) -> list[Row]:
-    n, x = len(rows), numbers
-    g = stacked([row["g"] for row in rows], mesh_axis)
+    x = numbers
     new: list[Row] = []
-    grafts = []
     for row in rows:
         mu = x["b1"] * row["mu"] + x["b1_rest"] * row["g"]
         nu, magnitude = row["nu"], x["mu_scale"] * mu
         if nu is not None:
             nu = x["b2"] * nu + x["b2_rest"] * row["g"] ** 2
             # A square of zero has no derivative under a root.
-            root = jnp.where(nu > 0, jnp.sqrt(jnp.where(nu > 0, nu, 1)), 0)
-            root = jnp.sqrt(x["nu_scale"]) * root + x["graft_eps"]
-            magnitude = ratio(magnitude, root, x["graft_eps"])
-        grafts.append(magnitude)
-        new.append({"mu": mu, "nu": nu, "u": magnitude})
-    grams = [gram(g, i) if kept else None for i, kept in enumerate(sides.kept)]
-    averaged(rows, new, grams, numbers, mesh_axis)
-    roots = [row["roots"] for row in rows]
-    if any(sides.kept):
-        exponent = 1 / (2 * sum(sides.kept) if p is None else p)
+            divisor = jnp.where(nu > 0, jnp.sqrt(jnp.where(nu > 0, nu, 1)), 0)
+            divisor = jnp.sqrt(x["nu_scale"]) * divisor + x["graft_eps"]
+            magnitude = ratio(magnitude, divisor, x["graft_eps"])
+        same = {"statistics": row["statistics"], "roots": row["roots"]}
+        new.append({**same, "mu": mu, "nu": nu, "u": magnitude})
+    if not any(sides.kept):
+        return new
+    exponent = 1 / (2 * sum(sides.kept) if p is None else p)
 
-        def rooted(held, statistics):
-            def root(s, old):
-                # A scale that is common to all, so that eps is that of averages.
-                return inverse_root(
-                    x["scale"] * s, exponent, x["eps"], x["relative"], old
-                )
+    def grams(g):
+        return tuple(gram(g, i) if kept else None for i, kept in enumerate(sides.kept))
 
-            s, old = stacked(statistics, mesh_axis), stacked(held, mesh_axis)
-            return split(jax.tree.map(root, s, old), n, mesh_axis)
+    def root_of(s, old):
+        # A scale that is common to all, so that eps is that of averages.
+        return inverse_root(x["scale"] * s, exponent, x["eps"], x["relative"], old)
 
-        # The roots are constants to autodiff: no decomposition is differentiated.
-        statistics = [lax.stop_gradient(row["statistics"]) for row in new]
-        roots = lax.cond(phase == KEEP, lambda held, _: held, rooted, roots, statistics)
-        m = stacked([x["mu_scale"] * row["mu"] for row in new], mesh_axis)
-        u = rotated(m, stacked(roots, mesh_axis))
+    def rooted(rows):
+        row = stacked(rows)
+        # Once more, so that other steps leave the statistics where they are kept.
+        statistics = average(row["statistics"], grams(row["g"]), numbers)
+        return split(jax.tree.map(root_of, statistics, row["roots"]), len(rows))
+
+    def step(rows):
+        row = stacked(rows)
+        u = rotated(row["m"], row["roots"])
         if graft is not None:
-            u = grafted(u, stacked(grafts, mesh_axis))
-            u = jnp.where(x["started"] > 0, u, stacked(grafts, mesh_axis))
-        for row, part in zip(new, split(u, n, mesh_axis), strict=True):
-            row["u"] = part
-    for row, root in zip(new, roots, strict=True):
-        row["roots"] = root
+            magnitude = row.get("magnitude", row["m"])
+            u = jnp.where(x["started"] > 0, grafted(u, magnitude), magnitude)
+        return split({"u": u, "grams": grams(row["g"])}, len(rows))
+
+    def renewed(roots, seen):
+        given = [
+            {"g": g, "statistics": s, "roots": old}
+            for old, (g, s) in zip(roots, seen, strict=True)
+        ]
+        return spread(rooted, given, mesh_axis)
+
+    # The roots are constants to autodiff: no decomposition is differentiated.
+    seen = [lax.stop_gradient((row["g"], row["statistics"])) for row in rows]
+    roots = [row["roots"] for row in rows]
+    roots = lax.cond(phase == KEEP, lambda roots, _: roots, renewed, roots, seen)
+    given = [
+        {"g": row["g"], "m": x["mu_scale"] * of["mu"], "roots": root}
+        for row, of, root in zip(rows, new, roots, strict=True)
+    ]
+    if graft not in (None, "sgd"):
+        given = [
+            {**x, "magnitude": row["u"]} for x, row in zip(given, new, strict=True)
+        ]
+    results = spread(step, given, mesh_axis)
+    for row, root, result in zip(new, roots, results, strict=True):
+        row.update(result, roots=root)
+    averaged(rows, new, numbers)
     return new
 
 

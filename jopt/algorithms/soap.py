@@ -34,7 +34,7 @@ from jopt.algorithms.hidden import for_hidden
 from jopt.algorithms.kronecker import Sides, Which, gram, rotated
 from jopt.algorithms.matrices import Axes
 from jopt.algorithms.matrixwise import FIRST, Method, PerSide, Row, matrixwise
-from jopt.algorithms.stacks import split, stacked
+from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core.chain import chain
 from jopt.core.factory import PlainDtype, transformation
 from jopt.core.leafwise import zeros
@@ -177,31 +177,34 @@ def _soap(
     kl: bool,
 ) -> list[Row]:
     del sides
-    n, x = len(rows), numbers
-    bases = stacked([row["bases"] for row in rows], mesh_axis)
-    g = stacked([row["g"] for row in rows], mesh_axis)
-
+    x = numbers
     # The first step is not one of Adam's.
-    started = (phase != FIRST).astype(g.dtype)
-    new = []
-    for row, seen in zip(
-        rows, split(started * rotated(g, bases), n, mesh_axis), strict=True
-    ):
-        mu = x["b1"] * row["mu"] + x["b1_rest"] * seen
-        nu = x["b2"] * row["nu"] + x["b2_rest"] * seen**2
-        # At first nu is 0, where the root has no derivative.
-        root = jnp.sqrt(nu + (1 - started)) + x["eps"]
-        u = x["scale"] * ratio(mu, root, x["eps"])
-        new.append({"mu": mu, "nu": nu, "u": u})
-    back = rotated(stacked([row["u"] for row in new], mesh_axis), bases, back=True)
-    for row, u in zip(new, split(back, n, mesh_axis), strict=True):
-        row["u"] = u
+    started = (phase != FIRST).astype(rows[0]["g"].dtype)
 
-    if kl:
-        grams = updated_kl(rows, new, g, bases, started, numbers, mesh_axis)
-    else:
-        grams = [None if q is None else gram(g, i) for i, q in enumerate(bases)]
-    averaged(rows, new, grams, numbers, mesh_axis)
+    def step(rows):
+        bases = stacked([row["bases"] for row in rows])
+        g = stacked([row["g"] for row in rows])
+        new = []
+        seen_by = split(started * rotated(g, bases), len(rows))
+        for row, seen in zip(rows, seen_by, strict=True):
+            mu = x["b1"] * row["mu"] + x["b1_rest"] * seen
+            nu = x["b2"] * row["nu"] + x["b2_rest"] * seen**2
+            # At first nu is 0, where the root has no derivative.
+            root = jnp.sqrt(nu + (1 - started)) + x["eps"]
+            u = x["scale"] * ratio(mu, root, x["eps"])
+            new.append({"mu": mu, "nu": nu, "u": u})
+        u = rotated(stacked([row["u"] for row in new]), bases, back=True)
+        if kl:
+            grams = updated_kl(rows, new, g, bases, started, numbers)
+        else:
+            grams = [None if q is None else gram(g, i) for i, q in enumerate(bases)]
+        results = split({"u": u, "grams": tuple(grams)}, len(rows))
+        return [{**row, **part} for row, part in zip(new, results, strict=True)]
+
+    # Statistics stay where they are kept, except in the steps that refresh.
+    seen = [{n: v for n, v in row.items() if n != "statistics"} for row in rows]
+    new = spread(step, seen, mesh_axis)
+    averaged(rows, new, numbers)
     refresh_bases(rows, new, phase, ("mu", "nu"), not kl, mesh_axis)
     return new
 

@@ -26,7 +26,7 @@ from jopt.algorithms.eigenbases import averaged, decompose
 from jopt.algorithms.kronecker import Sides, gram, rotated
 from jopt.algorithms.matrices import Axes, is_hidden
 from jopt.algorithms.matrixwise import Method, PerSide, Row, matrixwise
-from jopt.algorithms.stacks import split, stacked
+from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core import masks
 from jopt.core.chain import chain
 from jopt.core.factory import PlainDtype, transformation
@@ -145,19 +145,26 @@ def _splus(
     max_dim: int,
     constant: float,
 ) -> list[Row]:
-    n, x = len(rows), numbers
-    bases = stacked([row["bases"] for row in rows], mesh_axis)
-    new: list[Row] = [
-        {"mu": x["b1"] * row["mu"] + x["b1_rest"] * row["g"]} for row in rows
+    x = numbers
+    mus = [x["b1"] * row["mu"] + x["b1_rest"] * row["g"] for row in rows]
+
+    def step(rows):
+        bases = stacked([row["bases"] for row in rows])
+        mu = stacked([row["mu"] for row in rows])
+        u = rotated(jnp.sign(rotated(mu, bases)), bases, back=True)
+        u = u * _scale(sides, max_dim, constant)
+        g = stacked([row["g"] for row in rows])
+        grams = tuple(gram(g, i) if kept else None for i, kept in enumerate(sides.kept))
+        return split({"u": u, "grams": grams}, len(rows))
+
+    seen = [
+        {"g": row["g"], "mu": mu, "bases": row["bases"]}
+        for row, mu in zip(rows, mus, strict=True)
     ]
-    mu = stacked([row["mu"] for row in new], mesh_axis)
-    u = rotated(jnp.sign(rotated(mu, bases)), bases, back=True)
-    u = u * _scale(sides, max_dim, constant)
-    for row, part in zip(new, split(u, n, mesh_axis), strict=True):
-        row["u"] = part
-    g = stacked([row["g"] for row in rows], mesh_axis)
-    grams = [gram(g, i) if kept else None for i, kept in enumerate(sides.kept)]
-    averaged(rows, new, grams, numbers, mesh_axis)
+    new = spread(step, seen, mesh_axis)
+    for row, mu in zip(new, mus, strict=True):
+        row["mu"] = mu
+    averaged(rows, new, numbers)
     decompose(rows, new, phase, mesh_axis)
     return new
 

@@ -249,10 +249,23 @@ def test_spread_matrices_get_the_same_updates() -> None:
     assert all(x.sharding.is_equivalent_to(rows, 2) for x in found[-1].values())
     bases = state.bases[1].values()
     assert {x.sharding.spec for x in bases} <= {P(None, "data"), P(None, "data", None)}
-    # Gradients and bases to the matrices' devices; inside the basis, the moments are
-    # where the parameters are; updates and statistics back.
+    # Gradients, moments and bases to the matrices' devices in one exchange; updates,
+    # moments and what is new of the statistics back in another.
     entry = compiled.as_text().rpartition("\nENTRY")[2]
-    assert " all-gather(" not in entry and entry.count(" all-to-all(") == 6
+    assert " all-gather(" not in entry and entry.count(" all-to-all(") == 2
+
+
+def test_a_stack_with_layers_for_all_devices_stays_where_it_is() -> None:
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    tx = jopt.scale_by_soap(mesh_axis="data", axes="bio")
+    layers = {name: jnp.ones((8, 4, 4)) for name in "ab"}
+    with jax.set_mesh(mesh):
+        layers = jax.device_put(layers, NamedSharding(mesh, P("data")))
+        state = jax.jit(tx.init)(layers)
+        text = jax.jit(tx.update).lower(layers, state).compile().as_text()
+    assert {x.sharding.spec[0] for x in jax.tree.leaves(state.bases)} == {"data"}
+    entry = text.rpartition("\nENTRY")[2]
+    assert not re.search(" (all-|collective-permute)", entry)
 
 
 def test_spread_matrices_have_the_types_that_they_had() -> None:
