@@ -29,7 +29,7 @@ from jopt.algorithms.adam import adamw
 from jopt.algorithms.eigenbases import averaged, refresh_bases, updated_kl
 from jopt.algorithms.hidden import for_hidden
 from jopt.algorithms.kronecker import Sides, Which, facing, rotated
-from jopt.algorithms.matrices import Axes
+from jopt.algorithms.matrices import Axes, check_range
 from jopt.algorithms.matrixwise import FIRST, Method, PerSide, Row, matrixwise
 from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core.chain import chain
@@ -59,6 +59,7 @@ def scale_by_kl_shampoo(
     eps: ScalarOrSchedule = 1e-8,
     mu_dtype: PlainDtype | None = None,
     *,
+    precond_dtype: PlainDtype | None = None,
     precondition_frequency: int = 10,
     max_dim: int = 10_000,
     sides: Which = "both",
@@ -76,7 +77,7 @@ def scale_by_kl_shampoo(
       b2: Decay of the statistics and the eigenvalues, in [0, 1).
       eps: Damping, >= 0: the factor s of a direction becomes ``s / (1 + eps s)``.
       mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
-      precondition_frequency, max_dim, sides: See `scale_by_soap`.
+      precond_dtype, precondition_frequency, max_dim, sides: See `scale_by_soap`.
       staggered, axes, merge_axes, mesh_axis: See `scale_by_soap`.
 
     Returns:
@@ -97,6 +98,7 @@ def scale_by_kl_shampoo(
     [(1, 4), (1, 2)]
     """
     arguments.decay_rate(b1=b1, b2=b2)
+    check_range(precond_dtype)
     arguments.nonnegative(eps=eps)
     arguments.at_least(1, precondition_frequency=precondition_frequency)
     arguments.at_least(1, max_dim=max_dim)
@@ -115,8 +117,8 @@ def scale_by_kl_shampoo(
         ScaleByKlShampooState,
         {
             "mu": zeros(mu_dtype),
-            "statistics": PerSide(0.0),
-            "bases": PerSide(None),
+            "statistics": PerSide(0.0, dtype=precond_dtype),
+            "bases": PerSide(None, dtype=precond_dtype),
             "eigenvalues": PerSide(0.1, square=False),
         },
         axes,
@@ -179,6 +181,7 @@ def kl_shampoo(
     weight_decay_mask: Mask = None,
     mu_dtype: PlainDtype | None = None,
     *,
+    precond_dtype: PlainDtype | None = None,
     precondition_frequency: int = 10,
     max_dim: int = 10_000,
     sides: Which = "both",
@@ -204,7 +207,8 @@ def kl_shampoo(
       learning_rate: Step size of the hidden matrices, >= 0; 1e-4 to 3e-3.
       b1, b2, eps: See `scale_by_kl_shampoo`.
       weight_decay, weight_decay_mask, mu_dtype: See `soap`.
-      precondition_frequency, max_dim, sides, staggered: See `scale_by_soap`.
+      precond_dtype, precondition_frequency, max_dim: See `scale_by_soap`.
+      sides, staggered: See `scale_by_soap`.
       hidden: The leaves for KL-Shampoo; see `soap`.
       axes, merge_axes, mesh_axis: See `scale_by_soap`.
       adam_learning_rate, adam_b1, adam_b2, adam_eps, adam_weight_decay: See `soap`.
@@ -231,6 +235,7 @@ def kl_shampoo(
         b2,
         eps,
         mu_dtype,
+        precond_dtype=precond_dtype,
         precondition_frequency=precondition_frequency,
         max_dim=max_dim,
         sides=sides,

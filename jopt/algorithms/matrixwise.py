@@ -23,6 +23,7 @@ from jopt.algorithms import stacks
 from jopt.algorithms.kronecker import Sides, Which
 from jopt.algorithms.matrices import Axes, devices_along, letters
 from jopt.core import masks, tree_checks
+from jopt.core.factory import PlainDtype
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
 from jopt.core.slots import Slot
@@ -41,6 +42,7 @@ class PerSide(NamedTuple):
 
     fill: float | None  # None is the identity matrix
     square: bool = True
+    dtype: PlainDtype | None = None  # of storage; None is float32 or wider
 
 
 class Method(NamedTuple):
@@ -312,7 +314,7 @@ def _filled(
     side: int,
     over: PartitionSpec | None,
 ) -> jax.Array:
-    dtype = tree.compute_dtype(param.dtype)
+    dtype = slot.dtype or tree.compute_dtype(param.dtype)
     x = sides.stack(param)
     others = [i for i in range(1, x.ndim) if i != side + 1]
     like = jnp.sum(x, axis=others)

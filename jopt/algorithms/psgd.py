@@ -37,7 +37,13 @@ import numpy as np
 from jax import lax
 
 from jopt import tree
-from jopt.algorithms.matrices import Axes, layouts_of, positions, sizes
+from jopt.algorithms.matrices import (
+    Axes,
+    check_range,
+    layouts_of,
+    positions,
+    sizes,
+)
 from jopt.algorithms.stacks import (
     as_leaf,
     as_matrices,
@@ -62,7 +68,6 @@ from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.tree.like import spread_like
 from jopt.values import arguments
-from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -169,12 +174,7 @@ def scale_by_kron(
     )
     arguments.nonnegative(preconditioner_lr=preconditioner_lr)
     arguments.positive(preconditioner_init_scale=preconditioner_init_scale)
-    if precond_dtype == "float16":
-        raise ValueError(
-            "precond_dtype must have the range of float32, because Q is large where "
-            "gradients are small. Use 'bfloat16' or 'float32', got "
-            f"{text_of(precond_dtype)}"
-        )
+    check_range(precond_dtype)
     keys = KeyStream(key)
 
     def layouts(leaves):

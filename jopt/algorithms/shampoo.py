@@ -31,7 +31,7 @@ from jopt.algorithms.adam import adamw
 from jopt.algorithms.eigenbases import average, averaged
 from jopt.algorithms.hidden import for_hidden
 from jopt.algorithms.kronecker import Sides, Which, gram, inverse_root, rotated
-from jopt.algorithms.matrices import Axes
+from jopt.algorithms.matrices import Axes, check_range
 from jopt.algorithms.matrixwise import KEEP, Method, PerSide, Row, matrixwise
 from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core.chain import chain
@@ -67,6 +67,7 @@ def scale_by_shampoo(
     mu_dtype: PlainDtype | None = None,
     *,
     nu_dtype: PlainDtype | None = None,
+    precond_dtype: PlainDtype | None = None,
     relative_eps: ScalarOrSchedule = 1e-6,
     p: float | None = None,
     graft: Graft | None = "adam",
@@ -92,6 +93,7 @@ def scale_by_shampoo(
       eps: Added to the eigenvalues of the statistics, >= 0.
       mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
       nu_dtype: Storage dtype of ``nu``; None means float32 or wider.
+      precond_dtype: Storage dtype of statistics and roots; see `scale_by_soap`.
       relative_eps: Multiple of the largest eigenvalue that is added as well, >= 0.
       p: The root, > 0: factors have the exponent -1/p. None means 4 for matrices with
         statistics of both sides, 2 with those of one; 2 for each axis in general.
@@ -129,6 +131,7 @@ def scale_by_shampoo(
     """
     arguments.decay_rate(b1=b1)
     arguments.fraction(b2=b2)
+    check_range(precond_dtype)
     if graft_b2 is not None:
         arguments.decay_rate(graft_b2=graft_b2)
     arguments.nonnegative(eps=eps, relative_eps=relative_eps, graft_eps=graft_eps)
@@ -175,8 +178,8 @@ def scale_by_shampoo(
         {
             "mu": zeros(mu_dtype),
             "nu": zeros(nu_dtype, divides=True, over=None if squares else _nowhere),
-            "statistics": PerSide(0.0),
-            "roots": PerSide(None),
+            "statistics": PerSide(0.0, dtype=precond_dtype),
+            "roots": PerSide(None, dtype=precond_dtype),
         },
         axes,
         2**31 if block_size is None else block_size,
@@ -299,6 +302,7 @@ def shampoo(
     mu_dtype: PlainDtype | None = None,
     *,
     nu_dtype: PlainDtype | None = None,
+    precond_dtype: PlainDtype | None = None,
     relative_eps: ScalarOrSchedule = 1e-6,
     p: float | None = None,
     graft: Graft | None = "adam",
@@ -338,7 +342,8 @@ def shampoo(
         learning rate.
       weight_decay_mask: The hidden matrices to decay; see `jopt.Mask`.
       mu_dtype: Storage dtype of the first moments; None means float32 or wider.
-      nu_dtype, relative_eps, p, graft, graft_b2, graft_eps: See `scale_by_shampoo`.
+      nu_dtype, precond_dtype, relative_eps, p, graft: See `scale_by_shampoo`.
+      graft_b2, graft_eps: See `scale_by_shampoo`.
       start_step, precondition_frequency, block_size: See `scale_by_shampoo`.
       sides, bias_correction: See `scale_by_shampoo`.
       staggered: See `scale_by_soap`.
@@ -369,6 +374,7 @@ def shampoo(
         eps,
         mu_dtype,
         nu_dtype=nu_dtype,
+        precond_dtype=precond_dtype,
         relative_eps=relative_eps,
         p=p,
         graft=graft,

@@ -133,6 +133,21 @@ RUNS = {
                 "precondition_frequency=1, ",
                 ("square",),
             ),
+            *(
+                (
+                    name,
+                    {"betas": (0.9, 0.9), **theirs},
+                    f"b2=0.9, graft=None, precondition_frequency=1, {mine}, ",
+                    ("square",),
+                )
+                for name, theirs, mine in [
+                    (
+                        "float32",
+                        {"epsilon": 1e-3, "dtype": "float32"},
+                        "eps=1e-3, precond_dtype='float32'",
+                    ),
+                ]
+            ),
         ]
     },
     **{

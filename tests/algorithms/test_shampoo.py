@@ -102,7 +102,8 @@ def random(*shape: int, seed: int = 0) -> Any:
 def test_forty_steps_are_those_of_meta(name: str) -> None:
     with np.load(GOLDEN) as golden:
         expected = golden[name]
-    np.testing.assert_allclose(ours(RUNS[name])[SHOWN], expected, 1e-9, 1e-9)
+    error = 1e-5 if "float32" in name else 1e-9  # what is stored is rounded
+    np.testing.assert_allclose(ours(RUNS[name])[SHOWN], expected, error, error)
 
 
 def test_only_steps_that_are_due_decompose() -> None:

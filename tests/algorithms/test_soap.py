@@ -268,6 +268,18 @@ def test_a_stack_with_layers_for_all_devices_stays_where_it_is() -> None:
     assert not re.search(" (all-|collective-permute)", entry)
 
 
+def test_bases_in_two_bytes_are_computed_in_four() -> None:
+    grads = draws(6, 4)
+    options: Any = {"precondition_frequency": 2, "sides": "smaller"}
+    tx = jopt.scale_by_soap(**options, precond_dtype="bfloat16")
+    state = tx.init(grads[0])
+    kept = state.statistics[1], state.bases[1]
+    assert [x.dtype.name for x in kept] == ["bfloat16"] * 2
+    found, expected = updates(tx, grads), updates(jopt.scale_by_soap(**options), grads)
+    for u, v in zip(found, expected, strict=True):
+        chex.assert_trees_all_close(u, v, rtol=0, atol=0.1)
+
+
 def test_spread_matrices_have_the_types_that_they_had() -> None:
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
     rows = NamedSharding(mesh, P("data"))
