@@ -10,8 +10,8 @@ and blocks: Anil et al., "Scalable second order optimization for deep learning",
 Shi et al., "A distributed data-parallel PyTorch implementation of the distributed
 Shampoo optimizer for training neural networks at-scale", 2023.
 
-Roots are computed every few steps, which take turns, by an eigendecomposition in
-float32 or wider. Shampoo won the first AlgoPerf competition.
+Roots are computed every few steps, which take turns, by an eigendecomposition or a
+Newton iteration in float32 or wider. Shampoo won the first AlgoPerf competition.
 Settings: those of the method that it is grafted to, with a learning rate of its own.
 
 State: ``8 + 8 (m^2 + n^2) / (m n)`` bytes per float32 parameter of an (m, n) matrix,
@@ -30,7 +30,14 @@ from jopt import tree
 from jopt.algorithms.adam import adamw
 from jopt.algorithms.eigenbases import average, averaged
 from jopt.algorithms.hidden import for_hidden
-from jopt.algorithms.kronecker import Sides, Which, gram, inverse_root, rotated
+from jopt.algorithms.kronecker import (
+    Sides,
+    Which,
+    gram,
+    inverse_root,
+    newton_root,
+    rotated,
+)
 from jopt.algorithms.matrices import Axes, check_range
 from jopt.algorithms.matrixwise import KEEP, Method, PerSide, Row, matrixwise
 from jopt.algorithms.stacks import split, spread, stacked
@@ -47,6 +54,7 @@ from jopt.values.numbers import ScalarOrSchedule
 
 
 Graft: TypeAlias = Literal["sgd", "adagrad", "rmsprop", "adam"]
+RootMethod: TypeAlias = Literal["eigh", "newton"]
 
 
 class ScaleByShampooState(NamedTuple):
@@ -69,7 +77,9 @@ def scale_by_shampoo(
     nu_dtype: PlainDtype | None = None,
     precond_dtype: PlainDtype | None = None,
     relative_eps: ScalarOrSchedule = 1e-6,
+    rank_rtol: float | None = None,
     p: float | None = None,
+    root_method: RootMethod = "eigh",
     graft: Graft | None = "adam",
     graft_b2: ScalarOrSchedule | None = None,
     graft_eps: ScalarOrSchedule = 1e-8,
@@ -95,8 +105,14 @@ def scale_by_shampoo(
       nu_dtype: Storage dtype of ``nu``; None means float32 or wider.
       precond_dtype: Storage dtype of statistics and roots; see `scale_by_soap`.
       relative_eps: Multiple of the largest eigenvalue that is added as well, >= 0.
+      rank_rtol: If given, directions with an eigenvalue of at most this multiple of the
+        largest, >= 0, are left out (pseudo-inverse). Use it with ``eps=0`` and
+        ``relative_eps=0``, where gradients miss directions, as those of ReLUs do.
       p: The root, > 0: factors have the exponent -1/p. None means 4 for matrices with
         statistics of both sides, 2 with those of one; 2 for each axis in general.
+      root_method: How roots are computed: ``"eigh"`` by a decomposition, ``"newton"``
+        by a coupled Newton iteration. That needs only products of matrices, which TPUs
+        and large batches of blocks are good at, and a whole p.
       graft: The method whose norm the update of each block has: ``"sgd"`` (momentum),
         ``"adagrad"``, ``"rmsprop"`` or ``"adam"``. None leaves the norm as it is.
       graft_b2: Decay of the graft's squares, in [0, 1); None means ``b2``.
@@ -137,6 +153,17 @@ def scale_by_shampoo(
     arguments.nonnegative(eps=eps, relative_eps=relative_eps, graft_eps=graft_eps)
     if p is not None:
         arguments.positive(p=p)
+    arguments.one_of(("eigh", "newton"), root_method=root_method)
+    if rank_rtol is not None:
+        arguments.nonnegative(rank_rtol=rank_rtol)
+    if root_method == "newton":
+        if rank_rtol is not None:
+            raise ValueError(
+                "rank_rtol needs eigenvalues, which root_method='newton' does not "
+                "compute. Use relative_eps, or root_method='eigh'"
+            )
+        if p is not None:
+            p = arguments.whole("p", p)
     arguments.one_of(("sgd", "adagrad", "rmsprop", "adam", None), graft=graft)
     arguments.at_least(1, precondition_frequency=precondition_frequency)
     start = precondition_frequency if start_step is None else start_step
@@ -192,7 +219,9 @@ def scale_by_shampoo(
         staggered=staggered,
         mesh_axis=mesh_axis,
     )
-    return matrixwise(method, numbers, p=p, graft=graft)
+    return matrixwise(
+        method, numbers, p=p, graft=graft, rank_rtol=rank_rtol, root_method=root_method
+    )
 
 
 def _weight(b2: Any) -> Any:
@@ -215,6 +244,8 @@ def _shampoo(
     *,
     p: float | None,
     graft: Graft | None,
+    rank_rtol: float | None,
+    root_method: RootMethod,
 ) -> list[Row]:
     x = numbers
     new: list[Row] = []
@@ -231,14 +262,17 @@ def _shampoo(
         new.append({**same, "mu": mu, "nu": nu, "u": magnitude})
     if not any(sides.kept):
         return new
-    exponent = 1 / (2 * sum(sides.kept) if p is None else p)
+    power = 2 * sum(sides.kept) if p is None else p
 
     def grams(g):
         return tuple(gram(g, i) if kept else None for i, kept in enumerate(sides.kept))
 
     def root_of(s, old):
         # A scale that is common to all, so that eps is that of averages.
-        return inverse_root(x["scale"] * s, exponent, x["eps"], x["relative"], old)
+        s, eps, relative = x["scale"] * s, x["eps"], x["relative"]
+        if root_method == "newton":
+            return newton_root(s, power, eps, relative, old)
+        return inverse_root(s, 1 / power, eps, relative, old, rank_rtol)
 
     def rooted(rows):
         row = stacked(rows)
@@ -304,7 +338,9 @@ def shampoo(
     nu_dtype: PlainDtype | None = None,
     precond_dtype: PlainDtype | None = None,
     relative_eps: ScalarOrSchedule = 1e-6,
+    rank_rtol: float | None = None,
     p: float | None = None,
+    root_method: RootMethod = "eigh",
     graft: Graft | None = "adam",
     graft_b2: ScalarOrSchedule | None = None,
     graft_eps: ScalarOrSchedule = 1e-8,
@@ -330,9 +366,10 @@ def shampoo(
 
     ``u`` has the direction of the momentum between two inverse roots, and the norm of
     Adam's update. Google's settings: ``graft="adagrad", start_step=101,
-    precondition_frequency=100``. Meta's defaults: ``b2=1.0, graft=None,
-    relative_eps=0.0, precondition_frequency=1``. One-sided Shampoo:
-    ``sides="smaller"``.
+    precondition_frequency=100, root_method="newton"``. Meta's defaults: ``b2=1.0,
+    graft=None, relative_eps=0.0, precondition_frequency=1``. One-sided Shampoo:
+    ``sides="smaller"``, in the NanoGPT speedruns with a pseudo-inverse,
+    ``rank_rtol=0.0, eps=0.0, relative_eps=0.0``.
 
     Args:
       learning_rate: Step size of the hidden matrices, >= 0; that of AdamW, if grafted
@@ -342,8 +379,8 @@ def shampoo(
         learning rate.
       weight_decay_mask: The hidden matrices to decay; see `jopt.Mask`.
       mu_dtype: Storage dtype of the first moments; None means float32 or wider.
-      nu_dtype, precond_dtype, relative_eps, p, graft: See `scale_by_shampoo`.
-      graft_b2, graft_eps: See `scale_by_shampoo`.
+      nu_dtype, precond_dtype, relative_eps, rank_rtol, p: See `scale_by_shampoo`.
+      root_method, graft, graft_b2, graft_eps: See `scale_by_shampoo`.
       start_step, precondition_frequency, block_size: See `scale_by_shampoo`.
       sides, bias_correction: See `scale_by_shampoo`.
       staggered: See `scale_by_soap`.
@@ -376,7 +413,9 @@ def shampoo(
         nu_dtype=nu_dtype,
         precond_dtype=precond_dtype,
         relative_eps=relative_eps,
+        rank_rtol=rank_rtol,
         p=p,
+        root_method=root_method,
         graft=graft,
         graft_b2=graft_b2,
         graft_eps=graft_eps,

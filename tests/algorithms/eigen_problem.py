@@ -141,6 +141,16 @@ RUNS = {
                     ("square",),
                 )
                 for name, theirs, mine in [
+                    (  # two of six directions are left out
+                        "pseudo-inverse",
+                        {"epsilon": 0.0, "rank_rtol": 0.05},
+                        "eps=0.0, rank_rtol=0.05",
+                    ),
+                    (
+                        "newton",
+                        {"epsilon": 1e-3, "newton": True},
+                        "eps=1e-3, root_method='newton'",
+                    ),
                     (
                         "float32",
                         {"epsilon": 1e-3, "dtype": "float32"},
