@@ -392,8 +392,9 @@ def _of_all(
     ]
     groups = stacks(rows, mesh_axis, _MOST_LEAVES)
     batches = [stacked([rows[i] for i in group], mesh_axis) for group in groups]
-    # In the order of the stacks: the first matrices of all leaves first.
-    names = [[(places[i], k) for k in range(counts[g[0]]) for i in g] for g in groups]
+    names = [[(places[i], k) for i in g for k in range(counts[i])] for g in groups]
+    if mesh_axis is not None:  # the first matrices of all leaves come first
+        names = [sorted(stack, key=lambda name: name[1]) for stack in names]
 
     def renew(factors, fitted):
         balance_key, noise_key = jax.random.split(key)

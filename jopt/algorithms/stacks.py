@@ -98,20 +98,18 @@ def spread(
 def stacked(rows: Sequence[Any], mesh_axis: str | None = None) -> Any:
     """Return one row with the matrices of all rows, along the first axes of its arrays.
 
-    The first matrices of all rows come first, so that rows whose matrices are spread
-    over devices already are stacked where they lie.
-
     Args:
       rows: Trees of arrays whose first axes count matrices.
       mesh_axis: Name of a mesh axis over which to spread the matrices, so that each
-        device works on whole ones.
+        device works on whole ones. The first matrices of all rows come first then, so
+        that rows whose matrices are spread already are stacked where they lie.
     """
+    if mesh_axis is None:
+        return jax.tree.map(lambda *xs: jnp.concatenate(xs), *rows)
     stack = jax.tree.map(
         lambda *xs: jnp.stack(xs, 1).reshape(-1, *xs[0].shape[1:]), *rows
     )
-    if mesh_axis is not None:
-        stack = _exchanged(stack, len(rows), mesh_axis, back=False)
-    return stack
+    return _exchanged(stack, len(rows), mesh_axis, back=False)
 
 
 def split(stack: Any, n: int, mesh_axis: str | None = None) -> list[Any]:
@@ -123,8 +121,14 @@ def split(stack: Any, n: int, mesh_axis: str | None = None) -> list[Any]:
       mesh_axis: That of `stacked`. All rows come back in one exchange then, and not
         each in its own.
     """
-    if mesh_axis is not None:
-        stack = _exchanged(stack, n, mesh_axis, back=True)
+
+    def part(x, i):
+        count = len(x) // n
+        return x[i * count : (i + 1) * count]
+
+    if mesh_axis is None:
+        return [jax.tree.map(lambda x, i=i: part(x, i), stack) for i in range(n)]
+    stack = _exchanged(stack, n, mesh_axis, back=True)
     apart = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]), stack)
     return [jax.tree.map(lambda x, i=i: x[:, i], apart) for i in range(n)]
 
@@ -159,8 +163,10 @@ def _exchanged(stack: Any, n: int, mesh_axis: str, *, back: bool) -> Any:
     ends = np.cumsum([x.shape[-1] for x in parts])[:-1]
     parts = jnp.split(whole, ends, -1)
     for group, x, part in zip(groups.values(), beside, parts, strict=True):
+        part = part.reshape(x.shape)
+        part = placed(part) if back else part
         for k, i in enumerate(group):
-            arrays[i] = part.reshape(x.shape)[:, :, k]
+            arrays[i] = part[:, :, k]
     return treedef.unflatten(arrays)
 
 

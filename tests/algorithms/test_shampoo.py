@@ -165,7 +165,7 @@ def test_a_root_that_fails_is_not_used() -> None:
 def test_a_newton_iteration_needs_whole_roots_and_keeps_one_that_fails() -> None:
     bad, old = jnp.full((1, 2, 2), jnp.nan), jnp.eye(2)[None]
     chex.assert_trees_all_equal(newton_root(bad, 4, 0.0, 0.0, old), old)
-    with pytest.raises(TypeError, match="p must be a whole number, got p=2.5"):
+    with pytest.raises(TypeError, match="p must be a whole number"):
         jopt.scale_by_shampoo(p=2.5, root_method="newton")
     with pytest.raises(ValueError, match="rank_rtol needs eigenvalues"):
         jopt.scale_by_shampoo(rank_rtol=0.0, root_method="newton")
