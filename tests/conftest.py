@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import jaxlib
@@ -12,6 +13,8 @@ import pytest
 # Programs that JAX has compiled live as long as the tests. To look for garbage among
 # them as often as Python does takes up to a sixth of the time.
 gc.set_threshold(100_000, 50, 50)
+
+TESTS = Path(__file__).parent
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
@@ -63,3 +66,29 @@ def without_most_optimizations(request: pytest.FixtureRequest) -> Iterator[None]
     jax.config.update("jax_disable_most_optimizations", name not in OF_PROGRAMS)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+# The files that take longest, in the order in which workers start with them. A worker
+# that took one of them last would be at it when the others have nothing left to do.
+LONGEST = [
+    "laws/test_laws.py",
+    "docs/test_examples.py",
+    "parity/test_parity.py",
+    "laws/test_composition.py",
+    "checkpoint/test_resume.py",
+    "docs/test_keras_examples.py",
+    "docs/test_import.py",
+    "schedules/test_schedules.py",
+    "laws/test_learning_rate.py",
+    "laws/test_ratios.py",
+    "core/test_arranged_numbers.py",
+    "gradients/test_row_sparse.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item):
+        name = item.path.relative_to(TESTS).as_posix()
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=rank)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 
@@ -16,7 +17,8 @@ from jopt.core.transformation import Params, Place
 from jopt.core.treatment import Treatment
 
 
-class Declaration(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Declaration:
     """A leafwise algorithm as data; the fields are the arguments of `leafwise`."""
 
     rule: Callable[..., Any]
@@ -32,7 +34,7 @@ class Declaration(NamedTuple):
     any_dtype: bool = False
     treatment: Treatment | None = None
 
-    @property
+    @functools.cached_property
     def keywords(self) -> frozenset[str]:
         """The keyword arguments of the rule: scalars, ``p`` and ``multiple``."""
         parameters = inspect.signature(self.rule).parameters.values()
@@ -49,7 +51,7 @@ class Declaration(NamedTuple):
             return masks.multiples(self.mask, params)
         return [1.0 if on else None for on in masks.select(self.mask, params)]
 
-    @property
+    @functools.cached_property
     def inputs(self) -> frozenset[str]:
         """The names of what the scalars are computed from."""
         return frozenset(

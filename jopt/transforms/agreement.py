@@ -202,7 +202,7 @@ def _gated_leafwise(name: str, inner: Leafwise, gate: Gate) -> Leafwise:
             u, *new = out if isinstance(out, tuple) else (out,)
             return (gate(g, u), *new)
 
-        return declared._replace(rule=rule, treatment=None)
+        return dataclasses.replace(declared, rule=rule, treatment=None)
 
     kernel_key = dataclasses.replace(
         inner.kernel_key,

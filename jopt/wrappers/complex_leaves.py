@@ -108,7 +108,8 @@ class _PairSlot(Slot):
 
 
 def _of_pairs(declared: Declaration) -> Declaration:
-    return declared._replace(
+    return dataclasses.replace(
+        declared,
         rule=_seeing_pairs(declared.rule),
         slots={
             n: _PairSlot(*x._replace(real=False)) for n, x in declared.slots.items()

@@ -45,19 +45,19 @@ def keep(name: str, found: dict[str, Any]) -> None:
 def with_kept(found: dict[str, Any]) -> dict[str, Any]:
     """What was measured, with what is kept of other recipes on the same machine."""
     old = kept("steps")
-    same = ("cpu", "cores", "device", "rounds", "versions")
-    if any(old[name] != found[name] for name in same):
+    same = ("cpu", "cores", "device", "rounds")
+    # A peer that was not installed then has no rows that could be of another version.
+    versions = old["versions"] | found["versions"]
+    if any(old[name] != found[name] for name in same) or any(
+        versions[name] != version for name, version in old["versions"].items()
+    ):
         return found
 
     def of(row):
         return row["tree"], row["recipe"], row["peer"]
 
     rows = {of(row): row for row in (*old["rows"], *found["rows"])}
-    pairs = [
-        (x["bandwidth"][name], name) for x in (old, found) for name in x["bandwidth"]
-    ]
-    bandwidth = {name: speed for speed, name in sorted(pairs)}
-    return {**found, "rows": list(rows.values()), "bandwidth": bandwidth}
+    return {**found, "versions": versions, "rows": list(rows.values())}
 
 
 def table(header: list[str], rows: Iterable[list[str]]) -> str:
@@ -113,10 +113,10 @@ def traffic(found: dict[str, Any]) -> str:
 # Times.
 
 
-def floor(found: dict[str, Any], tree: str, recipe: str) -> float | None:
-    """The seconds that the floor takes at the measured bandwidth."""
-    nbytes = RECIPES[recipe].floor * TREES[tree].count()
-    return nbytes / max(found["bandwidth"].values()) or None
+def floor(row: dict[str, Any]) -> float:
+    """The seconds that the floor takes at the bandwidth of that run."""
+    nbytes = RECIPES[row["recipe"]].floor * TREES[row["tree"]].count()
+    return nbytes / row["bandwidth"]
 
 
 def peers(found: dict[str, Any], measure: str) -> list[str]:
@@ -177,21 +177,23 @@ def _steps(found: dict[str, Any], tree: str, recipes: list[str]) -> str:
         if any(peer in numbers(found, tree, recipe) for recipe in recipes)
     ]
     ours = [x for x in known if x.startswith("jopt")]
+    compared = ours if "optax" in known else []
     rows = []
     for recipe in recipes:
         of = numbers(found, tree, recipe)
         ms = {peer: 1e3 * row["step"] for peer, row in of.items()}
-        least = floor(found, tree, recipe)
-        best = min((ms[x] for x in ours if x in ms), default=None)
+        shares = [floor(of[x]) / of[x]["step"] for x in ours if x in of]
         cells = [f"`{recipe}`", *(number(ms.get(x)) for x in known)]
         cells += [
             f"{ms[x] / ms['optax']:.2f}" if {x, "optax"} <= set(ms) else ""
-            for x in ours
+            for x in compared
         ]
-        cells.append(f"{1e5 * least / best:.0f} %" if least and best else "")
+        cells.append(f"{100 * max(shares):.0f} %" if any(shares) else "")
         rows.append(cells)
-    ratios = [f"{x} / optax" for x in ours]
+    ratios = [f"{x} / optax" for x in compared]
     header = ["step [ms]", *known, *ratios, "of the bandwidth"]
+    if not any(cells[-1] for cells in rows):
+        header, rows = header[:-1], [cells[:-1] for cells in rows]
     return table(header, rows)
 
 
@@ -234,7 +236,10 @@ def _phases(found: dict[str, Any], tree: str, recipes: list[str]) -> str:
         )
         shown = (number(values.get(peer)) for peer in known)
         cells.append([f"`{recipe}`: {phase}", *shown, ratio])
-    return table(["milliseconds", *known, "jopt / optax"], cells)
+    header = ["milliseconds", *known, "jopt / optax"]
+    if "optax" not in known:
+        header, cells = header[:-1], [line[:-1] for line in cells]
+    return table(header, cells)
 
 
 def sparse(found: dict[str, Any]) -> str:
@@ -262,7 +267,8 @@ def picture(found: dict[str, Any], target: Path) -> None:
                 label=peer,
                 color="#BBBBBB" if peer == "optax" else next(colours),
             )
-        least = [floor(found, tree, recipe) for recipe in recipes]
+        of = [numbers(found, tree, recipe) for recipe in recipes]
+        least = [floor(next(iter(rows.values()))) for rows in of]
         at = [(y, 1e3 * x) for y, x in enumerate(least) if x]
         axes.vlines(
             [x for _, x in at],

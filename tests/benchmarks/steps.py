@@ -434,6 +434,8 @@ def main() -> None:
     # The machine may have been slower before.
     for name, x in bandwidth().items():
         found["bandwidth"][name] = max(x, found["bandwidth"][name])
+    for row in found["rows"]:
+        row["bandwidth"] = max(found["bandwidth"].values())
     print("\n" + report.steps(found))
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ def run(what: str, folder: Path) -> None:
         env={
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": FLAGS,
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}",
             # The second program is the first one again.
             "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
         },

@@ -23,9 +23,7 @@ from tests.tools import translations, translations_of_optax
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 README = (ROOT / "README.md").read_text()
-# As a user has it: without the flags of the tests.
 ENVIRONMENT = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
-ENVIRONMENT["XLA_FLAGS"] = ""
 for name in ("COLUMNS", "FORCE_COLOR"):  # tables are whole, and plain
     ENVIRONMENT.pop(name, None)
 PAGES = {
