@@ -91,8 +91,26 @@ def spread(
     """
     if mesh_axis is None:
         return f(list(rows))
-    (new,) = f([stacked(rows, mesh_axis)])
-    return split(new, len(rows), mesh_axis)
+    devices = devices_along(mesh_axis)
+    is_alone = all(len(x) == 1 for x in jax.tree.leaves(rows[0]))
+    # As many matrices on each device, of which the last may be there in vain.
+    filled = [*rows, *[rows[0]] * (-len(rows) % devices if is_alone else 0)]
+    stack = stacked(filled, mesh_axis)
+
+    def run(stack):
+        return f([stack])[0]
+
+    if len(jax.tree.leaves(stack)[0]) % devices == 0:
+        # Loops and decompositions that the compiler spreads need exchanges of their
+        # own; here each device sees its own matrices only.
+        run = jax.shard_map(
+            run,
+            in_specs=PartitionSpec(mesh_axis),
+            out_specs=PartitionSpec(mesh_axis),
+            axis_names={mesh_axis},
+            check_vma=False,
+        )
+    return split(run(stack), len(filled), mesh_axis)[: len(rows)]
 
 
 def stacked(rows: Sequence[Any], mesh_axis: str | None = None) -> Any:
