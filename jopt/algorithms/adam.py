@@ -65,7 +65,7 @@ def scale_by_adam(
       eps_root: Added under the square root, >= 0. Use a positive value to differentiate
         through a zero gradient.
       mu_dtype: Storage dtype of ``mu``; None means float32 or wider. Here and wherever
-        a rule has such an argument it may be the name of a format, which rounds at
+        there is such an argument it may be the name of a format, which rounds at
         random: ``"bfloat16_sr"``, ``"float8_e4m3"``, ``"int8"`` or ``"int4"``.
       nu_dtype: Storage dtype of ``nu``; None means float32 or wider. In bfloat16, a
         decay of 0.999 is lost to rounding, in ``"bfloat16_sr"`` it is not; float16

@@ -31,12 +31,13 @@ from jopt.algorithms.matrices import Axes, ShapeScale, letters, shape_factor, si
 from jopt.algorithms.polar import CoefficientsName, coefficients, orthogonalize
 from jopt.core import tree_checks
 from jopt.core.chain import chain
-from jopt.core.factory import PlainDtype, transformation
+from jopt.core.factory import PlainDtype, StorageDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.core.treatment import Treatment
+from jopt.core.wide_slots import with_slots
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.tree.like import spread_like
@@ -56,7 +57,7 @@ def scale_by_dion2(
     ef_decay: ScalarOrSchedule = 0.95,
     ns_coeffs: CoefficientsName | tuple[Any, ...] | list[Any] = "polar_express",
     ns_steps: int | None = None,
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     *,
     axes: Axes = None,
     shape_scale: ShapeScale | None = "spectral",
@@ -92,11 +93,12 @@ def scale_by_dion2(
     arguments.positive(fraction=fraction)
     arguments.at_most(1, fraction=fraction)
     arguments.fraction(ef_decay=ef_decay)
+    slot = zeros(mu_dtype)
 
     def init(params):
         Leaves(params, "params")
         letters(axes, params)
-        return ScaleByDion2State(jax.tree.map(zeros(mu_dtype).init, params))
+        return ScaleByDion2State(slot.initial(params))
 
     def update(updates, state, params=None):
         leaves = Leaves(updates)
@@ -139,7 +141,8 @@ def scale_by_dion2(
     treatment = Treatment(
         layouts=functools.partial(letters, axes), whole=True, mesh_axis=mesh_axis
     )
-    return GradientTransformation(init, update, treatment=treatment)
+    tx = GradientTransformation(init, update, treatment=treatment)
+    return with_slots(tx, ScaleByDion2State, mu=slot)
 
 
 def _turns(layout: str, shape: tuple[int, ...]) -> bool:
@@ -191,7 +194,7 @@ def dion2(
     ns_steps: int | None = None,
     weight_decay: ScalarOrSchedule = 0.01,
     weight_decay_mask: Mask = None,
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     *,
     adam_b1: ScalarOrSchedule = 0.9,
     adam_b2: ScalarOrSchedule = 0.95,

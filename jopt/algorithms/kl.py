@@ -33,7 +33,7 @@ from jopt.algorithms.matrices import Axes, check_range
 from jopt.algorithms.matrixwise import FIRST, Method, PerSide, Row, matrixwise
 from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core.chain import chain
-from jopt.core.factory import PlainDtype, transformation
+from jopt.core.factory import PlainDtype, StorageDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
@@ -57,7 +57,7 @@ def scale_by_kl_shampoo(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.98,
     eps: ScalarOrSchedule = 1e-8,
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     *,
     precond_dtype: PlainDtype | None = None,
     precondition_frequency: int = 10,
@@ -179,7 +179,7 @@ def kl_shampoo(
     eps: ScalarOrSchedule = 1e-8,
     weight_decay: ScalarOrSchedule = 0.01,
     weight_decay_mask: Mask = None,
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     *,
     precond_dtype: PlainDtype | None = None,
     precondition_frequency: int = 10,

@@ -29,6 +29,7 @@ from jopt.core.masks import Mask
 from jopt.core.slots import Slot
 from jopt.core.transformation import GradientTransformation
 from jopt.core.treatment import Treatment
+from jopt.core.wide_slots import with_slots
 from jopt.tree.like import spread_like
 
 
@@ -108,9 +109,7 @@ def matrixwise(
         Python numbers, or arrays that may be traced.
       **options: What the rule is compiled for; hashable.
     """
-    for name, slot in method.slots.items():
-        if isinstance(slot, Slot):
-            slot.check(name)
+    like_leaves = {n: x for n, x in method.slots.items() if isinstance(x, Slot)}
 
     def init(params):
         leaves = Leaves(params, "params", real_only=method.name)
@@ -118,7 +117,7 @@ def matrixwise(
         fields: dict[str, Any] = {"count": jnp.zeros((), jnp.int32)}
         for name, slot in method.slots.items():
             if isinstance(slot, Slot):
-                fields[name] = leaves.tree(leaves.each(slot.init))
+                fields[name] = slot.initial(params)
             else:
                 made = [
                     ()
@@ -172,7 +171,8 @@ def matrixwise(
         whole=True,
         mesh_axis=method.mesh_axis,
     )
-    return GradientTransformation(init, update, treatment=treatment)
+    tx = GradientTransformation(init, update, treatment=treatment)
+    return with_slots(tx, method.state, **like_leaves)
 
 
 def _run(

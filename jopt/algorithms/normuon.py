@@ -26,7 +26,7 @@ from jopt.algorithms.matrices import Axes, ShapeScale, layouts_of, positions
 from jopt.algorithms.muon import muon
 from jopt.algorithms.polar import CoefficientsName
 from jopt.core import tree_checks
-from jopt.core.factory import PlainDtype, transformation
+from jopt.core.factory import PlainDtype, StorageDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
@@ -143,7 +143,7 @@ def normuon(
     b2: ScalarOrSchedule = 0.95,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     *,
     nesterov: bool = True,
     adam_b1: ScalarOrSchedule = 0.9,

@@ -55,13 +55,14 @@ from jopt.algorithms.stacks import (
 )
 from jopt.core import tree_checks
 from jopt.core.chain import chain
-from jopt.core.factory import PlainDtype, transformation
+from jopt.core.factory import PlainDtype, StorageDtype, transformation
 from jopt.core.key_stream import KeyStream
 from jopt.core.leafwise import full, zeros
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
 from jopt.core.treatment import Treatment
+from jopt.core.wide_slots import with_slots
 from jopt.core.widening import widened
 from jopt.schedules.decay import exponential_decay
 from jopt.transforms.learning_rate import scale_by_learning_rate
@@ -108,7 +109,7 @@ def scale_by_kron(
     momentum_into_precond_update: bool = True,
     preconditioner_lr: ScalarOrSchedule = 0.1,
     preconditioner_init_scale: float = 1.0,
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     precond_dtype: PlainDtype | None = None,
     *,
     axes: Axes = None,
@@ -175,7 +176,7 @@ def scale_by_kron(
     arguments.nonnegative(preconditioner_lr=preconditioner_lr)
     arguments.positive(preconditioner_init_scale=preconditioner_init_scale)
     check_range(precond_dtype)
-    keys = KeyStream(key)
+    keys, mu_slot = KeyStream(key), zeros(mu_dtype)
 
     def layouts(leaves):
         given = layouts_of(axes, leaves)
@@ -212,7 +213,7 @@ def scale_by_kron(
 
         return ScaleByKronState(
             jnp.zeros((), jnp.int32),
-            jax.tree.map(zeros(mu_dtype).init, params),
+            mu_slot.initial(params),
             factor("i"),
             factor("o"),
             jnp.zeros((), jnp.int32),
@@ -280,7 +281,8 @@ def scale_by_kron(
         return [x if x and "o" in x else None for x in layouts(leaves)]
 
     treatment = Treatment(layouts=shown, whole=True, mesh_axis=mesh_axis)
-    return GradientTransformation(init, update, treatment=treatment)
+    tx = GradientTransformation(init, update, treatment=treatment)
+    return with_slots(tx, ScaleByKronState, mu=mu_slot)
 
 
 def _kinds(
@@ -581,7 +583,7 @@ def psgd_kron(
     momentum_into_precond_update: bool = True,
     preconditioner_lr: ScalarOrSchedule = 0.1,
     preconditioner_init_scale: float = 1.0,
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     precond_dtype: PlainDtype | None = None,
     *,
     axes: Axes = None,

@@ -42,7 +42,7 @@ from jopt.algorithms.matrices import Axes, check_range
 from jopt.algorithms.matrixwise import KEEP, Method, PerSide, Row, matrixwise
 from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core.chain import chain
-from jopt.core.factory import PlainDtype, transformation
+from jopt.core.factory import PlainDtype, StorageDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
@@ -72,9 +72,9 @@ def scale_by_shampoo(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-12,
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     *,
-    nu_dtype: PlainDtype | None = None,
+    nu_dtype: StorageDtype | None = None,
     precond_dtype: PlainDtype | None = None,
     relative_eps: ScalarOrSchedule = 1e-6,
     rank_rtol: float | None = None,
@@ -333,9 +333,9 @@ def shampoo(
     eps: ScalarOrSchedule = 1e-12,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     *,
-    nu_dtype: PlainDtype | None = None,
+    nu_dtype: StorageDtype | None = None,
     precond_dtype: PlainDtype | None = None,
     relative_eps: ScalarOrSchedule = 1e-6,
     rank_rtol: float | None = None,

@@ -36,7 +36,7 @@ from jopt.algorithms.matrices import Axes, check_range
 from jopt.algorithms.matrixwise import FIRST, Method, PerSide, Row, matrixwise
 from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core.chain import chain
-from jopt.core.factory import PlainDtype, transformation
+from jopt.core.factory import PlainDtype, StorageDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
@@ -65,9 +65,9 @@ def scale_by_soap(
     b1: ScalarOrSchedule = 0.95,
     b2: ScalarOrSchedule = 0.95,
     eps: ScalarOrSchedule = 1e-8,
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     *,
-    nu_dtype: PlainDtype | None = None,
+    nu_dtype: StorageDtype | None = None,
     precond_dtype: PlainDtype | None = None,
     shampoo_beta: ScalarOrSchedule | None = None,
     precondition_frequency: int = 10,
@@ -220,9 +220,9 @@ def soap(
     eps: ScalarOrSchedule = 1e-8,
     weight_decay: ScalarOrSchedule = 0.01,
     weight_decay_mask: Mask = None,
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     *,
-    nu_dtype: PlainDtype | None = None,
+    nu_dtype: StorageDtype | None = None,
     precond_dtype: PlainDtype | None = None,
     shampoo_beta: ScalarOrSchedule | None = None,
     precondition_frequency: int = 10,
@@ -331,9 +331,9 @@ def kl_soap(
     eps: ScalarOrSchedule = 1e-8,
     weight_decay: ScalarOrSchedule = 0.01,
     weight_decay_mask: Mask = None,
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     *,
-    nu_dtype: PlainDtype | None = None,
+    nu_dtype: StorageDtype | None = None,
     precond_dtype: PlainDtype | None = None,
     shampoo_beta: ScalarOrSchedule | None = None,
     precondition_frequency: int = 10,

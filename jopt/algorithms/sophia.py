@@ -28,12 +28,13 @@ import jax.numpy as jnp
 
 from jopt import tree
 from jopt.core.chain import chain
-from jopt.core.factory import PlainDtype, transformation
+from jopt.core.factory import StorageDtype, transformation
 from jopt.core.key_stream import KeyStream
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation, Params
+from jopt.core.wide_slots import with_slots
 from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.values import arguments
@@ -135,7 +136,7 @@ def scale_by_sophia(
     clip_threshold: ScalarOrSchedule = 1.0,
     update_interval: int = 10,
     hessian_diagonal_fn: EstimatorName | Estimator = "hutchinson",
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     *,
     key: int | jax.Array = 0,
 ) -> GradientTransformation:
@@ -188,8 +189,8 @@ def scale_by_sophia(
         Leaves(params, "params", real_only="scale_by_sophia")
         return ScaleBySophiaState(
             jnp.zeros((), jnp.int32),
-            jax.tree.map(mu_slot.init, params),
-            jax.tree.map(nu_slot.init, params),
+            mu_slot.initial(params),
+            nu_slot.initial(params),
             keys.initial(),
         )
 
@@ -217,7 +218,8 @@ def scale_by_sophia(
         state = ScaleBySophiaState(count, leaves.tree(mus), nu, data)
         return leaves.tree(new), state
 
-    return GradientTransformation(init, update)
+    tx = GradientTransformation(init, update)
+    return with_slots(tx, ScaleBySophiaState, mu=mu_slot)
 
 
 @jax.jit
@@ -259,7 +261,7 @@ def sophia(
     clip_threshold: ScalarOrSchedule = 1.0,
     update_interval: int = 10,
     hessian_diagonal_fn: EstimatorName | Estimator = "hutchinson",
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     *,
     key: int | jax.Array = 0,
 ) -> GradientTransformation:
@@ -320,7 +322,7 @@ def sophia_g(
     weight_decay: ScalarOrSchedule = 0.1,
     weight_decay_mask: Mask = None,
     update_interval: int = 10,
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     *,
     batch_size: ScalarOrSchedule = 5120.0,
     key: int | jax.Array = 0,

@@ -29,7 +29,7 @@ from jopt.algorithms.matrixwise import Method, PerSide, Row, matrixwise
 from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core import masks
 from jopt.core.chain import chain
-from jopt.core.factory import PlainDtype, transformation
+from jopt.core.factory import PlainDtype, StorageDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
@@ -54,7 +54,7 @@ class ScaleBySplusState(NamedTuple):
 def scale_by_splus(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.999,
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     *,
     precond_dtype: PlainDtype | None = None,
     nonstandard_constant: float = 0.001,
@@ -186,7 +186,7 @@ def splus(
     b2: ScalarOrSchedule = 0.999,
     weight_decay: ScalarOrSchedule = 0.01,
     weight_decay_mask: Mask = None,
-    mu_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
     *,
     ema_decay: ScalarOrSchedule = 0.999,
     precond_dtype: PlainDtype | None = None,

@@ -106,5 +106,6 @@ def in_place_of(
         gain=inner.gain,
         place=inner.place,
         treatment=inner.treatment,
+        slots=inner.slots,
         **more,
     )

@@ -39,8 +39,8 @@ from jopt.values.registry import Kind
 P = ParamSpec("P")
 Value = TypeVar("Value", bound=Recorded)
 
-# Annotates an argument that is the storage dtype of a leafwise rule's slot, or the name
-# of a format; and one that is a dtype only.
+# Annotates an argument that is the storage dtype of a slot, or the name of a format;
+# and one that is a dtype only: of a computation, or of arrays unlike the parameters.
 if TYPE_CHECKING:
     StorageDtype: TypeAlias = DTypeLike
     PlainDtype: TypeAlias = DTypeLike

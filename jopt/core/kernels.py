@@ -118,7 +118,7 @@ def run(
         new_fields = select_trees(take, new_fields, old_fields)
 
     rounds = [rounds_at_random(m.declaration) for m in members]
-    streams = _streams(treedef) if any(rounds) else ()
+    leaf_streams = streams(treedef) if any(rounds) else ()
     for j, rounded in enumerate(rounds):
         if rounded:
             scalars[j] = {**scalars[j], STEP: old_fields[j]["count"]}
@@ -163,7 +163,7 @@ def run(
             factors = [
                 [
                     _factor(multiples[j][i])
-                    | ({STREAM: streams[i]} if rounds[j] else {})
+                    | ({STREAM: leaf_streams[i]} if rounds[j] else {})
                     for j in on
                 ]
                 for i in some
@@ -231,8 +231,8 @@ def _compiled_schedules(key: KernelKey) -> dict[str, Callable[[Any], Any]]:
 
 
 @functools.lru_cache(maxsize=256)
-def _streams(treedef: Any) -> list[np.uint32]:
-    """A number for each leaf of a tree, by its path.
+def streams(treedef: Any) -> list[np.uint32]:
+    """A number for each leaf of a tree, by its path: which random bits round it.
 
     It is an argument of the kernel, so that leaves of one shape share one.
     """

@@ -98,6 +98,7 @@ class Leafwise(GradientTransformation):
             gain=declaration.gain,
             place=declaration.place,
             treatment=declaration.treatment,
+            slots=declaration.slots,
             fixed_name=kernel_key.name,
             fused=FUSED,
             recipe=recipe,

@@ -21,7 +21,7 @@ from jopt.storage.formats import Encoded, is_encoded
 from jopt.storage.rounding import random_bits
 from jopt.tree.like import spread_like
 from jopt.values import arguments
-from jopt.values.arguments import text_of
+from jopt.values.arguments import abbreviated, text_of
 
 
 # From a leaf's shape, the axes along which a slot keeps one number: ``(-1,)`` keeps one
@@ -110,6 +110,12 @@ class Slot(NamedTuple):
             return Encoded(x, None) if self.in_blocks else x
 
         return self._for_each(jnp.shape(param), start)
+
+    def initial(self, params: Any) -> Any:
+        """The field of the state for these parameters."""
+        leaves, treedef = jax.tree.flatten(params, is_leaf=_is_none)
+        values = [None if x is None else self.init(x) for x in leaves]
+        return self.stored(treedef, values)
 
     def shapes(self, shape: tuple[int, ...]) -> Any:
         """The slot's shape for a leaf of this shape, or a tuple of several shapes."""
@@ -219,7 +225,7 @@ class Slot(NamedTuple):
             return form.decode(Encoded(codes, scales))
 
         columns = tuple(
-            jax.tree.map(decoded, *x, is_leaf=lambda x: x is None)
+            jax.tree.map(decoded, *x, is_leaf=_is_none)
             for x in (kept if self.each else (kept,))
         )
         return columns if self.each else columns[0]
@@ -233,11 +239,36 @@ class Slot(NamedTuple):
         def nth(k):
             return lambda shape: None if (x := shapes(shape)) is None else x[k]
 
-        columns = [aligned(x, nth(k)) for k, x in enumerate(kept)]
-        return [
-            None if codes is None else Encoded(codes, scales)
-            for codes, scales in zip(*columns, strict=True)
-        ]
+        return _paired(*(aligned(x, nth(k)) for k, x in enumerate(kept)))
+
+    def arrays(self, kept: Any, name: str) -> Any:
+        """The tree of the field whose arrays have the shapes of the slot."""
+        if not self.in_blocks:
+            return kept
+        if not is_encoded(kept):
+            raise TypeError(
+                f"the state's {name} must be codes and scales of {self.dtype!r}, got "
+                f"{abbreviated(kept)}. Call init again, or restore a checkpoint with "
+                f"jopt.Cast('{name}/', {self.dtype!r})"
+            )
+        return kept.codes
+
+    def values(self, kept: Any, treedef: Any) -> list[Any]:
+        """The values of all leaves, from a field whose shapes are checked elsewhere."""
+        if not self.in_blocks:
+            return treedef.flatten_up_to(kept)
+        return _paired(*map(treedef.flatten_up_to, kept))
+
+
+def _paired(codes: list[Any], scales: list[Any]) -> list[Encoded | None]:
+    return [
+        None if x is None else Encoded(x, of_blocks)
+        for x, of_blocks in zip(codes, scales, strict=True)
+    ]
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
 
 
 def _is_real(stored: Any) -> bool:

@@ -22,6 +22,7 @@ from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.changing_numbers import ChangingNumbers
 from jopt.core.printed_states import print_shapes
+from jopt.core.slots import Slot
 from jopt.core.treatment import Treatment
 from jopt.tree.variables import with_variables, without_variables
 from jopt.values.arguments import abbreviated, suggestion
@@ -185,6 +186,8 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
         transformation that is about this ratio, such as a clip.
       place: Where it belongs in a chain, if not anywhere.
       treatment: What it does to a leaf, for `jopt.describe`; None if nobody says.
+      slots: The fields of its state that hold an array for every leaf, as far as they
+        are declared; see ``jopt.core.slots``.
       fixed_name: Its name, whatever factory makes it.
       fused: What ``update`` itself can do in the pass that computes an array: skip a
         step (``take``), add to the parameters (``adds``). It then has arguments of
@@ -209,6 +212,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
     gain: str | None
     place: Place
     treatment: Treatment | None
+    slots: Mapping[str, Slot]
     fixed_name: str | None
     fused: frozenset[str]
 
@@ -229,6 +233,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
         gain: str | None = None,
         place: Place = ANYWHERE,
         treatment: Treatment | None = None,
+        slots: Mapping[str, Slot] | None = None,
         fixed_name: str | None = None,
         fused: frozenset[str] = frozenset(),
         recipe: Recipe | None = None,
@@ -279,6 +284,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
         print_shapes(state_class)
         self.readout, self.changing = readout, changing
         self.gain, self.place, self.treatment = gain, place, treatment
+        self.slots = slots or {}
         self.fixed_name, self.fused, self.recipe = fixed_name, fused, recipe
         self.call = call
         cast(Any, checked).transformation = self  # see FromElements
@@ -395,6 +401,7 @@ class GradientTransformation(Recorded, tuple[InitFn, UpdateFn], metaclass=FromEl
             gain=self.gain,
             place=self.place,
             treatment=self.treatment,
+            slots=self.slots,
         )
 
 

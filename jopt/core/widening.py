@@ -34,5 +34,6 @@ def widened(inner: GradientTransformation) -> GradientTransformation:
         state_class=inner.state_class,
         reach=inner.reach,
         treatment=inner.treatment,
+        slots=inner.slots,
         recipe=inner.recipe,
     )

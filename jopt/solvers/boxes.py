@@ -61,7 +61,7 @@ def lbfgsb_directions(m: int, box: tuple[jax.Array, jax.Array]) -> Directions:
             theta=jnp.ones((), x.dtype),
         )
 
-    def following(memory, x, grad, step, change, slot, count, keep, forget):
+    def following(memory, x, grad, step, change, slot, age, keep, forget):
         rows = written(memory.rows, slot, step, change, keep)
         step_by = (rows @ step).reshape(m, 2)
         change_by = (rows @ change).reshape(m, 2)
@@ -71,12 +71,12 @@ def lbfgsb_directions(m: int, box: tuple[jax.Array, jax.Array]) -> Directions:
         across = jnp.where(here[None, :], change_by[:, 0][:, None], memory.across)
         across = jnp.where(here[:, None], step_by[:, 1][None, :], across)
         theta = change_by[slot, 1] / change_by[slot, 0]
-        age = jnp.where(keep & here, count, memory.age)
+        ages = jnp.where(keep & here, age, memory.age)
         memory = Memory(
             rows=rows,
             steps=jnp.where(keep, steps, memory.steps),
             across=jnp.where(keep, across, memory.across),
-            age=jnp.where(forget, 0, age),
+            age=jnp.where(forget, 0, ages),
             theta=jnp.where(forget, 1, jnp.where(keep, theta, memory.theta)),
         )
         model = _model(memory, m)

@@ -27,9 +27,9 @@ class Directions(NamedTuple):
     size: int  # the number of steps that are remembered
     # start(x) -> memory, which is empty
     start: Callable[[jax.Array], Any]
-    # next(memory, x, grad, step, change, slot, count, keep, forget) -> (memory,
-    # direction). If keep is true, step and change are remembered in this slot, as
-    # number `count` of all; if forget is, all before are forgotten.
+    # next(memory, x, grad, step, change, slot, age, keep, forget) -> (memory,
+    # direction). If keep is true, step and change are remembered in this slot, with a
+    # greater age than all before; if forget is, all before are forgotten.
     next: Callable[..., tuple[Any, jax.Array]]
 
 
@@ -38,8 +38,8 @@ class Numbers(NamedTuple):
 
     value: jax.Array  # at the best point so far
     search: Any  # the state of the line search
-    count: jax.Array  # int32, steps that were remembered, since the first
-    remembered: jax.Array  # int32, and since the memory was empty
+    slot: jax.Array  # int32, where the next step is remembered
+    remembered: jax.Array  # int32, how many were, since the memory was empty
     iterations: jax.Array  # int32, searches that have ended
     evaluations: jax.Array  # int32
     status: jax.Array  # int32
@@ -70,18 +70,28 @@ LONGEST = 1e10  # step of a search
 EVALUATIONS = 20  # of a search
 
 
-def start(
-    evaluate: Callable[..., Any], directions: Directions, x: jax.Array
-) -> Descent:
-    """Where a run begins: its first evaluation, at x, is that of the first pass."""
-    (_, aux), grad = jax.eval_shape(evaluate, x)
-    grad, aux = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (grad, aux))
-    return Descent(x, grad, aux, grad, directions.start(x), packed(_first(x)))
+def start(aux: Any, directions: Directions, x: jax.Array) -> Descent:
+    """Where a run begins: its first evaluation, at x, is that of the first pass.
+
+    Args:
+      aux: The shapes of what the function returns beside its value.
+      directions: The method.
+      x: The point.
+    """
+    zero = jnp.zeros_like(x)
+    aux = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), aux)
+    return Descent(x, zero, aux, zero, directions.start(x), packed(_first(x.dtype)))
 
 
-def _first(x: jax.Array) -> Numbers:
+@functools.cache
+def _like(dtype: Any) -> Numbers:
+    """The shapes of the numbers."""
+    return jax.eval_shape(lambda: _first(dtype))
+
+
+def _first(dtype: Any) -> Numbers:
     zero = jnp.zeros((), jnp.int32)
-    infinity = jnp.full((), jnp.inf, x.dtype)
+    infinity = jnp.full((), jnp.inf, dtype)
     search = _search(LONGEST).start(infinity, -infinity, 0.0)
     return Numbers(infinity, search._replace(status=zero), *[zero] * 5)
 
@@ -94,7 +104,7 @@ def advance(
     s: Descent,
 ) -> Descent:
     """One pass: evaluate the function once, and what follows from that."""
-    like = jax.eval_shape(_first, s.x)
+    like = _like(s.x.dtype)
     old = unpacked(s.numbers, like)
     first = old.evaluations == 0  # it goes nowhere, to evaluate the function at x0
     trial = s.x + old.search.step * s.direction
@@ -114,16 +124,14 @@ def advance(
         jnp.stack([value, slope]),
     )
     flag = jax.ShapeDtypeStruct((), bool)
-    now, taken, failed, keep, slot = unpacked(
-        decided, (like, flag, flag, flag, old.count)
-    )
+    now, taken, failed, keep = unpacked(decided, (like, flag, flag, flag))
 
     move, change = trial - s.x, grad - s.grad
     x = jnp.where(taken, trial, s.x)
     grad = jnp.where(taken, grad, s.grad)
     aux = jax.tree.map(lambda a, b: jnp.where(taken, a, b), aux, s.aux)
     memory, direction = directions.next(
-        s.memory, x, grad, move, change, slot, now.count, keep, failed
+        s.memory, x, grad, move, change, old.slot, now.iterations, keep, failed
     )
     slope = jnp.vdot(grad, direction)
     length, longest = jnp.ones((), x.dtype), jnp.full((), LONGEST, x.dtype)
@@ -195,16 +203,17 @@ def _decided(
             Status.ITERATIONS: taken & (iterations >= tests.max_iterations),
         }
     )
+    following = jnp.where(old.slot + 1 < directions.size, old.slot + 1, 0)
     now = Numbers(
         value=jnp.where(taken, value, old.value),
         search=search,
-        count=old.count + keep.astype(jnp.int32),
+        slot=jnp.where(keep, following, old.slot),
         remembered=remembered,
         iterations=iterations,
         evaluations=old.evaluations + 1,
         status=status,
     )
-    return packed((now, taken, failed, keep, old.count % directions.size))
+    return packed((now, taken, failed, keep))
 
 
 def run(one: Callable[[Descent], Descent], s: Descent) -> Descent:
@@ -224,7 +233,7 @@ def iterate(one: Callable[[Descent], Descent], s: Descent) -> Descent:
 
 
 def numbers(s: Descent) -> Numbers:
-    return unpacked(s.numbers, jax.eval_shape(_first, s.x))
+    return unpacked(s.numbers, _like(s.x.dtype))
 
 
 def result(s: Descent) -> MinimizeResult:

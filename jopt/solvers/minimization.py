@@ -174,9 +174,11 @@ class _Problem:
         return out, self.vector.of(grads)
 
     def start(self, x, args, box):
-        evaluate = functools.partial(self.evaluate, args=args)
         x = x if box is None else jnp.clip(x, *box)
-        return descent.start(evaluate, self.directions(box), x)
+        aux = None
+        if self.has_aux:
+            aux = jax.eval_shape(self.value, x, args)[1]
+        return descent.start(aux, self.directions(box), x)
 
     def one(self, args, box, tests):
         """One pass of the loop."""

@@ -133,6 +133,8 @@ class Vector:
 
 
 def _shape(x: Any) -> jax.ShapeDtypeStruct:
+    if isinstance(x, jax.Array):  # no need of the rules of promotion, which take time
+        return jax.ShapeDtypeStruct(x.shape, x.dtype)
     dtype = jax.dtypes.canonicalize_dtype(jnp.result_type(x))
     return jax.ShapeDtypeStruct(np.shape(x), dtype)
 

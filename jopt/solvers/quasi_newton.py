@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jopt.solvers.descent import Directions
@@ -45,8 +46,8 @@ def lbfgs_directions(m: int, box: None = None) -> Directions:
         rows = jnp.zeros((2 * m, x.size), x.dtype)
         return Memory(rows, square, square, jnp.ones((), x.dtype))
 
-    def following(memory, x, grad, step, change, slot, count, keep, forget):
-        del x, count
+    def following(memory, x, grad, step, change, slot, age, keep, forget):
+        del x, age
         rows = written(memory.rows, slot, step, change, keep)
         # Two products: XLA:CPU takes four times as long for one with both.
         grad_by = (rows @ grad).reshape(m, 2)
@@ -69,7 +70,7 @@ def lbfgs_directions(m: int, box: None = None) -> Directions:
         gamma = jnp.where(forget, 1, gamma)
 
         # D is the inverse of the diagonal of R^-1.
-        scale = jnp.sum(jnp.where(jnp.eye(m, dtype=bool), inverse, 0), axis=0)
+        scale = jnp.sum(jnp.where(np.eye(m, dtype=bool), inverse, 0), axis=0)
         a = inverse @ grad_by[:, 0]
         inside = jnp.where(scale > 0, a / scale, 0)
         inside = inside + gamma * (products @ a - grad_by[:, 1])

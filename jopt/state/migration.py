@@ -98,8 +98,8 @@ class Reset:
 class Cast:
     """Round entries to another storage dtype.
 
-    ``Cast("^scale_by_adam/nu/", "int8")`` encodes the slot of a leafwise rule that now
-    has this format, and a cast to a dtype decodes one that has none any more.
+    ``Cast("^scale_by_adam/nu/", "int8")`` encodes a slot that now has this format, and
+    a cast to a dtype decodes one that has none any more.
 
     Parameters are rounded where they do not have the dtype that is asked for, and all
     that match a pattern that begins with ``^params/``. A rule that matches nothing is
@@ -172,7 +172,7 @@ def migrated(
             case Drop(pattern):
                 flat = {n: x for n, x in flat.items() if not re.search(pattern, n)}
             case Cast(pattern, dtype):
-                flat = recoded(flat, pattern, rule.name, slots)
+                flat = recoded(flat, pattern, rule.name, slots, paths)
                 flat = {
                     n: _cast(rule, n, x, dtype) if re.search(pattern, n) else x
                     for n, x in flat.items()

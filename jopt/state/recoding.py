@@ -7,12 +7,11 @@ A slot in blocks has other paths than one in a dtype: ``nu/codes/kernel`` and
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 
-from jopt.core.leafwise import Leafwise
 from jopt.core.slots import Slot
 from jopt.core.transformation import GradientTransformation
 from jopt.state.recipe_differences import inside
@@ -22,18 +21,39 @@ from jopt.values.arguments import FORMATS
 
 
 def slots_by_path(tx: GradientTransformation) -> dict[str, Slot]:
-    """Return the slots of all leafwise rules, by what their paths begin with."""
+    """Return the declared slots of all, by what their paths begin with."""
     return {
         f"{prefix}{name}/": slot
         for prefix, inner in inside(tx)
-        if isinstance(inner, Leafwise)
-        for name, slot in inner.declaration.slots.items()
+        for name, slot in inner.slots.items()
         if not slot.each
     }
 
 
+def counts_of_rounding(tx: GradientTransformation) -> set[str]:
+    """Return the paths of counts that are there only to round slots at random.
+
+    They decide about random bits and nothing else, so they may start at any number.
+    """
+
+    def is_extra(inner):
+        base = getattr(inner.state_class, "base", None)
+        extra = base is not None and "count" not in base._fields
+        return extra and inner.changing is None
+
+    return {
+        f"{prefix}count"
+        for prefix, inner in inside(tx)
+        if any(slot.format for slot in inner.slots.values()) and is_extra(inner)
+    }
+
+
 def recoded(
-    flat: Mapping[str, Any], pattern: str, target: str, slots: Mapping[str, Slot]
+    flat: Mapping[str, Any],
+    pattern: str,
+    target: str,
+    slots: Mapping[str, Slot],
+    paths: Iterable[str],
 ) -> dict[str, Any]:
     """Return a checkpoint with some slots in the form that the state has for them.
 
@@ -43,8 +63,10 @@ def recoded(
       target: The name of the format or dtype that is asked for. Another than the
         state's changes nothing.
       slots: The slots of the state.
+      paths: The paths of the state. A slot that is not rounded at random any more may
+        leave a count that has none.
     """
-    flat = dict(flat)
+    flat, paths = dict(flat), set(paths)
     for prefix, slot in slots.items():
         form = slot.format
         blocks = form if isinstance(form, formats.Blocks) else None
@@ -57,6 +79,9 @@ def recoded(
             if name.startswith(f"{prefix}scales/") or not re.search(pattern, name):
                 continue
             x = flat.pop(name)
+            count = "/".join([*prefix.split("/")[:-2], "count"])
+            if count not in paths:
+                flat.pop(count, None)
             rest = name.removeprefix(begin if name.startswith(begin) else prefix)
             if name.startswith(begin):
                 x = _decoded(x, flat.pop(f"{prefix}scales/{rest}", None), slot)

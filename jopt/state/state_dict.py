@@ -34,7 +34,7 @@ from jopt.state.migration import (
 )
 from jopt.state.placing import assembled, is_abstract, is_key
 from jopt.state.recipe_differences import declared, differing
-from jopt.state.recoding import slots_by_path
+from jopt.state.recoding import counts_of_rounding, slots_by_path
 from jopt.tree.paths import by_name
 from jopt.tree.variables import sees_arrays
 from jopt.values import arguments
@@ -186,6 +186,7 @@ def load_state_dict(
     for i in sorted(without_match(rules, flat, expected)):
         check_match(rules[i], flat, expected)
     flat, fresh = migrated(flat, rules, expected, slots_by_path(tx))
+    fresh |= counts_of_rounding(tx) - flat.keys()
     lacking = [n for n in expected if n not in flat]
     if prefixes := new_chains(tx, lacking, [n for n in flat if n not in expected]):
         flat = moved(flat, prefixes, expected)

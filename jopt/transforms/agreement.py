@@ -189,6 +189,7 @@ def _gated(
         readout=inner.readout,
         changing=inner.changing,
         treatment=Treatment(factor=(math.nan,)),
+        slots=inner.slots,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 
 def packed(numbers: Any) -> jax.Array:
@@ -24,14 +25,19 @@ def packed(numbers: Any) -> jax.Array:
     vector = jnp.zeros(len(leaves), dtype)
     # A chain of selections: a concatenation would repeat what its elements share.
     for mask, x in zip(np.eye(len(leaves), dtype=bool), leaves, strict=True):
-        vector = jnp.where(mask, x.astype(dtype), vector)
-    return jax.lax.optimization_barrier(vector)
+        x = lax.broadcast(lax.convert_element_type(x, dtype), vector.shape)
+        vector = lax.select(mask, x, vector)
+    return lax.optimization_barrier(vector)
 
 
 def unpacked(vector: jax.Array, like: Any) -> Any:
     """The scalars of a vector, with the structure and dtypes of a tree."""
     leaves, treedef = jax.tree.flatten(like)
-    return treedef.unflatten(vector[i].astype(x.dtype) for i, x in enumerate(leaves))
+    parts = lax.split(vector, [1] * len(leaves))
+    return treedef.unflatten(
+        lax.convert_element_type(lax.squeeze(part, (0,)), x.dtype)
+        for part, x in zip(parts, leaves, strict=True)
+    )
 
 
 def _is_float(x: Any) -> bool:

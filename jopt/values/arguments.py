@@ -241,8 +241,8 @@ def plain_dtype(name: str, value: Any, formats: Collection[str] = ()) -> str:
     if not formats and isinstance(value, str) and value in FORMATS:
         raise ValueError(
             f"{name} must be a floating point dtype such as 'bfloat16', got "
-            f"{name}={text_of(value)}: formats are for the slots of leafwise rules, "
-            "such as those of jopt.adamw"
+            f"{name}={text_of(value)}: formats are for arrays of the state with the "
+            "shapes of the parameters, such as moments and sums"
         )
     names = ", ".join(map(repr, formats))
     try:

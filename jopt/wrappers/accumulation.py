@@ -5,12 +5,13 @@
 
 w is the weight of a micro-batch, such as its tokens; without weights it is 1.
 
-State: 4 bytes per float32 parameter on top of the inner transformation's. The inner
-transformation runs, and counts steps, only in the steps that emit. All other steps read
-the gradient and the sum and write the sum: 12 bytes per float32 parameter. The contract
-of ``update`` costs up to 20 more in a training step: it returns zero updates, which are
-then added to the parameters. `jopt.step` avoids this cost, as do `accumulate_grads` and
-`emit`, and `micro_batch`, if all micro-batches are available together.
+State: 4 bytes per float32 parameter on top of the inner transformation's, 1 with
+``accumulator_dtype="int8"``. The inner transformation runs, and counts steps, only in
+the steps that emit. All other steps read the gradient and the sum and write the sum: 12
+bytes per float32 parameter. The contract of ``update`` costs up to 20 more in a
+training step: it returns zero updates, which are then added to the parameters.
+`jopt.step` avoids this cost, as do `accumulate_grads` and `emit`, and `micro_batch`, if
+all micro-batches are available together.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from jopt import tree
 from jopt.core import tree_checks
 from jopt.core.apply import apply_updates
 from jopt.core.chain import as_transformation
-from jopt.core.factory import PlainDtype, transformation
+from jopt.core.factory import StorageDtype, transformation
 from jopt.core.fused import fused_update
+from jopt.core.kernels import streams
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves, densified
 from jopt.core.order import check_changeable
+from jopt.core.slots import Chance, Slot
 from jopt.core.transformation import (
     GradientTransformation,
     Needs,
@@ -94,7 +97,7 @@ def accumulate(
     *,
     grads_are_sums: bool = False,
     should_skip_update_fn: Callable[..., Any] | None = None,
-    accumulator_dtype: PlainDtype | None = None,
+    accumulator_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
     """Run a transformation on the mean of several consecutive gradients.
 
@@ -123,7 +126,8 @@ def accumulate(
         skip this gradient, or a tuple of that bool and anything else; for example
         `skip_not_finite`. A skipped gradient has no effect: the step waits for another.
         The state counts it in ``skipped`` and ``total_skipped``.
-      accumulator_dtype: Storage dtype of the sum; None means float32 or wider.
+      accumulator_dtype: Storage dtype of the sum, or a format, see `scale_by_adam`;
+        None means float32 or wider.
 
     Returns:
       A transformation. Extra arguments of the last gradient are passed to ``inner``; if
@@ -150,10 +154,11 @@ def accumulate(
     check_changeable("accumulate", inner)
     gradients_at = gradients_per_step(steps)
     check_skip(should_skip_update_fn)
+    slot = zeros(accumulator_dtype)
 
     def init(params):
         Leaves(params, "params")
-        sums = jax.tree.map(zeros(accumulator_dtype).init, params)
+        sums = slot.initial(params)
 
         def zero():  # a separate buffer for each field, so that all can be donated
             return jnp.zeros((), jnp.int32)
@@ -164,7 +169,27 @@ def accumulate(
         )
 
     def sums_of(leaves, state):
-        return leaves.aligned(state.acc_grads, "the state's acc_grads")
+        """The sum of each leaf as it is kept."""
+        arrays = slot.arrays(state.acc_grads, "acc_grads")
+        sums = leaves.aligned(arrays, "the state's acc_grads")
+        if slot.in_blocks:
+            return slot.values(state.acc_grads, leaves.treedef)
+        return sums
+
+    def is_sum_of(updates, state):
+        """Whether the sums are read in the dtypes of the gradients, and kept so.
+
+        If not, updates are rounded before they are added. A format is read as float32.
+        """
+        leaves = Leaves(updates)
+        sums = sums_of(leaves, state)
+        read = functools.partial(_divide_leaf, slot, divisor=None)
+        pairs = [(leaves.values[i].dtype, sums[i]) for i in leaves.present]
+        return all(
+            g == jax.eval_shape(read, total).dtype
+            and (slot.format is not None or g == total.dtype)
+            for g, total in pairs
+        )
 
     def add(updates, state, params, weight):
         """Return the state with one more gradient, and whether it was skipped."""
@@ -174,11 +199,16 @@ def accumulate(
             should_skip_update_fn, updates, state.gradient_step, params
         )
         sums = sums_of(leaves, state)
+        chances = [None] * len(sums)
+        if slot.format is not None:
+            # A number for each gradient; those that are skipped leave the sum alone.
+            count = state.gradient_step.astype(jnp.uint32) * np.uint32(65537)
+            count = count + state.mini_step.astype(jnp.uint32)
+            chances = [Chance(count, stream) for stream in streams(leaves.treedef)]
         for i in leaves.present:
+            options = chances[i], weight, skip, not grads_are_sums
             try:
-                sums[i] = _add_leaf(
-                    sums[i], leaves.values[i], weight, skip, not grads_are_sums
-                )
+                sums[i] = _add_leaf(slot, sums[i], leaves.values[i], *options)
             except Exception as error:
                 tree_checks.note_leaf(error, updates, i)
                 raise
@@ -186,7 +216,7 @@ def accumulate(
         advanced = state._replace(
             mini_step=tree.safe_increment(state.mini_step),
             total_weight=state.total_weight + w,
-            acc_grads=leaves.tree(sums),
+            acc_grads=slot.stored(leaves.treedef, sums),
         )
         if skip is None:
             return advanced, False
@@ -205,13 +235,14 @@ def accumulate(
         sums = sums_of(leaves, state)
         divisor = state.total_weight if use_grad_mean else None
         # Not rounded to the gradients' dtypes: that would lose what the wide sum kept.
-        grads = leaves.each(lambda _, total: _divide_leaf(total, divisor), sums)
+        grads = leaves.each(lambda _, total: _divide_leaf(slot, total, divisor), sums)
         new, inner_state = fused_update(
             inner, leaves.tree(grads), state.inner_opt_state, params, extra, adds=adds
         )
         # New zeros, not 0 * acc: a NaN or infinity in the sum must not survive.
         if adds:  # in the memory of what the inner step has read
-            zeros = zeros_after(leaves.tree(grads), (new, inner_state))
+            read = leaves.tree(grads) if slot.format is None else state.acc_grads
+            zeros = zeros_after(read, (new, inner_state))
         else:
             zeros, new = _zeros(state.acc_grads), leaves.rounded(new)
         return new, state._replace(
@@ -225,7 +256,7 @@ def accumulate(
 
     def update(updates, state, params=None, weight=None, *, adds=False, **extra):
         updates = densified(updates)  # the sum is over all rows
-        if adds and not _is_sum_of(updates, state.acc_grads):
+        if adds and not is_sum_of(updates, state):
             # The updates are rounded to the gradients' dtypes, and then added.
             updates, state = update(updates, state, params, weight, **extra)
             return apply_updates(params, updates), state
@@ -245,16 +276,18 @@ def accumulate(
         def step_of_params(carry, arrays):
             params, state = carry
             extra = functions | arrays
-            return inner_step(state.acc_grads, state, params, extra, adds=True)
+            like = slot.whole(state.acc_grads)
+            return inner_step(like, state, params, extra, adds=True)
 
         leaves = Leaves(updates)
         sums = sums_of(leaves, added)
         if adds:  # in the loop, in place
             return once_if(due, step_of_params, (params, added), arrays)
-        if not isinstance(due, Tracer) or not all(
+        holds_updates = slot.format is None and all(
             g is None or _holds(total, g)
             for g, total in zip(leaves.values, sums, strict=True)
-        ):
+        )
+        if not isinstance(due, Tracer) or not holds_updates:
             return once_if(due, step, (_zeros(updates), added), (params, arrays))
 
         # The inner step reads the sum for the last time, so its updates take the sum's
@@ -281,7 +314,7 @@ def accumulate(
         divisible = state._replace(
             total_weight=jnp.where(has_weight, state.total_weight, scalar(1))
         )
-        like = state.acc_grads if params is None else params
+        like = slot.whole(state.acc_grads) if params is None else params
         new = inner_step(like, divisible, params, extra)
         old = (_zeros(new[0]), state)
         return jax.tree.map(lambda x, y: jnp.where(has_weight, x, y), new, old)
@@ -298,6 +331,7 @@ def accumulate(
         ),
         fused=frozenset({"adds"}),
         place=Place(stepped=lambda old, new: new.gradient_step != old.gradient_step),
+        slots={"acc_grads": slot},
         add=add,
         emit=emit,
     )
@@ -309,33 +343,34 @@ def _check_weight(weight: Any) -> None:
         arguments.nonnegative(weight=weight)
 
 
-@functools.partial(jax.jit, static_argnums=4)
+@functools.partial(jax.jit, static_argnums=(0, 6))
 def _add_leaf(
-    total: jax.Array, g: jax.Array, weight: Any, skip: Any, multiply: bool
-) -> jax.Array:
+    slot: Slot,
+    kept: Any,
+    g: jax.Array,
+    chance: Chance | None,
+    weight: Any,
+    skip: Any,
+    multiply: bool,
+) -> Any:
+    total = slot.load(kept, jnp.float32)
     tree_checks.dtypes(g, total)
-    wide = np.promote_types(tree.compute_dtype(total.dtype), g.dtype)
+    wide = np.promote_types(total.dtype, g.dtype)
     g = g.astype(wide)
     if weight is not None:
         w = jnp.asarray(weight).astype(wide)
         # 0 * NaN is NaN, so a zero weight selects zeros.
         g = jnp.where(w == 0, jnp.zeros_like(g), w * g if multiply else g)
-    new = (total.astype(wide) + g).astype(total.dtype)
-    return new if skip is None else jnp.where(skip, total, new)
+    new = slot.store(total.astype(wide) + g, kept, "acc_grads", chance)
+    if skip is None:
+        return new
+    return jax.tree.map(lambda x, y: jnp.where(skip, x, y), kept, new)
 
 
-@jax.jit
-def _divide_leaf(total: jax.Array, divisor: jax.Array | None) -> jax.Array:
-    total = total.astype(tree.compute_dtype(total.dtype))
+@functools.partial(jax.jit, static_argnums=0)
+def _divide_leaf(slot: Slot, kept: Any, divisor: jax.Array | None) -> jax.Array:
+    total = slot.load(kept, jnp.float32)
     return total if divisor is None else total / divisor.astype(total.dtype)
-
-
-def _is_sum_of(updates: Updates, sums: Any) -> bool:
-    """Return whether the sums have the dtypes of the gradients, and are computed in."""
-    leaves = Leaves(updates)
-    totals = leaves.aligned(sums, "the state's acc_grads")
-    pairs = [(leaves.values[i].dtype, totals[i].dtype) for i in leaves.present]
-    return all(g == x == tree.compute_dtype(x) for g, x in pairs)
 
 
 def _holds(total: jax.Array, g: Any) -> bool:

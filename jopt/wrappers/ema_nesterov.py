@@ -26,11 +26,12 @@ import numpy as np
 
 from jopt import tree
 from jopt.core.chain import as_transformation
-from jopt.core.factory import PlainDtype, transformation
+from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import copied, zeros
 from jopt.core.leaves import Leaves, densified
 from jopt.core.order import check_changeable, must_be_last
 from jopt.core.transformation import GradientTransformation, Needs
+from jopt.core.wide_slots import with_slots
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 
@@ -49,8 +50,8 @@ def ema_nesterov(
     step_size: ScalarOrSchedule = 0.6,
     decay: ScalarOrSchedule = 0.99,
     *,
-    mu_dtype: PlainDtype | None = None,
-    point_dtype: PlainDtype | None = None,
+    mu_dtype: StorageDtype | None = None,
+    point_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
     """Take gradients ahead of the parameters, along the average of their steps.
 
@@ -94,7 +95,7 @@ def ema_nesterov(
 
     def init(params):
         Leaves(params, "params")
-        mu, point = (jax.tree.map(x.init, params) for x in (mu_slot, point_slot))
+        mu, point = (x.initial(params) for x in (mu_slot, point_slot))
         return EmaNesterovState(inner.init(params), mu, point)
 
     def update(updates, state, params, **extra):
@@ -130,7 +131,7 @@ def ema_nesterov(
     needs = Needs(
         inner.needs.accepts | {"params"}, frozenset({"params"}), inner.needs.anything
     )
-    return GradientTransformation(
+    tx = GradientTransformation(
         init,
         update,
         children={"inner_state": inner},
@@ -138,6 +139,7 @@ def ema_nesterov(
         state_class=EmaNesterovState,
         readout=readout,
     )
+    return with_slots(tx, EmaNesterovState, mu=mu_slot, point=point_slot)
 
 
 @jax.jit

@@ -24,7 +24,7 @@ from jopt import tree
 from jopt.core.apply import apply_updates
 from jopt.core.chain import as_transformation
 from jopt.core.eval_params import has_readout
-from jopt.core.factory import PlainDtype, transformation
+from jopt.core.factory import StorageDtype, transformation
 from jopt.core.leafwise import copied
 from jopt.core.leaves import Leaves, densified
 from jopt.core.order import check_changeable
@@ -32,6 +32,7 @@ from jopt.core.transformation import (
     GradientTransformation,
     Needs,
 )
+from jopt.core.wide_slots import with_slots
 from jopt.values import arguments
 from jopt.values.numbers import ScalarOrSchedule
 from jopt.wrappers.in_place import either
@@ -52,7 +53,7 @@ def lookahead(
     slow_step_size: ScalarOrSchedule = 0.5,
     reset_state: bool = False,
     *,
-    slow_dtype: PlainDtype | None = None,
+    slow_dtype: StorageDtype | None = None,
 ) -> GradientTransformation:
     """Pull the parameters back to slow parameters every few steps.
 
@@ -101,7 +102,7 @@ def lookahead(
 
     def init(params):
         Leaves(params, "params")
-        slow = jax.tree.map(slow_slot.init, params)
+        slow = slow_slot.initial(params)
         return LookaheadState(inner.init(params), jnp.zeros((), jnp.int32), slow)
 
     def update(updates, state, params, **extra):
@@ -144,7 +145,7 @@ def lookahead(
         inner.needs.accepts | {"params"}, frozenset({"params"}), inner.needs.anything
     )
     children = {"fast_state": inner}
-    return GradientTransformation(
+    tx = GradientTransformation(
         init,
         update,
         children=children,
@@ -152,6 +153,7 @@ def lookahead(
         state_class=LookaheadState,
         readout=readout,
     )
+    return with_slots(tx, LookaheadState, slow=slow_slot)
 
 
 @jax.jit

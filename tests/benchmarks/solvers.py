@@ -105,6 +105,9 @@ def with_torch(problem: Problem) -> Run:
     import torch
 
     graded = jax.jit(jax.value_and_grad(renewed(problem.fun)))
+    # Its first step ever imports more of torch.
+    zero = torch.zeros(1, requires_grad=True)
+    torch.optim.LBFGS([zero]).step(lambda: zero.sum())
 
     def run():
         x = torch.tensor(problem.x0, requires_grad=True)

@@ -205,7 +205,8 @@ def test_scalars_and_readouts_see_numbers_not_codes():
     [
         (lambda f: jopt.params_ema(0.9, accumulator_dtype=f), "the slot 'ema' holds"),
         (lambda f: jopt.madgrad(0.1, s_dtype=f), "the slot 's' holds parameters"),
-        (lambda f: jopt.muon(0.1, mu_dtype=f), "of leafwise rules, such as"),
+        (lambda f: jopt.muon(0.1, ns_dtype=f), "with the shapes of the parameters"),
+        (lambda f: jopt.lookahead(jopt.sgd(0.1), slow_dtype=f), "the slot 'slow' hol"),
         (
             lambda f: jopt.scale_by_adam(nu_dtype=f + "_"),
             "of the formats 'bfloat16_sr'",

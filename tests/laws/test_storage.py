@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 from typing import Any, NamedTuple, get_args
 
 import jax
@@ -83,6 +84,21 @@ def test_fewer_than_16_bits_are_refused_everywhere(dtype: str) -> None:
                 ValueError, match=f"^{name} must have 16 bits .*{dtype}"
             ):
                 case.make(**{name: dtype})
+
+
+@pytest.mark.parametrize("case", ONCE.values(), ids=lambda case: case.id)
+def test_a_format_reaches_its_slot_or_is_refused(case: Case) -> None:
+    params = {"w": jax.ShapeDtypeStruct((64, 128), jnp.float32)}
+    # Those of an average that is there only if it is asked for.
+    average = {"momentum": 0.9} if case.name in ("sgd", "adafactor") else {}
+    for name in ARGUMENTS[case.name]:
+        try:
+            tx = case.make(**{name: "int8", **average})
+        except ValueError as error:
+            assert re.search("for arrays of the state|holds parameters", str(error))
+            continue
+        kept = jax.tree.leaves(jax.eval_shape(tx.init, params))
+        assert any(x.dtype in (jnp.int8, jnp.uint8) for x in kept), name
 
 
 def test_a_second_moment_in_float16_is_refused_by_the_name_of_the_slot() -> None:

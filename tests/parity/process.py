@@ -28,6 +28,7 @@ def result_of(module, *arguments, x64, text=""):
             "JAX_NUMPY_DTYPE_PROMOTION": "standard",
             "JAX_NUMPY_RANK_PROMOTION": "allow",
             "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # most of the time is compiling
             "KERAS_BACKEND": "jax",
             "KERAS_HOME": folder,  # not the user's keras.json, which sets a floatx
         }

@@ -5,10 +5,7 @@ Each tries the same number of rates; the grid grows until the best one is inside
 
 from __future__ import annotations
 
-import datetime
 import functools
-import math
-import platform
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +19,8 @@ from jopt.inspect.racing.protocol import Grid, recipe_of, tuned
 from jopt.inspect.racing.training import Program, seeds_of, tester
 from tests.benchmarks.arena.field import FIELD, WITHOUT_DECAY
 from tests.benchmarks.arena.problem import Problem
+from tests.benchmarks.arena.results import made_with, short
+from tests.benchmarks.arena.solving import SOLVERS, solved
 
 
 # Rates of a grid: from the usual one up to a hundred times it, as small models take
@@ -30,8 +29,10 @@ RATES, FACTOR = 5, 10**0.5
 
 
 def field_of(problem: Problem) -> Mapping[str, str]:
-    """The optimizers on a problem: constructor calls by name."""
-    return {**(FIELD if problem.field is None else problem.field), **problem.also}
+    """The optimizers and solvers on a problem: calls by name."""
+    optimizers = FIELD if problem.field is None else problem.field
+    solvers = {name: SOLVERS[name] for name in problem.solvers}
+    return {**optimizers, **problem.also, **solvers}
 
 
 def schedule(name: str, steps: int) -> Any:
@@ -49,6 +50,8 @@ def schedule(name: str, steps: int) -> Any:
 
 def contest(problem: Problem, name: str, seeds: int) -> dict[str, Any]:
     """Tune an optimizer on a problem; what it found, as data for JSON."""
+    if name in problem.solvers:
+        return solved(problem.task(), name, seeds)
     start, task = time.perf_counter(), problem.task()
     ((_, make, usual),) = entrants({name: field_of(problem)[name]})
     entrant = Entrant(name, make, usual * FACTOR ** (RATES // 2))
@@ -63,24 +66,18 @@ def contest(problem: Problem, name: str, seeds: int) -> dict[str, Any]:
     loss = found.runs.test
     return {
         "recipe": recipe_of(entrant, found.rate),
-        "rates": _short(found.rates),
-        "means": _short(loss.mean(1)),
-        "rate": _short(found.rate),
-        "scores": _short(loss[row]),
-        "usual rate": _short(usual),
-        "usual scores": _short(loss[usually]),
+        "rates": short(found.rates),
+        "means": short(loss.mean(1)),
+        "rate": short(found.rate),
+        "scores": short(loss[row]),
+        "usual rate": short(usual),
+        "usual scores": short(loss[usually]),
         "at edge": bool(found.at_edge),
         "steps": program.steps.tolist(),
-        "curve": _short(found.runs.validation[row].mean(0)),
-        "seconds per step": _short(float(np.median(found.runs.seconds[1:]))),
+        "curve": short(found.runs.validation[row].mean(0)),
+        "seconds per step": short(float(np.median(found.runs.seconds[1:]))),
         "seconds": round(time.perf_counter() - start),
-        "with": {
-            "date": datetime.date.today().isoformat(),
-            "jopt": jopt.__version__,
-            "jax": jax.__version__,
-            "device": jax.devices()[0].device_kind,
-            "python": platform.python_version(),
-        },
+        "with": made_with(),
     }
 
 
@@ -102,10 +99,3 @@ def record_of(goal: float, curve: Any) -> int | None:
     """The first record at or below the goal; None for a run that does not end there."""
     values = np.array(curve, float)
     return int(np.argmax(values <= goal)) if values[-1] <= goal else None
-
-
-def _short(x: Any) -> Any:
-    """Numbers of four digits; None for a run that diverged."""
-    if isinstance(x, np.ndarray):
-        return [_short(y) for y in x.tolist()]
-    return float(f"{x:.4g}") if math.isfinite(x) else None

@@ -167,17 +167,20 @@ PROBLEMS = {
             "million: what matrix methods are made for."
         ),
         task=kronecker_quadratic,
+        solvers=("lbfgs",),
     ),
     "w5_rosenbrock": Problem(
         title="Rosenbrock's valley",
         about="(1 - x)² + (y - x²)² from about (-7, -4).",
         task=rosenbrock,
+        solvers=("lbfgs",),
         goal=1e-9,
     ),
     "w5_beale": Problem(
         title="Beale's function",
         about="From about (-2, -2): flat, with a steep wall.",
         task=beale,
+        solvers=("lbfgs",),
         goal=1e-8,
     ),
     "w5_rastrigin": Problem(
@@ -190,18 +193,21 @@ PROBLEMS = {
         title="An ill-conditioned diagonal",
         about="512 curvatures from 0.001 to 1,000: what Adam is made for.",
         task=ill_conditioned,
+        solvers=("lbfgs",),
         goal=1e-3,
     ),
     "w5_plateau": Problem(
         title="A plateau",
         about="1 - exp(-(x - 1)²/2) from about 4, where it is nearly flat.",
         task=plateau,
+        solvers=("lbfgs",),
         goal=1e-4,
     ),
     "w5_saddle": Problem(
         title="Saddles",
         about="(x² - 1)² for 64 numbers that begin within 0.0001 of 0.",
         task=saddle,
+        solvers=("lbfgs",),
         goal=1e-4,
     ),
     "w5_sparse": Problem(

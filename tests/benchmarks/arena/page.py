@@ -12,6 +12,7 @@ from tests.benchmarks.arena.contest import FACTOR, RATES, field_of, record_of
 from tests.benchmarks.arena.field import FIELD
 from tests.benchmarks.arena.problems import PROBLEMS
 from tests.benchmarks.arena.results import kept
+from tests.benchmarks.arena.solving import SOLVERS
 from tests.benchmarks.report import table
 from tests.tools.pages import ROOT, write
 
@@ -71,8 +72,22 @@ def steps_to(goal: float | None, result: dict[str, Any]) -> int | None:
     return None if at is None else result["steps"][at]
 
 
+def differ(scores: list[float | None], others: list[float | None]) -> bool:
+    """Whether the scores of two optimizers differ by more than chance.
+
+    Their means do by more than two standard errors, or all of one are below all of the
+    other. The second counts where scores of one spread over orders of magnitude.
+    """
+    ours, theirs = mean(scores), mean(others)
+    if ours is None or theirs is None:
+        return ours is not theirs
+    low, high = sorted([[x for x in s if x is not None] for s in (scores, others)])
+    apart = len(low) > 2 and max(low) < min(high)
+    return apart or abs(ours - theirs) > 2 * math.hypot(error(scores), error(others))
+
+
 def leaders(problem: str, results: Results) -> list[str]:
-    """The best, first, and those within two standard errors of it."""
+    """The best, first, and those that do not differ from it."""
     if PROBLEMS[problem].goal is not None:
         steps = {x: steps_to(goal_of(problem, results), results[x]) for x in results}
         known = {x: n for x, n in steps.items() if n is not None}
@@ -82,10 +97,9 @@ def leaders(problem: str, results: Results) -> list[str]:
     best = min(known, key=lambda x: known[x])
 
     def level(name):
-        errors = [error(results[x]["scores"]) for x in (name, best)]
-        return name != best and known[name] - known[best] <= 2 * math.hypot(*errors)
+        return not differ(results[name]["scores"], results[best]["scores"])
 
-    return [best, *(x for x in known if level(x))]
+    return [best, *(x for x in known if x != best and level(x))]
 
 
 def problem_table(problem: str) -> str:
@@ -110,8 +124,7 @@ def problem_table(problem: str) -> str:
         cells += ["" if steps is None else f"{steps}"]
         cells.insert(2 if by_goal else 1, ratio)
         cells += ["" if steps is None else seconds(steps * per_step)]
-        cells += [f"{result['rate']:.2g}"]
-        cells += [f"{number(mean(result['usual scores']))} at {result['usual rate']:g}"]
+        cells += [rate(result), at_usual_rate(result)]
         name = f"**{name}**" if name in best else name
         return [name, *cells, seconds(per_step)]
 
@@ -139,7 +152,8 @@ def goals_table(problems: list[str]) -> str:
         steps = steps_to(goal_of(problem, results), results[name])
         if steps is None:
             return "no"
-        text = f"{steps} at {results[name]['rate']:.2g}"
+        at = rate(results[name])
+        text = f"{steps} at {at}" if at else f"{steps}"
         return f"**{text}**" if name in leaders(problem, results) else text
 
     header = ["optimizer"] + [PROBLEMS[p].title for p in problems]
@@ -168,14 +182,25 @@ def seconds(x: float) -> str:
     return f"{x / 1e-6:.3g} us"
 
 
+def rate(result: dict[str, Any]) -> str:
+    """The chosen rate; nothing for a solver, which has none."""
+    return "" if result["rate"] is None else f"{result['rate']:.2g}"
+
+
+def at_usual_rate(result: dict[str, Any]) -> str:
+    """The loss at the usual rate, and that; nothing for a solver."""
+    if result["usual rate"] is None:
+        return ""
+    return f"{number(mean(result['usual scores']))} at {result['usual rate']:g}"
+
+
 def line(problem: str, name: str, found: dict[str, Any]) -> str:
     """A result, for the terminal."""
-    at = f"at {found['rate']:.2g}" + ", an edge of the grid!" * found["at edge"]
-    return (
-        f"{problem:>16} {name:<20} {number(mean(found['scores'])):>9} {at}, "
-        f"{number(mean(found['usual scores']))} at {found['usual rate']:g} "
-        f"({found['seconds']} s)"
-    )
+    text = f"{problem:>16} {name:<20} {number(mean(found['scores'])):>9}"
+    if found["rate"] is not None:
+        text += f" at {rate(found)}" + ", an edge of the grid!" * found["at edge"]
+        text += f", {at_usual_rate(found)}"
+    return f"{text} ({found['seconds']} s)"
 
 
 # The parts of the page.
@@ -245,8 +270,8 @@ def overview_part() -> str:
     if plain:
         blocks.append(
             textwrap.fill(
-                "None is better than AdamW or SGD with momentum, beyond two standard "
-                f"errors, on: {'; '.join(plain)}.",
+                "None is better than AdamW or SGD with momentum, by more than chance, "
+                f"on: {'; '.join(plain)}.",
                 88,
             )
         )
@@ -273,11 +298,9 @@ def against_adamw(problem: str, name: str, results: Results) -> int:
         ]
         return (steps[0] < steps[1]) - (steps[0] > steps[1])
     scores = [results[x]["scores"] for x in (name, "adamw")]
-    ours, theirs = map(mean, scores)
-    if ours is None or theirs is None:
-        return (theirs is None) - (ours is None)
-    if abs(ours - theirs) <= 2 * math.hypot(*map(error, scores)):
+    if not differ(*scores):
         return 0
+    ours, theirs = (math.inf if x is None else x for x in map(mean, scores))
     return 1 if ours < theirs else -1
 
 
@@ -285,6 +308,7 @@ def summary_part() -> str:
     """Each optimizer of the field beside AdamW, over all problems."""
     found = {p: results_of(p) for p in PROBLEMS if not p.startswith("w14_")}
     found = {p: r for p, r in found.items() if "adamw" in r}
+    everyone = {**FIELD, **SOLVERS}
 
     def row(name):
         on = {p: r for p, r in found.items() if name in r}
@@ -303,10 +327,10 @@ def summary_part() -> str:
         middles = [
             f"{statistics.median(x):.2g}" if x else "" for x in (losses, per_step)
         ]
-        return [f"`{FIELD[name]}`", *counts, *middles]
+        return [f"`{everyone[name]}`", *counts, *middles]
 
     compared = [r for p, r in found.items() if PROBLEMS[p].goal is None]
-    names = [x for x in FIELD if x != "adamw" and any(x in r for r in compared)]
+    names = [x for x in everyone if x != "adamw" and any(x in r for r in compared)]
     header = ["optimizer", "better", "level", "worse", "loss / AdamW's"]
     header += ["time of a step / AdamW's"]
     rows = table(header, [row(name) for name in names])

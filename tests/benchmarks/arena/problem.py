@@ -24,6 +24,7 @@ class Problem:
       goal: The metric that solves it; None means AdamW's at the end.
       field: The optimizers instead of those of `field.FIELD`.
       also: Optimizers in addition to them.
+      solvers: Those of `solving.SOLVERS` that run on it, too; for tasks without noise.
     """
 
     title: str
@@ -32,21 +33,38 @@ class Problem:
     goal: float | None = None
     field: Mapping[str, str] | None = None
     also: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    solvers: tuple[str, ...] = ()
 
 
 def exact(
-    init: Callable[[jax.Array], Any], loss: Callable[[Any], jax.Array], steps: int
+    init: Callable[[jax.Array], Any],
+    loss: Callable[[Any], jax.Array],
+    steps: int,
+    kind: type[RaceTask] = RaceTask,
+    **more: Any,
 ) -> RaceTask:
     """The task of a function that is known exactly: no data, no noise."""
     none = np.zeros(1, np.float32)
-    return RaceTask(
+    return kind(
         init=init,
         loss=lambda params, batch, key: loss(params),
         train=lambda key: jnp.zeros(1),
         validation=none,
         test=none,
         steps=steps,
+        **more,
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LeastSquares(RaceTask):
+    """A task whose loss is a sum of squares, or a multiple of it.
+
+    Args:
+      residuals: ``residuals(params)``, what is squared.
+    """
+
+    residuals: Callable[[Any], Any]
 
 
 class OneByOne(RaceTask):

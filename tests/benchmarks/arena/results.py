@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import math
+import platform
 from pathlib import Path
 from typing import Any
+
+import jax
+import numpy as np
+
+import jopt
 
 
 PATH = Path(__file__).with_name("results.json")
@@ -40,3 +48,21 @@ def as_text(results: dict[str, dict[str, Any]]) -> str:
         ]
         blocks.append(f"{json.dumps(problem)}: {{\n" + ",\n".join(lines) + "\n }")
     return "{\n " + ",\n ".join(blocks) + "\n}\n"
+
+
+def short(x: Any) -> Any:
+    """Numbers of four digits; None for a run that diverged."""
+    if isinstance(x, np.ndarray):
+        return [short(y) for y in x.tolist()]
+    return float(f"{x:.4g}") if math.isfinite(x) else None
+
+
+def made_with() -> dict[str, str]:
+    """What gave a result."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "jopt": jopt.__version__,
+        "jax": jax.__version__,
+        "device": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+    }

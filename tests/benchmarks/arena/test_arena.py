@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,7 +19,9 @@ from jopt.inspect.racing.protocol import Grid
 from tests.benchmarks.arena import contest, page, picture, results
 from tests.benchmarks.arena.__main__ import chosen
 from tests.benchmarks.arena.field import FIELD
+from tests.benchmarks.arena.problem import LeastSquares, exact
 from tests.benchmarks.arena.problems import PROBLEMS
+from tests.benchmarks.arena.solving import SOLVERS, solved
 
 
 # Rankings. The rates are the best ones of results.json and neighbours.
@@ -135,6 +138,15 @@ def test_a_table_has_the_ratio_to_adamw_and_who_is_level(
     assert rows[0][6] == "diverged at 0.01"
 
 
+def test_scores_that_spread_differ_if_all_of_one_are_below() -> None:
+    spread: list[float | None] = [5e-4, 7e-3, 2e-3]
+    assert page.differ([1e-5, 2e-5, 1e-5], spread)
+    assert page.differ(spread, [1e-5, 2e-5, 1e-5])
+    assert not page.differ([1e-5, 2e-5, 6e-4], spread)
+    assert page.differ([1.0, 1.1, 1.0], [2.0, 2.1, None])
+    assert not page.differ([None, 1.0], [1.0, None])
+
+
 def test_a_table_of_a_problem_with_a_goal_has_the_ratio_of_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -156,6 +168,34 @@ def test_a_table_of_a_problem_with_a_goal_has_the_ratio_of_steps(
     ]
     signs = {x: page.against_adamw("w13", x, found) for x in found}
     assert signs == {"sgd": -1, "adamw": 0, "muon": 1}
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_solver_is_recorded_by_evaluations_and_has_no_rate(name: str) -> None:
+    def residuals(p):
+        return jnp.array([10.0, 1.0]) * (p - 1)
+
+    task = exact(
+        lambda key: 3 + jax.random.normal(key, (2,)),
+        lambda p: jnp.sum(residuals(p) ** 2),
+        30,
+        LeastSquares,
+        residuals=residuals,
+    )
+    found = solved(task, name, 2)
+    at_start = [float(jnp.sum(residuals(p) ** 2)) for p in _starts(task, 2)]
+    # The first evaluation is that of the start, and the second has learned from it.
+    assert found["steps"][:3] == [1, 2, 3] and found["steps"][-1] == 30
+    np.testing.assert_allclose(found["curve"][0], np.mean(at_start), rtol=1e-3)
+    assert found["curve"][1] < found["curve"][0] / 2
+    assert all(score < 1e-9 for score in found["scores"])
+    assert found["rate"] is None and not found["at edge"]
+    assert page.line("w6_peaks", name, found).endswith("s)")
+    assert (page.rate(found), page.at_usual_rate(found)) == ("", "")
+
+
+def _starts(task: Any, seeds: int) -> Any:
+    return training.seeds_of(task, jax.random.key(0), seeds).params
 
 
 def test_the_pictures_are_drawn(tmp_path: Any) -> None:

@@ -37,6 +37,7 @@ PROBLEMS = {
             "all. Those that find a rate on their own begin with 1."
         ),
         task=unscaled,
+        solvers=("lbfgs",),
         also={
             "cocob": "cocob(1.0)",
             "dadapt_adamw": "dadapt_adamw(1.0)",
