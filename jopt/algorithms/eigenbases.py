@@ -23,25 +23,20 @@ from jopt.algorithms.kronecker import (
     whitened_grams,
 )
 from jopt.algorithms.matrixwise import KEEP, Row
-from jopt.algorithms.stacks import split, stacked
+from jopt.algorithms.stacks import split, spread, stacked
 
 
-def averaged(
-    rows: list[Row],
-    new: list[Row],
-    grams: Any,
-    numbers: dict[str, jax.Array],
-    mesh_axis: str | None,
-) -> None:
-    """Put the new averages of the statistics into the new rows."""
-    for old, row, part in zip(
-        rows, new, split(tuple(grams), len(rows), mesh_axis), strict=True
-    ):
-        row["statistics"] = jax.tree.map(
-            lambda s, x: numbers["beta"] * s + numbers["beta_rest"] * x,
-            old["statistics"],
-            part,
-        )
+def averaged(rows: list[Row], new: list[Row], numbers: dict[str, jax.Array]) -> None:
+    """Put the new averages of the statistics into the new rows, in place of "grams"."""
+    for old, row in zip(rows, new, strict=True):
+        row["statistics"] = average(old["statistics"], row.pop("grams"), numbers)
+
+
+def average(statistics: Any, grams: Any, numbers: dict[str, jax.Array]) -> Any:
+    """Return the new averages of the statistics."""
+    return jax.tree.map(
+        lambda s, x: numbers["beta"] * s + numbers["beta_rest"] * x, statistics, grams
+    )
 
 
 def updated_kl(
@@ -51,10 +46,9 @@ def updated_kl(
     bases: Any,
     started: jax.Array,
     numbers: dict[str, jax.Array],
-    mesh_axis: str | None,
 ) -> Any:
     """Put KL-Shampoo's new eigenvalues into the new rows, and return its statistics."""
-    eigenvalues = stacked([row["eigenvalues"] for row in rows], mesh_axis)
+    eigenvalues = stacked([row["eigenvalues"] for row in rows])
     # The first step has nothing to whiten by; its bases are the identity.
     used = jax.tree.map(lambda e: jnp.where(started > 0, e, 1), eigenvalues)
     grams, seen = whitened_grams(g, bases, used)
@@ -65,7 +59,7 @@ def updated_kl(
         later = jnp.maximum(numbers["beta"] * old + numbers["beta_rest"] * new, least)
         return jnp.where(started > 0, later, old)
 
-    parts = split(jax.tree.map(average, eigenvalues, tuple(seen)), len(rows), mesh_axis)
+    parts = split(jax.tree.map(average, eigenvalues, tuple(seen)), len(rows))
     for row, part in zip(new, parts, strict=True):
         row["eigenvalues"] = part
     return grams
@@ -92,12 +86,17 @@ def refresh_bases(
     held = [{**x, "bases": row["bases"]} for x, row in zip(held, rows, strict=True)]
     # The bases are constants to autodiff: no decomposition is differentiated.
     statistics = [lax.stop_gradient(row["statistics"]) for row in new]
+
+    def refreshed(held, statistics):
+        whole = [{**x, "statistics": s} for x, s in zip(held, statistics, strict=True)]
+        return spread(lambda rows: _refreshed(rows, ordered), whole, mesh_axis)
+
     if jax.tree.leaves(statistics):  # else no side of these leaves has any
         held = lax.switch(
             phase,
             [
                 lambda held, _: held,
-                lambda held, s: _refreshed(held, s, ordered, mesh_axis),
+                refreshed,
                 lambda held, s: _decomposed(held, s, mesh_axis),
             ],
             held,
@@ -107,12 +106,10 @@ def refresh_bases(
         row.update(x)
 
 
-def _refreshed(
-    held: list[Row], statistics: list[Any], ordered: bool, mesh_axis: str | None
-) -> list[Row]:
-    stack, s = stacked(held, mesh_axis), stacked(statistics, mesh_axis)
-    old = stack["bases"]
-    new = dict(stack)
+def _refreshed(rows: list[Row], ordered: bool) -> list[Row]:
+    new = stacked(rows)
+    s, old = new.pop("statistics"), new["bases"]
+    mu, bases = new.get("mu"), old
     if ordered:
         orders = jax.tree.map(descending, s, old)
         old = jax.tree.map(
@@ -123,17 +120,19 @@ def _refreshed(
                 nu = new["nu"]
                 new["nu"] = jnp.take_along_axis(nu, facing(order, side, nu), side + 1)
     new["bases"] = jax.tree.map(refreshed_basis, s, old)
-    if "mu" in new:
-        original = rotated(stack["mu"], stack["bases"], back=True)
-        new["mu"] = rotated(original, new["bases"])
-    return split(new, len(held), mesh_axis)
+    if mu is not None:
+        new["mu"] = rotated(rotated(mu, bases, back=True), new["bases"])
+    return split(new, len(rows))
 
 
 def _decomposed(
     held: list[Row], statistics: list[Any], mesh_axis: str | None
 ) -> list[Row]:
-    bases = jax.tree.map(eigenbasis, stacked(statistics, mesh_axis))
-    parts = split(bases, len(held), mesh_axis)
+    def decomposed(statistics):
+        bases = jax.tree.map(eigenbasis, stacked(statistics))
+        return split(bases, len(statistics))
+
+    parts = spread(decomposed, statistics, mesh_axis)
     return [{**row, "bases": q} for row, q in zip(held, parts, strict=True)]
 
 

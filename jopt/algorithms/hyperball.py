@@ -310,6 +310,7 @@ def soap_h(
     eps: ScalarOrSchedule = 1e-8,
     mu_dtype: StorageDtype | None = None,
     *,
+    precond_dtype: PlainDtype | None = None,
     shampoo_beta: ScalarOrSchedule | None = None,
     precondition_frequency: int = 1,
     max_dim: int = 10_000,
@@ -332,7 +333,7 @@ def soap_h(
 
     Args:
       learning_rate: The ratio of update and matrix, >= 0; it decays to zero.
-      b1, b2, eps, mu_dtype, shampoo_beta: See `scale_by_soap`.
+      b1, b2, eps, mu_dtype, precond_dtype, shampoo_beta: See `scale_by_soap`.
       precondition_frequency: See `scale_by_soap`; 10 is much cheaper.
       max_dim, staggered: See `scale_by_soap`.
       statistics: ``"shampoo"``, or ``"kl"`` for KL-SOAP-H.
@@ -363,6 +364,7 @@ def soap_h(
         b2,
         eps,
         mu_dtype,
+        precond_dtype=precond_dtype,
         shampoo_beta=shampoo_beta,
         precondition_frequency=precondition_frequency,
         max_dim=max_dim,

@@ -29,11 +29,11 @@ from jopt.algorithms.adam import adamw
 from jopt.algorithms.eigenbases import averaged, refresh_bases, updated_kl
 from jopt.algorithms.hidden import for_hidden
 from jopt.algorithms.kronecker import Sides, Which, facing, rotated
-from jopt.algorithms.matrices import Axes
+from jopt.algorithms.matrices import Axes, check_range
 from jopt.algorithms.matrixwise import FIRST, Method, PerSide, Row, matrixwise
-from jopt.algorithms.stacks import split, stacked
+from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core.chain import chain
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, StorageDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
@@ -59,6 +59,7 @@ def scale_by_kl_shampoo(
     eps: ScalarOrSchedule = 1e-8,
     mu_dtype: StorageDtype | None = None,
     *,
+    precond_dtype: PlainDtype | None = None,
     precondition_frequency: int = 10,
     max_dim: int = 10_000,
     sides: Which = "both",
@@ -76,7 +77,7 @@ def scale_by_kl_shampoo(
       b2: Decay of the statistics and the eigenvalues, in [0, 1).
       eps: Damping, >= 0: the factor s of a direction becomes ``s / (1 + eps s)``.
       mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
-      precondition_frequency, max_dim, sides: See `scale_by_soap`.
+      precond_dtype, precondition_frequency, max_dim, sides: See `scale_by_soap`.
       staggered, axes, merge_axes, mesh_axis: See `scale_by_soap`.
 
     Returns:
@@ -97,6 +98,7 @@ def scale_by_kl_shampoo(
     [(1, 4), (1, 2)]
     """
     arguments.decay_rate(b1=b1, b2=b2)
+    check_range(precond_dtype)
     arguments.nonnegative(eps=eps)
     arguments.at_least(1, precondition_frequency=precondition_frequency)
     arguments.at_least(1, max_dim=max_dim)
@@ -115,8 +117,8 @@ def scale_by_kl_shampoo(
         ScaleByKlShampooState,
         {
             "mu": zeros(mu_dtype),
-            "statistics": PerSide(0.0),
-            "bases": PerSide(None),
+            "statistics": PerSide(0.0, dtype=precond_dtype),
+            "bases": PerSide(None, dtype=precond_dtype),
             "eigenvalues": PerSide(0.1, square=False),
         },
         axes,
@@ -138,25 +140,33 @@ def _kl_shampoo(
     mesh_axis: str | None,
 ) -> list[Row]:
     del sides
-    n, x = len(rows), numbers
-    bases = stacked([row["bases"] for row in rows], mesh_axis)
-    eigenvalues = stacked([row["eigenvalues"] for row in rows], mesh_axis)
-    g = stacked([row["g"] for row in rows], mesh_axis)
-    started = (phase != FIRST).astype(g.dtype)
-    new: list[Row] = [
-        {"mu": x["b1"] * row["mu"] + x["b1_rest"] * (started * row["g"])}
-        for row in rows
+    x = numbers
+    started = (phase != FIRST).astype(rows[0]["g"].dtype)
+    mus = [x["b1"] * row["mu"] + x["b1_rest"] * (started * row["g"]) for row in rows]
+
+    def step(rows):
+        bases = stacked([row["bases"] for row in rows])
+        eigenvalues = stacked([row["eigenvalues"] for row in rows])
+        g = stacked([row["g"] for row in rows])
+        mu = rotated(stacked([row["mu"] for row in rows]), bases)
+        scale = 1.0
+        for side, e in enumerate(eigenvalues):
+            if e is not None:
+                scale = scale * facing(lax.rsqrt(e), side, mu)
+        u = rotated(mu * (scale / (1 + x["eps"] * scale)), bases, back=True)
+        new = [{} for _ in rows]
+        grams = updated_kl(rows, new, g, bases, started, numbers)
+        results = split({"u": u, "grams": tuple(grams)}, len(rows))
+        return [{**row, **part} for row, part in zip(new, results, strict=True)]
+
+    seen = [
+        {n: mu if n == "mu" else v for n, v in row.items() if n != "statistics"}
+        for row, mu in zip(rows, mus, strict=True)
     ]
-    mu = rotated(stacked([row["mu"] for row in new], mesh_axis), bases)
-    scale = 1.0
-    for side, e in enumerate(eigenvalues):
-        if e is not None:
-            scale = scale * facing(lax.rsqrt(e), side, mu)
-    u = rotated(mu * (scale / (1 + x["eps"] * scale)), bases, back=True)
-    for row, part in zip(new, split(u, n, mesh_axis), strict=True):
-        row["u"] = part
-    grams = updated_kl(rows, new, g, bases, started, numbers, mesh_axis)
-    averaged(rows, new, grams, numbers, mesh_axis)
+    new = spread(step, seen, mesh_axis)
+    for row, mu in zip(new, mus, strict=True):
+        row["mu"] = mu
+    averaged(rows, new, numbers)
     refresh_bases(rows, new, phase, (), False, mesh_axis)
     return new
 
@@ -171,6 +181,7 @@ def kl_shampoo(
     weight_decay_mask: Mask = None,
     mu_dtype: StorageDtype | None = None,
     *,
+    precond_dtype: PlainDtype | None = None,
     precondition_frequency: int = 10,
     max_dim: int = 10_000,
     sides: Which = "both",
@@ -196,7 +207,8 @@ def kl_shampoo(
       learning_rate: Step size of the hidden matrices, >= 0; 1e-4 to 3e-3.
       b1, b2, eps: See `scale_by_kl_shampoo`.
       weight_decay, weight_decay_mask, mu_dtype: See `soap`.
-      precondition_frequency, max_dim, sides, staggered: See `scale_by_soap`.
+      precond_dtype, precondition_frequency, max_dim: See `scale_by_soap`.
+      sides, staggered: See `scale_by_soap`.
       hidden: The leaves for KL-Shampoo; see `soap`.
       axes, merge_axes, mesh_axis: See `scale_by_soap`.
       adam_learning_rate, adam_b1, adam_b2, adam_eps, adam_weight_decay: See `soap`.
@@ -223,6 +235,7 @@ def kl_shampoo(
         b2,
         eps,
         mu_dtype,
+        precond_dtype=precond_dtype,
         precondition_frequency=precondition_frequency,
         max_dim=max_dim,
         sides=sides,

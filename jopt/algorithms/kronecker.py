@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jopt.algorithms.linear_algebra import matrix_inverse_pth_root
 from jopt.algorithms.matrices import positions
 from jopt.algorithms.stacks import one_by_one
 
@@ -227,7 +228,12 @@ def descending(statistic: jax.Array, basis: jax.Array) -> jax.Array:
 
 
 def inverse_root(
-    statistic: jax.Array, exponent: Any, eps: Any, relative: Any, old: jax.Array
+    statistic: jax.Array,
+    exponent: Any,
+    eps: Any,
+    relative: Any,
+    old: jax.Array,
+    rank_rtol: float | None = None,
 ) -> jax.Array:
     """Return ``(S + epsilon I)^(-exponent)``; the old root on failure.
 
@@ -238,6 +244,8 @@ def inverse_root(
       exponent: One quarter for each side of a matrix, in Shampoo.
       eps, relative: epsilon is ``eps + relative`` times the largest eigenvalue.
       old: What to keep if the result is not finite.
+      rank_rtol: If given, the root of a pseudo-inverse: directions whose eigenvalue is
+        at most this multiple of the largest get 0, and none is raised.
 
     >>> s, old = jnp.diag(jnp.array([1.0, 16.0]))[None], jnp.zeros((1, 2, 2))
     >>> jnp.diag(inverse_root(s, 0.25, 0.0, 0.0, old)[0])
@@ -245,11 +253,37 @@ def inverse_root(
     """
     eigenvalues, q = one_by_one(jnp.linalg.eigh, statistic)
     lowest, highest = eigenvalues[:, :1], eigenvalues[:, -1:]
-    shift = eps + relative * highest - jnp.minimum(lowest, 0)
+    shifted = eigenvalues + (eps + relative * highest)
+    if rank_rtol is None:
+        shifted = shifted - jnp.minimum(lowest, 0)
+        has_root = shifted > 0
+    else:
+        has_root = eigenvalues > rank_rtol * jnp.maximum(highest, 0)
     # Nothing was seen in a direction with a zero here, so it has no effect either.
-    shifted = eigenvalues + shift
-    roots = jnp.where(shifted > 0, jnp.where(shifted > 0, shifted, 1) ** -exponent, 0)
+    roots = jnp.where(has_root, jnp.where(has_root, shifted, 1) ** -exponent, 0)
     return _if_finite(_dot(q * roots[:, None, :], q.mT), old)
+
+
+def newton_root(
+    statistic: jax.Array, p: int, eps: Any, relative: Any, old: jax.Array
+) -> jax.Array:
+    """Return `inverse_root` with the exponent ``1 / p`` by products of matrices.
+
+    The old root stays if the error of the new one is above 0.1.
+
+    >>> s, old = jnp.diag(jnp.array([1.0, 16.0]))[None], jnp.zeros((1, 2, 2))
+    >>> jnp.diag(newton_root(s, 4, 0.0, 0.0, old)[0]).round(4)
+    Array([1. , 0.5], dtype=float32)
+    """
+
+    def one(s, old):
+        ridge = eps * jnp.eye(len(s), dtype=s.dtype)
+        root, error = matrix_inverse_pth_root(s + ridge, p, ridge_epsilon=relative)
+        return jnp.where(error <= 0.1, root, old)  # not if it is NaN
+
+    # A loop until convergence has no derivative.
+    statistic, eps, relative = lax.stop_gradient((statistic, eps, relative))
+    return jax.vmap(one)(statistic, old)
 
 
 def _if_finite(new: jax.Array, old: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jopt import tree
@@ -161,6 +162,20 @@ def shape_factor(
         return 0.2 * math.sqrt(max(inputs, outputs))
     ratio = outputs / max(inputs, 1)
     return math.sqrt({"kj": max(1.0, ratio), "spectral": ratio, None: 1.0}[shape_scale])
+
+
+def check_range(precond_dtype: str | None) -> None:
+    """Raise unless a dtype of factors has the range of float32.
+
+    Squares of small gradients are tiny, and what undoes them is large.
+    """
+    tiny = jnp.finfo(precond_dtype or "float32").tiny
+    if tiny > jnp.finfo("float32").tiny:
+        raise ValueError(
+            "precond_dtype must have the range of float32, because factors are tiny "
+            "or large where gradients are small. Use 'bfloat16' or 'float32', got "
+            f"{text_of(precond_dtype)}"
+        )
 
 
 def devices_along(mesh_axis: str | None) -> int:

@@ -23,6 +23,7 @@ from jopt.algorithms import stacks
 from jopt.algorithms.kronecker import Sides, Which
 from jopt.algorithms.matrices import Axes, devices_along, letters
 from jopt.core import masks, tree_checks
+from jopt.core.factory import PlainDtype
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
 from jopt.core.slots import Slot
@@ -42,6 +43,7 @@ class PerSide(NamedTuple):
 
     fill: float | None  # None is the identity matrix
     square: bool = True
+    dtype: PlainDtype | None = None  # of storage; None is float32 or wider
 
 
 class Method(NamedTuple):
@@ -271,7 +273,8 @@ def _per_side(
     """Return what is kept for each side.
 
     It is sharded as the axes of the parameter are; or over the mesh axis by which the
-    matrices are spread, so that each device keeps its share of all of it.
+    matrices are spread, so that each device keeps its share of all of it: whole
+    matrices, if there are enough, which then stay where they are.
     """
     if isinstance(param, jax.ShapeDtypeStruct):
         param = jnp.zeros(param.shape, param.dtype, device=param.sharding)
@@ -279,8 +282,14 @@ def _per_side(
     sharding, devices = jax.typeof(param).sharding, devices_along(mesh_axis)
 
     def one(side):
-        spread = devices > 1 and sides.dims[side + 1] % devices == 0
-        over = mesh_axis if spread else None
+        cut = [
+            n > 0 and n % devices == 0 for n in (sides.dims[0], sides.dims[side + 1])
+        ]
+        over = None
+        if devices > 1 and any(cut):
+            over = (
+                PartitionSpec(mesh_axis) if cut[0] else PartitionSpec(None, mesh_axis)
+            )
         run = functools.partial(_filled, slot=slot, sides=sides, side=side, over=over)
         if not sharding.mesh.explicit_axes:
             return run(param)
@@ -288,8 +297,8 @@ def _per_side(
         spec = [sharding.spec[i] for i in sides.order]
         batch = spec[0] if sides.starts[0] and not sides.blocked else None
         rows = None if sides.blocked else spec[sides.starts[side]]
-        spec = [None, mesh_axis] if spread else [batch, rows]
-        spec = PartitionSpec(*spec, *([None] if slot.square else []))
+        spec = [batch, rows] if over is None else [*over]
+        spec = PartitionSpec(*spec, *[None] * (2 + slot.square - len(spec)))
         auto_axes: Any = jax.sharding.auto_axes
         return auto_axes(run, out_sharding=NamedSharding(sharding.mesh, spec))(param)
 
@@ -298,9 +307,14 @@ def _per_side(
 
 @functools.partial(jax.jit, static_argnames=("slot", "sides", "side", "over"))
 def _filled(
-    param: jax.Array, *, slot: PerSide, sides: Sides, side: int, over: str | None
+    param: jax.Array,
+    *,
+    slot: PerSide,
+    sides: Sides,
+    side: int,
+    over: PartitionSpec | None,
 ) -> jax.Array:
-    dtype = tree.compute_dtype(param.dtype)
+    dtype = slot.dtype or tree.compute_dtype(param.dtype)
     x = sides.stack(param)
     others = [i for i in range(1, x.ndim) if i != side + 1]
     like = jnp.sum(x, axis=others)
@@ -311,7 +325,7 @@ def _filled(
         new = jnp.broadcast_to(matrix, (count, d, d))
         like = jnp.broadcast_to(like[..., None], new.shape)
     if over is not None:
-        return lax.with_sharding_constraint(new, PartitionSpec(None, over))
+        return lax.with_sharding_constraint(new, over)
     return spread_like(new, like)
 
 

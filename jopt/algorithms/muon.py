@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +129,8 @@ def scale_by_muon(
         and then rounds to ``ns_dtype``; ``"round"`` also rounds before, and the norm,
         which ``eps`` then bounds from below. The latter is what torch does. So
         does the iteration of a square matrix, whose rows are then the outputs.
+        ``"aol"`` scales each row of the shorter side, so that a step less is enough
+        (Turbo-Muon, 2025); ``"schatten"`` and ``"spectral"`` divide by other norms.
       renormalize: Whether to give O the norm that it would have if the iteration were
         exact, sqrt(min(inputs, outputs)) (Muon+, 2026).
 
@@ -261,7 +263,7 @@ class _Polar:
             ("kj", "match_rms_adamw", "spectral", None), shape_scale=shape_scale
         )
         arguments.nonnegative(consistent_rms=consistent_rms)
-        arguments.one_of(("divide", "round"), ns_start=ns_start)
+        arguments.one_of(get_args(Start), ns_start=ns_start)
         arguments.one_of((False, True, "aurora"), equilibrate=equilibrate)
         self.axes, self.renormalize = axes, renormalize
         self.scale = shape_scale, consistent_rms

@@ -313,7 +313,8 @@ def _factors(
         norm = jnp.maximum(norm, eps.astype(low)).astype(wide)
     else:
         norm = _norm(x, eps, start)
-    return stacks.split(newton_schulz(_divided(x, norm), triples, low), len(xs))
+    factors = newton_schulz(_divided(x, norm), triples, low)
+    return stacks.split(factors, len(xs), mesh_axis)
 
 
 def _norm(x: jax.Array, eps: jax.Array, start: Start) -> jax.Array:

@@ -37,7 +37,13 @@ import numpy as np
 from jax import lax
 
 from jopt import tree
-from jopt.algorithms.matrices import Axes, layouts_of, positions, sizes
+from jopt.algorithms.matrices import (
+    Axes,
+    check_range,
+    layouts_of,
+    positions,
+    sizes,
+)
 from jopt.algorithms.stacks import (
     as_leaf,
     as_matrices,
@@ -63,7 +69,6 @@ from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.tree.like import spread_like
 from jopt.values import arguments
-from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -170,12 +175,7 @@ def scale_by_kron(
     )
     arguments.nonnegative(preconditioner_lr=preconditioner_lr)
     arguments.positive(preconditioner_init_scale=preconditioner_init_scale)
-    if precond_dtype == "float16":
-        raise ValueError(
-            "precond_dtype must have the range of float32, because Q is large where "
-            "gradients are small. Use 'bfloat16' or 'float32', got "
-            f"{text_of(precond_dtype)}"
-        )
+    check_range(precond_dtype)
     keys, mu_slot = KeyStream(key), zeros(mu_dtype)
 
     def layouts(leaves):
@@ -395,6 +395,8 @@ def _of_all(
     groups = stacks(rows, mesh_axis, _MOST_LEAVES)
     batches = [stacked([rows[i] for i in group], mesh_axis) for group in groups]
     names = [[(places[i], k) for i in g for k in range(counts[i])] for g in groups]
+    if mesh_axis is not None:  # the first matrices of all leaves come first
+        names = [sorted(stack, key=lambda name: name[1]) for stack in names]
 
     def renew(factors, fitted):
         balance_key, noise_key = jax.random.split(key)
@@ -416,8 +418,8 @@ def _of_all(
     us, new = list(ms), list(qs)
     for group, q, (_, _, m) in zip(groups, factors, batches, strict=True):
         n = len(group)
-        parts, updates = (split(x, n, mesh_axis) for x in (q, _update(q, m)))
-        for i, part, u in zip(group, parts, updates, strict=True):
+        parts = split((q, _update(q, m)), n, mesh_axis)
+        for i, (part, u) in zip(group, parts, strict=True):
             us[i] = as_leaf(u, layouts[i], ms[i].shape)
             new[i] = jax.tree.map(
                 lambda x, old: spread_like(x.reshape(old.shape), old), part, qs[i]

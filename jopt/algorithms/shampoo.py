@@ -10,9 +10,9 @@ and blocks: Anil et al., "Scalable second order optimization for deep learning",
 Shi et al., "A distributed data-parallel PyTorch implementation of the distributed
 Shampoo optimizer for training neural networks at-scale", 2023.
 
-Roots are computed every few steps, which take turns, by an eigendecomposition in
-float32 or wider. Shampoo won the first AlgoPerf competition. Settings: those of the
-method that it is grafted to, with a learning rate of its own.
+Roots are computed every few steps, which take turns, by an eigendecomposition or a
+Newton iteration in float32 or wider. Shampoo won the first AlgoPerf competition.
+Settings: those of the method that it is grafted to, with a learning rate of its own.
 
 State: ``8 + 8 (m^2 + n^2) / (m n)`` bytes per float32 parameter of an (m, n) matrix,
 and 4 less if it is grafted to SGD or to nothing.
@@ -28,14 +28,21 @@ from jax import lax
 
 from jopt import tree
 from jopt.algorithms.adam import adamw
-from jopt.algorithms.eigenbases import averaged
+from jopt.algorithms.eigenbases import average, averaged
 from jopt.algorithms.hidden import for_hidden
-from jopt.algorithms.kronecker import Sides, Which, gram, inverse_root, rotated
-from jopt.algorithms.matrices import Axes
+from jopt.algorithms.kronecker import (
+    Sides,
+    Which,
+    gram,
+    inverse_root,
+    newton_root,
+    rotated,
+)
+from jopt.algorithms.matrices import Axes, check_range
 from jopt.algorithms.matrixwise import KEEP, Method, PerSide, Row, matrixwise
-from jopt.algorithms.stacks import split, stacked
+from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core.chain import chain
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, StorageDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
@@ -47,6 +54,7 @@ from jopt.values.numbers import ScalarOrSchedule
 
 
 Graft: TypeAlias = Literal["sgd", "adagrad", "rmsprop", "adam"]
+RootMethod: TypeAlias = Literal["eigh", "newton"]
 
 
 class ScaleByShampooState(NamedTuple):
@@ -67,8 +75,11 @@ def scale_by_shampoo(
     mu_dtype: StorageDtype | None = None,
     *,
     nu_dtype: StorageDtype | None = None,
+    precond_dtype: PlainDtype | None = None,
     relative_eps: ScalarOrSchedule = 1e-6,
+    rank_rtol: float | None = None,
     p: float | None = None,
+    root_method: RootMethod = "eigh",
     graft: Graft | None = "adam",
     graft_b2: ScalarOrSchedule | None = None,
     graft_eps: ScalarOrSchedule = 1e-8,
@@ -92,9 +103,16 @@ def scale_by_shampoo(
       eps: Added to the eigenvalues of the statistics, >= 0.
       mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
       nu_dtype: Storage dtype of ``nu``; None means float32 or wider.
+      precond_dtype: Storage dtype of statistics and roots; see `scale_by_soap`.
       relative_eps: Multiple of the largest eigenvalue that is added as well, >= 0.
+      rank_rtol: If given, directions with an eigenvalue of at most this multiple of the
+        largest, >= 0, are left out (pseudo-inverse). Use it with ``eps=0`` and
+        ``relative_eps=0``, where gradients miss directions, as those of ReLUs do.
       p: The root, > 0: factors have the exponent -1/p. None means 4 for matrices with
         statistics of both sides, 2 with those of one; 2 for each axis in general.
+      root_method: How roots are computed: ``"eigh"`` by a decomposition, ``"newton"``
+        by a coupled Newton iteration. That needs only products of matrices, which TPUs
+        and large batches of blocks are good at, and a whole p.
       graft: The method whose norm the update of each block has: ``"sgd"`` (momentum),
         ``"adagrad"``, ``"rmsprop"`` or ``"adam"``. None leaves the norm as it is.
       graft_b2: Decay of the graft's squares, in [0, 1); None means ``b2``.
@@ -129,11 +147,23 @@ def scale_by_shampoo(
     """
     arguments.decay_rate(b1=b1)
     arguments.fraction(b2=b2)
+    check_range(precond_dtype)
     if graft_b2 is not None:
         arguments.decay_rate(graft_b2=graft_b2)
     arguments.nonnegative(eps=eps, relative_eps=relative_eps, graft_eps=graft_eps)
     if p is not None:
         arguments.positive(p=p)
+    arguments.one_of(("eigh", "newton"), root_method=root_method)
+    if rank_rtol is not None:
+        arguments.nonnegative(rank_rtol=rank_rtol)
+    if root_method == "newton":
+        if rank_rtol is not None:
+            raise ValueError(
+                "rank_rtol needs eigenvalues, which root_method='newton' does not "
+                "compute. Use relative_eps, or root_method='eigh'"
+            )
+        if p is not None:
+            p = arguments.whole("p", p)
     arguments.one_of(("sgd", "adagrad", "rmsprop", "adam", None), graft=graft)
     arguments.at_least(1, precondition_frequency=precondition_frequency)
     start = precondition_frequency if start_step is None else start_step
@@ -175,8 +205,8 @@ def scale_by_shampoo(
         {
             "mu": zeros(mu_dtype),
             "nu": zeros(nu_dtype, divides=True, over=None if squares else _nowhere),
-            "statistics": PerSide(0.0),
-            "roots": PerSide(None),
+            "statistics": PerSide(0.0, dtype=precond_dtype),
+            "roots": PerSide(None, dtype=precond_dtype),
         },
         axes,
         2**31 if block_size is None else block_size,
@@ -189,7 +219,9 @@ def scale_by_shampoo(
         staggered=staggered,
         mesh_axis=mesh_axis,
     )
-    return matrixwise(method, numbers, p=p, graft=graft)
+    return matrixwise(
+        method, numbers, p=p, graft=graft, rank_rtol=rank_rtol, root_method=root_method
+    )
 
 
 def _weight(b2: Any) -> Any:
@@ -212,50 +244,73 @@ def _shampoo(
     *,
     p: float | None,
     graft: Graft | None,
+    rank_rtol: float | None,
+    root_method: RootMethod,
 ) -> list[Row]:
-    n, x = len(rows), numbers
-    g = stacked([row["g"] for row in rows], mesh_axis)
+    x = numbers
     new: list[Row] = []
-    grafts = []
     for row in rows:
         mu = x["b1"] * row["mu"] + x["b1_rest"] * row["g"]
         nu, magnitude = row["nu"], x["mu_scale"] * mu
         if nu is not None:
             nu = x["b2"] * nu + x["b2_rest"] * row["g"] ** 2
             # A square of zero has no derivative under a root.
-            root = jnp.where(nu > 0, jnp.sqrt(jnp.where(nu > 0, nu, 1)), 0)
-            root = jnp.sqrt(x["nu_scale"]) * root + x["graft_eps"]
-            magnitude = ratio(magnitude, root, x["graft_eps"])
-        grafts.append(magnitude)
-        new.append({"mu": mu, "nu": nu, "u": magnitude})
-    grams = [gram(g, i) if kept else None for i, kept in enumerate(sides.kept)]
-    averaged(rows, new, grams, numbers, mesh_axis)
-    roots = [row["roots"] for row in rows]
-    if any(sides.kept):
-        exponent = 1 / (2 * sum(sides.kept) if p is None else p)
+            divisor = jnp.where(nu > 0, jnp.sqrt(jnp.where(nu > 0, nu, 1)), 0)
+            divisor = jnp.sqrt(x["nu_scale"]) * divisor + x["graft_eps"]
+            magnitude = ratio(magnitude, divisor, x["graft_eps"])
+        same = {"statistics": row["statistics"], "roots": row["roots"]}
+        new.append({**same, "mu": mu, "nu": nu, "u": magnitude})
+    if not any(sides.kept):
+        return new
+    power = 2 * sum(sides.kept) if p is None else p
 
-        def rooted(held, statistics):
-            def root(s, old):
-                # A scale that is common to all, so that eps is that of averages.
-                return inverse_root(
-                    x["scale"] * s, exponent, x["eps"], x["relative"], old
-                )
+    def grams(g):
+        return tuple(gram(g, i) if kept else None for i, kept in enumerate(sides.kept))
 
-            s, old = stacked(statistics, mesh_axis), stacked(held, mesh_axis)
-            return split(jax.tree.map(root, s, old), n, mesh_axis)
+    def root_of(s, old):
+        # A scale that is common to all, so that eps is that of averages.
+        s, eps, relative = x["scale"] * s, x["eps"], x["relative"]
+        if root_method == "newton":
+            return newton_root(s, power, eps, relative, old)
+        return inverse_root(s, 1 / power, eps, relative, old, rank_rtol)
 
-        # The roots are constants to autodiff: no decomposition is differentiated.
-        statistics = [lax.stop_gradient(row["statistics"]) for row in new]
-        roots = lax.cond(phase == KEEP, lambda held, _: held, rooted, roots, statistics)
-        m = stacked([x["mu_scale"] * row["mu"] for row in new], mesh_axis)
-        u = rotated(m, stacked(roots, mesh_axis))
+    def rooted(rows):
+        row = stacked(rows)
+        # Once more, so that other steps leave the statistics where they are kept.
+        statistics = average(row["statistics"], grams(row["g"]), numbers)
+        return split(jax.tree.map(root_of, statistics, row["roots"]), len(rows))
+
+    def step(rows):
+        row = stacked(rows)
+        u = rotated(row["m"], row["roots"])
         if graft is not None:
-            u = grafted(u, stacked(grafts, mesh_axis))
-            u = jnp.where(x["started"] > 0, u, stacked(grafts, mesh_axis))
-        for row, part in zip(new, split(u, n, mesh_axis), strict=True):
-            row["u"] = part
-    for row, root in zip(new, roots, strict=True):
-        row["roots"] = root
+            magnitude = row.get("magnitude", row["m"])
+            u = jnp.where(x["started"] > 0, grafted(u, magnitude), magnitude)
+        return split({"u": u, "grams": grams(row["g"])}, len(rows))
+
+    def renewed(roots, seen):
+        given = [
+            {"g": g, "statistics": s, "roots": old}
+            for old, (g, s) in zip(roots, seen, strict=True)
+        ]
+        return spread(rooted, given, mesh_axis)
+
+    # The roots are constants to autodiff: no decomposition is differentiated.
+    seen = [lax.stop_gradient((row["g"], row["statistics"])) for row in rows]
+    roots = [row["roots"] for row in rows]
+    roots = lax.cond(phase == KEEP, lambda roots, _: roots, renewed, roots, seen)
+    given = [
+        {"g": row["g"], "m": x["mu_scale"] * of["mu"], "roots": root}
+        for row, of, root in zip(rows, new, roots, strict=True)
+    ]
+    if graft not in (None, "sgd"):
+        given = [
+            {**x, "magnitude": row["u"]} for x, row in zip(given, new, strict=True)
+        ]
+    results = spread(step, given, mesh_axis)
+    for row, root, result in zip(new, roots, results, strict=True):
+        row.update(result, roots=root)
+    averaged(rows, new, numbers)
     return new
 
 
@@ -281,8 +336,11 @@ def shampoo(
     mu_dtype: StorageDtype | None = None,
     *,
     nu_dtype: StorageDtype | None = None,
+    precond_dtype: PlainDtype | None = None,
     relative_eps: ScalarOrSchedule = 1e-6,
+    rank_rtol: float | None = None,
     p: float | None = None,
+    root_method: RootMethod = "eigh",
     graft: Graft | None = "adam",
     graft_b2: ScalarOrSchedule | None = None,
     graft_eps: ScalarOrSchedule = 1e-8,
@@ -308,9 +366,10 @@ def shampoo(
 
     ``u`` has the direction of the momentum between two inverse roots, and the norm of
     Adam's update. Google's settings: ``graft="adagrad", start_step=101,
-    precondition_frequency=100``. Meta's defaults: ``b2=1.0, graft=None,
-    relative_eps=0.0, precondition_frequency=1``. One-sided Shampoo:
-    ``sides="smaller"``.
+    precondition_frequency=100, root_method="newton"``. Meta's defaults: ``b2=1.0,
+    graft=None, relative_eps=0.0, precondition_frequency=1``. One-sided Shampoo:
+    ``sides="smaller"``, in the NanoGPT speedruns with a pseudo-inverse,
+    ``rank_rtol=0.0, eps=0.0, relative_eps=0.0``.
 
     Args:
       learning_rate: Step size of the hidden matrices, >= 0; that of AdamW, if grafted
@@ -320,7 +379,8 @@ def shampoo(
         learning rate.
       weight_decay_mask: The hidden matrices to decay; see `jopt.Mask`.
       mu_dtype: Storage dtype of the first moments; None means float32 or wider.
-      nu_dtype, relative_eps, p, graft, graft_b2, graft_eps: See `scale_by_shampoo`.
+      nu_dtype, precond_dtype, relative_eps, rank_rtol, p: See `scale_by_shampoo`.
+      root_method, graft, graft_b2, graft_eps: See `scale_by_shampoo`.
       start_step, precondition_frequency, block_size: See `scale_by_shampoo`.
       sides, bias_correction: See `scale_by_shampoo`.
       staggered: See `scale_by_soap`.
@@ -351,8 +411,11 @@ def shampoo(
         eps,
         mu_dtype,
         nu_dtype=nu_dtype,
+        precond_dtype=precond_dtype,
         relative_eps=relative_eps,
+        rank_rtol=rank_rtol,
         p=p,
+        root_method=root_method,
         graft=graft,
         graft_b2=graft_b2,
         graft_eps=graft_eps,

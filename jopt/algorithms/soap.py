@@ -32,11 +32,11 @@ from jopt.algorithms.adam import adamw
 from jopt.algorithms.eigenbases import averaged, refresh_bases, updated_kl
 from jopt.algorithms.hidden import for_hidden
 from jopt.algorithms.kronecker import Sides, Which, gram, rotated
-from jopt.algorithms.matrices import Axes
+from jopt.algorithms.matrices import Axes, check_range
 from jopt.algorithms.matrixwise import FIRST, Method, PerSide, Row, matrixwise
-from jopt.algorithms.stacks import split, stacked
+from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core.chain import chain
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, StorageDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.masks import Mask
 from jopt.core.transformation import GradientTransformation
@@ -68,6 +68,7 @@ def scale_by_soap(
     mu_dtype: StorageDtype | None = None,
     *,
     nu_dtype: StorageDtype | None = None,
+    precond_dtype: PlainDtype | None = None,
     shampoo_beta: ScalarOrSchedule | None = None,
     precondition_frequency: int = 10,
     max_dim: int = 10_000,
@@ -88,9 +89,10 @@ def scale_by_soap(
       b1: Decay of the first moment, in [0, 1).
       b2: Decay of the second moment, in [0, 1).
       eps: Added to the root of the uncorrected second moment, >= 0.
-      mu_dtype: Storage dtype of ``mu``; None means float32 or wider. Statistics and
-        bases always are.
+      mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
       nu_dtype: Storage dtype of ``nu``; None means float32 or wider.
+      precond_dtype: Storage dtype of statistics and bases; None means float32 or wider,
+        in which they are computed in any case. bfloat16 suits decays up to 0.99.
       shampoo_beta: Decay of the statistics, in [0, 1); None means ``b2``.
       precondition_frequency: Steps from one refresh of a basis to the next, >= 1.
       max_dim: Longer sides are not rotated, >= 1; the vocabulary's, for instance.
@@ -125,6 +127,7 @@ def scale_by_soap(
     (Array(False, dtype=bool), [(1, 4, 4), (1, 2, 2)])
     """
     arguments.decay_rate(b1=b1, b2=b2)
+    check_range(precond_dtype)
     if shampoo_beta is not None:
         arguments.decay_rate(shampoo_beta=shampoo_beta)
     arguments.nonnegative(eps=eps)
@@ -152,8 +155,8 @@ def scale_by_soap(
         {
             "mu": zeros(mu_dtype),
             "nu": zeros(nu_dtype, divides=True),
-            "statistics": PerSide(0.0),
-            "bases": PerSide(None),
+            "statistics": PerSide(0.0, dtype=precond_dtype),
+            "bases": PerSide(None, dtype=precond_dtype),
             **({"eigenvalues": PerSide(0.1, square=False)} if kl else {}),
         },
         axes,
@@ -177,31 +180,34 @@ def _soap(
     kl: bool,
 ) -> list[Row]:
     del sides
-    n, x = len(rows), numbers
-    bases = stacked([row["bases"] for row in rows], mesh_axis)
-    g = stacked([row["g"] for row in rows], mesh_axis)
-
+    x = numbers
     # The first step is not one of Adam's.
-    started = (phase != FIRST).astype(g.dtype)
-    new = []
-    for row, seen in zip(
-        rows, split(started * rotated(g, bases), n, mesh_axis), strict=True
-    ):
-        mu = x["b1"] * row["mu"] + x["b1_rest"] * seen
-        nu = x["b2"] * row["nu"] + x["b2_rest"] * seen**2
-        # At first nu is 0, where the root has no derivative.
-        root = jnp.sqrt(nu + (1 - started)) + x["eps"]
-        u = x["scale"] * ratio(mu, root, x["eps"])
-        new.append({"mu": mu, "nu": nu, "u": u})
-    back = rotated(stacked([row["u"] for row in new], mesh_axis), bases, back=True)
-    for row, u in zip(new, split(back, n, mesh_axis), strict=True):
-        row["u"] = u
+    started = (phase != FIRST).astype(rows[0]["g"].dtype)
 
-    if kl:
-        grams = updated_kl(rows, new, g, bases, started, numbers, mesh_axis)
-    else:
-        grams = [None if q is None else gram(g, i) for i, q in enumerate(bases)]
-    averaged(rows, new, grams, numbers, mesh_axis)
+    def step(rows):
+        bases = stacked([row["bases"] for row in rows])
+        g = stacked([row["g"] for row in rows])
+        new = []
+        seen_by = split(started * rotated(g, bases), len(rows))
+        for row, seen in zip(rows, seen_by, strict=True):
+            mu = x["b1"] * row["mu"] + x["b1_rest"] * seen
+            nu = x["b2"] * row["nu"] + x["b2_rest"] * seen**2
+            # At first nu is 0, where the root has no derivative.
+            root = jnp.sqrt(nu + (1 - started)) + x["eps"]
+            u = x["scale"] * ratio(mu, root, x["eps"])
+            new.append({"mu": mu, "nu": nu, "u": u})
+        u = rotated(stacked([row["u"] for row in new]), bases, back=True)
+        if kl:
+            grams = updated_kl(rows, new, g, bases, started, numbers)
+        else:
+            grams = [None if q is None else gram(g, i) for i, q in enumerate(bases)]
+        results = split({"u": u, "grams": tuple(grams)}, len(rows))
+        return [{**row, **part} for row, part in zip(new, results, strict=True)]
+
+    # Statistics stay where they are kept, except in the steps that refresh.
+    seen = [{n: v for n, v in row.items() if n != "statistics"} for row in rows]
+    new = spread(step, seen, mesh_axis)
+    averaged(rows, new, numbers)
     refresh_bases(rows, new, phase, ("mu", "nu"), not kl, mesh_axis)
     return new
 
@@ -217,6 +223,7 @@ def soap(
     mu_dtype: StorageDtype | None = None,
     *,
     nu_dtype: StorageDtype | None = None,
+    precond_dtype: PlainDtype | None = None,
     shampoo_beta: ScalarOrSchedule | None = None,
     precondition_frequency: int = 10,
     max_dim: int = 10_000,
@@ -248,7 +255,8 @@ def soap(
         learning rate.
       weight_decay_mask: The hidden matrices to decay; see `jopt.Mask`.
       mu_dtype: Storage dtype of the first moments; None means float32 or wider.
-      nu_dtype, shampoo_beta, precondition_frequency: See `scale_by_soap`.
+      nu_dtype, precond_dtype, shampoo_beta: See `scale_by_soap`.
+      precondition_frequency: See `scale_by_soap`.
       max_dim, sides, statistics, bias_correction: See `scale_by_soap`.
       staggered: See `scale_by_soap`.
       hidden: The leaves for SOAP; see `jopt.Mask`. None selects by shape and name:
@@ -284,6 +292,7 @@ def soap(
         eps,
         mu_dtype,
         nu_dtype=nu_dtype,
+        precond_dtype=precond_dtype,
         shampoo_beta=shampoo_beta,
         precondition_frequency=precondition_frequency,
         max_dim=max_dim,
@@ -325,6 +334,7 @@ def kl_soap(
     mu_dtype: StorageDtype | None = None,
     *,
     nu_dtype: StorageDtype | None = None,
+    precond_dtype: PlainDtype | None = None,
     shampoo_beta: ScalarOrSchedule | None = None,
     precondition_frequency: int = 10,
     max_dim: int = 10_000,
@@ -350,7 +360,8 @@ def kl_soap(
       learning_rate: Step size of the hidden matrices, >= 0; as for AdamW.
       b1, b2, eps: See `scale_by_soap`.
       weight_decay, weight_decay_mask, mu_dtype: See `soap`.
-      nu_dtype, shampoo_beta, precondition_frequency: See `scale_by_soap`.
+      nu_dtype, precond_dtype, shampoo_beta: See `scale_by_soap`.
+      precondition_frequency: See `scale_by_soap`.
       max_dim, sides, staggered: See `scale_by_soap`.
       hidden: The leaves for KL-SOAP; see `soap`.
       axes, merge_axes, mesh_axis: See `scale_by_soap`.
@@ -382,6 +393,7 @@ def kl_soap(
         weight_decay_mask,
         mu_dtype,
         nu_dtype=nu_dtype,
+        precond_dtype=precond_dtype,
         shampoo_beta=shampoo_beta,
         precondition_frequency=precondition_frequency,
         max_dim=max_dim,

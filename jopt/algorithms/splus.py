@@ -24,12 +24,12 @@ import jax.numpy as jnp
 
 from jopt.algorithms.eigenbases import averaged, decompose
 from jopt.algorithms.kronecker import Sides, gram, rotated
-from jopt.algorithms.matrices import Axes, is_hidden
+from jopt.algorithms.matrices import Axes, check_range, is_hidden
 from jopt.algorithms.matrixwise import Method, PerSide, Row, matrixwise
-from jopt.algorithms.stacks import split, stacked
+from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core import masks
 from jopt.core.chain import chain
-from jopt.core.factory import StorageDtype, transformation
+from jopt.core.factory import PlainDtype, StorageDtype, transformation
 from jopt.core.leafwise import zeros
 from jopt.core.leaves import Leaves
 from jopt.core.masks import Mask
@@ -56,6 +56,7 @@ def scale_by_splus(
     b2: ScalarOrSchedule = 0.999,
     mu_dtype: StorageDtype | None = None,
     *,
+    precond_dtype: PlainDtype | None = None,
     nonstandard_constant: float = 0.001,
     precondition_frequency: int = 100,
     max_dim: int = 10_000,
@@ -70,6 +71,7 @@ def scale_by_splus(
       b1: Decay of the first moment, in [0, 1).
       b2: Decay of the statistics, in [0, 1).
       mu_dtype: Storage dtype of ``mu``; None means float32 or wider.
+      precond_dtype: See `scale_by_soap`.
       nonstandard_constant: Factor of the sign for leaves that are not hidden matrices,
         and those with a side longer than ``max_dim``.
       precondition_frequency: Steps from one decomposition to the next, >= 1.
@@ -95,6 +97,7 @@ def scale_by_splus(
            [0.5, 0.5]], dtype=float32)
     """
     arguments.decay_rate(b1=b1, b2=b2)
+    check_range(precond_dtype)
     arguments.finite(nonstandard_constant=nonstandard_constant)
     arguments.at_least(1, precondition_frequency=precondition_frequency)
     arguments.at_least(1, max_dim=max_dim)
@@ -108,6 +111,7 @@ def scale_by_splus(
         axes=axes,
         max_dim=max_dim,
         mu_dtype=mu_dtype,
+        precond_dtype=precond_dtype,
         every=precondition_frequency,
         staggered=staggered,
         mesh_axis=mesh_axis,
@@ -115,13 +119,19 @@ def scale_by_splus(
     return matrixwise(method, numbers, max_dim=max_dim, constant=nonstandard_constant)
 
 
-def _method(*, hidden: Mask, mu_dtype: Any = None, **options: Any) -> Method:
+def _method(
+    *, hidden: Mask, mu_dtype: Any = None, precond_dtype: Any = None, **options: Any
+) -> Method:
     """Return the method, which also knows the sides of each leaf."""
     return Method(
         "scale_by_splus",
         _splus,
         ScaleBySplusState,
-        {"mu": zeros(mu_dtype), "statistics": PerSide(0.0), "bases": PerSide(None)},
+        {
+            "mu": zeros(mu_dtype),
+            "statistics": PerSide(0.0, dtype=precond_dtype),
+            "bases": PerSide(None, dtype=precond_dtype),
+        },
         shift=1,
         hidden=is_hidden if hidden is None else hidden,
         **options,
@@ -145,19 +155,26 @@ def _splus(
     max_dim: int,
     constant: float,
 ) -> list[Row]:
-    n, x = len(rows), numbers
-    bases = stacked([row["bases"] for row in rows], mesh_axis)
-    new: list[Row] = [
-        {"mu": x["b1"] * row["mu"] + x["b1_rest"] * row["g"]} for row in rows
+    x = numbers
+    mus = [x["b1"] * row["mu"] + x["b1_rest"] * row["g"] for row in rows]
+
+    def step(rows):
+        bases = stacked([row["bases"] for row in rows])
+        mu = stacked([row["mu"] for row in rows])
+        u = rotated(jnp.sign(rotated(mu, bases)), bases, back=True)
+        u = u * _scale(sides, max_dim, constant)
+        g = stacked([row["g"] for row in rows])
+        grams = tuple(gram(g, i) if kept else None for i, kept in enumerate(sides.kept))
+        return split({"u": u, "grams": grams}, len(rows))
+
+    seen = [
+        {"g": row["g"], "mu": mu, "bases": row["bases"]}
+        for row, mu in zip(rows, mus, strict=True)
     ]
-    mu = stacked([row["mu"] for row in new], mesh_axis)
-    u = rotated(jnp.sign(rotated(mu, bases)), bases, back=True)
-    u = u * _scale(sides, max_dim, constant)
-    for row, part in zip(new, split(u, n, mesh_axis), strict=True):
-        row["u"] = part
-    g = stacked([row["g"] for row in rows], mesh_axis)
-    grams = [gram(g, i) if kept else None for i, kept in enumerate(sides.kept)]
-    averaged(rows, new, grams, numbers, mesh_axis)
+    new = spread(step, seen, mesh_axis)
+    for row, mu in zip(new, mus, strict=True):
+        row["mu"] = mu
+    averaged(rows, new, numbers)
     decompose(rows, new, phase, mesh_axis)
     return new
 
@@ -172,6 +189,7 @@ def splus(
     mu_dtype: StorageDtype | None = None,
     *,
     ema_decay: ScalarOrSchedule = 0.999,
+    precond_dtype: PlainDtype | None = None,
     nonstandard_constant: float = 0.001,
     precondition_frequency: int = 100,
     max_dim: int = 10_000,
@@ -192,7 +210,7 @@ def splus(
       b1, b2: See `scale_by_splus`.
       weight_decay: Decay coefficient, >= 0.
       weight_decay_mask: The leaves to decay; see `jopt.Mask`.
-      mu_dtype: See `scale_by_splus`.
+      mu_dtype, precond_dtype: See `scale_by_splus`.
       ema_decay: Decay of the average of the parameters, in [0, 1).
       nonstandard_constant, precondition_frequency: See `scale_by_splus`.
       max_dim, staggered, hidden: See `scale_by_splus`.
@@ -218,6 +236,7 @@ def splus(
         b1,
         b2,
         mu_dtype,
+        precond_dtype=precond_dtype,
         nonstandard_constant=nonstandard_constant,
         precondition_frequency=precondition_frequency,
         max_dim=max_dim,

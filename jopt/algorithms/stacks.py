@@ -77,18 +77,57 @@ def together(
     return results
 
 
+def spread(
+    f: Callable[[list[Any]], list[Any]], rows: Sequence[Any], mesh_axis: str | None
+) -> list[Any]:
+    """Return ``f(rows)``, computed where the matrices are whole.
+
+    Args:
+      f: From a list of rows to one of as many. With ``mesh_axis`` it gets a list of one
+        row, the stack of all, whose matrices are spread over the devices.
+      rows: See `together`.
+      mesh_axis: See `stacked`. All that a row holds goes there in one exchange, and
+        all of the results comes back in another.
+    """
+    if mesh_axis is None:
+        return f(list(rows))
+    devices = devices_along(mesh_axis)
+    is_alone = all(len(x) == 1 for x in jax.tree.leaves(rows[0]))
+    # As many matrices on each device, of which the last may be there in vain.
+    filled = [*rows, *[rows[0]] * (-len(rows) % devices if is_alone else 0)]
+    stack = stacked(filled, mesh_axis)
+
+    def run(stack):
+        return f([stack])[0]
+
+    if len(jax.tree.leaves(stack)[0]) % devices == 0:
+        # Loops and decompositions that the compiler spreads need exchanges of their
+        # own; here each device sees its own matrices only.
+        run = jax.shard_map(
+            run,
+            in_specs=PartitionSpec(mesh_axis),
+            out_specs=PartitionSpec(mesh_axis),
+            axis_names={mesh_axis},
+            check_vma=False,
+        )
+    return split(run(stack), len(filled), mesh_axis)[: len(rows)]
+
+
 def stacked(rows: Sequence[Any], mesh_axis: str | None = None) -> Any:
     """Return one row with the matrices of all rows, along the first axes of its arrays.
 
     Args:
       rows: Trees of arrays whose first axes count matrices.
       mesh_axis: Name of a mesh axis over which to spread the matrices, so that each
-        device works on whole ones.
+        device works on whole ones. The first matrices of all rows come first then, so
+        that rows whose matrices are spread already are stacked where they lie.
     """
-    stack = jax.tree.map(lambda *xs: jnp.concatenate(xs), *rows)
-    if mesh_axis is not None:
-        stack = lax.with_sharding_constraint(stack, PartitionSpec(mesh_axis))
-    return stack
+    if mesh_axis is None:
+        return jax.tree.map(lambda *xs: jnp.concatenate(xs), *rows)
+    stack = jax.tree.map(
+        lambda *xs: jnp.stack(xs, 1).reshape(-1, *xs[0].shape[1:]), *rows
+    )
+    return _exchanged(stack, len(rows), mesh_axis, back=False)
 
 
 def split(stack: Any, n: int, mesh_axis: str | None = None) -> list[Any]:
@@ -105,15 +144,48 @@ def split(stack: Any, n: int, mesh_axis: str | None = None) -> list[Any]:
         count = len(x) // n
         return x[i * count : (i + 1) * count]
 
-    if mesh_axis is not None:
-        stack = jax.tree.map(_anywhere, stack)
-    return [jax.tree.map(lambda x, i=i: part(x, i), stack) for i in range(n)]
+    if mesh_axis is None:
+        return [jax.tree.map(lambda x, i=i: part(x, i), stack) for i in range(n)]
+    stack = _exchanged(stack, n, mesh_axis, back=True)
+    apart = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]), stack)
+    return [jax.tree.map(lambda x, i=i: x[:, i], apart) for i in range(n)]
 
 
-def _anywhere(x: jax.Array) -> jax.Array:
-    """Let the matrices lie as they like, but all of them alike."""
-    spec = PartitionSpec(None, *[PartitionSpec.UNCONSTRAINED] * (x.ndim - 1))
-    return lax.with_sharding_constraint(x, spec)
+def _exchanged(stack: Any, n: int, mesh_axis: str, *, back: bool) -> Any:
+    """Return a stack of ``n`` rows, with whole matrices on each device; or back.
+
+    Devices exchange one array in place of many: the parts of all arrays that one device
+    has of a matrix, beside each other.
+    """
+    arrays, treedef = jax.tree.flatten(stack)
+    devices = devices_along(mesh_axis)
+
+    def placed(x):
+        if not back:
+            return lax.with_sharding_constraint(x, PartitionSpec(mesh_axis))
+        # The matrices may lie as they like, but all of them alike.
+        spec = PartitionSpec(None, *[PartitionSpec.UNCONSTRAINED] * (x.ndim - 1))
+        return lax.with_sharding_constraint(x, spec)
+
+    if any(len(x) // n % devices == 0 for x in arrays):  # each row is spread already
+        return stack if back else jax.tree.map(placed, stack)
+    if len(arrays) == 1 or any(x.shape[1] % devices for x in arrays):
+        return jax.tree.map(placed, stack)
+    # Arrays of one shape have one sharding, mostly, which may be along their columns.
+    groups = collections.defaultdict(list)
+    for i, x in enumerate(arrays):
+        groups[x.shape].append(i)
+    beside = [jnp.stack([arrays[i] for i in group], 2) for group in groups.values()]
+    parts = [x.reshape(len(x), devices, -1) for x in beside]
+    whole = placed(jnp.concatenate(parts, -1))
+    ends = np.cumsum([x.shape[-1] for x in parts])[:-1]
+    parts = jnp.split(whole, ends, -1)
+    for group, x, part in zip(groups.values(), beside, parts, strict=True):
+        part = part.reshape(x.shape)
+        part = placed(part) if back else part
+        for k, i in enumerate(group):
+            arrays[i] = part[:, :, k]
+    return treedef.unflatten(arrays)
 
 
 def one_by_one(f: Callable[..., Any], *stacks: jax.Array) -> Any:
@@ -126,10 +198,12 @@ def one_by_one(f: Callable[..., Any], *stacks: jax.Array) -> Any:
     >>> one_by_one(jnp.linalg.eigvalsh, jnp.eye(2)[None])
     Array([[1., 1.]], dtype=float32)
     """
-    if jax.default_backend() != "cpu":
-        return f(*stacks)
-    one = jax.custom_batching.sequential_vmap(lambda *matrices: f(*matrices))
-    return lax.map(lambda matrices: one(*matrices), stacks)
+
+    def on_cpu(*stacks):
+        one = jax.custom_batching.sequential_vmap(lambda *matrices: f(*matrices))
+        return lax.map(lambda matrices: one(*matrices), stacks)
+
+    return lax.platform_dependent(*stacks, cpu=on_cpu, default=f)
 
 
 def stacks(

@@ -133,6 +133,31 @@ RUNS = {
                 "precondition_frequency=1, ",
                 ("square",),
             ),
+            *(
+                (
+                    name,
+                    {"betas": (0.9, 0.9), **theirs},
+                    f"b2=0.9, graft=None, precondition_frequency=1, {mine}, ",
+                    ("square",),
+                )
+                for name, theirs, mine in [
+                    (  # two of six directions are left out
+                        "pseudo-inverse",
+                        {"epsilon": 0.0, "rank_rtol": 0.05},
+                        "eps=0.0, rank_rtol=0.05",
+                    ),
+                    (
+                        "newton",
+                        {"epsilon": 1e-3, "newton": True},
+                        "eps=1e-3, root_method='newton'",
+                    ),
+                    (
+                        "float32",
+                        {"epsilon": 1e-3, "dtype": "float32"},
+                        "eps=1e-3, precond_dtype='float32'",
+                    ),
+                ]
+            ),
         ]
     },
     **{

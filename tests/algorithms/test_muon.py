@@ -616,6 +616,29 @@ def test_a_leaf_among_many_gets_what_it_gets_alone() -> None:
     chex.assert_trees_all_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
+# Of microsoft/dion, made for four steps.
+TURBO = [
+    (4.6051, -9.6552, 5.6769),
+    (4.7505, -6.0861, 2.1790),
+    (2.7763, -2.3190, 0.5523),
+    (2.4231, -2.2861, 0.8193),
+]
+
+
+def test_scaled_rows_need_a_step_less() -> None:
+    x = np.random.default_rng(0).normal(size=(6, 9))
+    tx = jopt.scale_by_polar(TURBO, ns_start="aol", axes="oi")
+    with jax.enable_x64(True):
+        found = update(tx, jnp.asarray(x))
+    x /= np.sqrt(np.sum(np.abs(x @ x.T), axis=1, keepdims=True))
+    for a, b, c in TURBO:
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    np.testing.assert_allclose(found, x, rtol=1e-9)
+    values = np.linalg.svd(x, compute_uv=False)
+    assert values.min() > 0.85 and values.max() < 1.15
+
+
 # Many devices.
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jopt
-from jopt.algorithms.kronecker import Sides, inverse_root
+from jopt.algorithms.kronecker import Sides, inverse_root, newton_root
 from tests.algorithms.eigen_problem import GOLDEN, RUNS, SHOWN, decomposing, ours
 from tests.algorithms.test_adam import adamw
 from tests.laws.case import Case
@@ -102,7 +102,8 @@ def random(*shape: int, seed: int = 0) -> Any:
 def test_forty_steps_are_those_of_meta(name: str) -> None:
     with np.load(GOLDEN) as golden:
         expected = golden[name]
-    np.testing.assert_allclose(ours(RUNS[name])[SHOWN], expected, 1e-9, 1e-9)
+    error = 1e-5 if "float32" in name else 1e-9  # what is stored is rounded
+    np.testing.assert_allclose(ours(RUNS[name])[SHOWN], expected, error, error)
 
 
 def test_only_steps_that_are_due_decompose() -> None:
@@ -159,6 +160,15 @@ def test_a_root_that_fails_is_not_used() -> None:
     chex.assert_trees_all_equal(inverse_root(zero, 0.25, 0.0, 0.0, old), zero)
     negative = jnp.diag(jnp.array([-1e-9, 1.0]))[None]
     assert jnp.isfinite(inverse_root(negative, 0.25, 1e-12, 1e-6, old)).all()
+
+
+def test_a_newton_iteration_needs_whole_roots_and_keeps_one_that_fails() -> None:
+    bad, old = jnp.full((1, 2, 2), jnp.nan), jnp.eye(2)[None]
+    chex.assert_trees_all_equal(newton_root(bad, 4, 0.0, 0.0, old), old)
+    with pytest.raises(TypeError, match="p must be a whole number"):
+        jopt.scale_by_shampoo(p=2.5, root_method="newton")
+    with pytest.raises(ValueError, match="rank_rtol needs eigenvalues"):
+        jopt.scale_by_shampoo(rank_rtol=0.0, root_method="newton")
 
 
 def test_grafting_gives_the_norm_of_the_other_method() -> None:

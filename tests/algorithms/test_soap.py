@@ -249,10 +249,37 @@ def test_spread_matrices_get_the_same_updates() -> None:
     assert all(x.sharding.is_equivalent_to(rows, 2) for x in found[-1].values())
     bases = state.bases[1].values()
     assert {x.sharding.spec for x in bases} <= {P(None, "data"), P(None, "data", None)}
-    # Gradients and bases to the matrices' devices; inside the basis, the moments are
-    # where the parameters are; updates and statistics back.
-    entry = compiled.as_text().rpartition("\nENTRY")[2]
-    assert " all-gather(" not in entry and entry.count(" all-to-all(") == 6
+    # Gradients, moments and bases to the matrices' devices in one exchange; updates,
+    # moments and what is new of the statistics back in another. The first step, and
+    # those that renew bases, take two more each.
+    text = compiled.as_text()
+    assert text.rpartition("\nENTRY")[2].count(" all-to-all(") == 2
+    assert text.count(" all-to-all(") == 6
+    assert not re.search(" (all-gather|all-reduce|collective-permute)", text)
+
+
+def test_a_stack_with_layers_for_all_devices_stays_where_it_is() -> None:
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    tx = jopt.scale_by_soap(mesh_axis="data", axes="bio")
+    layers = {name: jnp.ones((8, 4, 4)) for name in "ab"}
+    with jax.set_mesh(mesh):
+        layers = jax.device_put(layers, NamedSharding(mesh, P("data")))
+        state = jax.jit(tx.init)(layers)
+        text = jax.jit(tx.update).lower(layers, state).compile().as_text()
+    assert {x.sharding.spec[0] for x in jax.tree.leaves(state.bases)} == {"data"}
+    assert not re.search(" (all-|collective-permute)", text)
+
+
+def test_bases_in_two_bytes_are_computed_in_four() -> None:
+    grads = draws(6, 4)
+    options: Any = {"precondition_frequency": 2, "sides": "smaller"}
+    tx = jopt.scale_by_soap(**options, precond_dtype="bfloat16")
+    state = tx.init(grads[0])
+    kept = state.statistics[1], state.bases[1]
+    assert [x.dtype.name for x in kept] == ["bfloat16"] * 2
+    found, expected = updates(tx, grads), updates(jopt.scale_by_soap(**options), grads)
+    for u, v in zip(found, expected, strict=True):
+        chex.assert_trees_all_close(u, v, rtol=0, atol=0.1)
 
 
 def test_spread_matrices_have_the_types_that_they_had() -> None:

@@ -54,6 +54,13 @@ def test_muon_takes_two_exchanges_more_where_it_spreads_its_matrices(
     assert saved == pytest.approx(MATRICES * 7 / 8, rel=1e-3)
 
 
+def test_soap_takes_two_exchanges_more_and_as_many_to_renew_its_bases() -> None:
+    found = measured("H100")["zero1(soap spread)"]
+    assert found["all-to-all"] == 2 + 2 + 2  # each step; the first; one that renews
+    assert found["all-gather"] == collectives.LAYERS  # of the updates
+    assert "all-reduce" not in found
+
+
 MODULE = """HloModule step
 
 %fused_reduce-scatter (p: f32[1024,1024]) -> f32[128,1024] {

@@ -38,7 +38,15 @@ def makers(checkouts: Path) -> dict[str, Callable[..., Any]]:
 
     double = torch.float64
 
-    def shampoo(params: Any, graft: str | None = None, p: int = 4, **options: Any):
+    def shampoo(
+        params: Any,
+        graft: str | None = None,
+        p: int = 4,
+        rank_rtol: float | None = None,
+        newton: bool = False,
+        dtype: str = "float64",
+        **options: Any,
+    ):
         grafts = {
             None: lambda: None,
             "sgd": meta.SGDPreconditionerConfig,
@@ -46,15 +54,15 @@ def makers(checkouts: Path) -> dict[str, Callable[..., Any]]:
             "rmsprop": lambda: meta.RMSpropPreconditionerConfig(beta2=0.95),
             "adam": lambda: meta.AdamPreconditionerConfig(beta2=0.95),
         }
+        stability = meta.PerturbationConfig(perturb_before_computation=False)
+        if rank_rtol is not None:
+            stability = meta.PseudoInverseConfig(rank_rtol=rank_rtol)
+        root = meta.EigenConfig(rank_deficient_stability_config=stability)
         config = meta.RootInvShampooPreconditionerConfig(
-            factor_matrix_dtype=double,
-            inv_factor_matrix_dtype=double,
+            factor_matrix_dtype=getattr(torch, dtype),
+            inv_factor_matrix_dtype=getattr(torch, dtype),
             inverse_exponent_override={2: 1 / p},
-            amortized_computation_config=meta.EigenConfig(
-                rank_deficient_stability_config=meta.PerturbationConfig(
-                    perturb_before_computation=False
-                )
-            ),
+            amortized_computation_config=meta.CoupledNewtonConfig() if newton else root,
         )
         return meta.DistributedShampoo(
             params,
