@@ -72,7 +72,8 @@ def _looped(
 ) -> list[jax.Array]:
     places = [output.place for output in outputs]
     shapes = [leaves[i or 0].shape for i in places]
-    leaves = [x.reshape(-1, x.shape[-1]) if x.ndim else x for x in leaves]
+    dtypes = [x.dtype for x in leaves]
+    leaves = [_in_bytes(x.reshape(-1, x.shape[-1])) if x.ndim else x for x in leaves]
     height, width = leaves[0].shape
     some = min(height, max(1, _ELEMENTS // width))
 
@@ -90,9 +91,10 @@ def _looped(
     def part(k, carry):
         results, old, others = carry
         values = dict(enumerate(leaves)) | others | dict(zip(places, old, strict=True))
-        values = [values[i] for i in range(len(leaves))]
+        values = [_from_bytes(values[i], dtype) for i, dtype in enumerate(dtypes)]
         with on_tile(Tile(start(k))):
             new = jax.tree.leaves(kernel(*treedef.unflatten(values)))
+        new = [_in_bytes(x) for x in new]
         if height % some:
             is_new = lax.broadcasted_iota(jnp.int32, (some, 1), 0) >= k * some - start(
                 k
@@ -114,7 +116,25 @@ def _looped(
     ]
     carry = results, rows(0, results), rows(0, read)
     results, *_ = lax.fori_loop(0, -(-height // some), part, carry)
-    return [x.reshape(shape) for x, shape in zip(results, shapes, strict=True)]
+    return [
+        _from_bytes(x, output.dtype).reshape(shape)
+        for x, output, shape in zip(results, outputs, shapes, strict=True)
+    ]
+
+
+def _in_bytes(x: jax.Array) -> jax.Array:
+    """Codes in whole bytes: of others XLA converts all rows in each round."""
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return x if x.dtype.itemsize > 1 else lax.bitcast_convert_type(x, jnp.uint8)
+    return x.astype({"int4": jnp.int8, "uint4": jnp.uint8}.get(x.dtype.name, x.dtype))
+
+
+def _from_bytes(x: jax.Array, dtype: Any) -> jax.Array:
+    if x.dtype == dtype:
+        return x
+    if jnp.issubdtype(dtype, jnp.floating):
+        return lax.bitcast_convert_type(x, dtype)
+    return x.astype(dtype)
 
 
 def by_element(

@@ -75,7 +75,13 @@ def test_the_numbers_are_those_of_all_rows_at_once(tx, shape, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "tx", [moments("int8"), jopt.bf16_params(moments("int8"), "ecc8")], ids=str
+    "tx",
+    [
+        moments("int8"),
+        moments("float8_e4m3"),
+        jopt.bf16_params(moments("int8"), "ecc8"),
+    ],
+    ids=str,
 )
 def test_a_step_needs_little_memory_beside_the_state(tx):
     params = jax.ShapeDtypeStruct((8191, 4096), jnp.bfloat16)
