@@ -32,16 +32,14 @@ def kernel_for(
     Returns:
       A function of the jaxpr's arguments that returns the list of its results, for
       programs that run on one CPU; elsewhere, under `jax.vmap` and for derivatives its
-      caller takes the jaxpr. None where native kernels are off, JAX's default device is
-      not a CPU, or the jaxpr has something that is not supported. The logger
-      ``jopt.native.calls`` says why, at level DEBUG.
+      caller takes the jaxpr. None where native kernels are off, or the jaxpr has
+      something that is not supported. The logger ``jopt.native.calls`` says why, at
+      level DEBUG.
     """
     tools = switch.toolchain()
     if tools is None:
         return None
     try:
-        if jax.default_backend() != "cpu":
-            raise Unavailable("programs run on another device than the CPU")
         name = kernel(tools, c_source(closed))
     except (Unsupported, Unavailable) as error:
         log.debug("no native kernel: %s", error)

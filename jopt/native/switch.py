@@ -21,9 +21,9 @@ def native_kernels(enable: bool = True) -> NativeKernels:
     first use, and kept in ``~/.cache/jopt`` (or in ``$XDG_CACHE_HOME/jopt``).
 
     Leaves stay with XLA where no such loop can be had or would not be exact: without a
-    C compiler (``$CC``, ``cc``, ``gcc`` or ``clang``), on other systems than Linux, on
-    GPUs and TPUs, on several devices, in low precision, and for rules that are not
-    elementwise. The ``repr`` of the result says whether there is a compiler.
+    C compiler (``$CC``, ``cc``, ``gcc`` or ``clang``), on other systems than Linux, in
+    programs for GPUs and TPUs, on several devices, in low precision, and for rules that
+    are not elementwise. The ``repr`` of the result says whether there is a compiler.
 
     Numbers may differ from XLA's in the last bits.
 
