@@ -123,9 +123,10 @@ def _looped(
 
 
 def _in_bytes(x: jax.Array) -> jax.Array:
-    """Codes in whole bytes: of others XLA converts all rows in each round."""
+    """Numbers of which XLA slices some rows; of others it converts all in each round."""
     if jnp.issubdtype(x.dtype, jnp.floating):
-        return x if x.dtype.itemsize > 1 else lax.bitcast_convert_type(x, jnp.uint8)
+        bits = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
+        return x if bits.itemsize > 2 else lax.bitcast_convert_type(x, bits)
     return x.astype({"int4": jnp.int8, "uint4": jnp.uint8}.get(x.dtype.name, x.dtype))
 
 
