@@ -123,7 +123,7 @@ def _looped(
 
 
 def _in_bytes(x: jax.Array) -> jax.Array:
-    """Numbers of which XLA slices some rows; of others it converts all in each round."""
+    """As numbers of which XLA slices some rows; others it converts in each round."""
     if jnp.issubdtype(x.dtype, jnp.floating):
         bits = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
         return x if bits.itemsize > 2 else lax.bitcast_convert_type(x, bits)
