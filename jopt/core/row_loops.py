@@ -96,9 +96,8 @@ def _looped(
             new = jax.tree.leaves(kernel(*treedef.unflatten(values)))
         new = [_in_bytes(x) for x in new]
         if height % some:
-            is_new = lax.broadcasted_iota(jnp.int32, (some, 1), 0) >= k * some - start(
-                k
-            )
+            repeated = k * some - start(k)
+            is_new = lax.broadcasted_iota(jnp.int32, (some, 1), 0) >= repeated
             new = [jnp.where(is_new, x, y) for x, y in zip(new, old, strict=True)]
         results = [
             lax.dynamic_update_slice_in_dim(x, y, start(k), 0)
@@ -111,7 +110,7 @@ def _looped(
         return results, rows(k + 1, results), rows(k + 1, in_round)
 
     results = [
-        jnp.zeros_like(leaves[0], dtype) if i is None else leaves[i]
+        _in_bytes(jnp.zeros_like(leaves[0], dtype)) if i is None else leaves[i]
         for i, dtype in outputs
     ]
     carry = results, rows(0, results), rows(0, read)

@@ -74,6 +74,14 @@ def test_the_numbers_are_those_of_all_rows_at_once(tx, shape, monkeypatch):
     jax.tree.map(close, found, expected)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_an_update_has_the_dtype_of_its_gradient(dtype):
+    tx, params = moments("float8_e4m3"), jnp.ones(WIDE, dtype)
+    updates, _ = jax.jit(tx.update)(params, tx.init(params), params)
+    assert updates.dtype == dtype
+    np.testing.assert_allclose(updates.astype("f4"), -0.01, rtol=0.02)
+
+
 @pytest.mark.parametrize(
     "tx",
     [
