@@ -110,7 +110,7 @@ def run(
         def column(tree, shapes):
             return aligned(tree, f"the state's {name}", shapes=shapes)
 
-        return slot.loaded(kept, leaf_shapes, column)
+        return slot.loaded(name, kept, leaf_shapes, column)
 
     slots = [
         [loaded(n, slot, values[n]) for n, slot in m.declaration.slots.items()]

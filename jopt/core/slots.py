@@ -198,15 +198,17 @@ class Slot(NamedTuple):
         pairs = [(None, None) if x is None else x for x in values]
         return Encoded(*(treedef.unflatten(x[k] for x in pairs) for k in (0, 1)))
 
-    def loaded(self, kept: Any, shapes: list[Any], aligned: Callable[..., Any]) -> list:
-        """The values of all leaves, of these shapes, from the field of the state."""
+    def loaded(
+        self, name: str, kept: Any, shapes: list[Any], aligned: Callable[..., Any]
+    ) -> list[Any]:
+        """The values of all leaves, of these shapes, from a field of the state."""
         if not self.each:
-            return self._column(kept, self.stored_shapes, aligned)
+            return self._column(name, kept, self.stored_shapes, aligned)
 
         def nth(k):
             return lambda shape: dict(enumerate(self.stored_shapes(shape))).get(k)
 
-        columns = [self._column(x, nth(k), aligned) for k, x in enumerate(kept)]
+        columns = [self._column(name, x, nth(k), aligned) for k, x in enumerate(kept)]
         rows = zip(*columns, strict=True) if columns else [()] * len(shapes)
         return [
             row if shape is None else row[: len(self.shapes(shape))]
@@ -231,40 +233,29 @@ class Slot(NamedTuple):
         return columns if self.each else columns[0]
 
     def _column(
-        self, kept: Any, shapes: Callable[..., Any], aligned: Callable[..., Any]
+        self,
+        name: str,
+        kept: Any,
+        shapes: Callable[..., Any],
+        aligned: Callable[..., Any],
     ) -> list[Any]:
         if not self.in_blocks:
             return aligned(kept, shapes)
-
-        def nth(k):
-            return lambda shape: None if (x := shapes(shape)) is None else x[k]
-
-        return _paired(*(aligned(x, nth(k)) for k, x in enumerate(kept)))
-
-    def arrays(self, kept: Any, name: str) -> Any:
-        """The tree of the field whose arrays have the shapes of the slot."""
-        if not self.in_blocks:
-            return kept
         if not is_encoded(kept):
             raise TypeError(
                 f"the state's {name} must be codes and scales of {self.dtype!r}, got "
                 f"{abbreviated(kept)}. Call init again, or restore a checkpoint with "
                 f"jopt.Cast('{name}/', {self.dtype!r})"
             )
-        return kept.codes
 
-    def values(self, kept: Any, treedef: Any) -> list[Any]:
-        """The values of all leaves, from a field whose shapes are checked elsewhere."""
-        if not self.in_blocks:
-            return treedef.flatten_up_to(kept)
-        return _paired(*map(treedef.flatten_up_to, kept))
+        def nth(k):
+            return lambda shape: None if (x := shapes(shape)) is None else x[k]
 
-
-def _paired(codes: list[Any], scales: list[Any]) -> list[Encoded | None]:
-    return [
-        None if x is None else Encoded(x, of_blocks)
-        for x, of_blocks in zip(codes, scales, strict=True)
-    ]
+        columns = [aligned(x, nth(k)) for k, x in enumerate(kept)]
+        return [
+            None if codes is None else Encoded(codes, scales)
+            for codes, scales in zip(*columns, strict=True)
+        ]
 
 
 def _is_none(x: Any) -> bool:

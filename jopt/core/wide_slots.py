@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jopt import tree
+from jopt.core import tree_checks
 from jopt.core.changing_numbers import with_count
 from jopt.core.kernels import streams
 from jopt.core.slots import Chance, Slot
@@ -54,7 +55,8 @@ def with_slots(
     def update(updates, state, *args, **kwargs):
         fields = {name: getattr(state, name) for name in state_class._fields}
         found = {
-            name: _Found(slot, name, fields[name]) for name, slot in encoded.items()
+            name: _Found(slot, name, fields[name], updates)
+            for name, slot in encoded.items()
         }
         wide = {name: x.loaded() for name, x in found.items()}
         given = state_class(**(fields | wide))
@@ -72,11 +74,18 @@ def with_slots(
 class _Found:
     """A slot in the state before an update."""
 
-    def __init__(self, slot: Slot, name: str, kept: Any):
+    def __init__(self, slot: Slot, name: str, kept: Any, updates: Any):
         self.slot, self.name = slot, name
-        arrays = slot.arrays(kept, name)
-        self.treedef = jax.tree.structure(arrays, is_leaf=lambda x: x is None)
-        self.values = slot.values(kept, self.treedef)
+        self.leaves, self.treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
+        aligned = functools.partial(
+            tree_checks.aligned, updates, self.leaves, self.treedef
+        )
+
+        def column(x, shapes):
+            return aligned(x, f"the state's {name}", shapes=shapes)
+
+        shapes = [None if g is None else jnp.shape(g) for g in self.leaves]
+        self.values = slot.loaded(name, kept, shapes, column)
 
     def loaded(self) -> Any:
         """The tree in float32 or wider."""
@@ -87,14 +96,17 @@ class _Found:
     def stored(self, new: Any, count: jax.Array) -> Any:
         """What to keep of a new tree; the count is that of the updates before."""
         rows = zip(
+            self.leaves,
             self.treedef.flatten_up_to(new),
             self.values,
             streams(self.treedef),
             strict=True,
         )
         values = [
-            None if old is None else _store(self.slot, self.name, x, old, count, stream)
-            for x, old, stream in rows
+            old
+            if g is None or old is None
+            else _store(self.slot, self.name, x, old, count, stream)
+            for g, x, old, stream in rows
         ]
         return self.slot.stored(self.treedef, values)
 

@@ -170,11 +170,12 @@ def accumulate(
 
     def sums_of(leaves, state):
         """The sum of each leaf as it is kept."""
-        arrays = slot.arrays(state.acc_grads, "acc_grads")
-        sums = leaves.aligned(arrays, "the state's acc_grads")
-        if slot.in_blocks:
-            return slot.values(state.acc_grads, leaves.treedef)
-        return sums
+        shapes = [None if g is None else jnp.shape(g) for g in leaves.values]
+
+        def column(x, shapes):
+            return leaves.aligned(x, "the state's acc_grads", shapes=shapes)
+
+        return slot.loaded("acc_grads", state.acc_grads, shapes, column)
 
     def is_sum_of(updates, state):
         """Whether the sums are read in the dtypes of the gradients, and kept so.
