@@ -100,7 +100,7 @@ def test_a_state_is_kept_in_codes_and_continues_from_a_checkpoint(made):
 
 
 def test_a_leaf_without_gradient_keeps_its_codes():
-    tx = jopt.scale_by_muon(mu_dtype="int8")
+    tx = jopt.scale_by_adam_mini(mu_dtype="int8")
     _, state = tx.update(STEPS[0], tx.init(PARAMS), PARAMS)
     _, new = tx.update({**STEPS[1], "w": None}, state, PARAMS)
     for kept, old in zip(new.mu, state.mu, strict=True):
