@@ -76,15 +76,13 @@ class _Found:
 
     def __init__(self, slot: Slot, name: str, kept: Any, updates: Any):
         self.slot, self.name = slot, name
-        self.leaves, self.treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
-        aligned = functools.partial(
-            tree_checks.aligned, updates, self.leaves, self.treedef
-        )
+        leaves, self.treedef = jax.tree.flatten(updates, is_leaf=tree.is_leaf)
+        aligned = functools.partial(tree_checks.aligned, updates, leaves, self.treedef)
 
         def column(x, shapes):
             return aligned(x, f"the state's {name}", shapes=shapes)
 
-        shapes = [None if g is None else jnp.shape(g) for g in self.leaves]
+        shapes = [None if g is None else jnp.shape(g) for g in leaves]
         self.values = slot.loaded(name, kept, shapes, column)
 
     def loaded(self) -> Any:
@@ -96,17 +94,14 @@ class _Found:
     def stored(self, new: Any, count: jax.Array) -> Any:
         """What to keep of a new tree; the count is that of the updates before."""
         rows = zip(
-            self.leaves,
             self.treedef.flatten_up_to(new),
             self.values,
             streams(self.treedef),
             strict=True,
         )
         values = [
-            old
-            if g is None or old is None
-            else _store(self.slot, self.name, x, old, count, stream)
-            for g, x, old, stream in rows
+            None if old is None else _store(self.slot, self.name, x, old, count, stream)
+            for x, old, stream in rows
         ]
         return self.slot.stored(self.treedef, values)
 

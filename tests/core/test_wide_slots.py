@@ -99,14 +99,6 @@ def test_a_state_is_kept_in_codes_and_continues_from_a_checkpoint(made):
     assert_equal(run(tx, params, STEPS[2:], restored), last)
 
 
-def test_a_leaf_without_gradient_keeps_its_codes():
-    tx = jopt.scale_by_adam_mini(mu_dtype="int8")
-    _, state = tx.update(STEPS[0], tx.init(PARAMS), PARAMS)
-    _, new = tx.update({**STEPS[1], "w": None}, state, PARAMS)
-    for kept, old in zip(new.mu, state.mu, strict=True):
-        np.testing.assert_array_equal(kept["w"], old["w"])
-
-
 def test_eight_devices_have_the_codes_and_shardings_of_one(made, request):
     _, tx, slots, _, last = made
     params = jax.device_put(PARAMS, SHARDINGS)
