@@ -391,10 +391,11 @@ def sharding_of(x: Any) -> Any:
 def current_mesh() -> Any:
     """Return the mesh of ``jax.set_mesh``, which under jit is an abstract one."""
     abstract = jax.sharding.get_abstract_mesh()
-    if abstract.empty or isinstance(jnp.zeros(()), Tracer):
+    try:
+        found = jax.sharding.get_mesh()
+    except ValueError:  # under jit
         return abstract
-    found = jax.sharding.get_mesh()
-    return abstract if found.empty else found
+    return abstract if abstract.empty or found.empty else found
 
 
 def _broadcast(where: Any, params: Params) -> list[Any]:
