@@ -175,7 +175,11 @@ def accumulate(
         def column(x, shapes):
             return leaves.aligned(x, "the state's acc_grads", shapes=shapes)
 
-        return slot.loaded("acc_grads", state.acc_grads, shapes, column)
+        sums = slot.loaded("acc_grads", state.acc_grads, shapes, column)
+        for i in leaves.present:
+            if sums[i] is None:
+                tree_checks.no_slot(leaves.whole, i)
+        return sums
 
     def is_sum_of(updates, state):
         """Whether the sums are read in the dtypes of the gradients, and kept so.
