@@ -1,5 +1,6 @@
 """Every test runs under JAX's strictest settings, on eight CPU devices."""
 
+import functools
 import gc
 import os
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import jax
 import jaxlib
 import pytest
+from jax._src.interpreters import mlir
 
 
 # Programs that JAX has compiled live as long as the tests. To look for garbage among
@@ -30,6 +32,12 @@ if jaxlib.__version__.startswith("0.10."):
         + " --xla_cpu_parallel_codegen_split_count=1"
     )
 
+# JAX makes a context for each program that it hands to XLA, which takes as long as to
+# compile a small one. Here all share one. The function is JAX's own: another JAX may
+# have none.
+if hasattr(mlir, "make_ir_context"):
+    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+
 # Tests that look at what XLA makes of a step: its memory, its loops, its calls; or at
 # random numbers, to the last bit. All others are compiled without XLA's costly passes,
 # in up to two fifths less time.
@@ -43,7 +51,6 @@ OF_PROGRAMS = {
     "factored_rms",
     "groups",
     "guards",
-    "import",
     "large_norms",
     "limits",
     "lookahead",
