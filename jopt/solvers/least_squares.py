@@ -16,7 +16,6 @@ curvature along the gradient.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jopt.solvers.compilation import compiled
 from jopt.solvers.derivatives import with_derivatives
 from jopt.solvers.problem import Vector, checked_function, tolerance
 from jopt.solvers.results import MinimizeResult, Status, first_status
@@ -197,7 +197,7 @@ class _Search(NamedTuple):
     status: jax.Array
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@compiled(static_argnums=(0, 1, 2))
 def _solve(
     residual_fun: Callable[..., Any],
     solver: str,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jopt.solvers import descent
 from jopt.solvers.boxes import lbfgsb_directions
+from jopt.solvers.compilation import compiled
 from jopt.solvers.derivatives import with_derivatives
 from jopt.solvers.problem import (
     Vector,
@@ -192,7 +193,7 @@ class _Problem:
         return found._replace(params=tree(found.params), grad=tree(found.grad))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@compiled(static_argnums=(0,))
 def _solve(
     given: tuple[Any, ...],
     x0: Any,
@@ -234,7 +235,7 @@ def _step_by_step(
             return found._replace(status=status)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@compiled(static_argnums=(0,))
 def _iterate(
     given: tuple[Any, ...],
     x0: Any,
