@@ -112,17 +112,19 @@ def _refreshed(rows: list[Row], ordered: bool) -> list[Row]:
     mu, bases = new.get("mu"), old
     if ordered:
         orders = jax.tree.map(descending, s, old)
-        old = jax.tree.map(
-            lambda q, i: jnp.take_along_axis(q, i[:, None], 2), old, orders
-        )
+        old = jax.tree.map(lambda q, i: _in_order(q, i[:, None], 2), old, orders)
         for side, order in enumerate(orders):
             if order is not None:
                 nu = new["nu"]
-                new["nu"] = jnp.take_along_axis(nu, facing(order, side, nu), side + 1)
+                new["nu"] = _in_order(nu, facing(order, side, nu), side + 1)
     new["bases"] = jax.tree.map(refreshed_basis, s, old)
     if mu is not None:
         new["mu"] = rotated(rotated(mu, bases, back=True), new["bases"])
     return split(new, len(rows))
+
+
+def _in_order(x: jax.Array, order: jax.Array, axis: int) -> jax.Array:
+    return jnp.take_along_axis(x, order, axis, mode="promise_in_bounds")
 
 
 def _decomposed(

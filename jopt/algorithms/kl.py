@@ -30,7 +30,7 @@ from jopt.algorithms.eigenbases import averaged, refresh_bases, updated_kl
 from jopt.algorithms.hidden import for_hidden
 from jopt.algorithms.kronecker import Sides, Which, facing, rotated
 from jopt.algorithms.matrices import Axes, check_range
-from jopt.algorithms.matrixwise import FIRST, Method, PerSide, Row, matrixwise
+from jopt.algorithms.matrixwise import Method, PerSide, Row, matrixwise
 from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core.chain import chain
 from jopt.core.factory import PlainDtype, StorageDtype, transformation
@@ -104,11 +104,12 @@ def scale_by_kl_shampoo(
     arguments.at_least(1, max_dim=max_dim)
     arguments.one_of(("both", "smaller"), sides=sides)
 
-    def numbers(_):
+    def numbers(count):
         # `1 - b1` is formed here, while b1 may still be a Python double.
         return {
             **{"b1": b1, "b1_rest": 1 - b1},
             **{"beta": b2, "beta_rest": 1 - b2, "eps": eps},
+            "started": (count > 0).astype(float),
         }
 
     method = Method(
@@ -140,8 +141,7 @@ def _kl_shampoo(
     mesh_axis: str | None,
 ) -> list[Row]:
     del sides
-    x = numbers
-    started = (phase != FIRST).astype(rows[0]["g"].dtype)
+    x, started = numbers, numbers["started"]
     mus = [x["b1"] * row["mu"] + x["b1_rest"] * (started * row["g"]) for row in rows]
 
     def step(rows):

@@ -33,7 +33,7 @@ from jopt.algorithms.eigenbases import averaged, refresh_bases, updated_kl
 from jopt.algorithms.hidden import for_hidden
 from jopt.algorithms.kronecker import Sides, Which, gram, rotated
 from jopt.algorithms.matrices import Axes, check_range
-from jopt.algorithms.matrixwise import FIRST, Method, PerSide, Row, matrixwise
+from jopt.algorithms.matrixwise import Method, PerSide, Row, matrixwise
 from jopt.algorithms.stacks import split, spread, stacked
 from jopt.core.chain import chain
 from jopt.core.factory import PlainDtype, StorageDtype, transformation
@@ -146,6 +146,9 @@ def scale_by_soap(
         return {
             **{"b1": b1, "b1_rest": 1 - b1, "b2": b2, "b2_rest": 1 - b2},
             **{"beta": beta, "beta_rest": 1 - beta, "eps": eps, "scale": scale},
+            # The first step is not one of Adam's. The count alone tells it, because XLA
+            # repeats what leads to a number in each kernel that takes it.
+            "started": (count > 0).astype(float),
         }
 
     method = Method(
@@ -180,9 +183,7 @@ def _soap(
     kl: bool,
 ) -> list[Row]:
     del sides
-    x = numbers
-    # The first step is not one of Adam's.
-    started = (phase != FIRST).astype(rows[0]["g"].dtype)
+    x, started = numbers, numbers["started"]
 
     def step(rows):
         bases = stacked([row["bases"] for row in rows])
