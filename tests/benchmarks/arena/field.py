@@ -27,5 +27,8 @@ FIELD = {
     "prodigy": "prodigy(1.0)",
 }
 
+# As its authors use it, the first and the last layer included.
+EVERY_LAYER = {"soap in all layers": "soap(3e-3, weight_decay=0.0, hidden=True)"}
+
 # Their averages take the place of a decay of the rate, so theirs is constant.
 WITHOUT_DECAY = {"schedule_free_adamw"}

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from jopt import losses
 from jopt.inspect import RaceTask
-from tests.benchmarks.arena.field import FIELD
+from tests.benchmarks.arena.field import EVERY_LAYER, FIELD
 from tests.benchmarks.arena.layers import dense, layer, mlp, mlp_init, normalized, split
 from tests.benchmarks.arena.problem import Problem
 
@@ -210,6 +210,7 @@ PROBLEMS = {
             "on."
         ),
         task=classifier,
+        also=EVERY_LAYER,
     ),
     "w3": Problem(
         title="Digits, a deep autoencoder",
@@ -219,6 +220,7 @@ PROBLEMS = {
             "matrix."
         ),
         task=autoencoder,
+        also=EVERY_LAYER,
     ),
     "w9": Problem(
         title="Delayed XOR",

@@ -10,6 +10,7 @@ import numpy as np
 
 from jopt import losses
 from jopt.inspect import RaceTask
+from tests.benchmarks.arena.field import EVERY_LAYER
 from tests.benchmarks.arena.layers import normalized
 from tests.benchmarks.arena.problem import OneByOne, Problem, exact
 
@@ -131,6 +132,7 @@ PROBLEMS = {
             "steps of 16 x 64 characters; the loss on text that it has not seen."
         ),
         task=transformer,
+        also=EVERY_LAYER,
     ),
     "w13": Problem(
         title="Pairs of words with Zipf's frequencies",
