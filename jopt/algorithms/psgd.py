@@ -47,8 +47,11 @@ from jopt.algorithms.matrices import (
 from jopt.algorithms.stacks import (
     as_leaf,
     as_matrices,
+    filled,
+    on_each_device,
     one_by_one,
     placed,
+    shared_out,
     split,
     stacked,
     stacks,
@@ -207,7 +210,9 @@ def scale_by_kron(
             def of_leaf(x, layout, both):
                 fill = preconditioner_init_scale ** (1 / (2 - both.count(None)))
                 slot = full(fill, precond_dtype)
-                return _initial(x, slot, layout, letter, both["io".index(letter)])
+                kind = both["io".index(letter)]
+                q = _initial(x, slot, layout, letter, kind)
+                return None if q is None else shared_out(q, mesh_axis)
 
             return leaves.tree(leaves.each(of_leaf, each, of_kind))
 
@@ -393,17 +398,24 @@ def _of_all(
         for q, n, x, m, layout in zip(qs, counts, fitted, ms, layouts, strict=True)
     ]
     groups = stacks(rows, mesh_axis, _MOST_LEAVES)
-    batches = [stacked([rows[i] for i in group], mesh_axis) for group in groups]
+    whole = [filled([rows[i] for i in group], mesh_axis) for group in groups]
+    batches = [stacked(each, mesh_axis) for each in whole]
     names = [[(places[i], k) for i in g for k in range(counts[i])] for g in groups]
     if mesh_axis is not None:  # the first matrices of all leaves come first
         names = [sorted(stack, key=lambda name: name[1]) for stack in names]
+    for stack, (_, x, _) in zip(names, batches, strict=True):
+        stack += stack[:1] * (len(x) - len(stack))  # of rows that only fill it
 
     def renew(factors, fitted):
         balance_key, noise_key = jax.random.split(key)
         chance = jax.random.uniform(balance_key, dtype=jnp.float32)
         balance = chance < _BALANCE_PROBABILITY
+
+        def fit(q, x, keys):
+            return _fit(q, x, keys, balance, lr)
+
         return [
-            _fit(q, x, k, balance, lr)
+            on_each_device(fit, x, mesh_axis)(q, x, k)
             for q, x, k in zip(factors, fitted, _keys(noise_key, names), strict=True)
         ]
 
@@ -416,10 +428,11 @@ def _of_all(
         *lax.stop_gradient(([q for q, _, _ in batches], [x for _, x, _ in batches])),
     )
     us, new = list(ms), list(qs)
-    for group, q, (_, _, m) in zip(groups, factors, batches, strict=True):
-        n = len(group)
-        parts = split((q, _update(q, m)), n, mesh_axis)
-        for i, (part, u) in zip(group, parts, strict=True):
+    results = zip(groups, whole, factors, batches, strict=True)
+    for group, each, q, (_, _, m) in results:
+        u = on_each_device(_update, m, mesh_axis)(q, m)
+        parts = split((q, u), len(each), mesh_axis)
+        for i, (part, u) in zip(group, parts, strict=False):
             us[i] = as_leaf(u, layouts[i], ms[i].shape)
             new[i] = jax.tree.map(
                 lambda x, old: spread_like(x.reshape(old.shape), old), part, qs[i]

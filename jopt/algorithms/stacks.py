@@ -91,26 +91,41 @@ def spread(
     """
     if mesh_axis is None:
         return f(list(rows))
-    devices = devices_along(mesh_axis)
+    whole = filled(rows, mesh_axis)
+    stack = stacked(whole, mesh_axis)
+    run = on_each_device(lambda stack: f([stack])[0], stack, mesh_axis)
+    return split(run(stack), len(whole), mesh_axis)[: len(rows)]
+
+
+def filled(rows: Sequence[Any], mesh_axis: str | None) -> list[Any]:
+    """Return the rows, and some again, so that each device has as many matrices.
+
+    Args:
+      rows: See `together`.
+      mesh_axis: See `stacked`.
+    """
     is_alone = all(len(x) == 1 for x in jax.tree.leaves(rows[0]))
-    # As many matrices on each device, of which the last may be there in vain.
-    filled = [*rows, *[rows[0]] * (-len(rows) % devices if is_alone else 0)]
-    stack = stacked(filled, mesh_axis)
+    return [*rows, *[rows[0]] * (-len(rows) % devices_along(mesh_axis) * is_alone)]
 
-    def run(stack):
-        return f([stack])[0]
 
-    if len(jax.tree.leaves(stack)[0]) % devices == 0:
-        # Loops and decompositions that the compiler spreads need exchanges of their
-        # own; here each device sees its own matrices only.
-        run = jax.shard_map(
-            run,
-            in_specs=PartitionSpec(mesh_axis),
-            out_specs=PartitionSpec(mesh_axis),
-            axis_names={mesh_axis},
-            check_vma=False,
-        )
-    return split(run(stack), len(filled), mesh_axis)[: len(rows)]
+def on_each_device(
+    run: Callable[..., Any], stack: Any, mesh_axis: str | None
+) -> Callable[..., Any]:
+    """Return ``run`` such that each device sees its own matrices only.
+
+    Loops and decompositions that the compiler spreads need exchanges of their own.
+
+    Args:
+      run: A function of arrays, and of results, whose first axes count matrices.
+      stack: A tree of such arrays.
+      mesh_axis: See `stacked`.
+    """
+    if mesh_axis is None or len(jax.tree.leaves(stack)[0]) % devices_along(mesh_axis):
+        return run
+    spec = PartitionSpec(mesh_axis)
+    return jax.shard_map(
+        run, in_specs=spec, out_specs=spec, axis_names={mesh_axis}, check_vma=False
+    )
 
 
 def stacked(rows: Sequence[Any], mesh_axis: str | None = None) -> Any:
@@ -154,38 +169,60 @@ def split(stack: Any, n: int, mesh_axis: str | None = None) -> list[Any]:
 def _exchanged(stack: Any, n: int, mesh_axis: str, *, back: bool) -> Any:
     """Return a stack of ``n`` rows, with whole matrices on each device; or back.
 
-    Devices exchange one array in place of many: the parts of all arrays that one device
-    has of a matrix, beside each other.
+    Devices exchange one array of a dtype in place of many: the parts of all arrays that
+    one device has of a matrix, beside each other.
     """
     arrays, treedef = jax.tree.flatten(stack)
     devices = devices_along(mesh_axis)
 
-    def placed(x):
-        if not back:
-            return lax.with_sharding_constraint(x, PartitionSpec(mesh_axis))
+    def alike(x):
         # The matrices may lie as they like, but all of them alike.
         spec = PartitionSpec(None, *[PartitionSpec.UNCONSTRAINED] * (x.ndim - 1))
         return lax.with_sharding_constraint(x, spec)
 
+    def placed(x):
+        return lax.with_sharding_constraint(x, PartitionSpec(mesh_axis))
+
+    def exchanged(x):
+        return alike(x) if back else placed(alike(x))
+
     if any(len(x) // n % devices == 0 for x in arrays):  # each row is spread already
         return stack if back else jax.tree.map(placed, stack)
     if len(arrays) == 1 or any(x.shape[1] % devices for x in arrays):
-        return jax.tree.map(placed, stack)
+        return jax.tree.map(exchanged, stack)
     # Arrays of one shape have one sharding, mostly, which may be along their columns.
     groups = collections.defaultdict(list)
     for i, x in enumerate(arrays):
-        groups[x.shape].append(i)
-    beside = [jnp.stack([arrays[i] for i in group], 2) for group in groups.values()]
-    parts = [x.reshape(len(x), devices, -1) for x in beside]
-    whole = placed(jnp.concatenate(parts, -1))
-    ends = np.cumsum([x.shape[-1] for x in parts])[:-1]
-    parts = jnp.split(whole, ends, -1)
-    for group, x, part in zip(groups.values(), beside, parts, strict=True):
-        part = part.reshape(x.shape)
-        part = placed(part) if back else part
-        for k, i in enumerate(group):
-            arrays[i] = part[:, :, k]
+        groups[x.dtype, x.shape].append(i)
+    for dtype in {dtype: None for dtype, _ in groups}:
+        same = [group for (of, _), group in groups.items() if of == dtype]
+        beside = [jnp.stack([arrays[i] for i in group], 2) for group in same]
+        parts = [x.reshape(len(x), devices, -1) for x in beside]
+        whole = exchanged(jnp.concatenate(parts, -1))
+        ends = np.cumsum([x.shape[-1] for x in parts])[:-1]
+        for group, x, part in zip(
+            same, beside, jnp.split(whole, ends, -1), strict=True
+        ):
+            part = part.reshape(x.shape)
+            part = alike(part) if back else part
+            for k, i in enumerate(group):
+                arrays[i] = part[:, :, k]
     return treedef.unflatten(arrays)
+
+
+def shared_out(x: jax.Array, mesh_axis: str | None) -> jax.Array:
+    """Return what is kept of matrices such that each device keeps a share of it.
+
+    Args:
+      x: An array whose first axes count matrices or rows of them.
+      mesh_axis: See `stacked`. Where it is part of the types, x stays as it is.
+    """
+    devices, mesh = devices_along(mesh_axis), jax.typeof(x).sharding.mesh
+    for i, n in enumerate(x.shape):
+        if devices > 1 and n % devices == 0 and not mesh.explicit_axes:
+            spec = PartitionSpec(*[None] * i, mesh_axis)
+            return lax.with_sharding_constraint(x, spec)
+    return x
 
 
 def one_by_one(f: Callable[..., Any], *stacks: jax.Array) -> Any:

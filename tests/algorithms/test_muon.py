@@ -665,3 +665,14 @@ def test_spread_matrices_get_the_same_updates(kind: Any, mesh_axis: str | None) 
 def test_an_unknown_mesh_axis_is_refused() -> None:
     with pytest.raises(ValueError, match="mesh_axis='data' is not an axis of the mesh"):
         update(jopt.scale_by_muon(mesh_axis="data"), jnp.eye(3))
+
+
+def test_matrices_that_each_device_has_cost_one_exchange_of_updates() -> None:
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    params = {f"layer_{i}": jnp.asarray(random(16, 8), jnp.float32) for i in range(11)}
+    tx = jopt.scale_by_muon(mesh_axis="data")
+    with jax.set_mesh(mesh):
+        params = jax.device_put(params, NamedSharding(mesh, P()))
+        state = jax.jit(tx.init)(params)
+        text = jax.jit(tx.update).lower(params, state).compile().as_text()
+    assert " all-to-all(" not in text and text.count(" all-gather(") == 1

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import jopt
 from tests.laws.case import Case
@@ -308,3 +313,35 @@ def test_the_longer_side_may_have_a_diagonal_factor(
 def test_factors_in_float16_are_refused() -> None:
     with pytest.raises(ValueError, match="precond_dtype must have the range"):
         jopt.scale_by_kron(precond_dtype="float16")
+
+
+@pytest.mark.parametrize("precond_dtype", [None, "bfloat16"])
+def test_spread_matrices_get_the_same_updates(precond_dtype: Any) -> None:
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, P("data"))
+    drawn = np.random.default_rng(0).normal(size=(11, 16, 8))
+    grads = {f"layer_{i}": jnp.asarray(x, jnp.float32) for i, x in enumerate(drawn)}
+    recipe = functools.partial(
+        jopt.scale_by_kron,
+        preconditioner_update_probability=1.0,
+        precond_dtype=precond_dtype,
+    )
+
+    def run(tx, grads):
+        state, found = jax.jit(tx.init)(grads), []
+        compiled = jax.jit(tx.update).lower(grads, state).compile()
+        for _ in range(3):
+            u, state = compiled(grads, state)
+            found.append(u)
+        return found, compiled.as_text()
+
+    expected, _ = run(recipe(), grads)
+    with jax.set_mesh(mesh):
+        found, text = run(recipe(mesh_axis="data"), jax.device_put(grads, rows))
+    chex.assert_trees_all_close(jax.device_get(found), expected, rtol=1e-4, atol=1e-4)
+    assert all(x.sharding.is_equivalent_to(rows, 2) for x in found[-1].values())
+    # Gradients, moments and factors to the matrices' devices in one exchange, two where
+    # they have two dtypes; what is new comes back in another. Nothing else is sent.
+    exchanges = 2 if precond_dtype is None else 4
+    assert text.count(" all-to-all(") == exchanges
+    assert not re.search(" (all-gather|all-reduce|collective-permute)[(]", text)
