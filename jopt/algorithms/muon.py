@@ -44,6 +44,7 @@ from jopt.algorithms.matrices import (
 from jopt.algorithms.norm_control import nonzero, norms, times
 from jopt.algorithms.polar import (
     CoefficientsName,
+    NsMethod,
     Start,
     coefficients,
     orthogonalize,
@@ -63,6 +64,7 @@ from jopt.transforms.learning_rate import scale_by_learning_rate
 from jopt.transforms.weight_decay import add_decayed_weights
 from jopt.tree.like import spread_like
 from jopt.values import arguments
+from jopt.values.arguments import text_of
 from jopt.values.numbers import ScalarOrSchedule
 
 
@@ -88,6 +90,7 @@ def scale_by_muon(
     mesh_axis: str | None = None,
     equilibrate: bool | Literal["aurora"] = False,
     ns_start: Start = "divide",
+    ns_method: NsMethod = "standard",
     renormalize: bool = False,
 ) -> GradientTransformation:
     """Orthogonalize the momentum: ``u <- s O``; for matrices only.
@@ -131,6 +134,9 @@ def scale_by_muon(
         does the iteration of a square matrix, whose rows are then the outputs.
         ``"aol"`` scales each row of the shorter side, so that a step less is enough
         (Turbo-Muon, 2025); ``"schatten"`` and ``"spectral"`` divide by other norms.
+      ns_method: ``"gram"`` iterates on U U^T where a matrix is at least twice as long
+        as wide, which is less work: a third less where it is four times as long (Gram
+        Newton-Schulz, 2026). It is not for an ``ns_dtype`` narrower than float32.
       renormalize: Whether to give O the norm that it would have if the iteration were
         exact, sqrt(min(inputs, outputs)) (Muon+, 2026).
 
@@ -156,7 +162,7 @@ def scale_by_muon(
     slot = zeros(mu_dtype)
     polar = _Polar(
         *(ns_coeffs, ns_steps, eps, axes, shape_scale, consistent_rms),
-        *(ns_dtype, mesh_axis, equilibrate, ns_start, renormalize),
+        *(ns_dtype, mesh_axis, equilibrate, ns_start, ns_method, renormalize),
     )
 
     def init(params):
@@ -197,13 +203,15 @@ def scale_by_polar(
     mesh_axis: str | None = None,
     equilibrate: bool | Literal["aurora"] = False,
     ns_start: Start = "divide",
+    ns_method: NsMethod = "standard",
     renormalize: bool = False,
 ) -> GradientTransformation:
     """Orthogonalize the updates as they come: `scale_by_muon` without its momentum.
 
     Args:
       ns_coeffs, ns_steps, eps, axes, shape_scale, consistent_rms: See `scale_by_muon`.
-      ns_dtype, mesh_axis, equilibrate, ns_start, renormalize: See `scale_by_muon`.
+      ns_dtype, mesh_axis, equilibrate, ns_start, ns_method: See `scale_by_muon`.
+      renormalize: See `scale_by_muon`.
 
     Returns:
       A transformation without state, for matrices only. A complex matrix becomes
@@ -220,7 +228,7 @@ def scale_by_polar(
     """
     polar = _Polar(
         *(ns_coeffs, ns_steps, eps, axes, shape_scale, consistent_rms),
-        *(ns_dtype, mesh_axis, equilibrate, ns_start, renormalize),
+        *(ns_dtype, mesh_axis, equilibrate, ns_start, ns_method, renormalize),
     )
 
     def init(params):
@@ -255,6 +263,7 @@ class _Polar:
         mesh_axis: str | None,
         equilibrate: bool | str,
         ns_start: Start,
+        ns_method: NsMethod,
         renormalize: bool,
     ):
         self.triples = coefficients(ns_coeffs, ns_steps)
@@ -265,6 +274,13 @@ class _Polar:
         arguments.nonnegative(consistent_rms=consistent_rms)
         arguments.one_of(get_args(Start), ns_start=ns_start)
         arguments.one_of((False, True, "aurora"), equilibrate=equilibrate)
+        arguments.one_of(get_args(NsMethod), ns_method=ns_method)
+        is_narrow = ns_dtype is not None and jnp.finfo(ns_dtype).bits < 32
+        if ns_method == "gram" and is_narrow:
+            raise ValueError(
+                f'ns_method="gram" needs float32, got ns_dtype={text_of(ns_dtype)}: '
+                "the rounding errors of U U^T grow a thousandfold in two steps"
+            )
         self.axes, self.renormalize = axes, renormalize
         self.scale = shape_scale, consistent_rms
         self.options: dict[str, Any] = {
@@ -273,6 +289,7 @@ class _Polar:
             "mesh_axis": mesh_axis,
             "equilibrate": equilibrate is True,
             "start": ns_start,
+            "method": ns_method,
         }
         self.balances = equilibrate == "aurora"
 
@@ -360,6 +377,7 @@ def muon(
     ns_dtype: PlainDtype | None = None,
     mesh_axis: str | None = None,
     equilibrate: bool | Literal["aurora"] = False,
+    ns_method: NsMethod = "standard",
     renormalize: bool = False,
     after: GradientTransformation | None = None,
     adam_eps: ScalarOrSchedule = 1e-8,
@@ -392,7 +410,7 @@ def muon(
       hidden: The leaves for Muon; see `jopt.Mask`. None selects by shape and name:
         leaves of two or more axes whose path names no embedding, head, bias or norm.
       axes, shape_scale, ns_dtype, mesh_axis, equilibrate: See `scale_by_muon`.
-      renormalize: See `scale_by_muon`.
+      ns_method, renormalize: See `scale_by_muon`.
       after: A transformation of s O; `normalize_neurons`, with the same ``axes``, makes
         this NorMuon.
       adam_eps: ``eps`` of `adamw`.
@@ -430,6 +448,7 @@ def muon(
         ns_dtype=ns_dtype,
         mesh_axis=mesh_axis,
         equilibrate=equilibrate,
+        ns_method=ns_method,
         renormalize=renormalize,
     )
     for_matrices = chain(

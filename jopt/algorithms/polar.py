@@ -6,7 +6,12 @@ Each step maps every singular value s of X to a s + b s^3 + c s^5, so that U = P
 becomes P p(S) Q^T with p(S) near 1. This is the polar factor P Q^T, except for singular
 values that are zero, or too small for the number of steps.
 
+All steps are polynomials of one matrix, so they can be taken on A, which is small if X
+is long: Q <- P Q, A <- P A P with P = a I + b A + c A^2, and X <- Q X at the end.
+
 Matrices of one shape are orthogonalized together, see `stacks`.
+
+Zhang, Amsel, Chen & Dao, "Gram Newton-Schulz", 2026, for the iteration on A.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from jopt.values.arguments import abbreviated, suggestion, text_of
 
 Triple: TypeAlias = tuple[float, float, float]
 Start: TypeAlias = Literal["divide", "round", "spectral", "schatten", "aol"]
+NsMethod: TypeAlias = Literal["standard", "gram"]
 
 UNCHANGED = (1.0, 0.0, 0.0)  # the coefficients of a step that does nothing
 _SIMPLE = (3.4445, -4.7750, 2.0315)
@@ -200,6 +206,35 @@ def newton_schulz(
     return lax.scan(step, x.astype(dtype), jnp.asarray(triples, wide))[0].astype(wide)
 
 
+def gram_newton_schulz(
+    x: jax.Array, triples: Sequence[Triple] | jax.Array
+) -> jax.Array:
+    """Return `newton_schulz` by products of ``(m, m)`` matrices, for m < n.
+
+    Each step multiplies the rounding errors of A by a^2, so A is formed anew after two
+    steps, and after each three more.
+
+    Args:
+      x: Real or complex matrices of norm <= 1.
+      triples: See `newton_schulz`.
+    """
+
+    def product(p, q):
+        return jnp.matmul(p, q, precision="highest")
+
+    steps = [tuple(abc) for abc in triples]
+    for segment in (steps[:2], *(steps[i : i + 3] for i in range(2, len(steps), 3))):
+        gram = product(x, jnp.conj(x.mT))
+        eye, q = jnp.broadcast_to(jnp.eye(x.shape[-2], dtype=x.dtype), gram.shape), None
+        for i, (a, b, c) in enumerate(segment):
+            p = a * eye + b * gram + c * product(gram, gram)
+            q = p if q is None else product(p, q)
+            if i + 1 < len(segment):
+                gram = product(product(p, gram), p)
+        x = product(q, x)
+    return x
+
+
 def orthogonalize(
     leaves: Sequence[jax.Array],
     axes: Sequence[str],
@@ -210,6 +245,7 @@ def orthogonalize(
     mesh_axis: str | None = None,
     equilibrate: bool = False,
     start: Start = "divide",
+    method: NsMethod = "standard",
 ) -> list[jax.Array]:
     """Return the polar factors of the matrices in all leaves.
 
@@ -230,6 +266,7 @@ def orthogonalize(
         in its row of A (Prach & Lampert, "Almost-orthogonal layers for efficient
         general-purpose Lipschitz networks", 2022); ``eps`` bounds what these two take
         the root of.
+      method: ``"gram"`` iterates on A where a matrix is at least twice as long as wide.
 
     Returns:
       Arrays like the leaves.
@@ -241,6 +278,7 @@ def orthogonalize(
         mesh_axis=mesh_axis,
         equilibrate=equilibrate,
         start=start,
+        method=method,
     )
     run = stacks.placed(run, list(leaves))
     steps = _Constant(triples) if isinstance(triples, tuple) else triples
@@ -262,13 +300,13 @@ def _orthogonalize(
     mesh_axis: str | None,
     equilibrate: bool,
     start: Start,
+    method: NsMethod,
 ) -> list[jax.Array]:
     results = list(leaves)  # leaves of size 0 stay as they are
     filled = [i for i, leaf in enumerate(leaves) if leaf.size]
     matrices = [_as_matrices(leaves[i], axes[i], equilibrate, start) for i in filled]
-    factors = stacks.together(
-        _factors, matrices, eps, triples, mesh_axis=mesh_axis, dtype=dtype, start=start
-    )
+    run = functools.partial(stacks.together, _factors, matrices, eps, triples)
+    factors = run(mesh_axis=mesh_axis, dtype=dtype, start=start, method=method)
     for i, o in zip(filled, factors, strict=True):
         results[i] = _as_leaf(o, axes[i], leaves[i].shape, start)
     return results
@@ -303,6 +341,7 @@ def _factors(
     dtype: str | None,
     mesh_axis: str | None,
     start: Start,
+    method: NsMethod,
 ) -> list[jax.Array]:
     x = stacks.stacked(xs, mesh_axis)
     wide = x.dtype
@@ -313,7 +352,11 @@ def _factors(
         norm = jnp.maximum(norm, eps.astype(low)).astype(wide)
     else:
         norm = _norm(x, eps, start)
-    factors = newton_schulz(_divided(x, norm), triples, low)
+    x = _divided(x, norm)
+    if method == "gram" and x.shape[-1] >= 2 * x.shape[-2]:
+        factors = gram_newton_schulz(x, triples)
+    else:
+        factors = newton_schulz(x, triples, low)
     return stacks.split(factors, len(xs), mesh_axis)
 
 

@@ -639,6 +639,36 @@ def test_scaled_rows_need_a_step_less() -> None:
     assert values.min() > 0.85 and values.max() < 1.15
 
 
+def mapped(x: Any, preset: str) -> Any:
+    """The iteration's polynomials of the singular values."""
+    p, values, qh = np.linalg.svd(x / np.linalg.norm(x), full_matrices=False)
+    for a, b, c in polar.coefficients(preset, None):
+        values = a * values + b * values**3 + c * values**5
+    return (p * values) @ qh
+
+
+@pytest.mark.parametrize("preset", ["simple", "polar_express", "deepseek_v4", "cubic"])
+@pytest.mark.parametrize("shape", [(6, 24), (24, 6), (8, 8), (8, 12)], ids=str)
+def test_the_gram_method_is_the_same_iteration(shape: Any, preset: str) -> None:
+    p, _, qh = np.linalg.svd(random(*shape), full_matrices=False)
+    x = (p * np.geomspace(1, 1e-4, min(shape))) @ qh
+    tx = jopt.scale_by_polar(preset, ns_method="gram")
+    found = update(tx, jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(found, mapped(x, preset), atol=2e-4)
+    with jax.enable_x64(True):
+        found = update(tx, jnp.asarray(x))
+    np.testing.assert_allclose(found, mapped(x, preset), atol=1e-10)
+
+
+def test_the_gram_method_multiplies_less_where_matrices_are_long() -> None:
+    tx = jopt.scale_by_polar(ns_method="gram")
+    text = str(jax.make_jaxpr(lambda g: tx.update(g, tx.init(g)))(jnp.ones((6, 24))))
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert sum("f32[6,24]" in line for line in products) == 2  # of 5 without
+    with pytest.raises(ValueError, match="needs float32, got ns_dtype='bfloat16'"):
+        jopt.muon(0.02, ns_method="gram", ns_dtype="bfloat16")
+
+
 # Many devices.
 
 

@@ -25,7 +25,7 @@ class Recipe(NamedTuple):
       optax: The call, where it is another.
       keras: The call, if Keras has it.
       torch: The call without the parameters, if torch has it.
-      heavyball: The call without the parameters, if heavyball has it.
+      heavyball, pytorch_optimizer: The call without the parameters, if these have it.
       every: The number of steps after which the work repeats, such as the number of
         gradients to a change of the parameters.
       last: The floor of the last of these.
@@ -37,6 +37,7 @@ class Recipe(NamedTuple):
     keras: str = ""
     torch: str = ""
     heavyball: str = ""
+    pytorch_optimizer: str = ""
     every: int = 1
     last: float = 0
 
@@ -101,11 +102,17 @@ RECIPES = {
         "Muon(0.02, adam_lr_ratio=0.05, nesterov=False)",
         heavyball="Muon(0.02, nesterov=False)",
     ),
-    # Both refresh their bases every ten steps; jopt some of them in each step.
+    "muon, gram": Recipe(
+        0,
+        "muon(0.02, ns_method='gram', nesterov=False, adam_learning_rate=1e-3)",
+        heavyball="Muon(0.02, nesterov=False)",
+    ),
+    # All refresh their bases every ten steps; jopt some of them in each step.
     "soap": Recipe(
         0,
         "soap(3e-3)",
         heavyball="SOAP(3e-3, precondition_frequency=10, use_precond_schedule=False)",
+        pytorch_optimizer="SOAP(3e-3, precondition_frequency=10)",
         every=10,
     ),
     "psgd_kron": Recipe(

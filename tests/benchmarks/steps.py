@@ -52,6 +52,7 @@ REST = {
     "sgd",
     "adafactor, unscaled",
     "muon",
+    "muon, gram",
     "soap",
     "psgd_kron",
     "ademamix",
@@ -66,7 +67,7 @@ PLAN = {
     "matrices_200": ["muon", "soap", "psgd_kron"],
     # Not by default.
     "leaves_3000": ["clip+adamw+cosine"],
-    "block": ["muon", "soap", "psgd_kron"],
+    "block": ["muon", "muon, gram", "soap", "psgd_kron"],
     "vit": SOME,
     "scanned": SOME,
     "recommender": SOME,
@@ -272,31 +273,37 @@ def with_torch(how: str) -> Callable[[Recipe, Any], TorchStep | None]:
     return make
 
 
-def with_heavyball(recipe: Recipe, shapes: Any) -> TorchStep | None:
-    """heavyball, which compiles with torch in its first steps."""
-    if not recipe.heavyball:
-        return None
-    import heavyball
-    import torch
+def with_library_of_torch(name: str) -> Callable[[Recipe, Any], TorchStep | None]:
+    """An optimizer of another library; heavyball compiles in its first steps."""
 
-    # Each step has to have a gradient of its own, for heavyball takes it away.
-    params = [torch.full(x.shape, 0.02) for x in jax.tree.leaves(shapes)]
-    grads = [torch.full_like(p, GRADIENT) for p in params]
+    def make(recipe: Recipe, shapes: Any) -> TorchStep | None:
+        call = getattr(recipe, name)
+        if not call:
+            return None
+        import torch
 
-    def of(kind: Any) -> Any:
-        return lambda *args, **kwargs: kind(params, *args, **kwargs)
+        library = importlib.import_module(name)
+        # Each step has to have a gradient of its own, for heavyball takes it away.
+        params = [torch.full(x.shape, 0.02) for x in jax.tree.leaves(shapes)]
+        grads = [torch.full_like(p, GRADIENT) for p in params]
 
-    scope = {name: of(x) for name, x in vars(heavyball).items() if inspect.isclass(x)}
-    optimizer = eval(recipe.heavyball, scope)
+        def of(kind: Any) -> Any:
+            return lambda *args, **kwargs: kind(params, *args, **kwargs)
 
-    def step():
-        for p, g in zip(params, grads, strict=True):
-            p.grad = g.clone()
-        optimizer.step()
+        classes = {n: x for n, x in vars(library).items() if inspect.isclass(x)}
+        optimizer = eval(call, {n: of(x) for n, x in classes.items()})
 
-    return TorchStep(step, recipe.every)
+        def step():
+            for p, g in zip(params, grads, strict=True):
+                p.grad = g.clone()
+            optimizer.step()
+
+        return TorchStep(step, recipe.every)
+
+    return make
 
 
+LIBRARIES_OF_TORCH = ["heavyball", "pytorch_optimizer"]
 PEERS: dict[str, Callable[[Recipe, Any], Any]] = {
     "jopt": with_jopt,
     "jopt.step": with_jopt_step,
@@ -305,7 +312,7 @@ PEERS: dict[str, Callable[[Recipe, Any], Any]] = {
     "keras": with_keras,
     "torch foreach": with_torch("foreach"),
     "torch fused": with_torch("fused"),
-    "heavyball": with_heavyball,
+    **{name: with_library_of_torch(name) for name in LIBRARIES_OF_TORCH},
 }
 
 
@@ -358,7 +365,7 @@ def measure(tree: str, recipe: str, peers: list[str], rounds: int) -> list[dict]
     for name, seconds in zip(made, interleaved(*runs, rounds=rounds), strict=True):
         rows[name] |= zip(("dispatch", "step"), seconds, strict=True)
         step = made[name]
-        if name == "heavyball":
+        if name == "heavyball":  # the other one compiles nothing
             rows[name]["compile"] = step.first - step.every * rows[name]["step"]
     del runs
     if TREES[tree].count() < FEW:
@@ -375,7 +382,7 @@ def _short(x: Any) -> Any:
 
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
-    libraries = ["jax", "optax", "keras", "torch", "heavyball", "numpy"]
+    libraries = ["jax", "optax", "keras", "torch", *LIBRARIES_OF_TORCH, "numpy"]
     installed = [x for x in libraries if importlib.util.find_spec(x)]
     about = Path("/proc/cpuinfo")
     lines = about.read_text().splitlines() if about.exists() else []
@@ -413,7 +420,8 @@ def main() -> None:
     peers = []
     for name in arguments.peers:
         library = name.split()[0].split(".")[0]
-        if library in ("torch", "heavyball") and jax.default_backend() != "cpu":
+        of_torch = library in ("torch", *LIBRARIES_OF_TORCH)
+        if of_torch and jax.default_backend() != "cpu":
             print(f"{name} does not take part: it is measured on a CPU only")
         elif importlib.util.find_spec(library):
             peers.append(name)
