@@ -16,6 +16,7 @@ curvature along the gradient.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -197,8 +198,9 @@ class _Search(NamedTuple):
     status: jax.Array
 
 
-@compiled(static_argnums=(0, 1, 2))
+@functools.partial(compiled, static_argnums=(0, 1, 2))
 def _solve(
+    whole: Callable[..., Any],
     residual_fun: Callable[..., Any],
     solver: str,
     by_products: bool,
@@ -222,7 +224,9 @@ def _solve(
 
     def solve(x, args, box, numbers):
         del box
-        return _search(lambda x: residuals(x, *args), solver, by_products, numbers, x)
+        return _search(
+            whole, lambda x: residuals(x, *args), solver, by_products, numbers, x
+        )
 
     found = with_derivatives(solve, half_square)(x, args, None, numbers)
     return found._replace(
@@ -245,6 +249,7 @@ def _residuals(out: Any, dtype: Any) -> jax.Array:
 
 
 def _search(
+    whole: Callable[..., Any],
     residuals: Callable[[jax.Array], jax.Array],
     solver: str,
     by_products: bool,
@@ -349,7 +354,11 @@ def _search(
     zero = jnp.zeros((), jnp.int32)
     growth = jnp.full((), 2, x.dtype)
     start = _Search(x, r, infinity, grad, factor, control, growth, zero - 1, zero, zero)
-    end = lax.while_loop(lambda s: s.status == 0, body, start)
+
+    def loop(s):
+        return lax.while_loop(lambda s: s.status == 0, body, s)
+
+    end = whole(loop)(start)
     return MinimizeResult(
         params=end.x,
         value=end.value,

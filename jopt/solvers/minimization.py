@@ -193,8 +193,9 @@ class _Problem:
         return found._replace(params=tree(found.params), grad=tree(found.grad))
 
 
-@compiled(static_argnums=(0,))
+@functools.partial(compiled, static_argnums=0)
 def _solve(
+    whole: Callable[..., Any],
     given: tuple[Any, ...],
     x0: Any,
     args: tuple[Any, ...],
@@ -209,8 +210,8 @@ def _solve(
     problem = _Problem((fun, *rest), x0)
 
     def solve(x, args, box, tests):
-        end = descent.run(problem.one(args, box, tests), problem.start(x, args, box))
-        return descent.result(end)
+        loop = functools.partial(descent.run, problem.one(args, box, tests))
+        return descent.result(whole(loop)(problem.start(x, args, box)))
 
     solve = with_derivatives(solve, problem.value, problem.evaluate)
     x = problem.vector.of(x0)
@@ -235,8 +236,9 @@ def _step_by_step(
             return found._replace(status=status)
 
 
-@compiled(static_argnums=(0,))
+@functools.partial(compiled, static_argnums=0)
 def _iterate(
+    whole: Callable[..., Any],
     given: tuple[Any, ...],
     x0: Any,
     args: tuple[Any, ...],
@@ -247,5 +249,6 @@ def _iterate(
     problem = _Problem(given, x0)
     if state is None:
         state = problem.start(problem.vector.of(x0), args, box)
-    state = descent.iterate(problem.one(args, box, tests), state)
-    return state, problem.as_tree(descent.result(state))
+    loop = functools.partial(descent.iterate, problem.one(args, box, tests))
+    new = whole(loop)(state)
+    return new, problem.as_tree(descent.result(new))
