@@ -40,13 +40,14 @@ SIMPLE = set(
     tile transpose unstack zeros_like
     """.split()  # noqa: SIM905
 )
+WITH_PARTS = {"jit", "while", "cond", "scan", "custom_jvp_call", "custom_vjp_call"}
 
 
 def compiled(function: Function, *, static_argnums: Any) -> Function:
     """Return a function as `jax.jit` compiles it; on a CPU in the older way.
 
     Inside a transformation JAX takes no options, so there it is `jax.jit` alone. So it
-    is where XLA no longer knows the older way.
+    is where arrays are on several devices, and where XLA no longer knows the older way.
 
     Args:
       function: ``function(whole, …)``, which calls ``whole(loop)(start)`` for
@@ -65,8 +66,8 @@ def compiled(function: Function, *, static_argnums: Any) -> Function:
     @functools.wraps(function)
     def call(*args):
         nonlocal is_known
-        here = is_known and jax.default_backend() == "cpu"
-        if here and get_opaque_trace_state() == OUTSIDE:
+        outside = is_known and get_opaque_trace_state() == OUTSIDE
+        if outside and jax.default_backend() == "cpu" and _on_one_device(args):
             try:
                 return quick(*args)
             except jax.errors.JaxRuntimeError as error:
@@ -76,6 +77,11 @@ def compiled(function: Function, *, static_argnums: Any) -> Function:
         return plain(*args)
 
     return call
+
+
+def _on_one_device(args: Any) -> bool:
+    arrays = [x for x in jax.tree.leaves(args) if isinstance(x, jax.Array)]
+    return all(len(x.sharding.device_set) == 1 for x in arrays)
 
 
 def in_one_piece(function: Function) -> Function:
@@ -110,11 +116,9 @@ def _is_small(eqn: Any) -> bool:
     variables = (*eqn.invars, *eqn.outvars)
     if any(getattr(x.aval, "size", LARGEST + 1) > LARGEST for x in variables):
         return False
-    parts = jax.tree.leaves(eqn.params, is_leaf=lambda x: isinstance(x, Jaxpr))
-    inner = [x.jaxpr if isinstance(x, ClosedJaxpr) else x for x in parts]
-    inner = [x for x in inner if isinstance(x, Jaxpr)]
-    if inner:
-        return all(is_small(x) for x in inner)
+    if eqn.primitive.name in WITH_PARTS:
+        parts = jax.tree.leaves(eqn.params)
+        return all(is_small(x.jaxpr) for x in parts if isinstance(x, ClosedJaxpr))
     if eqn.primitive.name == "dot_general":  # by a vector; others have their libraries
         return any(x.aval.ndim == 1 for x in eqn.invars)
     return eqn.primitive.name in SIMPLE

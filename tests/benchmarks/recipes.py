@@ -22,7 +22,7 @@ class Recipe(NamedTuple):
         scales it, either what the update is made of is read again, or the update is
         written and read. 0 where arithmetic takes the time.
       jopt: The call.
-      optax: The call, where it is another.
+      optax: The call, where it is another; None if optax has none.
       keras: The call, if Keras has it.
       torch: The call without the parameters, if torch has it.
       heavyball, pytorch_optimizer: The call without the parameters, if these have it.
@@ -33,7 +33,7 @@ class Recipe(NamedTuple):
 
     floor: float
     jopt: str
-    optax: str = ""
+    optax: str | None = ""
     keras: str = ""
     torch: str = ""
     heavyball: str = ""
@@ -105,6 +105,7 @@ RECIPES = {
     "muon, gram": Recipe(
         0,
         "muon(0.02, ns_method='gram', nesterov=False, adam_learning_rate=1e-3)",
+        None,
         heavyball="Muon(0.02, nesterov=False)",
     ),
     # All refresh their bases every ten steps; jopt some of them in each step.
@@ -169,6 +170,8 @@ def of_optax(recipe: Recipe) -> Any:
 
         return optax.GradientTransformation(init, update)
 
+    if recipe.optax is None:
+        return None
     own = {"thirds": thirds, "with_average": with_average}
     scope = collections.ChainMap(own, vars(optax), vars(optax.contrib))
     try:

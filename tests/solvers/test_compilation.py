@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax, scipy
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import jopt
 from jopt.solvers import compilation
@@ -101,6 +103,20 @@ def test_a_small_function_is_compiled_whole_and_has_the_same_values(name: str) -
     whole = jax.jit(in_one_piece(descent), compiler_options=compilation.OPTIONS)
     assert "xla_cpu_small_call" in whole.lower(x).as_text()
     np.testing.assert_allclose(whole(x), jax.jit(descent)(x), rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_on_several_devices_is_compiled_as_usual(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    t = jax.device_put(jnp.arange(64.0) / 64, NamedSharding(mesh, P("data")))
+
+    def loss(x, t):
+        return jnp.sum((x[0] * jnp.exp(-x[1] * t) - jnp.exp(-2 * t)) ** 2)
+
+    result = jopt.minimize(loss, jnp.array([0.5, 1.0]), (t,), tol=1e-6)
+    np.testing.assert_allclose(result.params, [1, 2], rtol=1e-3)
+    assert "compilation error" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", NOT_SMALL)
