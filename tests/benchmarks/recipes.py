@@ -207,11 +207,16 @@ def block(d: int, *stack: int) -> dict[str, Any]:
     }
 
 
+def blocks() -> dict[str, Any]:
+    """GPT-2 small without its embeddings: 144 leaves, 48 matrices."""
+    return {f"h{i}": block(768) for i in range(12)}
+
+
 def gpt2_small() -> dict[str, Any]:
     """148 leaves, 124 million parameters."""
     d = 768
-    blocks = {f"h{i}": block(d) for i in range(12)}
-    return {"wte": shape(50257, d), "wpe": shape(1024, d), **blocks, "ln_f": norm(d)}
+    embed = {"wte": shape(50257, d), "wpe": shape(1024, d)}
+    return {**embed, **blocks(), "ln_f": norm(d)}
 
 
 def scanned() -> dict[str, Any]:
@@ -263,6 +268,7 @@ TREES = {
     "leaves_3000": Tree(lambda: equal_leaves(3000, 32, 32), "3,000 of 32 x 32", 3),
     "matrices_200": Tree(lambda: equal_leaves(200, 64, 64), "200 of 64 x 64", 3),
     "block": Tree(lambda: block(768), "one block of GPT-2 small"),
+    "blocks": Tree(blocks, "the twelve blocks of GPT-2 small"),
     "vit": Tree(vit, "ViT-S/16, 12 blocks"),
     "scanned": Tree(scanned, "GPT-2 small with stacked layers"),
     "recommender": Tree(recommender, "twelve tables of embeddings, two networks"),

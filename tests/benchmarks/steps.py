@@ -68,6 +68,7 @@ PLAN = {
     # Not by default.
     "leaves_3000": ["clip+adamw+cosine"],
     "block": ["muon", "muon, gram", "soap", "psgd_kron"],
+    "blocks": ["muon", "muon, gram"],
     "vit": SOME,
     "scanned": SOME,
     "recommender": SOME,

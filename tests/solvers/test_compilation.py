@@ -52,7 +52,7 @@ def test_a_solver_runs_inside_a_transformation_though_its_start_is_not_traced(
 # One function.
 
 A = np.random.default_rng(0).normal(size=(40, 12)).astype(np.float32)
-ROWS = np.array([1, 3, 5, 3])
+PLACES = np.array([1, 3, 5, 3])
 
 
 def a_loop(x: Any) -> Any:
@@ -75,7 +75,9 @@ SMALL = {
     "softmax": lambda x: jnp.sum(jax.nn.softmax(x) ** 2) + scipy.special.logsumexp(x),
     "sums": lambda x: jnp.sum(jnp.cumsum(x) ** 2) + jnp.prod(x) + jnp.max(x * x),
     "norm": lambda x: jnp.linalg.norm(x) + jnp.sum(jnp.diff(x) ** 2),
-    "rows": lambda x: jnp.sum(x[ROWS] ** 2) + x[3] * x[0] + jnp.sum(jnp.roll(x, 1) * x),
+    "rows": lambda x: (
+        jnp.sum(x[PLACES] ** 2) + x[3] * x[0] + jnp.sum(jnp.roll(x, 1) * x)
+    ),
     "products": lambda x: (
         jnp.sum((A @ x) ** 2) + jnp.vdot(x, x) * jnp.outer(x, x).sum()
     ),
