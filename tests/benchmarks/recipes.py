@@ -102,6 +102,13 @@ RECIPES = {
         "Muon(0.02, adam_lr_ratio=0.05, nesterov=False)",
         heavyball="Muon(0.02, nesterov=False)",
     ),
+    # As heavyball multiplies.
+    "muon, bfloat16": Recipe(
+        0,
+        "muon(0.02, ns_dtype='bfloat16', nesterov=False, adam_learning_rate=1e-3)",
+        None,
+        heavyball="Muon(0.02, nesterov=False)",
+    ),
     "muon, gram": Recipe(
         0,
         "muon(0.02, ns_method='gram', nesterov=False, adam_learning_rate=1e-3)",

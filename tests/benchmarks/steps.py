@@ -52,6 +52,7 @@ REST = {
     "sgd",
     "adafactor, unscaled",
     "muon",
+    "muon, bfloat16",
     "muon, gram",
     "soap",
     "psgd_kron",
@@ -67,8 +68,8 @@ PLAN = {
     "matrices_200": ["muon", "soap", "psgd_kron"],
     # Not by default.
     "leaves_3000": ["clip+adamw+cosine"],
-    "block": ["muon", "muon, gram", "soap", "psgd_kron"],
-    "blocks": ["muon", "muon, gram"],
+    "block": ["muon", "muon, bfloat16", "muon, gram", "soap", "psgd_kron"],
+    "blocks": ["muon", "muon, bfloat16", "muon, gram"],
     "vit": SOME,
     "scanned": SOME,
     "recommender": SOME,
