@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jopt import tree
 from jopt.algorithms import stacks
 from jopt.algorithms.kronecker import Sides, Which
-from jopt.algorithms.matrices import Axes, devices_along, letters
+from jopt.algorithms.matrices import Axes, letters
 from jopt.core import masks, tree_checks
 from jopt.core.factory import PlainDtype
 from jopt.core.leaves import Leaves
@@ -279,17 +279,10 @@ def _per_side(
     if isinstance(param, jax.ShapeDtypeStruct):
         param = jnp.zeros(param.shape, param.dtype, device=param.sharding)
     param = jnp.asarray(param)
-    sharding, devices = jax.typeof(param).sharding, devices_along(mesh_axis)
+    sharding = jax.typeof(param).sharding
 
     def one(side):
-        cut = [
-            n > 0 and n % devices == 0 for n in (sides.dims[0], sides.dims[side + 1])
-        ]
-        over = None
-        if devices > 1 and any(cut):
-            over = (
-                PartitionSpec(mesh_axis) if cut[0] else PartitionSpec(None, mesh_axis)
-            )
+        over = stacks.share((sides.dims[0], sides.dims[side + 1]), mesh_axis)
         run = functools.partial(_filled, slot=slot, sides=sides, side=side, over=over)
         if not sharding.mesh.explicit_axes:
             return run(param)

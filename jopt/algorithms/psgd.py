@@ -51,7 +51,7 @@ from jopt.algorithms.stacks import (
     on_each_device,
     one_by_one,
     placed,
-    shared_out,
+    share,
     split,
     stacked,
     stacks,
@@ -211,8 +211,7 @@ def scale_by_kron(
                 fill = preconditioner_init_scale ** (1 / (2 - both.count(None)))
                 slot = full(fill, precond_dtype)
                 kind = both["io".index(letter)]
-                q = _initial(x, slot, layout, letter, kind)
-                return None if q is None else shared_out(q, mesh_axis)
+                return _initial(x, slot, layout, letter, kind, mesh_axis)
 
             return leaves.tree(leaves.each(of_leaf, each, of_kind))
 
@@ -322,19 +321,25 @@ def _shape(
 
 
 def _initial(
-    x: Any, slot: Any, layout: str, letter: str, kind: Kind
+    x: Any, slot: Any, layout: str, letter: str, kind: Kind, mesh_axis: str | None
 ) -> jax.Array | None:
-    """Return a multiple of the identity, sharded like this side of the leaf."""
+    """Return a multiple of the identity, sharded like this side of the leaf.
+
+    With ``mesh_axis`` each device keeps a share of it, unless the types say otherwise.
+    """
     diagonal = _shape(layout, jnp.shape(x), letter, kind and "diagonal")
     if diagonal is None:
         return None
     other = "o" if letter == "i" else "i"
     thin = slot._replace(over=lambda _: positions(layout, other)).init(x)
     q = thin.transpose(positions(layout, f"b{letter}{other}")).reshape(diagonal.shape)
-    if kind == "diagonal":
+    if kind != "diagonal":
+        identity = jnp.eye(q.shape[-1], dtype=q.dtype)
+        q = q[..., None] * jnp.expand_dims(identity, range(q.ndim - 1))
+    over = share(q.shape, mesh_axis)
+    if over is None or jax.typeof(q).sharding.mesh.explicit_axes:
         return q
-    identity = jnp.eye(q.shape[-1], dtype=q.dtype)
-    return q[..., None] * jnp.expand_dims(identity, range(q.ndim - 1))
+    return lax.with_sharding_constraint(q, over)
 
 
 @jax.jit

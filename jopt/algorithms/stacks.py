@@ -210,19 +210,18 @@ def _exchanged(stack: Any, n: int, mesh_axis: str, *, back: bool) -> Any:
     return treedef.unflatten(arrays)
 
 
-def shared_out(x: jax.Array, mesh_axis: str | None) -> jax.Array:
-    """Return what is kept of matrices such that each device keeps a share of it.
+def share(shape: Sequence[int], mesh_axis: str | None) -> PartitionSpec | None:
+    """Return how each device keeps a share of what is kept of matrices, if it can.
 
     Args:
-      x: An array whose first axes count matrices or rows of them.
-      mesh_axis: See `stacked`. Where it is part of the types, x stays as it is.
+      shape: That of an array whose first axes count matrices or rows of them.
+      mesh_axis: See `stacked`.
     """
-    devices, mesh = devices_along(mesh_axis), jax.typeof(x).sharding.mesh
-    for i, n in enumerate(x.shape):
-        if devices > 1 and n % devices == 0 and not mesh.explicit_axes:
-            spec = PartitionSpec(*[None] * i, mesh_axis)
-            return lax.with_sharding_constraint(x, spec)
-    return x
+    devices = devices_along(mesh_axis)
+    for i, n in enumerate(shape):
+        if devices > 1 and n and n % devices == 0:
+            return PartitionSpec(*[None] * i, mesh_axis)
+    return None
 
 
 def one_by_one(f: Callable[..., Any], *stacks: jax.Array) -> Any:
