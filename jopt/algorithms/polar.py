@@ -222,12 +222,15 @@ def gram_newton_schulz(
     def product(p, q):
         return jnp.matmul(p, q, precision="highest")
 
+    has_squares = isinstance(triples, jax.Array) or any(c for _, _, c in triples)
     steps = [tuple(abc) for abc in triples]
     for segment in (steps[:2], *(steps[i : i + 3] for i in range(2, len(steps), 3))):
         gram = product(x, jnp.conj(x.mT))
         eye, q = jnp.broadcast_to(jnp.eye(x.shape[-2], dtype=x.dtype), gram.shape), None
         for i, (a, b, c) in enumerate(segment):
-            p = a * eye + b * gram + c * product(gram, gram)
+            p = a * eye + b * gram
+            if has_squares:
+                p += c * product(gram, gram)
             q = p if q is None else product(p, q)
             if i + 1 < len(segment):
                 gram = product(product(p, gram), p)
